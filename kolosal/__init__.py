@@ -1,0 +1,7 @@
+"""Kolosal: a model-manager daemon over llama.cpp."""
+
+from __future__ import annotations
+
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"

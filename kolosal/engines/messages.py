@@ -1,0 +1,189 @@
+"""The frames between the daemon and a worker process, both ways.
+
+A frame is one line of JSON, so a worker can be driven and read by hand:
+`printf '{"tag":"hello",…}\\n' | python -m kolosal.engines.worker`. Both ends decode into the frozen types below and
+nothing else; an unknown tag, a wrong type or an oversized line is a `FrameError`, which ends the worker and never the
+daemon. No pickle anywhere: the worker parses hostile files, so its bytes are hostile too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias, TypeVar
+
+import orjson
+from pydantic import Field, TypeAdapter, ValidationError
+
+from kolosal.engines.parameters import EngineConfig
+from kolosal.schema import GenerateRequest, TokenDelta
+
+PROTOCOL_VERSION = 1
+"""Raised when a frame changes; a worker of another version refuses the handshake."""
+
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+"""Longest line either end accepts."""
+
+
+class FrameError(Exception):
+    """The other end sent something that is no frame of this protocol."""
+
+
+# --- daemon → worker ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first frame: what to load."""
+
+    config: EngineConfig
+    protocol: int = PROTOCOL_VERSION
+    tag: Literal["hello"] = "hello"
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Start one generation. `request_id` is unique for the life of the worker."""
+
+    request_id: int
+    request: GenerateRequest
+    tag: Literal["submit"] = "submit"
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Free this generation at the next step. Idempotent; an unknown id is ignored, as it may just have finished."""
+
+    request_id: int
+    tag: Literal["abort"] = "abort"
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Free everything and exit with status 0."""
+
+    tag: Literal["shutdown"] = "shutdown"
+
+
+# --- worker → daemon ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What the worker really got, which may be less than was asked for."""
+
+    description: str
+    """llama.cpp's own words, e.g. `llama 135M Q4_1`."""
+    architecture: str
+    n_params: int
+    size_bytes: int
+    """Bytes of all tensors."""
+    n_vocab: int
+    n_ctx_train: int
+    """Tokens the model was trained for."""
+    n_ctx: int
+    kv_pool_tokens: int
+    n_parallel: int
+    n_batch: int
+    n_ubatch: int
+    n_threads: int
+    n_threads_batch: int
+    n_gpu_layers: int
+    """Layers that are in GPU memory; 0 where llama.cpp was built without a GPU."""
+    flash_attn: str
+    chat_template: Literal["model", "configured", "chatml"]
+    """Where the chat template comes from; `chatml` is the fallback for a model without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The model is loaded."""
+
+    info: EngineInfo
+    tag: Literal["ready"] = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Loading goes on. `fraction` is 0…1."""
+
+    fraction: float
+    tag: Literal["progress"] = "progress"
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceOutput:
+    """What one step added to one generation."""
+
+    request_id: int
+    delta: TokenDelta
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutputs:
+    """One frame per engine step, for all generations that got something."""
+
+    outputs: tuple[SequenceOutput, ...]
+    tag: Literal["step"] = "step"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """This one generation ended with an error; the engine lives."""
+
+    request_id: int
+    error: str
+    """Name of a class of `kolosal.errors`."""
+    message: str
+    param: str | None = None
+    tag: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Fatal:
+    """The last frame of a worker that cannot go on."""
+
+    message: str
+    tag: Literal["fatal"] = "fatal"
+
+
+ToWorker: TypeAlias = Hello | Submit | Abort | Shutdown
+FromWorker: TypeAlias = Ready | Progress | StepOutputs | Failed | Fatal
+
+T = TypeVar("T")
+
+_to_worker: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="tag")])
+_from_worker: TypeAdapter[FromWorker] = TypeAdapter(Annotated[FromWorker, Field(discriminator="tag")])
+
+
+def encode(frame: ToWorker | FromWorker) -> bytes:
+    """A frame as one line, with its newline."""
+    return orjson.dumps(frame, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def decode_to_worker(line: bytes) -> ToWorker:
+    """The frame in a line the daemon wrote.
+
+    Raises:
+        FrameError: the line is no such frame.
+    """
+    return _decode(_to_worker, line)
+
+
+def decode_from_worker(line: bytes) -> FromWorker:
+    """The frame in a line the worker wrote.
+
+    Raises:
+        FrameError: the line is no such frame.
+    """
+    return _decode(_from_worker, line)
+
+
+def _decode(adapter: TypeAdapter[T], line: bytes) -> T:
+    if len(line) > MAX_FRAME_BYTES:
+        raise FrameError(f"frame of {len(line)} bytes, at most {MAX_FRAME_BYTES} are allowed")
+    try:
+        return adapter.validate_json(line)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "frame"
+        raise FrameError(f"{where}: {first['msg']}") from exc

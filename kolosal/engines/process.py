@@ -1,0 +1,282 @@
+"""WorkerProcess: one child process from spawn to exit status.
+
+Owns the pipes, the handshake, the stall-based load timeout, the tail of stderr and the kill ladder. Knows nothing of
+requests: frames go to a callback. Nothing listens on a socket, so there is nothing to authenticate, and the end of the
+pipe is the death notice on every operating system.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from kolosal.engines.messages import (
+    MAX_FRAME_BYTES,
+    EngineInfo,
+    Fatal,
+    FrameError,
+    FromWorker,
+    Hello,
+    Progress,
+    Ready,
+    Shutdown,
+    ToWorker,
+    decode_from_worker,
+    encode,
+)
+from kolosal.engines.parameters import EngineConfig
+from kolosal.errors import LoadFailed
+
+if sys.platform == "win32":
+    from kolosal.engines.process_windows import describe_exit, spawn_options
+else:
+    from kolosal.engines.process_posix import describe_exit, spawn_options
+
+log = logging.getLogger(__name__)
+
+STDERR_TAIL_BYTES = 8 * 1024
+"""How much of a worker's stderr is kept to explain its death."""
+
+_EXIT_AFTER_EOF_S = 0.5
+"""A worker that closed its pipe is dead or useless: its streams wait this long at most to learn the exit status."""
+
+_ENVIRONMENT_NAMES = frozenset(
+    ["PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "PROGRAMDATA", "PROGRAMFILES", "APPDATA", "LOCALAPPDATA", "USERPROFILE", "NUMBER_OF_PROCESSORS", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "XDG_CACHE_HOME"]
+)
+_ENVIRONMENT_PREFIXES = (
+    "LC_",
+    "CUDA_",
+    "NVIDIA_",
+    "GGML_",
+    "LLAMA_",
+    "HIP_",
+    "HSA_",
+    "ROCR_",
+    "VK_",
+    "OMP_",
+    "GOMP_",
+    "KMP_",
+    "MTL_",
+)
+
+
+def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of an environment a worker gets: no key or token reaches a process that parses model files."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.upper() in _ENVIRONMENT_NAMES or name.upper().startswith(_ENVIRONMENT_PREFIXES)
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCommand:
+    """How workers are started and how long each of their steps may take."""
+
+    argv: tuple[str, ...] = (sys.executable, "-m", "kolosal.engines.worker")
+    environment: Mapping[str, str] = field(default_factory=dict)
+    load_stall_timeout_s: float = 120.0
+    """Loading fails when neither progress nor any output came for this long; a slow disk that moves is no failure."""
+    stop_grace_s: float = 5.0
+    """Each rung of the kill ladder: after a shutdown frame, then after SIGTERM, then SIGKILL."""
+
+
+class WorkerProcess:
+    """A running worker. Used on the event loop only; `stop()` is idempotent.
+
+    `on_frame` is called for each frame after the handshake, `on_exit` exactly once, with the reason in words, when the
+    pipe ends, also when `stop()` was the cause.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        command: WorkerCommand,
+        engine_id: str,
+        on_frame: Callable[[FromWorker], None],
+        on_exit: Callable[[str], None],
+    ) -> None:
+        self._process = process
+        self._command = command
+        self._engine_id = engine_id
+        self._on_frame = on_frame
+        self._on_exit = on_exit
+        self._stderr_tail = b""
+        self._fatal: str | None = None
+        self._stall: asyncio.Timeout | None = None
+        self._stderr_task = asyncio.create_task(self._drain_stderr())
+        self._reader_task: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @classmethod
+    async def launch(
+        cls,
+        command: WorkerCommand,
+        config: EngineConfig,
+        *,
+        on_progress: Callable[[float], None],
+        on_frame: Callable[[FromWorker], None],
+        on_exit: Callable[[str], None],
+    ) -> tuple[WorkerProcess, EngineInfo]:
+        """Spawn a worker and load its model; return when it is ready. A cancelled launch leaves no process.
+
+        Raises:
+            LoadFailed: the worker said why it cannot load, died, or made no progress for too long.
+        """
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command.argv,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                limit=MAX_FRAME_BYTES,
+                env=command.environment,
+                **spawn_options(),
+            )
+        except OSError as exc:
+            raise LoadFailed(f"The worker process could not be started: {exc.strerror}") from exc
+        worker = cls(process, command, config.engine_id, on_frame, on_exit)
+        try:
+            worker.send(Hello(config))
+            info = await worker._handshake(on_progress)
+        except BaseException:
+            await asyncio.shield(worker._destroy())
+            raise
+        worker._reader_task = asyncio.create_task(worker._read_frames())
+        return worker, info
+
+    def send(self, frame: ToWorker) -> None:
+        """Write a frame. Never blocks; to a worker that has died it does nothing, as `on_exit` tells of that."""
+        stdin = self._process.stdin
+        assert stdin is not None  # noqa: S101 - spawned with a pipe
+        if not stdin.is_closing():
+            stdin.write(encode(frame))
+
+    def kill(self) -> None:
+        """End the process now. `on_exit` follows."""
+        if self._process.returncode is None:
+            try:
+                self._process.kill()
+            except ProcessLookupError:
+                return
+
+    async def stop(self) -> None:
+        """End the worker, gently first, and wait until it is gone."""
+        self.send(Shutdown())
+        await self._climb_down()
+        if self._reader_task is not None:
+            await self._reader_task
+        await self._stderr_task
+
+    # --- reading ---
+
+    async def _handshake(self, on_progress: Callable[[float], None]) -> EngineInfo:
+        try:
+            async with asyncio.timeout(self._command.load_stall_timeout_s) as self._stall:
+                while True:
+                    match await self._read_frame():
+                        case Ready(info=info):
+                            return info
+                        case Progress(fraction=fraction):
+                            on_progress(fraction)
+                        case Fatal(message=message):
+                            raise LoadFailed(message)
+                        case None:
+                            raise LoadFailed(await self._exit_reason())
+                        case frame:
+                            raise LoadFailed(f"The worker sent {type(frame).__name__} before it was ready")
+                    self._note_activity()
+        except TimeoutError:
+            raise LoadFailed(
+                f"Loading made no progress for {self._command.load_stall_timeout_s:g} seconds and was given up"
+            ) from None
+        except FrameError as exc:
+            raise LoadFailed(f"The worker broke the protocol: {exc}") from exc
+        finally:
+            self._stall = None
+
+    async def _read_frame(self) -> FromWorker | None:
+        """The next frame; None at the end of the pipe."""
+        assert self._process.stdout is not None  # noqa: S101 - spawned with a pipe
+        try:
+            line = await self._process.stdout.readline()
+        except ValueError as exc:  # asyncio's word for a line over the limit
+            raise FrameError(f"a line of more than {MAX_FRAME_BYTES} bytes") from exc
+        if not line.endswith(b"\n"):
+            return None  # the end, or half a frame of a worker that died while writing
+        return decode_from_worker(line)
+
+    async def _read_frames(self) -> None:
+        try:
+            while (frame := await self._read_frame()) is not None:
+                if isinstance(frame, Fatal):
+                    self._fatal = frame.message
+                else:
+                    self._on_frame(frame)
+        except FrameError as exc:
+            self._fatal = f"it broke the protocol ({exc})"
+            self.kill()
+        except Exception:
+            log.exception("worker.reader_failed", extra={"engine_id": self._engine_id})
+            self.kill()
+        self._on_exit(await self._exit_reason())
+
+    async def _drain_stderr(self) -> None:
+        assert self._process.stderr is not None  # noqa: S101 - spawned with a pipe
+        while chunk := await self._process.stderr.read(STDERR_TAIL_BYTES):
+            self._note_activity()
+            self._stderr_tail = (self._stderr_tail + chunk)[-STDERR_TAIL_BYTES:]
+            if log.isEnabledFor(logging.DEBUG):
+                text = chunk.decode(errors="replace").rstrip()
+                log.debug("worker.stderr", extra={"engine_id": self._engine_id, "text": text})
+
+    def _note_activity(self) -> None:
+        if self._stall is not None and not self._stall.expired():
+            self._stall.reschedule(asyncio.get_running_loop().time() + self._command.load_stall_timeout_s)
+
+    # --- ending ---
+
+    async def _exit_reason(self) -> str:
+        """Why the pipe ended, once the process is gone."""
+        self._close_stdin()
+        try:
+            await asyncio.wait_for(self._process.wait(), _EXIT_AFTER_EOF_S)
+        except TimeoutError:
+            self.kill()
+            await self._process.wait()
+        await asyncio.wait([self._stderr_task], timeout=_EXIT_AFTER_EOF_S)
+        if self._fatal is not None:
+            return f"The worker stopped: {self._fatal}"
+        reason = f"The worker stopped: {describe_exit(self._process.returncode or 0)}"
+        last = self._stderr_tail.decode(errors="replace").strip().rpartition("\n")[2][:300]
+        return f"{reason} (its last words: {last})" if last and self._process.returncode else reason
+
+    async def _climb_down(self) -> None:
+        """Wait for the exit, and insist: SIGTERM, then SIGKILL, which no process survives."""
+        for insist in (self._process.terminate, self._process.kill):
+            try:
+                await asyncio.wait_for(self._process.wait(), self._command.stop_grace_s)
+            except TimeoutError:
+                log.warning("worker.insisting", extra={"engine_id": self._engine_id, "pid": self.pid})
+                insist()
+            else:
+                return
+        await self._process.wait()
+
+    async def _destroy(self) -> None:
+        """End a worker that never got ready."""
+        self.kill()
+        self._close_stdin()
+        await self._process.wait()
+        await self._stderr_task
+
+    def _close_stdin(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()

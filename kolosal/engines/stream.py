@@ -1,0 +1,105 @@
+"""RequestStream: one generation as its caller sees it.
+
+Owns the slot between the worker's steps and one consumer. The slot merges: a consumer that reads slowly gets longer
+pieces, never a queue that grows, and the engine never waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kolosal.errors import KolosalError
+from kolosal.schema import FinishReason, TokenDelta, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole generation: the sum of its deltas."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+
+
+class RequestStream:
+    """An async iterator of `TokenDelta`, ending after the one that has a finish reason.
+
+    Used on the event loop only, by one consumer. Iterating raises the generation's typed error where it failed.
+    Whoever holds a stream calls `abort()` when it stops reading early; after the end that does nothing.
+    """
+
+    def __init__(self, on_abort: Callable[[], None]) -> None:
+        self._on_abort = on_abort
+        self._pending: TokenDelta | None = None
+        self._error: KolosalError | None = None
+        self._finished = False
+        self._changed = asyncio.Event()
+
+    # --- the engine's side ---
+
+    def put(self, delta: TokenDelta) -> None:
+        """Add what a step made."""
+        if self._finished:
+            return
+        self._pending = delta if self._pending is None else self._pending.merge(delta)
+        self._finished = delta.finish_reason is not None
+        self._changed.set()
+
+    def fail(self, error: KolosalError) -> None:
+        """End with an error. What was put before is still delivered first."""
+        if not self._finished:
+            self._error = error
+            self._finished = True
+            self._changed.set()
+
+    # --- the consumer's side ---
+
+    def abort(self) -> None:
+        """Stop generating. Synchronous and idempotent, so it works in the `finally` of a cancelled task."""
+        if not self._finished:
+            self._finished = True
+            self._pending = None
+            self._changed.set()
+            self._on_abort()
+
+    async def ready(self) -> None:
+        """Wait for the first event without taking it.
+
+        Raises:
+            KolosalError: the generation failed before it made anything.
+        """
+        await self._wait()
+        if self._pending is None and self._error is not None:
+            raise self._error
+
+    async def collect(self) -> Completion:
+        """The whole generation.
+
+        Raises:
+            KolosalError: the generation failed.
+        """
+        pieces: list[str] = []
+        async for delta in self:
+            pieces.append(delta.text)
+            if delta.finish_reason is not None and delta.usage is not None:
+                return Completion("".join(pieces), delta.finish_reason, delta.usage)
+        raise asyncio.CancelledError("the stream was aborted while it was collected")
+
+    def __aiter__(self) -> RequestStream:
+        return self
+
+    async def __anext__(self) -> TokenDelta:
+        await self._wait()
+        if self._pending is not None:
+            delta, self._pending = self._pending, None
+            return delta
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
+
+    async def _wait(self) -> None:
+        while self._pending is None and not self._finished:
+            self._changed.clear()
+            await self._changed.wait()

@@ -1,0 +1,198 @@
+"""Every error a client can be told, and the one table that says how each protocol words it.
+
+    KolosalError
+    ├─ ClientError      InvalidRequest · ContextLengthExceeded · AuthenticationFailed · Forbidden · NotFound
+    │                   · Conflict · MethodNotAllowed · PayloadTooLarge · UnsupportedFeature · ModelFileError
+    ├─ Overloaded       QueueFull · Draining · InsufficientMemory      (each carries retry_after_s)
+    ├─ EngineError      LoadFailed · EngineDied · GenerationFailed
+    └─ InternalError    fixed text; the detail goes to the log under the request id
+
+`ERROR_TABLE` maps class → HTTP status and OpenAI type and code. An instance may name a more precise `code`. Knows no
+HTTP library: routes turn a row into a response.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pydantic import JsonValue
+
+__all__ = [
+    "ERROR_TABLE",
+    "AuthenticationFailed",
+    "ClientError",
+    "Conflict",
+    "ContextLengthExceeded",
+    "Draining",
+    "EngineDied",
+    "EngineError",
+    "ErrorRow",
+    "Forbidden",
+    "GenerationFailed",
+    "InsufficientMemory",
+    "InternalError",
+    "InvalidRequest",
+    "KolosalError",
+    "LoadFailed",
+    "MethodNotAllowed",
+    "ModelFileError",
+    "NotFound",
+    "Overloaded",
+    "PayloadTooLarge",
+    "QueueFull",
+    "UnsupportedFeature",
+    "error_named",
+    "error_row",
+]
+
+
+class KolosalError(Exception):
+    """Base of all. `message` is shown to clients, so it holds no address, no traceback and no secret."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        details: dict[str, JsonValue] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        """The request field at fault, where there is one."""
+        self.code = code
+        """A more precise code than the class's row in `ERROR_TABLE`."""
+        self.details = details
+
+
+class ClientError(KolosalError):
+    """The request cannot be served as it is; sending it again will not help."""
+
+
+class InvalidRequest(ClientError):
+    """A field is missing, mistyped or out of range, or the body is not what its content type says."""
+
+
+class ContextLengthExceeded(ClientError):
+    """The prompt leaves no room for an answer in the context window. The message holds both numbers."""
+
+
+class AuthenticationFailed(ClientError):
+    """No key, or an unknown one."""
+
+
+class Forbidden(ClientError):
+    """The key is known but may not do this."""
+
+
+class NotFound(ClientError):
+    """No such engine, model or route."""
+
+
+class MethodNotAllowed(ClientError):
+    """The route exists, the verb is not one of its own."""
+
+
+class Conflict(ClientError):
+    """The name is taken."""
+
+
+class PayloadTooLarge(ClientError):
+    """The body is longer than the limit."""
+
+
+class UnsupportedFeature(ClientError):
+    """A known feature that this daemon or this model does not have."""
+
+
+class ModelFileError(ClientError):
+    """`model_path` names nothing that can be a model: raised before any engine is started."""
+
+
+class Overloaded(KolosalError):
+    """The same request can succeed later."""
+
+    def __init__(self, message: str, *, retry_after_s: int = 1, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.retry_after_s = retry_after_s
+
+
+class QueueFull(Overloaded):
+    """The engine has as many requests waiting as it may hold."""
+
+
+class Draining(Overloaded):
+    """The daemon is shutting down."""
+
+
+class InsufficientMemory(Overloaded):
+    """The model does not fit into the memory that is free now."""
+
+
+class EngineError(KolosalError):
+    """The engine, not the request, is at fault."""
+
+
+class LoadFailed(EngineError):
+    """The worker could not load the model. The message quotes llama.cpp's reason."""
+
+
+class EngineDied(EngineError):
+    """The worker process ended while the request was in flight. Only its own requests are affected."""
+
+
+class GenerationFailed(EngineError):
+    """llama.cpp could not go on with this one request; the engine lives."""
+
+
+class InternalError(KolosalError):
+    """A defect of ours. The text is fixed; the cause is in the log."""
+
+    def __init__(self) -> None:
+        super().__init__("Internal server error")
+
+
+class ErrorRow(NamedTuple):
+    """How one class of error is shown on the wire."""
+
+    status: int
+    """HTTP status."""
+    openai_type: str
+    openai_code: str | None
+
+
+ERROR_TABLE: dict[type[KolosalError], ErrorRow] = {
+    InvalidRequest: ErrorRow(400, "invalid_request_error", None),
+    ContextLengthExceeded: ErrorRow(400, "invalid_request_error", "context_length_exceeded"),
+    AuthenticationFailed: ErrorRow(401, "invalid_request_error", "invalid_api_key"),
+    Forbidden: ErrorRow(403, "permission_error", None),
+    NotFound: ErrorRow(404, "invalid_request_error", None),
+    MethodNotAllowed: ErrorRow(405, "invalid_request_error", "method_not_allowed"),
+    Conflict: ErrorRow(409, "invalid_request_error", None),
+    PayloadTooLarge: ErrorRow(413, "invalid_request_error", "payload_too_large"),
+    UnsupportedFeature: ErrorRow(400, "invalid_request_error", "unsupported_feature"),
+    ModelFileError: ErrorRow(400, "invalid_request_error", None),
+    QueueFull: ErrorRow(429, "rate_limit_error", "queue_full"),
+    Draining: ErrorRow(503, "server_error", "server_shutting_down"),
+    InsufficientMemory: ErrorRow(503, "server_error", "insufficient_memory"),
+    LoadFailed: ErrorRow(422, "model_loading_error", "model_loading_failed"),
+    EngineDied: ErrorRow(503, "server_error", "engine_died"),
+    GenerationFailed: ErrorRow(500, "server_error", "generation_failed"),
+    InternalError: ErrorRow(500, "server_error", "internal_error"),
+}
+
+_BY_NAME: dict[str, type[KolosalError]] = {
+    cls.__name__: cls for cls in (InvalidRequest, ContextLengthExceeded, GenerationFailed, UnsupportedFeature)
+}
+
+
+def error_row(error: KolosalError) -> ErrorRow:
+    """The row of an error, with the instance's own code where it has one."""
+    row = ERROR_TABLE[type(error)]
+    return row if error.code is None else row._replace(openai_code=error.code)
+
+
+def error_named(name: str, message: str, *, param: str | None = None) -> KolosalError:
+    """The error a worker reports for one request by its class name; an unknown name becomes `GenerationFailed`."""
+    return _BY_NAME.get(name, GenerationFailed)(message, param=param)
