@@ -80,6 +80,12 @@ class LoadingParameters:
     cont_batching: Literal[True] = True
     """Accepted for compatibility: batching is always continuous."""
 
+    def __post_init__(self) -> None:
+        if self.kv_pool_tokens is not None and self.kv_pool_tokens < self.n_ctx:
+            raise ValueError(
+                f"kv_pool_tokens must be at least n_ctx ({self.n_ctx}), but is {self.kv_pool_tokens}"
+            )
+
 
 EngineId = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f/\\?#]+$")]
 """A name for an engine. Appears in URL paths, so it holds no slash, `?`, `#` or control character."""

@@ -1,0 +1,125 @@
+"""A worker process: `python -m kolosal.engines.worker`.
+
+Speaks the frames of `kolosal.engines.messages` over stdin and stdout. Started by the daemon; to look at one by hand, type
+a hello frame. Options exist for tests only.
+
+Exit status: 0 after a shutdown frame, 1 when loading or the engine failed (a fatal frame says why), 2 for a broken
+protocol, 3 when the daemon is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+
+from kolosal.engines.messages import PROTOCOL_VERSION, Fatal, FrameError, Hello, Progress, Ready
+from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.worker.backend import Backend, BackendError
+from kolosal.engines.worker.fake import FakeBackend, Faults
+from kolosal.engines.worker.intake import Intake, read_frame
+from kolosal.engines.worker.loop import EngineLoop
+from kolosal.engines.worker.outbox import Outbox
+from kolosal.engines.worker.template import ChatTemplate, TemplateFailed
+
+_STOP_TIMEOUT_S = 3.0
+"""How long a shutdown waits for the step at hand; then the process ends without it."""
+
+
+def main() -> int:
+    """Load one model and serve it until the daemon says stop or is gone."""
+    options = _parse_options()
+    frames_in, frames_out = _claim_pipes()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains first
+    outbox = Outbox(frames_out)
+    try:
+        hello = read_frame(frames_in)
+        if not isinstance(hello, Hello) or hello.protocol != PROTOCOL_VERSION:
+            raise FrameError(f"expected a hello of protocol {PROTOCOL_VERSION}, got {hello}")
+        try:
+            backend = _make_backend(hello.config, outbox, options)
+            template = ChatTemplate(backend, hello.config.parameters.chat_template)
+        except (BackendError, TemplateFailed) as exc:
+            return _fatal(outbox, str(exc), status=1)
+        outbox.put(Ready(backend.info))
+        return _serve(backend, template, outbox, frames_in)
+    except FrameError as exc:
+        return _fatal(outbox, f"The daemon broke the protocol: {exc}", status=2)
+
+
+def _serve(backend: Backend, template: ChatTemplate, outbox: Outbox, frames_in: io.BufferedReader) -> int:
+    loop = EngineLoop(backend, outbox.put)
+    thread = threading.Thread(target=_run_engine, args=(loop, outbox), name="engine", daemon=True)
+    thread.start()
+    if not Intake(backend, template, loop, outbox).serve(frames_in):
+        os._exit(3)  # nobody is left to answer; also ends a native call that is running
+    loop.stop()
+    thread.join(_STOP_TIMEOUT_S)
+    outbox.close(_STOP_TIMEOUT_S)
+    if thread.is_alive():
+        os._exit(0)
+    backend.close()
+    return 0
+
+
+def _run_engine(loop: EngineLoop, outbox: Outbox) -> None:
+    try:
+        loop.run()
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the engine cannot go on
+        traceback.print_exc()
+        os._exit(_fatal(outbox, f"{type(exc).__name__}: {exc}", status=1))
+
+
+def _fatal(outbox: Outbox, message: str, *, status: int) -> int:
+    outbox.put(Fatal(message))
+    outbox.close(_STOP_TIMEOUT_S)
+    return status
+
+
+def _claim_pipes() -> tuple[io.BufferedReader, io.RawIOBase]:
+    """Take stdin and stdout for frames, before any native import.
+
+    ggml has live printfs, so file descriptor 1 becomes a copy of stderr, and 0 an empty file.
+    """
+    frames_in = os.fdopen(os.dup(0), "rb")
+    frames_out = os.fdopen(os.dup(1), "wb", buffering=0)
+    with open(os.devnull, "rb") as empty:  # noqa: PTH123 - a device, not a path of ours
+        os.dup2(empty.fileno(), 0)
+    os.dup2(2, 1)
+    return frames_in, frames_out
+
+
+def _make_backend(config: EngineConfig, outbox: Outbox, options: argparse.Namespace) -> Backend:
+    def on_progress(fraction: float) -> None:
+        outbox.put(Progress(fraction))
+
+    if options.backend == "fake":
+        return FakeBackend(config, on_progress, Faults.parse(options.fault), outbox.put_raw)
+    return _llama_cpp()(config, on_progress)
+
+
+def _llama_cpp() -> Callable[[EngineConfig, Callable[[float], None]], Backend]:
+    """The real backend, imported only when it is used: it costs most of the start-up time."""
+    try:
+        from kolosal.engines.worker.llamacpp import LlamaCppBackend  # noqa: PLC0415
+    except (ImportError, OSError, RuntimeError) as exc:
+        raise BackendError(f"llama.cpp's library cannot be loaded: {exc}") from exc
+    return LlamaCppBackend
+
+
+def _parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="kolosal.engines.worker", description=__doc__)
+    parser.add_argument("--backend", choices=("llamacpp", "fake"), default="llamacpp", help="fake: for tests")
+    parser.add_argument(
+        "--fault", action="append", default=[], help="fake only: what goes wrong, see fake.Faults"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

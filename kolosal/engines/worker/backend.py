@@ -1,0 +1,100 @@
+"""Backend: what the engine loop needs of llama.cpp, and nothing more.
+
+`LlamaCppBackend` is the real one, `FakeBackend` a deterministic one with scripted faults. Native pointers stay behind
+this protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from kolosal.engines.messages import EngineInfo
+from kolosal.schema import SamplingParams
+
+if TYPE_CHECKING:
+    from kolosal.engines.worker.scheduler import Chunk
+
+
+class BackendError(Exception):
+    """llama.cpp could not do what it was asked. The message names the call and its result."""
+
+
+class KVCacheFull(BackendError):
+    """`llama_decode` returned 1: no cells for this batch. Nothing was computed; a smaller batch may fit."""
+
+
+class DecodeFailed(BackendError):
+    """`llama_decode` failed. The sequences of the batch are lost, the others are not."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateSource:
+    """What the chat template needs from the model."""
+
+    text: str | None
+    """The Jinja source of the model file; None when it has none."""
+    bos: str
+    eos: str
+
+
+class Sampler(Protocol):
+    """The state of one sequence's sampling: chain, penalties, random numbers."""
+
+    def close(self) -> None:
+        """Free it. Idempotent."""
+
+
+class Backend(Protocol):
+    """One model and one context.
+
+    `tokenize`, `token_bytes`, `is_end` and `new_sampler` only read the vocabulary and may be called from any thread;
+    the rest belongs to the engine thread.
+    """
+
+    info: EngineInfo
+    template: TemplateSource
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """The tokens of a text.
+
+        `add_special` adds the tokens the model wants at the start; `parse_special` reads control tokens written in the
+        text as such, instead of as plain characters.
+        """
+
+    def control_texts(self) -> frozenset[str]:
+        """How the model's control tokens are written, e.g. `<|im_end|>`."""
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes a token adds to the text; empty for control tokens."""
+
+    def is_end(self, token: int) -> bool:
+        """Whether the token ends a generation."""
+
+    def new_sampler(self, params: SamplingParams, prompt: Seq[int]) -> Sampler:
+        """The sampling state of a new sequence.
+
+        Raises:
+            BackendError: it could not be made.
+        """
+
+    def decode(self, chunks: Seq[Chunk]) -> None:
+        """Compute the cells of all chunks in one batch.
+
+        Raises:
+            KVCacheFull: there are no cells; nothing changed.
+            DecodeFailed: the state of these sequences is undefined until they are released.
+        """
+
+    def sample(self, sampler: Sampler, output: int) -> int:
+        """The next token after the `output`-th chunk that wanted one, counted in the order of the last `decode`."""
+
+    def release(self, slot: int) -> None:
+        """Free all cells of a sequence id."""
+
+    def cells(self, slot: int) -> int:
+        """How many tokens the cache really holds for a sequence id."""
+
+    def close(self) -> None:
+        """Free everything. Idempotent."""

@@ -1,0 +1,218 @@
+"""FakeBackend: a deterministic backend with scripted faults, for tests of everything above it.
+
+Real code with the real contract, but no model: tokens are bytes, and the next token is computed only from what the
+fake KV cells of the sequence hold. So a mixed-up cell shows as a wrong answer:
+
+ * a prompt that contains `<say>TEXT</say>` is answered with TEXT,
+ * any other prompt is answered by counting on from the last number in it: `… 7:` gives `8 9 10 …`.
+
+Faults are words of `--fault`, see `Faults`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+
+from kolosal.engines.messages import EngineInfo
+from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.worker.backend import BackendError, DecodeFailed, KVCacheFull, TemplateSource
+from kolosal.engines.worker.scheduler import Chunk
+from kolosal.schema import SamplingParams
+
+BOS, END = 256, 257
+"""Control tokens after the 256 bytes."""
+
+_CONTROLS = {"<s>": BOS, "<end>": END}
+_SAY = re.compile(r"<say>(.*?)</say>", re.DOTALL)
+
+
+@dataclass(slots=True)
+class Faults:
+    """What goes wrong, and when. Steps are counted from 1.
+
+    `load_error` · `load_hang` · `load_crash` · `step_s=0.01` (time per step) · `decode@5=1` (llama_decode returns 1 at
+    step 5) · `crash@5` (SIGKILL-like exit at step 5) · `hang@5` · `garbage@5` (a line that is no frame) ·
+    `stderr=TEXT` (written at load) · `ignore_shutdown`.
+    """
+
+    words: frozenset[str] = frozenset()
+    step_s: float = 0.0
+    stderr: str = ""
+    at_step: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, specs: Iterable[str]) -> Faults:
+        faults = cls()
+        for spec in specs:
+            name, _, value = spec.partition("=")
+            kind, _, step = name.partition("@")
+            if name == "step_s":
+                faults.step_s = float(value)
+            elif name == "stderr":
+                faults.stderr = value
+            elif step:
+                faults.at_step[int(step)] = f"{kind}={value}" if value else kind
+            else:
+                faults.words |= {spec}
+        return faults
+
+
+class FakeSampler:
+    """Carries nothing: the fake chooses by the cells alone."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeBackend:
+    """See `Backend` for the contract."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        on_progress: Callable[[float], None],
+        faults: Faults | None = None,
+        write_raw: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self._faults = faults or Faults()
+        self._write_raw = write_raw
+        self._fail_to_load(on_progress)
+        p = config.parameters
+        self.info = EngineInfo(
+            description="fake", architecture="fake", n_params=0, size_bytes=0, n_vocab=258, n_ctx_train=p.n_ctx,
+            n_ctx=p.n_ctx, kv_pool_tokens=p.kv_pool_tokens or p.n_ctx * p.n_parallel, n_parallel=p.n_parallel,
+            n_batch=max(p.n_batch, p.n_parallel), n_ubatch=min(p.n_ubatch, p.n_batch), n_threads=p.n_threads or 1,
+            n_threads_batch=p.n_threads_batch or 1, n_gpu_layers=0, flash_attn=p.flash_attn.value,
+            chat_template="configured" if p.chat_template else "chatml",
+        )  # fmt: skip
+        self.template = TemplateSource(None, "<s>", "<end>")
+        self.steps = 0
+        self.samplers: list[FakeSampler] = []
+        self._cells: dict[int, list[int]] = {}
+        self._outputs: list[int] = []
+
+    # --- vocabulary ---
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        tokens = [BOS] if add_special else []
+        parts = re.split(r"(<s>|<end>)", text) if parse_special else [text]
+        for part in parts:
+            control = _CONTROLS.get(part) if parse_special else None
+            tokens += [control] if control is not None else part.encode()
+        return tokens
+
+    def control_texts(self) -> frozenset[str]:
+        return frozenset(_CONTROLS)
+
+    def token_bytes(self, token: int) -> bytes:
+        return bytes([token]) if token < BOS else b""
+
+    def is_end(self, token: int) -> bool:
+        return token == END
+
+    def new_sampler(self, params: SamplingParams, prompt: Seq[int]) -> FakeSampler:
+        if params.seed == 0xBAD:
+            raise BackendError("no sampler for this seed")
+        self.samplers.append(FakeSampler())
+        return self.samplers[-1]
+
+    # --- context ---
+
+    def decode(self, chunks: Seq[Chunk]) -> None:
+        self.steps += 1
+        if self._faults.step_s:
+            time.sleep(self._faults.step_s)
+        self._fail_at_step(self._faults.at_step.get(self.steps, ""))
+        wanted = sum(chunk.count for chunk in chunks)
+        if wanted + sum(map(len, self._cells.values())) > self.info.kv_pool_tokens:
+            raise KVCacheFull("the fake cache is full")
+        self._outputs = []
+        for chunk in chunks:
+            cells = self._cells.setdefault(chunk.slot, [])
+            if len(cells) != chunk.start:
+                raise DecodeFailed(f"position {chunk.start} after {len(cells)} cells")
+            cells += chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
+            if chunk.wants_output:
+                self._outputs.append(chunk.slot)
+
+    def sample(self, sampler: object, output: int) -> int:
+        assert isinstance(sampler, FakeSampler)
+        assert not sampler.closed, "sampled after close"
+        return next_token(self._cells[self._outputs[output]])
+
+    def release(self, slot: int) -> None:
+        self._cells.pop(slot, None)
+
+    def cells(self, slot: int) -> int:
+        return len(self._cells.get(slot, ()))
+
+    def close(self) -> None:
+        self._cells.clear()
+
+    # --- faults ---
+
+    def _fail_to_load(self, on_progress: Callable[[float], None]) -> None:
+        if self._faults.stderr:
+            print(self._faults.stderr, file=sys.stderr, flush=True)  # noqa: T201 - stands for llama.cpp's own output
+        on_progress(0.5)
+        if "load_error" in self._faults.words:
+            raise BackendError("the fake model is broken on purpose")
+        if "load_crash" in self._faults.words:
+            os._exit(3)
+        if "load_hang" in self._faults.words:
+            time.sleep(3600)
+
+    def _fail_at_step(self, fault: str) -> None:
+        match fault.partition("="):
+            case ("decode", _, "1"):
+                raise KVCacheFull("scripted")
+            case ("decode", _, code):
+                raise DecodeFailed(f"llama_decode failed with {code}")
+            case ("crash", _, _):
+                os._exit(3)
+            case ("hang", _, _):
+                time.sleep(3600)
+            case ("garbage", _, _) if self._write_raw is not None:
+                self._write_raw(b"this is no frame\n")
+            case _:
+                pass
+
+
+def next_token(tokens: Seq[int]) -> int:
+    """What the fake model says after these tokens."""
+    text = bytes(token for token in tokens if token < BOS)
+    said = _SAY.findall(text.decode(errors="surrogateescape"))
+    if said:
+        return _next_of_speech(text, said[-1].encode(errors="surrogateescape"))
+    return _next_of_count(text)
+
+
+def _next_of_speech(text: bytes, speech: bytes) -> int:
+    """The answer so far is the longest beginning of the speech that the text ends with, after the last marker."""
+    tail = text.rpartition(b"</say>")[2]
+    for length in range(min(len(speech), len(tail)), -1, -1):
+        if tail.endswith(speech[:length]):
+            return speech[length] if length < len(speech) else END
+    return END
+
+
+def _next_of_count(text: bytes) -> int:
+    head = text.rstrip(b"0123456789 ")
+    said = text[len(head) :]
+    numbers = re.findall(rb"\d+", head)
+    expected = b""
+    for number in itertools.count(int(numbers[-1]) + 1 if numbers else 1):
+        expected += b"%d " % number
+        if len(expected) > len(said):
+            break
+    return expected[len(said)] if expected.startswith(said) else ord("!")

@@ -1,0 +1,191 @@
+"""LlamaCppBackend: the real backend, over llama.cpp's C API.
+
+The border to native code: every call's result is checked here, every pointer stays here, and native resources are freed
+in reverse order of their creation. Loading lives in `llamacpp_load`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from functools import cache
+
+import llama_cpp.llama_cpp as native
+import numpy as np
+
+from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.worker.backend import DecodeFailed, KVCacheFull, Sampler, TemplateSource
+from kolosal.engines.worker.llamacpp_load import LoadedModel, load_model
+from kolosal.engines.worker.llamacpp_sampler import NativeSampler
+from kolosal.engines.worker.sampler import sampler_stages
+from kolosal.engines.worker.scheduler import Chunk
+from kolosal.schema import SamplingParams
+
+_PIECE_BYTES = 256
+"""First guess for the bytes of one token; a longer one is asked for again with its true length."""
+
+
+class LlamaCppBackend:
+    """One model and one context with a unified KV cache. See `Backend` for the contract."""
+
+    def __init__(self, config: EngineConfig, on_progress: Callable[[float], None]) -> None:
+        """Load the model.
+
+        Raises:
+            LoadError: it cannot be loaded, in a sentence for people.
+        """
+        self._loaded: LoadedModel | None = load_model(config, on_progress)
+        self._model = self._loaded.model
+        self._context = self._loaded.context
+        self._vocab = native.llama_model_get_vocab(self._model)
+        self._memory = native.llama_get_memory(self._context)
+        self._default_seed = config.parameters.seed
+        self.info = self._loaded.info
+        self.template = TemplateSource(
+            self._loaded.chat_template, self._text(_bos(self._vocab)), self._text(_eos(self._vocab))
+        )
+        self._batch = _Batch(self.info.n_batch)
+        self._output_rows: list[int] = []
+        self.token_bytes = cache(self._token_bytes)  # as many entries as the vocabulary has tokens
+        self.is_end = cache(self._is_end)
+        if config.parameters.warmup:
+            self._warm_up()
+
+    # --- vocabulary: any thread ---
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        data = text.encode()
+        room = len(data) + 2  # a token covers at least one byte; two more for those the model adds
+        buffer = (native.llama_token * room)()
+        count = native.llama_tokenize(self._vocab, data, len(data), buffer, room, add_special, parse_special)
+        if count < 0:  # the room was too small; it says how much it needs
+            room = -count
+            buffer = (native.llama_token * room)()
+            count = native.llama_tokenize(
+                self._vocab, data, len(data), buffer, room, add_special, parse_special
+            )
+        return buffer[: max(count, 0)]
+
+    def control_texts(self) -> frozenset[str]:
+        control = native.LLAMA_TOKEN_ATTR_CONTROL
+        attribute = native.llama_vocab_get_attr
+        vocab = self._vocab
+        return frozenset(self._text(t) for t in range(self.info.n_vocab) if attribute(vocab, t) & control)
+
+    def _token_bytes(self, token: int) -> bytes:
+        buffer = ctypes.create_string_buffer(_PIECE_BYTES)
+        count = native.llama_token_to_piece(self._vocab, token, buffer, _PIECE_BYTES, 0, False)
+        if count < 0:
+            buffer = ctypes.create_string_buffer(-count)
+            count = native.llama_token_to_piece(self._vocab, token, buffer, -count, 0, False)
+        return buffer.raw[: max(count, 0)]
+
+    def _is_end(self, token: int) -> bool:
+        return bool(native.llama_vocab_is_eog(self._vocab, token))
+
+    def _text(self, token: int) -> str:
+        if not 0 <= token < self.info.n_vocab:
+            return ""
+        text = native.llama_vocab_get_text(self._vocab, token)
+        return (text or b"").decode(errors="replace")
+
+    def new_sampler(self, params: SamplingParams, prompt: Seq[int]) -> Sampler:
+        stages = sampler_stages(params, n_ctx=self.info.n_ctx, default_seed=self._default_seed)
+        return NativeSampler(stages, self.info.n_vocab, prompt)
+
+    # --- context: engine thread only ---
+
+    def decode(self, chunks: Seq[Chunk]) -> None:
+        self._output_rows = self._batch.fill(chunks)
+        result = native.llama_decode(self._context, self._batch.struct)
+        if result == 0:
+            return
+        if result == 1:
+            raise KVCacheFull("llama_decode found no KV cells for the batch")
+        raise DecodeFailed(f"llama_decode failed with {result}")
+
+    def sample(self, sampler: Sampler, output: int) -> int:
+        assert isinstance(sampler, NativeSampler)  # noqa: S101 - made by new_sampler above
+        return sampler.sample(self._context, self._output_rows[output])
+
+    def release(self, slot: int) -> None:
+        native.llama_memory_seq_rm(self._memory, slot, -1, -1)
+
+    def cells(self, slot: int) -> int:
+        last = int(native.llama_memory_seq_pos_max(self._memory, slot))
+        return last + 1
+
+    def _warm_up(self) -> None:
+        token = max(_bos(self._vocab), 0)
+        self._batch.put(0, token, position=0, slot=0, wants_output=True)
+        self._batch.struct.n_tokens = 1
+        native.llama_decode(self._context, self._batch.struct)
+        native.llama_synchronize(self._context)
+        native.llama_memory_clear(self._memory, True)
+
+    def close(self) -> None:
+        if self._loaded is not None:
+            self._loaded.close()
+            self._loaded = None
+
+
+class _Batch:
+    """A `llama_batch` whose arrays are ours, seen through numpy: filling it allocates nothing per token."""
+
+    def __init__(self, capacity: int) -> None:
+        self._tokens = np.zeros(capacity, dtype=np.int32)
+        self._positions = np.zeros(capacity, dtype=np.int32)
+        self._n_slots = np.ones(capacity, dtype=np.int32)  # every token belongs to one sequence id
+        self._slots = np.zeros(capacity, dtype=np.int32)
+        self._wants = np.zeros(capacity, dtype=np.int8)
+        first = self._slots.ctypes.data
+        self._slot_pointers = np.arange(first, first + 4 * capacity, 4, dtype=np.uintp)
+        self.struct = native.llama_batch(
+            n_tokens=0,
+            token=_pointer(self._tokens, native.llama_token),
+            embd=None,
+            pos=_pointer(self._positions, native.llama_pos),
+            n_seq_id=_pointer(self._n_slots, ctypes.c_int32),
+            seq_id=_pointer(self._slot_pointers, ctypes.POINTER(native.llama_seq_id)),
+            logits=_pointer(self._wants, ctypes.c_int8),
+        )
+
+    def fill(self, chunks: Seq[Chunk]) -> list[int]:
+        """Lay the chunks one after another; returns the rows whose outputs are wanted."""
+        rows: list[int] = []
+        row = 0
+        for chunk in chunks:
+            end = row + chunk.count
+            if chunk.count == 1:
+                self.put(row, chunk.sequence.tokens[chunk.start], chunk.start, chunk.slot, chunk.wants_output)
+            else:
+                self._tokens[row:end] = chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
+                self._positions[row:end] = np.arange(chunk.start, chunk.start + chunk.count, dtype=np.int32)
+                self._slots[row:end] = chunk.slot
+                self._wants[row:end] = 0
+                self._wants[end - 1] = chunk.wants_output
+            if chunk.wants_output:
+                rows.append(end - 1)
+            row = end
+        self.struct.n_tokens = row
+        return rows
+
+    def put(self, row: int, token: int, position: int, slot: int, wants_output: bool) -> None:
+        """Set one row."""
+        self._tokens[row] = token
+        self._positions[row] = position
+        self._slots[row] = slot
+        self._wants[row] = wants_output
+
+
+def _pointer(array: np.ndarray, of: type) -> object:
+    return ctypes.cast(array.ctypes.data, ctypes.POINTER(of))
+
+
+def _bos(vocab: object) -> int:
+    return int(native.llama_vocab_bos(vocab))
+
+
+def _eos(vocab: object) -> int:
+    return int(native.llama_vocab_eos(vocab))

@@ -1,0 +1,69 @@
+"""NativeSampler: a llama.cpp sampler chain for one sequence, built from the stages `sampler` decided on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from typing import Any, assert_never
+
+import llama_cpp.llama_cpp as native
+
+from kolosal.engines.worker.backend import BackendError
+from kolosal.engines.worker.sampler import (
+    Draw,
+    Greedy,
+    MinP,
+    Penalties,
+    Stage,
+    Temperature,
+    TopK,
+    TopP,
+)
+
+
+class NativeSampler:
+    """Owns a native chain; `close` frees it and the stages in it. Used by the engine thread once it is made."""
+
+    def __init__(self, stages: Seq[Stage], n_vocab: int, prompt: Seq[int]) -> None:
+        self._chain = native.llama_sampler_chain_init(native.llama_sampler_chain_params(no_perf=True))
+        if not self._chain:
+            raise BackendError("llama_sampler_chain_init returned no sampler")
+        for stage in stages:
+            sampler = _native_stage(stage, n_vocab)
+            if not sampler:
+                self.close()
+                raise BackendError(f"llama.cpp made no sampler for {stage}")
+            if isinstance(stage, Penalties) and stage.sees_prompt:
+                for token in prompt[-stage.last_n :]:
+                    native.llama_sampler_accept(sampler, token)
+            native.llama_sampler_chain_add(self._chain, sampler)
+
+    def sample(self, context: native.llama_context_p, row: int) -> int:
+        """Choose the token after a row of the last batch, and remember it for penalties."""
+        return int(native.llama_sampler_sample(self._chain, context, row))
+
+    def close(self) -> None:
+        if self._chain:
+            native.llama_sampler_free(self._chain)
+            self._chain = None
+
+
+def _native_stage(stage: Stage, n_vocab: int) -> Any:
+    match stage:
+        case Penalties():
+            return native.llama_sampler_init_penalties(
+                n_vocab, stage.last_n, stage.repeat, stage.frequency, stage.presence
+            )
+        case TopK(k=k):
+            return native.llama_sampler_init_top_k(k)
+        case TopP(p=p):
+            return native.llama_sampler_init_top_p(p, 1)
+        case MinP(p=p):
+            return native.llama_sampler_init_min_p(p, 1)
+        case Temperature(t=t):
+            return native.llama_sampler_init_temp(t)
+        case Draw(seed=seed):
+            return native.llama_sampler_init_dist(seed)
+        case Greedy():
+            return native.llama_sampler_init_greedy()
+        case _:
+            assert_never(stage)

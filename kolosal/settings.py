@@ -1,0 +1,141 @@
+"""Settings: the names, bounds, defaults and meanings of all that an operator can set.
+
+Knows neither where values come from (`config`) nor what they do. One field, one line of meaning: the documentation,
+`kolosal config show` and the error messages are made of what stands here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kolosal.engines.parameters import EngineId, LoadingParameters
+
+ENV_PREFIX = "KOLOSAL_"
+
+MAX_MODELS = 1000
+"""Engines one configuration can name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Where a setting stands in the YAML file, as `section.key`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """An engine the daemon adds when it starts."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    id: EngineId
+    path: Annotated[str, Field(min_length=1, max_length=4096)]
+    """Absolute; whether there is a model is found out when the engine is added."""
+    load_immediately: bool = True
+    """False: loaded at first use."""
+    parameters: LoadingParameters = field(default_factory=LoadingParameters)
+
+
+class Settings(BaseModel):
+    """All settings, valid and unchangeable. Made by `load_settings`, or directly in tests."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: Annotated[
+        str,
+        Key("server.host"),
+        Field(
+            max_length=253,
+            pattern=r"^[A-Za-z0-9_.:%-]+$",
+            description="Address to listen on. Any but a loopback address lets other machines in.",
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int,
+        Key("server.port"),
+        Field(ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose a free one."),
+    ] = 8080
+    default_engine: Annotated[
+        EngineId | None,
+        Key("server.default_engine"),
+        Field(description="Engine for requests that name none; empty: the first one that was added."),
+    ] = None
+    max_body_bytes: Annotated[
+        int,
+        Key("server.max_request_size"),
+        Field(
+            ge=1024, le=1024**3, description="Bytes of one request body; a longer one is refused with 413."
+        ),
+    ] = 16 * 1024 * 1024
+    shutdown_drain_s: Annotated[
+        float,
+        Key("server.shutdown_drain_s"),
+        Field(
+            ge=0,
+            le=3600,
+            allow_inf_nan=False,
+            description="Seconds that running requests get to finish when the daemon stops; then they fail.",
+        ),
+    ] = 30.0
+    max_queued: Annotated[
+        int,
+        Key("engines.max_queued"),
+        Field(
+            ge=0,
+            le=100_000,
+            description="Requests that may wait per engine beyond those it runs; more are refused with 429.",
+        ),
+    ] = 256
+    load_stall_timeout_s: Annotated[
+        float,
+        Key("engines.load_stall_timeout_s"),
+        Field(
+            ge=1,
+            le=86_400,
+            allow_inf_nan=False,
+            description="Seconds without any progress after which loading a model is given up.",
+        ),
+    ] = 120.0
+    stop_grace_s: Annotated[
+        float,
+        Key("engines.stop_grace_s"),
+        Field(
+            ge=0.1,
+            le=300,
+            allow_inf_nan=False,
+            description="Seconds that a worker process gets to end by itself before it is made to.",
+        ),
+    ] = 5.0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Key("logging.level"),
+        Field(description="The least important events that are logged."),
+    ] = "info"
+    access_log: Annotated[
+        bool, Key("logging.access_log"), Field(description="Log one line for each HTTP request.")
+    ] = True
+    models: Annotated[
+        tuple[ModelEntry, ...],
+        Key("models"),
+        Field(max_length=MAX_MODELS, description="Engines to add when the daemon starts."),
+    ] = ()
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine reaches the daemon."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+def yaml_key(name: str) -> str:
+    """The `section.key` of a field of `Settings`."""
+    return next(item.name for item in Settings.model_fields[name].metadata if isinstance(item, Key))
+
+
+def variable_name(name: str) -> str:
+    """The environment variable of a field of `Settings`."""
+    return ENV_PREFIX + name.upper()
