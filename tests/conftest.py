@@ -1,0 +1,130 @@
+"""Shared fixtures: leak checks after every test, worker commands, model files."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import settings
+
+from kolosal.engines.parameters import EngineConfig, LoadingParameters
+from kolosal.engines.process import WorkerCommand, worker_environment
+from tests.tiny_gguf import write_tiny_gguf
+
+settings.register_profile("kolosal", deadline=None, print_blob=True)
+settings.load_profile("kolosal")
+
+_LEAK_WAIT_S = 5.0
+"""The kernel may take a moment to reap what a test has already ended."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Coroutine tests also prove that they leave no task behind."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
+            item.add_marker(pytest.mark.usefixtures("no_leaked_tasks"))
+
+
+@pytest.fixture
+async def no_leaked_tasks() -> AsyncIterator[None]:
+    """Every task a test started is done when it ends."""
+    before = asyncio.all_tasks()
+    yield
+    leaked = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if leaked:
+        await asyncio.wait(leaked, timeout=0.5)
+    leaked = {task for task in leaked if not task.done()}
+    assert not leaked, f"tasks left running: {leaked}"
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_processes_or_files() -> Iterator[None]:
+    """Every child process and every file descriptor a test opened is gone when it ends."""
+    process = psutil.Process()
+    children_before, files_before = _children(process), _open_files()
+    yield
+    gc.collect()
+    left = _children(process) - children_before
+    if left:
+        _, alive = psutil.wait_procs(left, timeout=_LEAK_WAIT_S)
+        assert not alive, f"child processes left running: {[child.cmdline() for child in alive]}"
+    leaked = _open_files() - files_before
+    assert not leaked, f"file descriptors left open: {sorted(leaked)}"
+
+
+def _children(process: psutil.Process) -> set[psutil.Process]:
+    return set(process.children(recursive=True))
+
+
+def _open_files() -> set[tuple[str, str]]:
+    """File descriptors and what they point to, where the system tells (Linux)."""
+    directory = Path("/proc/self/fd")
+    if not directory.exists():
+        return set()
+    return {(name, target) for name in os.listdir(directory) if (target := _target(directory / name))}
+
+
+def _target(link: Path) -> str:
+    try:
+        target = os.readlink(link)
+    except OSError:
+        return ""  # the descriptor of the listing itself
+    return "" if target.startswith("/proc") else target
+
+
+@pytest.fixture
+def fake_worker() -> Callable[..., WorkerCommand]:
+    """Makes the command of a worker process with the fake backend: `fake_worker("crash@5", "step_s=0.01")`."""
+
+    def command(*faults: str, load_stall_timeout_s: float = 30.0, stop_grace_s: float = 5.0) -> WorkerCommand:
+        argv = [sys.executable, "-m", "kolosal.engines.worker", "--backend", "fake"]
+        argv += [part for fault in faults for part in ("--fault", fault)]
+        return WorkerCommand(tuple(argv), _environment(), load_stall_timeout_s, stop_grace_s)
+
+    return command
+
+
+@pytest.fixture
+def real_worker() -> WorkerCommand:
+    """The command of a worker process over llama.cpp."""
+    return WorkerCommand(environment=_environment())
+
+
+def _environment() -> dict[str, str]:
+    """A worker's environment, with what lets coverage see into it."""
+    coverage = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+    return worker_environment(os.environ) | coverage
+
+
+@pytest.fixture
+def fake_config() -> Callable[..., EngineConfig]:
+    """Makes the configuration of an engine for the fake backend: `fake_config("a", n_ctx=64)`."""
+
+    def config(engine_id: str = "fake", **parameters: object) -> EngineConfig:
+        return EngineConfig(engine_id, "fake.gguf", LoadingParameters(**parameters))  # type: ignore[arg-type]
+
+    return config
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of a few hundred kilobytes with random weights in f32: every path of llama.cpp, no sense."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+    write_tiny_gguf(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The real model file that `scripts/test.py` provides."""
+    path = os.environ.get("KOLOSAL_TEST_MODEL")
+    if path is None:
+        pytest.fail("KOLOSAL_TEST_MODEL is not set: run the tests with scripts/test.py, or set it to the model file")
+    return Path(path)
