@@ -36,7 +36,9 @@ class Presets:
         try:
             return cls(root, json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise SetupError(f"cannot read {path}: {exc!r}. Restore it with: git checkout {PRESETS_FILE}") from exc
+            raise SetupError(
+                f"cannot read {path}: {exc!r}. Restore it with: git checkout {PRESETS_FILE}"
+            ) from exc
 
     def selectable(self) -> list[str]:
         return [name for name, preset in self._by_name.items() if not preset.get("hidden", False)]
@@ -49,11 +51,8 @@ class Presets:
         if name not in self.selectable():
             raise SetupError(f"unknown preset '{name}'. Known presets: {', '.join(self.selectable())}")
         merged = self._resolve(name, ())
-        return {
-            variable: typed
-            for variable, value in merged.items()
-            if (typed := self._typed(name, variable, value)) is not None
-        }
+        typed = {variable: self._typed(name, variable, value) for variable, value in merged.items()}
+        return {variable: pair for variable, pair in typed.items() if pair is not None}
 
     def cmake_args(self, name: str) -> list[str]:
         """-D arguments in the order of the variables' names, so that equal presets give equal builds."""
@@ -114,7 +113,7 @@ class Presets:
 
 
 def default_preset(system: str, machine: str) -> str:
-    """`system` as sys.platform says it, `machine` as platform.machine() says it."""
+    """`system` as sys.platform says it, `machine` as uname -m does."""
     return "metal" if system == "darwin" and machine == "arm64" else "cpu"
 
 

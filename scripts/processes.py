@@ -49,6 +49,16 @@ def ask_to_stop(child: subprocess.Popen[bytes], signum: int) -> None:
             child.send_signal(signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
 
 
+def end_tree(child: subprocess.Popen[str]) -> None:
+    """As Ctrl-C would, so that pip removes its build folders (half a gigabyte); then without mercy."""
+    if sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(KILL_WAIT_S)
+    kill_tree(child)
+
+
 def kill_tree(child: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     """Idempotent: a tree that is gone already is left in peace."""
     if child.poll() is not None and sys.platform == "win32":
@@ -56,6 +66,7 @@ def kill_tree(child: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     if sys.platform == "win32":
         taskkill = shutil.which("taskkill") or "taskkill"
         subprocess.run([taskkill, "/F", "/T", "/PID", str(child.pid)], capture_output=True, check=False)
+        child.kill()  # should taskkill be missing or refuse
     else:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)

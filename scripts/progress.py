@@ -12,9 +12,9 @@ import shutil
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import IO, TYPE_CHECKING, NamedTuple, TextIO
 
-from processes import kill_tree, spawn
+from processes import KILL_WAIT_S, end_tree, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +25,12 @@ PLAIN_STEP_PERCENT = 10  # without a terminal: one line each time this much more
 BAR_CHARACTERS = 24
 _NINJA = re.compile(r"^\s*\[(\d+)/(\d+)\]")
 _MSBUILD = re.compile(r"^\s*[\w.+-]+\.(?:c|cc|cpp|cu|S|m)\s*(?:\[.*\])?$")
+# pip wraps a failed build in a dozen lines that name no cause.
+_PIP_WRAPPING = re.compile(
+    r"\s*([\u00d7\u2502\u2570]|note: This error|note: This is an issue|hint: See above|full command:|cwd:|Building wheel for |"
+    r"(ERROR: )?Failed (building wheel|to build)|ERROR: Could not build wheels|"
+    r"error: (subprocess-exited-with-error|failed-wheel-build|metadata-generation-failed))"
+)
 
 
 class Count(NamedTuple):
@@ -81,6 +87,7 @@ class Reporter:
         self._started = now()
         self._shown_percent = 0
         self._count = Count(0, 0)
+        self._drawn = ""
         if not self._tty:
             self._plain(f"{title} ...")
 
@@ -107,8 +114,10 @@ class Reporter:
         return self._now() - self._started
 
     def _redraw(self, text: str) -> None:
-        self._out.write(f"\r\x1b[K{text}")
-        self._out.flush()
+        if text != self._drawn:  # a compiler's warnings come by the thousand
+            self._out.write(f"\r\x1b[K{text}")
+            self._out.flush()
+            self._drawn = text
 
     def _plain(self, text: str) -> None:
         self._out.write(f"{text}\n")
@@ -122,24 +131,26 @@ def run_logged(title: str, argv: Sequence[str], env: Mapping[str, str], log: Pat
     with log.open("a", encoding="utf-8", errors="replace") as record:
         record.write(f"\n$ {' '.join(argv)}\n")
         record.flush()
-        child = spawn(argv, env)
-
-        def read() -> None:
-            assert child.stdout is not None  # noqa: S101 - spawn opened the pipe
-            for text in child.stdout:
-                lines.put(text)
-            lines.put(None)
-
-        threading.Thread(target=read, daemon=True).start()
-        try:
-            _follow(lines, record, reporter)
-            status = child.wait()
-        except BaseException:
-            kill_tree(child)
-            reporter.finish("stopped")
-            raise
+        with spawn(argv, env) as child:
+            reader = threading.Thread(target=_read, args=(child.stdout, lines), daemon=True)
+            reader.start()
+            try:
+                _follow(lines, record, reporter)
+                status = child.wait()
+            except BaseException:
+                end_tree(child)
+                reporter.finish("stopped")
+                raise
+            finally:
+                reader.join(KILL_WAIT_S)
     reporter.finish("done" if status == 0 else "failed")
     return status
+
+
+def _read(pipe: IO[str], lines: queue.Queue[str | None]) -> None:
+    for text in pipe:
+        lines.put(text)
+    lines.put(None)
 
 
 def _follow(lines: queue.Queue[str | None], record: TextIO, reporter: Reporter) -> None:
@@ -159,7 +170,9 @@ def _follow(lines: queue.Queue[str | None], record: TextIO, reporter: Reporter) 
 
 
 def last_words(log: Path, count: int, width: int = 200) -> list[str]:
-    """The end of the log's last command, without compiler command lines: those are long and say nothing."""
-    lines = log.read_text(encoding="utf-8", errors="replace").rpartition("\n$ ")[2].splitlines()
-    kept = [line.rstrip()[:width] for line in lines if line.strip() and not _NINJA.match(line)]
+    """The end of the log's last command, without the lines that never say why: compiler commands, pip's wrapping."""
+    text = "\n" + log.read_text(encoding="utf-8", errors="replace")
+    lines = text.rpartition("\n$ ")[2].splitlines()[1:]
+    noise = (_NINJA, _PIP_WRAPPING)
+    kept = [line.rstrip()[:width] for line in lines if line.strip() and not any(p.match(line) for p in noise)]
     return kept[-count:]
