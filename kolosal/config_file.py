@@ -86,7 +86,15 @@ def read_yaml(path: Path) -> YamlFile:
     Raises:
         ConfigError: the file is missing, unreadable, too long or not YAML.
     """
-    content = _read(path)
+    return _parse(_read(path), path)
+
+
+def parse_value(text: str, name: str) -> JsonValue:
+    """A value as it would be written in a file; `name` is what messages call it."""
+    return _parse(text.encode(errors="replace"), Path(name)).values
+
+
+def _parse(content: bytes, path: Path) -> YamlFile:
     lines: dict[KeyPath, int] = {}
     try:
         loader = _Loader(content)

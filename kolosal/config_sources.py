@@ -26,7 +26,7 @@ NOT_SETTINGS = frozenset({"KOLOSAL_CONFIG", "KOLOSAL_TEST_MODEL"})
 
 _FIELD_BY_KEY = {yaml_key(name): name for name in Settings.model_fields}
 _FIELD_BY_VARIABLE = {variable_name(name): name for name in Settings.model_fields if name != "models"}
-_SECTIONS = {key.partition(".")[0] for key in _FIELD_BY_KEY}
+_SECTIONS = sorted({key.partition(".")[0] for key in _FIELD_BY_KEY})
 _ENTRY_KEYS = ("id", "path", "load_immediately", "load_at_startup", "main_gpu_id", "load_params")
 _PARAMETER_KEYS = tuple(field.name for field in dataclasses.fields(LoadingParameters))
 
@@ -37,9 +37,6 @@ class Source:
 
     settings: Settings
     origins: dict[str, str]
-
-
-# --- the file ---
 
 
 def from_file(file: YamlFile) -> Source:
@@ -139,22 +136,26 @@ def _twice(file: YamlFile, key: KeyPath, other: str) -> ConfigError:
 def _unknown(file: YamlFile, key: KeyPath) -> ConfigError:
     if key[0] == "models":
         return ConfigError(f"{_place(file, key)}: unknown key{_suggestion(str(key[-1]), _same(_ENTRY_KEYS))}")
-    within = [name for name in _FIELD_BY_KEY if len(key) > 1 and name.startswith(f"{key[0]}.")]
-    hint = _suggestion(".".join(map(str, key)), _key_spellings(), within or sorted(_SECTIONS))
-    return ConfigError(f"{_place(file, key)}: unknown key{hint}")
+    if len(key) == 1:
+        return ConfigError(
+            f"{_place(file, key)}: unknown key{_suggestion(str(key[0]), _spellings(), _SECTIONS)}"
+        )
+    within = [name for name in _FIELD_BY_KEY if name.startswith(f"{key[0]}.")]
+    return ConfigError(f"{_place(file, key)}: unknown key{_suggestion(str(key[1]), _spellings(), within)}")
 
 
-def _key_spellings() -> dict[str, str]:
-    """Every key by its own name, and by what people write who know the setting but not its section."""
-    leaves = {key.rpartition(".")[2]: key for key in _FIELD_BY_KEY}
-    return {key: key for key in _FIELD_BY_KEY} | leaves | {field: key for key, field in _FIELD_BY_KEY.items()}
+def _spellings() -> dict[str, str]:
+    """What people write for a key who know the setting but not its section, or not its name here."""
+    keys = {key.rpartition(".")[2]: key for key in _FIELD_BY_KEY}
+    return (
+        {section: section for section in _SECTIONS}
+        | keys
+        | {name: key for key, name in _FIELD_BY_KEY.items()}
+    )
 
 
 def _place(file: YamlFile, key: KeyPath) -> str:
     return f"{file.at(key)}: {dotted(key)}" if key else file.at(())
-
-
-# --- the environment ---
 
 
 def from_environment(environ: Mapping[str, str]) -> Source:
@@ -174,9 +175,6 @@ def from_environment(environ: Mapping[str, str]) -> Source:
     return Source(settings, {name: variable_name(name) for name in given})
 
 
-# --- the command line ---
-
-
 def from_flags(flags: Mapping[str, object], models: Sequence[str]) -> Source:
     """The settings of flags, and engines given as `ID=PATH`; relative paths are relative to the current folder."""
     given = {name: value for name, value in flags.items() if value is not None}
@@ -194,9 +192,6 @@ def from_flags(flags: Mapping[str, object], models: Sequence[str]) -> Source:
     )
     _refuse_twins(settings.models, lambda _: "--model")
     return Source(settings, origins)
-
-
-# --- shared by all ---
 
 
 def _valid(validate: Callable[[], Settings], place: Callable[[KeyPath], str]) -> Settings:
@@ -235,9 +230,8 @@ def _same(names: Iterable[str]) -> dict[str, str]:
 
 def _suggestion(given: str, known: Mapping[str, str], otherwise: Iterable[str] | None = None) -> str:
     """`: did you mean 'x'?`, or what there is. `known` maps what may be written to what is right."""
-    for attempt in (given, given.rpartition(".")[2]):
-        if close := get_close_matches(attempt, known, n=1, cutoff=0.7):
-            return f": did you mean '{known[close[0]]}'?"
+    if close := get_close_matches(given, known, n=1, cutoff=0.7):
+        return f": did you mean '{known[close[0]]}'?"
     return f": known are {', '.join(otherwise or known.values())}"
 
 

@@ -2,7 +2,8 @@
 
     KolosalError
     ├─ ClientError      InvalidRequest · ContextLengthExceeded · AuthenticationFailed · Forbidden · NotFound
-    │                   · Conflict · MethodNotAllowed · PayloadTooLarge · UnsupportedFeature · ModelFileError
+    │                   · EngineNotFound · Conflict · MethodNotAllowed · PayloadTooLarge · UnsupportedMediaType
+    │                   · UnsupportedFeature · ModelFileError
     ├─ Overloaded       QueueFull · Draining · InsufficientMemory      (each carries retry_after_s)
     ├─ EngineError      LoadFailed · EngineDied · GenerationFailed
     └─ InternalError    fixed text; the detail goes to the log under the request id
@@ -26,6 +27,7 @@ __all__ = [
     "Draining",
     "EngineDied",
     "EngineError",
+    "EngineNotFound",
     "ErrorRow",
     "Forbidden",
     "GenerationFailed",
@@ -41,6 +43,7 @@ __all__ = [
     "PayloadTooLarge",
     "QueueFull",
     "UnsupportedFeature",
+    "UnsupportedMediaType",
     "error_named",
     "error_row",
 ]
@@ -90,6 +93,10 @@ class NotFound(ClientError):
     """No such engine, model or route."""
 
 
+class EngineNotFound(NotFound):
+    """No such engine, asked for by the name in the path of an engine route."""
+
+
 class MethodNotAllowed(ClientError):
     """The route exists, the verb is not one of its own."""
 
@@ -100,6 +107,10 @@ class Conflict(ClientError):
 
 class PayloadTooLarge(ClientError):
     """The body is longer than the limit."""
+
+
+class UnsupportedMediaType(ClientError):
+    """The body is compressed, or in a charset that is not read here."""
 
 
 class UnsupportedFeature(ClientError):
@@ -168,9 +179,11 @@ ERROR_TABLE: dict[type[KolosalError], ErrorRow] = {
     AuthenticationFailed: ErrorRow(401, "invalid_request_error", "invalid_api_key"),
     Forbidden: ErrorRow(403, "permission_error", None),
     NotFound: ErrorRow(404, "invalid_request_error", None),
+    EngineNotFound: ErrorRow(404, "not_found_error", None),
     MethodNotAllowed: ErrorRow(405, "invalid_request_error", "method_not_allowed"),
     Conflict: ErrorRow(409, "invalid_request_error", None),
     PayloadTooLarge: ErrorRow(413, "invalid_request_error", "payload_too_large"),
+    UnsupportedMediaType: ErrorRow(415, "invalid_request_error", "unsupported_media_type"),
     UnsupportedFeature: ErrorRow(400, "invalid_request_error", "unsupported_feature"),
     ModelFileError: ErrorRow(400, "invalid_request_error", None),
     QueueFull: ErrorRow(429, "rate_limit_error", "queue_full"),

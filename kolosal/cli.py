@@ -1,0 +1,252 @@
+"""The `kolosal` command: options and help texts, and no logic.
+
+Each command imports what it needs when it runs, so that `--help` is quick and client commands load no server. One
+place turns errors into one line and an exit status: 2 for a configuration that cannot be used, 1 for all else.
+"""
+
+# ruff: noqa: PLC0415 - the imports inside commands are the point, see above
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from kolosal import __version__
+from kolosal.client_wire import ClientError
+from kolosal.config import ConfigError, Configuration, load_settings, process_environment
+
+if TYPE_CHECKING:
+    from kolosal.client import DaemonClient
+
+EXIT_BAD_CONFIG = 2
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run a command; whatever the user can do something about becomes one line on stderr."""
+        try:
+            return super().invoke(ctx)
+        except (ConfigError, ClientError) as exc:
+            typer.echo(f"Error: {exc}", err=True)
+            raise typer.Exit(EXIT_BAD_CONFIG if isinstance(exc, ConfigError) else 1) from exc
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="kolosal",
+    help="Many language models on one machine, behind one server. `kolosal serve` starts it; `kolosal run` talks.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="Configuration file; else KOLOSAL_CONFIG, ./config.yaml, or yours.",
+    ),
+]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="The daemon's address; else the configured host and port."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+EngineId = Annotated[str, typer.Argument(metavar="ID", help="The engine's name.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kolosal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # a character the console does not have must not end an answer
+
+
+@app.command(epilog="Example: kolosal serve --port 9000 --model tiny=models/tiny.gguf")
+def serve(
+    config: ConfigFile = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option("--port", "-p", help="TCP port to listen on.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", metavar="ID=PATH", help="An engine to add at start; can be repeated."),
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Start the daemon and stay in the foreground. Ctrl-C stops it, after the running answers."""
+    flags = {"host": host, "port": port, "log_level": log_level}
+    configuration = load_settings(flags, models=model or (), config_path=config)
+    from kolosal.daemon import run
+    from kolosal.log import configure_logging
+
+    configure_logging(configuration.settings.log_level)
+    raise typer.Exit(run(configuration.settings, process_environment()))
+
+
+@app.command(epilog="Example: kolosal load tiny models/tiny.gguf --n-ctx 8192 --set cache_type_k=q8_0")
+def load(
+    engine_id: EngineId,
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="The model: a .gguf file, or a folder that holds one.")
+    ],
+    n_ctx: Annotated[
+        int | None, typer.Option(help="Tokens one request may use, prompt and answer together.")
+    ] = None,
+    n_gpu_layers: Annotated[
+        int | None, typer.Option(help="Layers kept in GPU memory; 0 none, -1 all.")
+    ] = None,
+    main_gpu: Annotated[int | None, typer.Option(help="The GPU to use, counted from 0.")] = None,
+    n_parallel: Annotated[int | None, typer.Option(help="Requests answered at the same time.")] = None,
+    kv_pool_tokens: Annotated[
+        int | None, typer.Option(help="Cells of the KV cache that all requests share.")
+    ] = None,
+    other: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other loading parameter; can be repeated."),
+    ] = None,
+    lazy: Annotated[bool, typer.Option("--lazy", help="Load at first use, not now.")] = False,
+    url: Url = None,
+    config: ConfigFile = None,
+) -> None:
+    """Add an engine to the running daemon, and wait until its model is loaded."""
+    from kolosal import commands
+
+    named = {
+        "n_ctx": n_ctx,
+        "n_gpu_layers": n_gpu_layers,
+        "main_gpu_id": main_gpu,
+        "n_parallel": n_parallel,
+        "kv_pool_tokens": kv_pool_tokens,
+        "load_immediately": False if lazy else None,
+    }
+    options = commands.parameters(other or ()) | {
+        key: value for key, value in named.items() if value is not None
+    }
+    _ask(url, config, lambda client: commands.load(client, engine_id, path, options))
+
+
+@app.command(epilog="Example: kolosal unload tiny")
+def unload(
+    engine_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The engines' names.")],
+    url: Url = None,
+    config: ConfigFile = None,
+) -> None:
+    """Remove engines from the running daemon and free their memory. Running answers finish first."""
+    from kolosal import commands
+
+    _ask(url, config, lambda client: commands.unload(client, engine_ids))
+
+
+@app.command(epilog="Example: kolosal ps --json")
+def ps(as_json: Json = False, url: Url = None, config: ConfigFile = None) -> None:
+    """List the engines of the running daemon. Looking loads nothing."""
+    from kolosal import commands
+
+    _ask(url, config, lambda client: commands.ps(client, as_json=as_json))
+
+
+@app.command(epilog="Example: kolosal status tiny")
+def status(
+    engine_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="An engine's name.")] = None,
+    as_json: Json = False,
+    url: Url = None,
+    config: ConfigFile = None,
+) -> None:
+    """Show the health of the running daemon, or all about one engine."""
+    from kolosal import commands
+
+    _ask(url, config, lambda client: commands.status(client, engine_id, as_json=as_json))
+
+
+@app.command(epilog='Example: kolosal run models/tiny.gguf "Why is the sky blue?"')
+def run(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="An engine's name, or the path of a .gguf file.")
+    ],
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="[PROMPT]", help="One question; without it, a conversation.")
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(help="What the model is told before the conversation.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 always takes the most probable word.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Length of an answer at most, in tokens.")] = None,
+    url: Url = None,
+    config: ConfigFile = None,
+) -> None:
+    """Talk to a model in the terminal.
+
+    A .gguf file is loaded first unless it already is. Where no daemon runs, one is started for the conversation and
+    stopped after it. Text piped into the command is one question, as PROMPT is.
+    """
+    from kolosal.child_daemon import ChildSpec
+    from kolosal.run_command import RunRequest
+    from kolosal.run_command import run as run_chat
+    from kolosal.terminal_chat import this_terminal
+
+    if prompt is None and not sys.stdin.isatty():
+        prompt = sys.stdin.read()
+    given = {"temperature": temperature, "max_tokens": max_tokens}
+    options = {key: value for key, value in given.items() if value is not None}
+    request = RunRequest(model, prompt, system, {**options})
+    if url:
+        raise typer.Exit(run_chat(request, url, None, this_terminal()))
+    configuration = load_settings(config_path=config)
+    raise typer.Exit(run_chat(request, _url(configuration), ChildSpec.of(configuration), this_terminal()))
+
+
+@app.command(epilog="Example: kolosal doctor")
+def doctor(config: ConfigFile = None) -> None:
+    """Check this machine: Python, llama.cpp, GPUs, memory, configuration, address. Exit status 1 if something will not work."""
+    from kolosal import commands
+
+    raise typer.Exit(0 if commands.doctor(config) else 1)
+
+
+@config_app.command("show", epilog="Example: kolosal config show --config server.yaml")
+def config_show(as_json: Json = False, config: ConfigFile = None) -> None:
+    """Show every setting, its value, and where that came from."""
+    from kolosal import commands
+
+    commands.config_show(load_settings(config_path=config), as_json=as_json)
+
+
+def _ask(url: str | None, config: Path | None, command: Callable[[DaemonClient], Awaitable[None]]) -> None:
+    address = url or _url(load_settings(config_path=config))
+
+    async def ask() -> None:
+        from kolosal.client import DaemonClient
+
+        async with DaemonClient(address) as client:
+            await command(client)
+
+    asyncio.run(ask())
+
+
+def _url(configuration: Configuration) -> str:
+    if configuration.settings.port == 0:
+        raise ConfigError("--url: needed, because the configured port is 0, which can be any")
+    return configuration.settings.url

@@ -1,0 +1,142 @@
+"""What the daemon sends, as the client reads it: JSON bodies and event streams in, small types and errors out.
+
+Trusts nothing of what it reads: whatever listens at an address may not be a daemon at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import JsonValue
+
+Body = dict[str, JsonValue]
+
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+"""Bytes of one line of a stream; a longer one is no answer of ours."""
+
+
+class ClientError(Exception):
+    """The daemon could not be asked or said no. The message is for the user."""
+
+
+class DaemonUnreachable(ClientError):
+    """Nothing answers at the address."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"No daemon answers at {url}: start one with `kolosal serve`")
+
+
+class ApiError(ClientError):
+    """The daemon answered with an error; the message is its own."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class EngineView:
+    """What the daemon says of one engine; None where it does not say."""
+
+    engine_id: str
+    state: str
+    model_path: str | None = None
+    n_ctx: int | None = None
+    in_flight: int | None = None
+    last_accessed: datetime | None = None
+    load_progress: float | None = None
+    """0…1."""
+    last_error: str | None = None
+
+    @classmethod
+    def parse(cls, body: Body) -> EngineView:
+        parameters = body.get("loading_parameters")
+        n_ctx = parameters.get("n_ctx") if isinstance(parameters, dict) else None
+        return cls(
+            engine_id=str(body.get("engine_id", "")),
+            state=str(body.get("state") or body.get("status") or "unknown"),
+            model_path=_text(body.get("model_path")),
+            n_ctx=_integer(n_ctx),
+            in_flight=_integer(body.get("in_flight")),
+            last_accessed=_time(body.get("last_accessed")),
+            load_progress=_number(body.get("load_progress")),
+            last_error=_text(body.get("last_error")),
+        )
+
+
+async def event_data(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """The data of server-sent events. Lines end at a line feed only: text may hold U+2028, which httpx's own splitting takes for an end."""
+    buffer = b""
+    async for chunk in chunks:
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        if len(buffer) > MAX_EVENT_BYTES:
+            raise ClientError("The daemon sent an event of more than 16 MiB")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[5:].strip().decode(errors="replace")
+
+
+def piece_of(data: str) -> str:
+    """The text of one chunk.
+
+    Raises:
+        ApiError: the chunk says that generating failed.
+    """
+    chunk = json_object(data)
+    if "error" in chunk:
+        raise ApiError(_error_message(chunk) or "The daemon gave no reason", 500)
+    for choice in items(chunk.get("choices")):
+        delta = choice.get("delta")
+        if isinstance(delta, dict):
+            return _text(delta.get("content")) or ""
+    return ""
+
+
+def api_error(status: int, content: bytes) -> ApiError:
+    """The error an answer holds, in the daemon's own words where it has some."""
+    try:
+        message = _error_message(json_object(content))
+    except ClientError:
+        message = None
+    return ApiError(message or f"The daemon answered HTTP {status}", status)
+
+
+def _error_message(body: Body) -> str | None:
+    error = body.get("error")
+    return _text(error.get("message")) if isinstance(error, dict) else _text(error)
+
+
+def json_object(content: str | bytes) -> dict[str, JsonValue]:
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise ClientError("What answers at this address is not a Kolosal daemon")
+    return body
+
+
+def items(value: JsonValue) -> list[dict[str, JsonValue]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _text(value: JsonValue) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _time(value: JsonValue) -> datetime | None:
+    try:
+        return datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _integer(value: JsonValue) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _number(value: JsonValue) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,208 @@
+"""The daemon: one process from the socket to the last worker's end.
+
+Owns the order of things. Start: bind, serve, then load models, so that health answers while they load. Stop: accept
+nothing new, let running requests finish, end the workers. Reads no configuration and no environment of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import uvicorn
+
+from kolosal.app import create_app
+from kolosal.engines.engine import Engine
+from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.process import WorkerCommand, worker_environment
+from kolosal.engines.registry import EngineRegistry
+from kolosal.errors import KolosalError, ModelFileError
+from kolosal.http.protocol import GuardedProtocol
+from kolosal.paths import model_file
+from kolosal.settings import ModelEntry, Settings
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+"""Connections that may wait to be accepted."""
+
+_KEEP_ALIVE_S = 75
+"""How long an idle connection is kept. Longer than clients keep theirs, so that they and not we close it."""
+
+
+def run(settings: Settings, environ: Mapping[str, str], worker_argv: tuple[str, ...] | None = None) -> int:
+    """Serve until told to stop; the exit status. Blocks, on the main thread.
+
+    `environ` is what the workers' environment is chosen from; `worker_argv` replaces the worker program in tests.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(serve(settings, environ, worker_argv))
+
+
+async def serve(
+    settings: Settings, environ: Mapping[str, str], worker_argv: tuple[str, ...] | None = None
+) -> int:
+    """As `run`, on a running loop."""
+    try:
+        listener = _bind(settings.host, settings.port)
+    except OSError as exc:
+        sys.stderr.write(f"Cannot listen on {_url(settings.host, settings.port)}: {exc.strerror or exc}\n")
+        return 1
+    registry = EngineRegistry(
+        WorkerCommand(
+            argv=worker_argv or WorkerCommand().argv,
+            environment=worker_environment(environ),
+            load_stall_timeout_s=settings.load_stall_timeout_s,
+            stop_grace_s=settings.stop_grace_s,
+        ),
+        max_queued=settings.max_queued,
+        default_engine=settings.default_engine,
+    )
+    server = _Server(_server_config(settings, registry), _url(settings.host, listener.getsockname()[1]))
+    stop = asyncio.Event()
+    with _stop_signals(stop):
+        engines = await _add_models(registry, settings.models)
+        serving = asyncio.create_task(server.serve(sockets=[listener]), name="serve")
+        loading = asyncio.create_task(_load(engines), name="load models")
+        stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        log.info("daemon.stopping", extra={"drain_s": settings.shutdown_drain_s})
+        server.should_exit = True
+        for task in (loading, stopping):
+            task.cancel()
+        await registry.close(drain_s=settings.shutdown_drain_s)
+        await asyncio.wait((serving, loading, stopping))
+    serving.result()
+    log.info("daemon.stopped")
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, less its handling of signals: it would exit with the signal's status and drain nothing of ours."""
+
+    def __init__(self, config: uvicorn.Config, url: str) -> None:
+        super().__init__(config)
+        self._url = url
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        sys.stdout.write(f"Kolosal is listening on {self._url}\n")
+        sys.stdout.flush()
+
+
+def _server_config(settings: Settings, registry: EngineRegistry) -> uvicorn.Config:
+    # Streams end by themselves when the engines have; this bounds what else may hang.
+    patience_s = settings.shutdown_drain_s + 2 * settings.stop_grace_s + 1
+    return uvicorn.Config(
+        create_app(settings, registry),
+        http=GuardedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(patience_s),
+    )
+
+
+async def _add_models(registry: EngineRegistry, entries: tuple[ModelEntry, ...]) -> list[Engine]:
+    """Register all configured engines, so that the first request finds them; return those to load at once."""
+    engines = []
+    for entry in entries:
+        config = EngineConfig(entry.id, str(await _configured_path(entry)), entry.parameters)
+        try:
+            engine = await registry.add(config, load=False)
+        except KolosalError as exc:  # two entries of one name
+            _log_failure("model.not_added", entry.id, exc)
+        else:
+            if entry.load_immediately:
+                engines.append(engine)
+    return engines
+
+
+async def _load(engines: list[Engine]) -> None:
+    """Load engines one after another. One that fails stays registered, and the next request for it tries again."""
+    for engine in engines:
+        try:
+            await engine.ensure_ready()
+        except KolosalError as exc:
+            _log_failure("model.not_loaded", engine.engine_id, exc)
+
+
+async def _configured_path(entry: ModelEntry) -> Path:
+    """Where a configured model is, or will be: the disk it is on may come later."""
+    try:
+        return await asyncio.to_thread(model_file, entry.path)
+    except ModelFileError as exc:
+        _log_failure("model.not_found", entry.id, exc)
+        return Path(entry.path)
+
+
+def _log_failure(event: str, engine_id: str, error: KolosalError) -> None:
+    log.error(event, extra={"engine_id": engine_id, "reason": error.message})
+
+
+@contextlib.contextmanager
+def _stop_signals(stop: asyncio.Event) -> Iterator[None]:
+    """The first signal sets `stop`, the second ends the process at once; workers follow when their pipes close.
+
+    `signal.signal` and not the loop's own handlers, which Windows does not have.
+    """
+    loop = asyncio.get_running_loop()
+    asked = False
+
+    def on_signal(_number: int, _frame: object) -> None:
+        nonlocal asked
+        if asked:
+            os.write(2, b"Stopped at once by a second signal\n")  # a signal may interrupt a buffered write
+            os._exit(1)
+        asked = True
+        loop.call_soon_threadsafe(stop.set)
+
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, on_signal) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """The listening socket. Bound before anything else starts, so that a taken port costs nothing."""
+    if ":" in host:
+        dual = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=dual
+        )
+    return socket.create_server((host, port), backlog=_BACKLOG)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed; asyncio's own elsewhere, which on Windows is the Proactor loop."""
+    try:
+        import uvloop  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,161 @@
+"""Parse, don't check: the one way from a request body to a typed value.
+
+Owns the wording of every complaint about a field: one sentence that says what was given and what is allowed, with the
+dotted path of the field as `param`. Input is repeated in part only. Nothing but `ClientError`s leaves this module,
+whatever the bytes are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+import pydantic_core
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+from starlette.requests import Request
+
+from kolosal.errors import InvalidRequest
+from kolosal.http.body import kind_of, parse_object, read_json
+
+_THREAD_ABOVE_BYTES = 256 * 1024
+"""Bodies longer than this are parsed in a thread, so that they do not hold up everyone's tokens."""
+
+_SHOWN_CHARS = 60
+"""How much of a given value a message repeats."""
+
+UNION_ERROR = "union"
+"""`custom_error_type` of a `Discriminator`; its `custom_error_message` says what the field must be."""
+
+_DEPTH_HINT = (
+    ". If PowerShell made this body, ConvertTo-Json cut it off: it turns what is deeper than 2 levels into"
+    " strings unless told more, e.g. -Depth 10"
+)
+
+
+class RequestBody(BaseModel):
+    """Base of the bodies that routes decode. Strict: no "5" for 5, no true for 1; an integer may stand for a number."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    MISSING: ClassVar[str | None] = None
+    """What to say when a required field is missing, where the protocol has a sentence of its own."""
+
+
+B = TypeVar("B", bound=RequestBody)
+T = TypeVar("T")
+
+
+async def decode(request: Request, body_type: type[B]) -> B:
+    """The body of a request, typed.
+
+    Raises:
+        InvalidRequest: it is no JSON object, or a field is missing, mistyped or out of range.
+    """
+    body = await read_json(request)
+    if len(body) > _THREAD_ABOVE_BYTES:
+        return await asyncio.to_thread(decode_body, body, body_type)
+    return decode_body(body, body_type)
+
+
+def decode_body(body: bytes, body_type: type[B]) -> B:
+    """As `decode`, from UTF-8 bytes."""
+    parse_object(body)  # refuses what pydantic's own parser lets through: NaN, infinities and lone surrogates
+    try:
+        return body_type.model_validate_json(body)
+    except ValidationError as exc:
+        first = _first(exc)
+        if first["type"] == "missing" and len(first["loc"]) == 1 and body_type.MISSING is not None:
+            raise InvalidRequest(body_type.MISSING, param=str(first["loc"][0])) from None
+        raise complaint(first) from None
+
+
+def decode_fields(adapter: TypeAdapter[T], fields: Mapping[str, Any], prefix: str = "") -> T:
+    """A typed value from fields that were already parsed from JSON; `prefix` is where they stood in the body.
+
+    Raises:
+        InvalidRequest: a field is unknown, mistyped or out of range.
+    """
+    try:  # as JSON, where an array is a tuple and a string an enum's value also in strict mode
+        return adapter.validate_json(pydantic_core.to_json(dict(fields)), strict=True)
+    except ValidationError as exc:
+        raise complaint(_first(exc), prefix) from None
+
+
+def complaint(error: ErrorDetails, prefix: str = "") -> InvalidRequest:
+    """One of pydantic's errors in our words."""
+    # Tags of unions look like <this>; they are no part of the request.
+    path = [str(part)[:_SHOWN_CHARS] for part in error["loc"] if not str(part).startswith("<")]
+    name = prefix + ".".join(path)
+    kind, context, given = error["type"], error.get("ctx", {}), error["input"]
+    if kind == "json_invalid":
+        return InvalidRequest(f"Invalid JSON: {context.get('error', 'it cannot be parsed')}")
+    if kind == "missing":
+        return InvalidRequest(f"Missing required field: {name}", param=name)
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return InvalidRequest(f"Unknown field: {name}", param=name)
+    wanted = _be(error["msg"]) if kind == UNION_ERROR else _WANTED.get(kind)
+    if wanted is None:
+        return InvalidRequest(f"{name} is not valid: {error['msg'][:200]}", param=name)
+    hint = _DEPTH_HINT if kind in _CONTAINERS and isinstance(given, str) else ""
+    return InvalidRequest(f"{name} must {wanted(context)}, not {_shown(given, kind)}{hint}", param=name)
+
+
+def _first(error: ValidationError) -> ErrorDetails:
+    return error.errors(include_url=False)[0]
+
+
+def _shown(given: object, kind: str) -> str:
+    """A value as it was given, shortened; of arrays and objects only what they are."""
+    if kind in _LENGTHS and isinstance(given, str | list | tuple | dict):
+        return str(len(given))
+    match given:
+        case str():
+            text = json.dumps(given[:_SHOWN_CHARS], ensure_ascii=False)
+        case int() | float() | None:
+            text = pydantic_core.to_json(given).decode()
+        case _:
+            text = kind_of(given)
+    return text if len(text) <= _SHOWN_CHARS + 2 else text[:_SHOWN_CHARS] + "…"
+
+
+def _plain(bound: float) -> str:
+    """A bound as people write it: 2 and not 2.0."""
+    return str(int(bound) if float(bound).is_integer() else bound)
+
+
+def _be(what: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda _: f"be {what}"
+
+
+_CONTAINERS = frozenset({"list_type", "tuple_type", "dict_type", "model_type", "dataclass_type"})
+
+_LENGTHS = frozenset({"too_short", "too_long", "string_too_long"})
+"""Errors about a length, which is shown in place of the value."""
+
+_WANTED: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "int_type": _be("an integer"),
+    "float_type": _be("a number"),
+    "bool_type": _be("true or false"),
+    "string_type": _be("a string"),
+    "list_type": _be("an array"),
+    "tuple_type": _be("an array"),
+    "dict_type": _be("an object"),
+    "model_type": _be("an object"),
+    "dataclass_type": _be("an object"),
+    "finite_number": _be("a finite number"),
+    "int_parsing_size": _be("a smaller number"),
+    "literal_error": lambda c: f"be {str(c['expected']).replace('True', 'true').replace('False', 'false')}",
+    "enum": lambda c: f"be {c['expected']}",
+    "greater_than_equal": lambda c: f"be at least {_plain(c['ge'])}",
+    "greater_than": lambda c: f"be greater than {_plain(c['gt'])}",
+    "less_than_equal": lambda c: f"be at most {_plain(c['le'])}",
+    "less_than": lambda c: f"be less than {_plain(c['lt'])}",
+    "string_too_short": lambda c: f"have at least {c['min_length']} character(s)",
+    "string_too_long": lambda c: f"have at most {c['max_length']} characters",
+    "too_short": lambda c: f"have at least {c['min_length']} element(s)",
+    "too_long": lambda c: f"have at most {c['max_length']} elements",
+    "string_pattern_mismatch": lambda c: f"match {c['pattern']}",
+}

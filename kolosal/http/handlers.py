@@ -1,0 +1,60 @@
+"""Exception handlers: whatever a route raises becomes an answer in the OpenAI shape.
+
+Unexpected exceptions are not handled here but by `middleware.RequestLog`, which knows the request id.
+"""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import ExceptionHandler, Scope
+
+from kolosal.errors import InvalidRequest, KolosalError, MethodNotAllowed, NotFound
+from kolosal.http.responses import error_response
+
+CLIENT_CLOSED_REQUEST = 499
+"""The status that is logged for a client that left; nobody receives it. The number is nginx's."""
+
+_SHOWN_CHARS = 100
+"""How much of a path a message repeats."""
+
+
+async def on_kolosal_error(_request: Request, error: Exception) -> Response:
+    """Any error that is meant for clients."""
+    assert isinstance(error, KolosalError)  # noqa: S101 - registered for these only
+    return error_response(error)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own: no such route, or not with this verb."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for these only
+    asked = f"{request.method[:_SHOWN_CHARS]} {request.url.path[:_SHOWN_CHARS]}"
+    match error.status_code:
+        case 404:
+            return error_response(NotFound(f"Unknown route: {asked}"))
+        case 405:
+            allowed = ", ".join(sorted(_verbs(request.app.routes, request.scope)))
+            message = f"Method not allowed: {asked} (allowed: {allowed})"
+            return error_response(MethodNotAllowed(message), {"allow": allowed})
+        case _:
+            return error_response(InvalidRequest(error.detail))
+
+
+async def on_client_disconnect(_request: Request, _error: Exception) -> Response:
+    """The client left before its answer was ready."""
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+def _verbs(routes: list[object], scope: Scope) -> set[str]:
+    """All verbs a path has. Starlette's own answer names those of its first route only."""
+    here = [r for r in routes if isinstance(r, Route) and r.matches(scope)[0] is not Match.NONE]
+    return {verb for route in here for verb in route.methods or ()}
+
+
+EXCEPTION_HANDLERS: dict[type[Exception], ExceptionHandler] = {
+    KolosalError: on_kolosal_error,
+    HTTPException: on_http_exception,
+    ClientDisconnect: on_client_disconnect,
+}

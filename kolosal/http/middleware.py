@@ -1,0 +1,107 @@
+"""What surrounds every request: an id, a log line, a cap on the body, and an answer when our own code fails.
+
+Plain ASGI: Starlette's BaseHTTPMiddleware would buffer streams and hide disconnects.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kolosal.errors import InternalError, PayloadTooLarge
+from kolosal.http.responses import error_response
+
+log = logging.getLogger(__name__)
+
+_CLIENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""A request id that a client may choose. Anything else is replaced: it goes into log lines and headers."""
+
+_LOGGED_PATH_CHARS = 200
+"""How much of a path a log line holds."""
+
+
+class RequestLog:
+    """Gives each request an id (`X-Request-Id`), logs its end, and answers 500 for what nobody foresaw."""
+
+    def __init__(self, app: ASGIApp, *, access_log: bool) -> None:
+        self._app = app
+        self._access_log = access_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = time.monotonic()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            log.exception("request.failed", extra=_fields(scope))
+            if status:
+                raise  # too late for an answer: the server closes the connection, so that the client sees a break
+            await error_response(InternalError())(scope, receive, send_with_id)
+        finally:
+            if self._access_log:
+                duration_ms = round((time.monotonic() - started) * 1000, 1)
+                log.info("request.finished", extra=_fields(scope) | {"status": status, "ms": duration_ms})
+
+
+class BodyLimit:
+    """Refuses a body that is longer than the limit: by its header before it is read, else at the first byte too many."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = Headers(scope=scope).get("content-length", "")
+        announced = int(length) if length.isascii() and length.isdigit() else 0
+        received = 0
+
+        async def receive_up_to_limit() -> Message:
+            nonlocal received
+            if max(announced, received) > self._max_bytes:
+                raise PayloadTooLarge(f"The request body is longer than {self._max_bytes} bytes")
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise PayloadTooLarge(f"The request body is longer than {self._max_bytes} bytes")
+            return message
+
+        await self._app(scope, receive_up_to_limit, send)
+
+
+def request_id(scope: Scope) -> str:
+    """The id of the request at hand, for log lines."""
+    return str(scope.get("state", {}).get("request_id", "-"))
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _CLIENT_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+
+
+def _fields(scope: Scope) -> dict[str, object]:
+    return {
+        "request_id": request_id(scope),
+        "method": scope["method"],
+        "path": scope["path"][:_LOGGED_PATH_CHARS],
+    }

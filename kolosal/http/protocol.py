@@ -1,0 +1,91 @@
+"""GuardedProtocol: uvicorn's HTTP/1.1 connection with the deadlines it does not have.
+
+uvicorn keeps a connection open for ever that sends one header byte a second, or that never reads its answer; its own
+timer runs between requests only (Kludex/uvicorn#157). Three timers close that: headers, body, and a full write buffer.
+h11 is the parser because it stops at 64 KiB of headers, where httptools takes 64 MiB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEADER_DEADLINE_S = 20.0
+"""From the connection, or the first byte of a later request, to the end of its headers."""
+
+BODY_DEADLINE_S = 120.0
+"""From the headers to the end of the body: 16 MiB at 140 KiB/s."""
+
+WRITE_DEADLINE_S = 60.0
+"""How long a reader may leave the write buffer full before it is dropped."""
+
+
+class GuardedProtocol(H11Protocol):
+    """One connection. Used by uvicorn, on the event loop.
+
+    A connection that misses a deadline is aborted, which its handler sees as a disconnect.
+    """
+
+    header_deadline_s = HEADER_DEADLINE_S
+    body_deadline_s = BODY_DEADLINE_S
+    write_deadline_s = WRITE_DEADLINE_S
+
+    _read_timer: asyncio.TimerHandle | None = None
+    _read_state: object = None
+    """What of a request was awaited when the read timer was set: one of h11's states."""
+    _write_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch_reading()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch_reading()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:  # of a pipelined request, or one that was answered early
+            self._watch_reading()
+        else:  # uvicorn's own timer runs until the first byte of the next request
+            self._stop_read_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_read_timer()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._stop_read_timer()
+        super().handle_websocket_upgrade(event)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.write_deadline_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _watch_reading(self) -> None:
+        """A deadline belongs to a state and not to a byte: bytes that trickle in do not move it."""
+        state = self.conn.their_state
+        if state is self._read_state:
+            return
+        self._stop_read_timer()
+        self._read_state = state
+        if state is h11.IDLE:
+            self._read_timer = self.loop.call_later(self.header_deadline_s, self.transport.abort)
+        elif state is h11.SEND_BODY:
+            self._read_timer = self.loop.call_later(self.body_deadline_s, self.transport.abort)
+
+    def _stop_read_timer(self) -> None:
+        self._read_state = None
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None

@@ -1,0 +1,45 @@
+"""Responses that all dialects share: JSON, and errors in the OpenAI shape.
+
+Owns how an error of `kolosal.errors` looks on the wire. Dialects with another shape bring their own encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+from pydantic import JsonValue
+from starlette.responses import Response
+
+from kolosal.errors import KolosalError, Overloaded, error_row
+
+
+class JsonResponse(Response):
+    """JSON that says it is UTF-8: without the charset Windows PowerShell 5.1 reads it as ISO-8859-1."""
+
+    media_type = "application/json; charset=utf-8"
+
+    def __init__(self, content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(orjson.dumps(content), status, headers)
+
+
+def error_body(error: KolosalError) -> dict[str, JsonValue]:
+    """`{"error":{"message","type","param","code"[,"details"]}}`."""
+    row = error_row(error)
+    body: dict[str, JsonValue] = {
+        "message": error.message,
+        "type": row.openai_type,
+        "param": error.param,
+        "code": row.openai_code,
+    }
+    if error.details is not None:
+        body["details"] = error.details
+    return {"error": body}
+
+
+def error_response(error: KolosalError, headers: Mapping[str, str] | None = None) -> JsonResponse:
+    """An error before anything was sent: a real status line."""
+    all_headers = dict(headers or {})
+    if isinstance(error, Overloaded):
+        all_headers["retry-after"] = str(error.retry_after_s)
+    return JsonResponse(error_body(error), error_row(error).status, all_headers)

@@ -1,0 +1,119 @@
+"""Model paths: the only place that turns a name given by a client or a file into a path of a model.
+
+Owns the checks of `model_path`: it exists, is a regular file (never a device or a pipe), ends in `.gguf` and begins like a
+GGUF file. Reads four bytes and no more: what else is in the file is the worker's business. Blocks on the disk, so the
+event loop calls it in a thread.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from pathlib import Path
+
+from kolosal.errors import ModelFileError
+
+GGUF_MAGIC = b"GGUF"
+"""The first four bytes of every GGUF file."""
+
+_SHOWN_CHARS = 100
+"""How much of a path a message repeats: its end, which tells files apart."""
+
+_SHOWN_FILES = 8
+"""How many files of an ambiguous directory a message names."""
+
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
+
+
+def model_file(model_path: str) -> Path:
+    """The absolute path of the one model that `model_path` names: a `.gguf` file, or a directory that holds one.
+
+    A relative path starts at the daemon's working directory. Links are followed but kept in the result, because the
+    target of a link in a download cache has no suffix.
+
+    Raises:
+        ModelFileError: it names no such model; the code says why.
+    """
+    if not model_path or "\0" in model_path:
+        raise _error(
+            "model_path_not_found", f"model_path is {_shown(model_path)}, which no file can be called"
+        )
+    path = Path(model_path).absolute()
+    mode = _mode(path, model_path)
+    if stat.S_ISDIR(mode):
+        path = _only_model_in(path, model_path)
+    elif not stat.S_ISREG(mode):
+        raise _error("invalid_model_path_type", f"{_shown(model_path)} is neither a file nor a directory")
+    _check_is_gguf(path)
+    return path
+
+
+def _mode(path: Path, given: str) -> int:
+    try:
+        return path.stat().st_mode
+    except PermissionError:
+        raise _access_denied(given) from None
+    except (OSError, ValueError):  # missing, too long, a loop of links, or not a path on this system
+        raise _error(
+            "model_path_not_found",
+            f"{_shown(given)} does not exist on the machine the server runs on"
+            " (a relative path starts at the server's working directory)",
+        ) from None
+
+
+def _only_model_in(directory: Path, given: str) -> Path:
+    try:
+        models = sorted(path for path in directory.iterdir() if _is_model_name(path.name) and path.is_file())
+    except OSError:
+        raise _access_denied(given) from None
+    if not models:
+        raise _error("model_file_not_found", f"The directory {_shown(given)} holds no .gguf model")
+    if len(models) > 1:
+        names = ", ".join(_shown(path.name) for path in models[:_SHOWN_FILES])
+        more = f" and {len(models) - _SHOWN_FILES} more" if len(models) > _SHOWN_FILES else ""
+        raise _error(
+            "model_file_ambiguous",
+            f"The directory {_shown(given)} holds {len(models)} models ({names}{more}): give the path of one of them",
+        )
+    return models[0]
+
+
+def _is_model_name(name: str) -> bool:
+    """Projectors and all shards but the first are parts of another model."""
+    shard = _SHARD.search(name)
+    return (
+        name.lower().endswith(".gguf")
+        and not name.lower().startswith("mmproj")
+        and (shard is None or int(shard[1]) == 1)
+    )
+
+
+def _check_is_gguf(path: Path) -> None:
+    if path.suffix.lower() != ".gguf":
+        raise _error("invalid_model_format", f"{_shown(str(path))} is not a .gguf file")
+    shard = _SHARD.search(path.name)
+    if shard is not None and int(shard[1]) != 1:
+        raise _error(
+            "invalid_model_format",
+            f"{_shown(path.name)} is part {int(shard[1])} of {int(shard[2])} of a model: give the path of part 1",
+        )
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(GGUF_MAGIC))
+    except OSError:
+        raise _access_denied(str(path)) from None
+    if magic != GGUF_MAGIC:
+        what = "is empty" if not magic else "has the name of a GGUF model, but is something else"
+        raise _error("invalid_model_format", f"{_shown(str(path))} {what}: it does not begin with 'GGUF'")
+
+
+def _access_denied(given: str) -> ModelFileError:
+    return _error("model_path_access_denied", f"The server has no right to read {_shown(given)}")
+
+
+def _error(code: str, message: str) -> ModelFileError:
+    return ModelFileError(message, param="model_path", code=code)
+
+
+def _shown(path: str) -> str:
+    return repr(path if len(path) <= _SHOWN_CHARS else "…" + path[-_SHOWN_CHARS:])

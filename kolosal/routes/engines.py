@@ -1,0 +1,155 @@
+"""Engine management: add, list, look at and remove engines. Listing loads nothing and resets no timer."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.parameters import EngineConfig
+from kolosal.errors import EngineNotFound, LoadFailed, NotFound
+from kolosal.http.decode import decode
+from kolosal.http.disconnect import unless_disconnected
+from kolosal.http.responses import JsonResponse
+from kolosal.paths import model_file
+from kolosal.routes.engine_body import EngineBody, resolved_parameters
+from kolosal.routes.services import registry_of
+
+_MESSAGES = {
+    EngineState.READY: "Engine is loaded and ready",
+    EngineState.LOADING: "Engine is loading",
+    EngineState.UNLOADED: "Engine exists but is currently unloaded",
+    EngineState.CLOSED: "Engine is being removed",
+}
+
+
+def routes() -> list[Route]:
+    """The paths of this module, each with and without `/v1`."""
+    return [
+        route
+        for prefix in ("", "/v1")
+        for route in (
+            Route(f"{prefix}/engines", add_engine, methods=["POST"]),
+            Route(f"{prefix}/engines", list_engines),
+            Route(f"{prefix}/engines/{{engine_id}}", show_engine),
+            Route(f"{prefix}/engines/{{engine_id}}", remove_engine, methods=["DELETE"]),
+            Route(f"{prefix}/engines/{{engine_id}}/status", show_status),
+        )
+    ]
+
+
+async def add_engine(request: Request) -> Response:
+    """Register an engine and, unless told not to, load it. A client that leaves before its answer leaves no engine."""
+    body = await decode(request, EngineBody)
+    engine_id, model_path, parameters = body.required()
+    path = await asyncio.to_thread(model_file, model_path)
+    config = EngineConfig(engine_id, str(path), parameters)
+    adding = registry_of(request).add(config, load=body.load)
+    try:
+        engine = await unless_disconnected(request, adding)
+    except LoadFailed as exc:
+        details = {"engine_id": engine_id, "model_path": model_path}
+        numbers = {name: getattr(parameters, name) for name in ("n_ctx", "n_gpu_layers", "main_gpu_id")}
+        raise LoadFailed(exc.message, param="model_path", details={**details, **numbers}) from exc
+    return JsonResponse(
+        {
+            "engine_id": engine_id,
+            "model_path": model_path,
+            "status": "loaded" if body.load else "created",
+            "load_immediately": body.load,
+            "loading_parameters": resolved_parameters(engine),
+            "main_gpu_id": parameters.main_gpu_id,
+            "message": "Engine added successfully",
+        },
+        status=201,
+    )
+
+
+async def list_engines(request: Request) -> Response:
+    """All engines."""
+    engines = registry_of(request).list()
+    rows = [
+        {"engine_id": e.engine_id, "status": status_word(e), "last_accessed": _last_accessed(e)}
+        for e in engines
+    ]
+    return JsonResponse({"engines": rows, "total_count": len(rows)})
+
+
+async def show_engine(request: Request) -> Response:
+    """Everything there is to know about one engine."""
+    engine = _engine(request)
+    return JsonResponse(
+        {
+            "engine_id": engine.engine_id,
+            "status": status_word(engine),
+            "state": engine.state,
+            "model_path": engine.config.model_path,
+            "loading_parameters": resolved_parameters(engine),
+            "main_gpu_id": engine.config.parameters.main_gpu_id,
+            "info": engine.info,
+            "load_progress": engine.load_progress,
+            "last_error": engine.last_error,
+            "last_accessed": _last_accessed(engine),
+            "in_flight": engine.in_flight,
+            "worker_pid": engine.worker_pid,
+        }
+    )
+
+
+async def show_status(request: Request) -> Response:
+    """Whether an engine is loaded."""
+    engine = _engine(request)
+    return JsonResponse(
+        {
+            "engine_id": engine.engine_id,
+            "status": status_word(engine),
+            "available": True,
+            "message": _MESSAGES[engine.state],
+        }
+    )
+
+
+async def remove_engine(request: Request) -> Response:
+    """Free the name at once. Running generations finish; with none, the answer comes when the memory is free."""
+    engine = _engine(request)
+    in_flight = engine.in_flight
+    ended = registry_of(request).remove(engine.engine_id)
+    if not in_flight:
+        await asyncio.shield(ended)
+    return JsonResponse(
+        {
+            "engine_id": engine.engine_id,
+            "status": "removed",
+            "message": "Engine removed successfully",
+            "in_flight": in_flight,
+        }
+    )
+
+
+def is_loaded(engine: Engine) -> bool:
+    """Whether an engine answers without loading first."""
+    return engine.state is EngineState.READY
+
+
+def status_word(engine: Engine) -> str:
+    """The two words that the contract has for an engine's state."""
+    return "loaded" if is_loaded(engine) else "unloaded"
+
+
+def _engine(request: Request) -> Engine:
+    try:
+        return registry_of(request).get(request.path_params["engine_id"])
+    except NotFound as exc:
+        raise EngineNotFound(exc.message, param="engine_id") from exc
+
+
+def _last_accessed(engine: Engine) -> str | None:
+    if engine.last_used_at is None:
+        return None
+    return (
+        datetime.fromtimestamp(engine.last_used_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    )

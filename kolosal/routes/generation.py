@@ -1,0 +1,127 @@
+"""One request's generations, whatever the dialect: started together, read together, given up together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from starlette.requests import Request
+
+from kolosal.engines.engine import Engine
+from kolosal.engines.registry import EngineRegistry
+from kolosal.engines.stream import Completion, RequestStream
+from kolosal.http.disconnect import unless_disconnected
+from kolosal.schema import GenerateRequest, TokenDelta
+
+
+class Generation:
+    """The streams of one HTTP request, one for each of its prompts.
+
+    Whoever has one calls `abort()` when done with it, in a `finally`: it is synchronous and idempotent, and does nothing
+    to streams that have ended.
+    """
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._streams: tuple[RequestStream, ...] = ()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that generates; there once the generation has started."""
+        assert self._engine is not None  # noqa: S101 - nobody gets a Generation that has not started
+        return self._engine
+
+    async def start(
+        self, registry: EngineRegistry, model: str | None, prompts: Sequence[GenerateRequest]
+    ) -> None:
+        """Load the engine if need be, submit the prompts and wait until each has its first event.
+
+        The first event is awaited so that an error can still be a status line.
+
+        Raises:
+            KolosalError: there is no such engine, it cannot be loaded or is full, or a prompt was refused.
+        """
+        self._engine = await registry.acquire(model)
+        for prompt in prompts:  # no await since the engine was acquired: it is still loaded
+            self._streams += (self._engine.generate(prompt),)
+        await asyncio.gather(*(stream.ready() for stream in self._streams))
+
+    def abort(self) -> None:
+        """Stop all streams that still run."""
+        for stream in self._streams:
+            stream.abort()
+
+    async def collect(self) -> list[Completion]:
+        """All generations, whole, in the order of their prompts.
+
+        Raises:
+            KolosalError: one of them failed.
+        """
+        return await asyncio.gather(*(stream.collect() for stream in self._streams))
+
+    async def deltas(self) -> AsyncIterator[tuple[int, TokenDelta]]:
+        """What comes of each stream, with the position of its prompt, as it comes.
+
+        Raises:
+            KolosalError: one of them failed.
+        """
+        if len(self._streams) == 1:  # the common case does without a task per token
+            async for delta in self._streams[0]:
+                yield 0, delta
+            return
+        waiting = {asyncio.create_task(_anext(s)): (i, s) for i, s in enumerate(self._streams)}
+        try:
+            while waiting:
+                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in sorted(done, key=lambda t: waiting[t][0]):
+                    delta = task.result()
+                    index, stream = waiting.pop(task)
+                    if delta.finish_reason is None:
+                        waiting[asyncio.create_task(_anext(stream))] = index, stream
+                    yield index, delta
+        finally:
+            for task in waiting:
+                task.add_done_callback(_look_at)
+                task.cancel()
+
+
+async def start_generation(
+    request: Request, registry: EngineRegistry, model: str | None, prompts: Sequence[GenerateRequest]
+) -> Generation:
+    """A generation that has started, see `Generation.start`; the caller must `abort()` it in the end.
+
+    Raises:
+        KolosalError: it cannot start.
+        ClientDisconnect: the client left meanwhile; nothing runs on.
+    """
+    generation = Generation()
+    try:
+        await unless_disconnected(request, generation.start(registry, model, prompts))
+    except BaseException:
+        generation.abort()
+        raise
+    return generation
+
+
+async def collect_generation(request: Request, generation: Generation) -> list[Completion]:
+    """All generations whole, or nothing when the client leaves.
+
+    Raises:
+        KolosalError: one of them failed.
+        ClientDisconnect: the client left; nothing runs on.
+    """
+    try:
+        return await unless_disconnected(request, generation.collect())
+    finally:
+        generation.abort()
+
+
+async def _anext(stream: RequestStream) -> TokenDelta:
+    """`anext` as the coroutine that a task needs."""
+    return await anext(stream)
+
+
+def _look_at(task: asyncio.Task[TokenDelta]) -> None:
+    """The first failure was reported; without a look at the others asyncio would log them as lost."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,64 @@
+"""Health: is the daemon up, and what does it hold? Reading it touches no engine."""
+
+from __future__ import annotations
+
+import time
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from kolosal import __version__
+from kolosal.http.responses import JsonResponse
+from kolosal.routes.engines import is_loaded, status_word
+from kolosal.routes.services import services_of
+
+_SERVER_NAME = "Kolosal Inference Server"
+
+
+def routes() -> list[Route]:
+    """The paths of this module."""
+    return [
+        Route("/", index),
+        Route("/health", health),
+        Route("/v1/health", health),
+        Route("/status", health),
+    ]
+
+
+async def index(_request: Request) -> Response:
+    """For whoever opens the address in a browser."""
+    return JsonResponse(
+        {
+            "name": _SERVER_NAME,
+            "version": __version__,
+            "status": "running",
+            "api": ["/v1/chat/completions", "/v1/completions", "/v1/models", "/engines", "/health"],
+            "docs": "docs/api/README.md of the kolosal package",
+        }
+    )
+
+
+async def health(request: Request) -> Response:
+    """Counts, and each engine's status."""
+    services = services_of(request)
+    engines = services.registry.list()
+    loaded = sum(map(is_loaded, engines))
+    return JsonResponse(
+        {
+            "status": "healthy",
+            "timestamp": time.time_ns() // 1_000_000,
+            "server": {
+                "name": _SERVER_NAME,
+                "version": __version__,
+                "uptime": round(time.monotonic() - services.started, 3),
+            },
+            "node_manager": {
+                "total_engines": len(engines),
+                "loaded_engines": loaded,
+                "unloaded_engines": len(engines) - loaded,
+                "autoscaling": "enabled",
+            },
+            "engines": [{"engine_id": e.engine_id, "status": status_word(e)} for e in engines],
+        }
+    )

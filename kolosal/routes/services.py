@@ -1,0 +1,32 @@
+"""What routes work with. Put into the application by `create_app`, taken out of the request here, and typed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+
+from kolosal.engines.registry import EngineRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Made once per application."""
+
+    registry: EngineRegistry
+    started_at: float = field(default_factory=time.time)
+    """Unix time."""
+    started: float = field(default_factory=time.monotonic)
+    """The same on the clock that never jumps, for durations."""
+
+
+def services_of(request: Request) -> Services:
+    """The services of the application that got this request."""
+    services: Services = request.app.state.services
+    return services
+
+
+def registry_of(request: Request) -> EngineRegistry:
+    """The engines of the application that got this request."""
+    return services_of(request).registry

@@ -1,0 +1,167 @@
+"""Engines without a process, and an ASGI client that sees every step: for tests of what is above the worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import httpx
+import orjson
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message
+
+from kolosal.app import create_app
+from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.parameters import EngineConfig, LoadingParameters
+from kolosal.engines.process import WorkerCommand
+from kolosal.engines.registry import EngineRegistry
+from kolosal.engines.stream import RequestStream
+from kolosal.errors import KolosalError
+from kolosal.schema import FinishReason, GenerateRequest, TokenDelta, Usage
+from kolosal.settings import Settings
+
+Script = Callable[[GenerateRequest], Iterable[TokenDelta | KolosalError]]
+
+
+def says(*pieces: str, finish: FinishReason = FinishReason.STOP, usage: Usage | None = None) -> Script:
+    """A script that gives these pieces and ends."""
+
+    def script(_request: GenerateRequest) -> Iterable[TokenDelta]:
+        for piece in pieces:
+            yield TokenDelta(piece)
+        yield TokenDelta("", (), finish, usage or Usage(3, len(pieces)))
+
+    return script
+
+
+class FakeEngine(Engine):
+    """An engine that plays a script. Without a script the test feeds `streams` itself."""
+
+    def __init__(self, engine_id: str = "fake", script: Script | None = None) -> None:
+        config = EngineConfig(engine_id, f"/models/{engine_id}.gguf", LoadingParameters())
+        super().__init__(config, WorkerCommand(), max_queued=0)
+        self.state = EngineState.READY
+        self.script = script
+        self.load_error: KolosalError | None = None
+        self.loading: asyncio.Event | None = None
+        """Where there is one, loading lasts until it is set."""
+        self.refusal: KolosalError | None = None
+        self.refuse_from = 0
+        """The `refusal` is raised for this request and all later ones."""
+        self.requests: list[GenerateRequest] = []
+        self.streams: list[RequestStream] = []
+        self.aborted: list[int] = []
+        self.submitted = asyncio.Event()
+        self._feeders: set[asyncio.Task[None]] = set()
+
+    async def ensure_ready(self) -> None:
+        if self.loading is not None:
+            await self.loading.wait()
+        if self.load_error is not None:
+            raise self.load_error
+
+    def generate(self, request: GenerateRequest) -> RequestStream:
+        index = len(self.streams)
+        if self.refusal is not None and index >= self.refuse_from:
+            raise self.refusal
+        stream = RequestStream(lambda: self.aborted.append(index))
+        self.requests.append(request)
+        self.streams.append(stream)
+        self.submitted.set()
+        if self.script is not None:
+            feeder = asyncio.create_task(_feed(stream, self.script(request)))
+            self._feeders.add(feeder)
+            feeder.add_done_callback(self._feeders.discard)
+        return stream
+
+
+async def _feed(stream: RequestStream, items: Iterable[TokenDelta | KolosalError]) -> None:
+    """One event at a time, each when the last was taken, so that nothing is merged."""
+    for item in items:
+        await eventually(lambda: stream._pending is None or stream._finished)
+        if isinstance(item, KolosalError):
+            stream.fail(item)
+        else:
+            stream.put(item)
+
+
+class FakeRegistry(EngineRegistry):
+    """A registry of given engines."""
+
+    def __init__(self, *engines: Engine, default_engine: str | None = None) -> None:
+        super().__init__(WorkerCommand(), max_queued=0, default_engine=default_engine)
+        self._engines = {engine.engine_id: engine for engine in engines}
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Let others run until something is so. Ends with the test's timeout at the latest."""
+    while not condition():  # noqa: ASYNC110 - what is waited for has no event
+        await asyncio.sleep(0)
+
+
+def app_with(*engines: Engine, default_engine: str | None = None, **settings: Any) -> Starlette:
+    """The real application over these engines."""
+    return create_app(Settings(**settings), FakeRegistry(*engines, default_engine=default_engine))
+
+
+def http_client(app: ASGIApp, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
+    """Talks to an application without a socket. Bodies of streams come whole."""
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://daemon", headers=headers)
+
+
+class AsgiRequest:
+    """One request driven by hand: the test sees each message at once and decides when the client leaves."""
+
+    def __init__(self, path: str = "/", body: object = None, method: str = "POST") -> None:
+        self.scope = {
+            "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1",
+            "method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
+            "scheme": "http", "headers": [], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+        }  # fmt: skip
+        self.sent: list[Message] = []
+        self.arrived = asyncio.Event()
+        """Set at every message."""
+        self._body: bytes | None = orjson.dumps(body)
+        self._left = asyncio.Event()
+
+    def leave(self) -> None:
+        """Close the connection."""
+        self._left.set()
+
+    @property
+    def status(self) -> int | None:
+        return self.sent[0]["status"] if self.sent else None
+
+    @property
+    def content(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent)
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.sent) and self.sent[-1].get("more_body") is False
+
+    async def receive(self) -> Message:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+        self.arrived.set()
+
+    async def until(self, content: bytes) -> None:
+        """Wait until this was sent."""
+        while content not in self.content:
+            self.arrived.clear()
+            await self.arrived.wait()
+
+    def start(self, app: ASGIApp) -> asyncio.Task[None]:
+        """Have an application answer."""
+        return asyncio.create_task(self._run(app))
+
+    async def _run(self, app: ASGIApp) -> None:
+        await app(self.scope, self.receive, self.send)

@@ -1,0 +1,162 @@
+"""The daemon as a process: it says when it listens, drains when told to stop, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import orjson
+import psutil
+import pytest
+
+from kolosal.daemon import _url
+
+_PROGRAM = """
+import os, sys
+import orjson
+from kolosal.daemon import run
+from kolosal.settings import Settings
+settings, faults = orjson.loads(sys.argv[1])
+argv = [sys.executable, "-m", "kolosal.engines.worker", "--backend", "fake"]
+sys.exit(run(Settings.model_validate_json(orjson.dumps(settings)), os.environ, (*argv, *faults)))
+"""
+
+
+@contextlib.contextmanager
+def daemon(*faults: str, **settings: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    arguments = orjson.dumps([{"port": 0} | settings, list(faults)]).decode()
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", _PROGRAM, arguments], **options) as process:  # type: ignore[call-overload]
+        try:
+            line = process.stdout.readline()
+            assert line.startswith("Kolosal is listening on http://"), line + process.stderr.read()
+            yield process, line.split()[-1]
+        finally:
+            process.kill()
+
+
+def wait_for(url: str, status: str) -> None:
+    deadline = time.monotonic() + 20
+    while httpx.get(f"{url}/engines").json()["engines"][0]["status"] != status:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[dict[str, object]]:
+    (tmp_path / "a.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
+    return [{"id": "a", "path": str(tmp_path / "a.gguf"), "parameters": {"n_ctx": 5000}}]
+
+
+def test_a_taken_port_is_one_line_and_status_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        arguments = orjson.dumps([{"port": port}, []]).decode()
+        result = subprocess.run(
+            [sys.executable, "-c", _PROGRAM, arguments], capture_output=True, text=True, timeout=30
+        )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"Cannot listen on http://127.0.0.1:{port}: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_model_that_does_not_load_is_logged_and_kept(models: list[dict[str, object]]) -> None:
+    missing: dict[str, object] = {"id": "b", "path": "/no/such.gguf"}
+    with daemon("--fault", "load_error", models=[*models, missing]) as (process, url):
+        deadline = time.monotonic() + 20
+        while not all(error := [httpx.get(f"{url}/engines/{name}").json()["last_error"] for name in "ab"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert "broken on purpose" in error[0]
+        retried = httpx.post(f"{url}/v1/completions", json={"model": "a", "prompt": "x"})
+        assert retried.status_code == 422
+        process.kill()
+        assert process.stderr is not None
+        assert "model.not_found" in process.stderr.read()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="os.kill ends a process on Windows")
+class TestSignals:
+    def test_health_answers_while_models_load_and_stopping_ends_the_load(
+        self, models: list[dict[str, object]]
+    ) -> None:
+        with daemon("--fault", "load_hang", models=models) as (process, url):
+            assert httpx.get(f"{url}/health").json()["node_manager"]["unloaded_engines"] == 1
+            assert httpx.get(f"{url}/engines/a/status").json()["status"] == "unloaded"
+            [worker] = _workers(process)
+            os.kill(process.pid, signal.SIGTERM)
+            assert process.wait(10) == 0
+            assert not worker.is_running()
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_running_streams_finish_first(self, models: list[dict[str, object]], number: int) -> None:
+        with daemon("--fault", "step_s=0.005", models=models) as (process, url):
+            wait_for(url, "loaded")
+            workers = _workers(process)
+            body = {"model": "a", "prompt": "1:", "max_tokens": 100, "stream": True}
+            with httpx.stream("POST", f"{url}/v1/completions", json=body) as response:
+                chunks = response.iter_text()
+                first = next(chunks)
+                os.kill(process.pid, number)
+                text = first + "".join(chunks)
+            assert text.endswith("data: [DONE]\n\n")
+            assert process.wait(10) == 0
+            assert not any(worker.is_running() for worker in workers)
+
+    def test_streams_that_take_too_long_fail(self, models: list[dict[str, object]]) -> None:
+        with daemon("--fault", "step_s=0.01", models=models, shutdown_drain_s=0.2) as (process, url):
+            wait_for(url, "loaded")
+            body = {"model": "a", "prompt": "1:", "max_tokens": 4000, "stream": True}
+            with httpx.stream("POST", f"{url}/v1/completions", json=body) as response:
+                chunks = response.iter_text()
+                first = next(chunks)
+                os.kill(process.pid, signal.SIGTERM)
+                text = first + "".join(chunks)
+            assert '"code":"engine_died"' in text
+            assert "[DONE]" not in text
+            assert process.wait(10) == 0
+
+    def test_a_second_signal_ends_it_at_once(self, models: list[dict[str, object]]) -> None:
+        with daemon("--fault", "step_s=0.01", models=models) as (process, url):
+            wait_for(url, "loaded")
+            workers = _workers(process)
+            body = {"model": "a", "prompt": "1:", "max_tokens": 4000, "stream": True}
+            with httpx.stream("POST", f"{url}/v1/completions", json=body) as response:
+                chunks = response.iter_text()  # kept, because dropping it would close the connection
+                next(chunks)
+                os.kill(process.pid, signal.SIGTERM)
+                while _listens(url):
+                    time.sleep(0.02)
+                os.kill(process.pid, signal.SIGINT)
+                assert process.wait(2) == 1
+            _, alive = psutil.wait_procs(workers, timeout=5)
+            assert not alive
+
+
+def _workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    deadline = time.monotonic() + 20
+    while not (children := psutil.Process(process.pid).children()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return children
+
+
+def _listens(url: str) -> bool:
+    try:
+        httpx.get(f"{url}/health")
+    except httpx.TransportError:
+        return False
+    return True
+
+
+def test_urls_of_addresses() -> None:
+    assert _url("127.0.0.1", 80) == "http://127.0.0.1:80"
+    assert _url("::1", 80) == "http://[::1]:80"

@@ -1,0 +1,140 @@
+"""Connections that dawdle are dropped, and others are not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kolosal.http.protocol import GuardedProtocol
+from tests.fakes import eventually
+
+SHORT_S, LONG_S = 0.05, 30.0
+
+
+@dataclass
+class Connection:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def dropped(self) -> bytes:
+        """What came before the server dropped the connection."""
+        content = b""
+        with contextlib.suppress(ConnectionResetError):
+            while chunk := await self.reader.read(1 << 20):
+                content += chunk
+        return content
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    app: ASGIApp, *, headers_s: float = LONG_S, body_s: float = LONG_S, write_s: float = LONG_S
+) -> AsyncIterator[Connection]:
+    class Protocol(GuardedProtocol):
+        header_deadline_s, body_deadline_s, write_deadline_s = headers_s, body_s, write_s
+
+    config = uvicorn.Config(
+        app, port=0, http=Protocol, ws="none", lifespan="off", log_config=None, log_level="critical"
+    )
+    server = uvicorn.Server(config)
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    port = server.servers[0].sockets[0].getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Connection(reader, writer)
+    finally:
+        writer.close()
+        server.force_exit = True
+        for listener in server.servers:
+            listener.close()
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        await eventually(lambda: not server.server_state.connections and not server.server_state.tasks)
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def _hello(scope: Scope, receive: Receive, send: Send) -> None:
+    while (message := await receive())["type"] == "http.request" and message["more_body"]:
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def test_silence_is_dropped() -> None:
+    async with serving(_hello, headers_s=SHORT_S) as connection:
+        assert await connection.dropped() == b""
+
+
+async def test_headers_that_trickle_are_dropped() -> None:
+    async with serving(_hello, headers_s=SHORT_S) as connection:
+
+        async def trickle() -> None:
+            for byte in b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 1000:
+                connection.writer.write(bytes([byte]))
+                await asyncio.sleep(0.005)
+
+        trickling = asyncio.create_task(trickle())
+        assert await connection.dropped() == b""
+        trickling.cancel()
+        await asyncio.wait([trickling])
+
+
+async def test_a_body_that_trickles_is_dropped() -> None:
+    async with serving(_hello, body_s=SHORT_S) as connection:
+        connection.writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\nx")
+        assert await connection.dropped() == b""
+
+
+async def test_a_pipelined_body_that_trickles_is_dropped() -> None:
+    async with serving(_hello, body_s=SHORT_S) as connection:
+        first = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+        connection.writer.write(first + b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\nx")
+        assert (await connection.dropped()).endswith(b"ok")
+
+
+async def test_an_idle_connection_between_requests_is_kept() -> None:
+    async with serving(_hello, headers_s=SHORT_S, body_s=SHORT_S) as connection:
+        for _ in range(2):
+            connection.writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx")
+            assert (await connection.reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+            await asyncio.sleep(2 * SHORT_S)
+
+
+async def test_a_reader_that_does_not_read_is_dropped_and_its_handler_learns_it() -> None:
+    gone = asyncio.Event()
+
+    async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        chunk: Message = {"type": "http.response.body", "body": b"x" * (1 << 20), "more_body": True}
+        sending = asyncio.create_task(_send_forever(send, chunk))
+        assert (await receive())["type"] == "http.disconnect"
+        sending.cancel()
+        gone.set()
+
+    async with serving(flood, write_s=SHORT_S) as connection:
+        connection.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        connection.writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        await asyncio.wait_for(gone.wait(), 10)
+
+
+async def _send_forever(send: Send, message: Message) -> None:
+    while True:
+        await send(message)
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("request_head", [b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20_000, b"NONSENSE\r\n\r\n"])
+async def test_what_is_no_request_ends_the_connection(request_head: bytes) -> None:
+    async with serving(_hello) as connection:
+        connection.writer.write(request_head)
+        answer = await connection.dropped()
+        assert answer.startswith(b"HTTP/1.1 400 Bad Request") or not answer  # a reset can outrun the answer

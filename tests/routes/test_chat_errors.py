@@ -1,0 +1,143 @@
+"""`POST /v1/chat/completions`: what is refused, and what fails."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from kolosal.errors import (
+    ContextLengthExceeded,
+    EngineDied,
+    GenerationFailed,
+    InvalidRequest,
+    KolosalError,
+    LoadFailed,
+    QueueFull,
+)
+from kolosal.schema import TokenDelta
+from tests.fakes import FakeEngine, app_with, http_client, says
+from tests.routes.chats import HELLO, ask, stream
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"temperature": 2.1}, "temperature"), ({"temperature": "1"}, "temperature"), ({"temperature": -1}, "temperature"),
+        ({"top_p": 0}, "top_p"), ({"top_p": 1.5}, "top_p"), ({"top_k": -1}, "top_k"), ({"top_k": 2**31}, "top_k"),
+        ({"min_p": 2}, "min_p"), ({"max_tokens": 0}, "max_tokens"), ({"max_tokens": 10**9}, "max_tokens"),
+        ({"max_completion_tokens": -1}, "max_completion_tokens"), ({"presence_penalty": 3}, "presence_penalty"),
+        ({"frequency_penalty": -3}, "frequency_penalty"), ({"repeat_penalty": 0}, "repeat_penalty"),
+        ({"repeat_last_n": -1}, "repeat_last_n"), ({"seed": 2**64}, "seed"), ({"seed": 10**30}, "seed"),
+        ({"seed": -1}, "seed"), ({"stop": ["x"] * 65}, "stop"), ({"stop": ""}, "stop.0"), ({"stop": 5}, "stop"),
+        ({"stop": [1]}, "stop.0"), ({"stop": "x" * 2000}, "stop.0"), ({"stream": "yes"}, "stream"),
+        ({"ignore_eos": 1}, "ignore_eos"), ({"stream_options": 1}, "stream_options"), ({"model": 5}, "model"),
+        ({"model": "m" * 10_000}, "model"), ({"messages": []}, "messages"), ({"messages": {}}, "messages"),
+        ({"messages": [{"role": "king", "content": ""}]}, "messages.0.role"),
+        ({"messages": [{"content": ""}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
+    ],
+)  # fmt: skip
+async def test_a_bad_value_is_a_400_that_names_it(fields: dict[str, Any], param: str) -> None:
+    engine = FakeEngine(script=says("a"))
+    async with http_client(app_with(engine)) as client:
+        response = await client.post("/v1/chat/completions", content=json.dumps(HELLO | fields))
+    error = response.json()["error"]
+    assert (response.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
+    assert param in error["message"]
+    assert len(error["message"]) < 250
+    assert not engine.requests
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"messages":[{"role":"user","content":"x"}]}', b'{"model":"fake"}', b'{"model":""}', b"{}"]
+)
+async def test_model_and_messages_are_required(body: bytes) -> None:
+    async with http_client(app_with(FakeEngine(script=says("a")))) as client:
+        response = await client.post("/v1/chat/completions", content=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == "Missing required fields (model, messages)"
+    assert response.json()["error"]["param"] in ("model", "messages")
+
+
+async def test_a_configured_default_engine_stands_in_for_the_model() -> None:
+    app = app_with(FakeEngine("other"), FakeEngine("fake", says("a")), default_engine="fake")
+    async with http_client(app) as client:
+        response = await client.post("/v1/chat/completions", json={"messages": HELLO["messages"]})
+    assert (response.status_code, response.json()["model"]) == (200, "fake")
+
+
+@pytest.mark.parametrize(
+    ("field", "asks", "harmless"),
+    [
+        ("tools", [{"type": "function"}], []), ("tool_choice", "required", "auto"), ("functions", [{}], []),
+        ("response_format", {"type": "json_object"}, {"type": "text"}), ("logprobs", True, False),
+        ("top_logprobs", 1, 0), ("logit_bias", {"1": 5}, {}), ("n", 2, 1), ("n", True, 1), ("best_of", 2, 1),
+        ("modalities", ["audio"], ["text"]), ("audio", {"voice": "x"}, None), ("prediction", {}, None),
+        ("web_search_options", {}, None), ("reasoning_effort", "high", "none"), ("store", True, False),
+    ],
+)  # fmt: skip
+async def test_what_is_not_supported_is_refused_by_name_but_not_when_it_asks_for_nothing(
+    field: str, asks: object, harmless: object
+) -> None:
+    status, body = await ask(FakeEngine(script=says("a")), **{field: asks})
+    assert (status, body["error"]["code"], body["error"]["param"]) == (400, "unsupported_feature", field)
+    for value in (harmless, None):
+        status, _ = await ask(FakeEngine(script=says("a")), **{field: value})
+        assert status == 200
+
+
+async def test_tool_calls_in_the_history_are_refused() -> None:
+    messages = [{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]
+    status, body = await ask(FakeEngine(script=says("a")), messages=messages)
+    assert (status, body["error"]["param"]) == (400, "messages.0.tool_calls")
+
+
+async def test_messages_cut_off_by_powershell_are_explained() -> None:
+    for messages in ("System.Collections.Hashtable", ["@{role=user; content=hi}"]):
+        status, body = await ask(FakeEngine(), messages=messages)
+        assert status == 400
+        assert "-Depth" in body["error"]["message"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ContextLengthExceeded("5000 tokens, 4096 fit"), 400), (InvalidRequest("template", param="messages"), 400),
+        (EngineDied("gone"), 503), (GenerationFailed("decode"), 500),
+    ],
+)  # fmt: skip
+async def test_an_error_before_the_first_event_is_a_status_line(
+    error: KolosalError, status: int, streaming: bool
+) -> None:
+    engine = FakeEngine(script=lambda _: [error])
+    got, body = await ask(engine, stream=streaming)
+    assert (got, body["error"]["message"]) == (status, error.message)
+
+
+async def test_an_error_later_on_ends_the_stream_without_done() -> None:
+    engine = FakeEngine(script=lambda _: [TokenDelta("Hel"), EngineDied("gone")])
+    events = await stream(engine)
+    assert events[-1] == {
+        "error": {"message": "gone", "type": "server_error", "param": None, "code": "engine_died"}
+    }
+    assert "[DONE]" not in events
+
+
+async def test_unknown_models_full_engines_and_failed_loads() -> None:
+    status, body = await ask(FakeEngine(), model="X")
+    assert status == 404
+    assert body == {"error": {
+        "message": "Model 'X' not found or could not be loaded", "type": "invalid_request_error", "param": None, "code": None,
+    }}  # fmt: skip
+    engine = FakeEngine()
+    engine.refusal = QueueFull("full", retry_after_s=2)
+    async with http_client(app_with(engine)) as client:
+        response = await client.post("/v1/chat/completions", json=HELLO)
+    assert (response.status_code, response.headers["retry-after"]) == (429, "2")
+    engine.load_error = LoadFailed("broken")
+    status, body = await ask(engine)
+    assert (status, body["error"]["code"]) == (422, "model_loading_failed")

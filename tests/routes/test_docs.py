@@ -1,0 +1,74 @@
+"""docs/api says all that the routes do, and its examples run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from starlette.routing import Route
+
+from kolosal.engines.parameters import LoadingParameters
+from kolosal.errors import ERROR_TABLE
+from kolosal.routes import all_routes
+from kolosal.routes.engine_body import EngineBody
+from kolosal.routes.openai.chat import ChatBody, ChatMessage
+from kolosal.routes.openai.completions import CompletionBody
+from kolosal.routes.openai.unsupported import MESSAGE_FIELDS, REQUEST_FIELDS
+from tests.fakes import FakeEngine, app_with, http_client, says
+
+DOCS = Path(__file__).parents[2] / "docs" / "api"
+PAGES = {page.name: page.read_text(encoding="utf-8") for page in DOCS.glob("*.md")}
+CURLS = [
+    (f"{name}:{number}", line)
+    for name, text in PAGES.items()
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    for number, line in enumerate(block.splitlines())
+]
+
+
+@pytest.mark.parametrize("route", all_routes(), ids=lambda route: f"{route.path} {sorted(route.methods)}")
+def test_every_path_is_documented(route: Route) -> None:
+    text = "\n".join(PAGES.values())
+    assert f"`{route.path}`" in text or f" {route.path}`" in text or f" {_other_alias(route.path)}`" in text
+
+
+def _other_alias(path: str) -> str:
+    return path.removeprefix("/v1") if path.startswith("/v1/") else f"/v1{path}"
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("engines.md", [*EngineBody.model_fields, *(field.name for field in fields(LoadingParameters))]),
+        ("openai.md", [*ChatBody.model_fields, *CompletionBody.model_fields, *ChatMessage.model_fields]),
+        ("openai.md", [*REQUEST_FIELDS, *MESSAGE_FIELDS]),
+    ],
+)
+def test_every_field_has_its_row(page: str, names: list[str]) -> None:
+    rows = "\n".join(re.findall(r"^\| ([^|]*)\|", PAGES[page], re.MULTILINE))
+    assert [name for name in names if f"`{name}`" not in rows] == []
+
+
+def test_every_code_is_documented() -> None:
+    codes = {row.openai_code for row in ERROR_TABLE.values() if row.openai_code} - {"invalid_api_key"}
+    assert [code for code in sorted(codes) if f"`{code}`" not in PAGES["README.md"]] == []
+
+
+@pytest.mark.parametrize("line", [line for _, line in CURLS], ids=[name for name, _ in CURLS])
+async def test_every_curl_example_is_answered(
+    line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [word for word in shlex.split(line)[1:] if word != "-N"]
+    method = words[words.index("-X") + 1] if "-X" in words else "POST" if "-d" in words else "GET"
+    body = words[words.index("-d") + 1] if "-d" in words else None
+    url = next(word for word in words if word.startswith("http://127.0.0.1:8080"))
+    async with http_client(app_with(FakeEngine("tiny", says("Hello")))) as client:
+        response = await client.request(method, url, content=body)
+    if body is not None and "model_path" in body:
+        assert response.json()["error"]["code"] == "model_path_not_found"  # all that is missing is the file
+    else:
+        assert response.status_code == 200
