@@ -8,12 +8,12 @@ from __future__ import annotations
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from kolosal.config.settings import Settings
 from kolosal.engines.registry import EngineRegistry
 from kolosal.http.handlers import EXCEPTION_HANDLERS
 from kolosal.http.middleware import BodyLimit, RequestLog
 from kolosal.routes import all_routes
 from kolosal.routes.services import Services
-from kolosal.settings import Settings
 
 
 def create_app(settings: Settings, registry: EngineRegistry) -> Starlette:

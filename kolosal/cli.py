@@ -18,11 +18,11 @@ import typer
 from typer.core import TyperGroup
 
 from kolosal import __version__
-from kolosal.client_wire import ClientError
-from kolosal.config import ConfigError, Configuration, load_settings, process_environment
+from kolosal.config.resolve import ConfigError, Configuration, load_settings, process_environment
+from kolosal.terminal.wire import ClientError
 
 if TYPE_CHECKING:
-    from kolosal.client import DaemonClient
+    from kolosal.terminal.client import DaemonClient
 
 EXIT_BAD_CONFIG = 2
 
@@ -132,7 +132,7 @@ def load(
     config: ConfigFile = None,
 ) -> None:
     """Add an engine to the running daemon, and wait until its model is loaded."""
-    from kolosal import commands
+    from kolosal.terminal import commands
 
     named = {
         "n_ctx": n_ctx,
@@ -155,7 +155,7 @@ def unload(
     config: ConfigFile = None,
 ) -> None:
     """Remove engines from the running daemon and free their memory. Running answers finish first."""
-    from kolosal import commands
+    from kolosal.terminal import commands
 
     _ask(url, config, lambda client: commands.unload(client, engine_ids))
 
@@ -163,7 +163,7 @@ def unload(
 @app.command(epilog="Example: kolosal ps --json")
 def ps(as_json: Json = False, url: Url = None, config: ConfigFile = None) -> None:
     """List the engines of the running daemon. Looking loads nothing."""
-    from kolosal import commands
+    from kolosal.terminal import commands
 
     _ask(url, config, lambda client: commands.ps(client, as_json=as_json))
 
@@ -176,7 +176,7 @@ def status(
     config: ConfigFile = None,
 ) -> None:
     """Show the health of the running daemon, or all about one engine."""
-    from kolosal import commands
+    from kolosal.terminal import commands
 
     _ask(url, config, lambda client: commands.status(client, engine_id, as_json=as_json))
 
@@ -202,10 +202,10 @@ def run(
     A .gguf file is loaded first unless it already is. Where no daemon runs, one is started for the conversation and
     stopped after it. Text piped into the command is one question, as PROMPT is.
     """
-    from kolosal.child_daemon import ChildSpec
-    from kolosal.run_command import RunRequest
-    from kolosal.run_command import run as run_chat
-    from kolosal.terminal_chat import this_terminal
+    from kolosal.terminal.chat import this_terminal
+    from kolosal.terminal.child_daemon import ChildSpec
+    from kolosal.terminal.run import RunRequest
+    from kolosal.terminal.run import run as run_chat
 
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read()
@@ -221,7 +221,7 @@ def run(
 @app.command(epilog="Example: kolosal doctor")
 def doctor(config: ConfigFile = None) -> None:
     """Check this machine: Python, llama.cpp, GPUs, memory, configuration, address. Exit status 1 if something will not work."""
-    from kolosal import commands
+    from kolosal.terminal import commands
 
     raise typer.Exit(0 if commands.doctor(config) else 1)
 
@@ -229,7 +229,7 @@ def doctor(config: ConfigFile = None) -> None:
 @config_app.command("show", epilog="Example: kolosal config show --config server.yaml")
 def config_show(as_json: Json = False, config: ConfigFile = None) -> None:
     """Show every setting, its value, and where that came from."""
-    from kolosal import commands
+    from kolosal.terminal import commands
 
     commands.config_show(load_settings(config_path=config), as_json=as_json)
 
@@ -238,7 +238,7 @@ def _ask(url: str | None, config: Path | None, command: Callable[[DaemonClient],
     address = url or _url(load_settings(config_path=config))
 
     async def ask() -> None:
-        from kolosal.client import DaemonClient
+        from kolosal.terminal.client import DaemonClient
 
         async with DaemonClient(address) as client:
             await command(client)

@@ -20,6 +20,7 @@ from pathlib import Path
 import uvicorn
 
 from kolosal.app import create_app
+from kolosal.config.settings import ModelEntry, Settings
 from kolosal.engines.engine import Engine
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.process import WorkerCommand, worker_environment
@@ -27,7 +28,6 @@ from kolosal.engines.registry import EngineRegistry
 from kolosal.errors import KolosalError, ModelFileError
 from kolosal.http.protocol import GuardedProtocol
 from kolosal.paths import model_file
-from kolosal.settings import ModelEntry, Settings
 
 log = logging.getLogger(__name__)
 

@@ -50,12 +50,14 @@ def no_leaked_processes_or_files() -> Iterator[None]:
     process = psutil.Process()
     children_before, files_before = _children(process), _open_files()
     yield
-    gc.collect()
     left = _children(process) - children_before
     if left:
         _, alive = psutil.wait_procs(left, timeout=_LEAK_WAIT_S)
         assert not alive, f"child processes left running: {[child.cmdline() for child in alive]}"
     leaked = _open_files() - files_before
+    if leaked:
+        gc.collect()  # slow, and only needed where something is in a cycle
+        leaked = _open_files() - files_before
     assert not leaked, f"file descriptors left open: {sorted(leaked)}"
 
 
@@ -68,12 +70,12 @@ def _open_files() -> set[tuple[str, str]]:
     directory = Path("/proc/self/fd")
     if not directory.exists():
         return set()
-    return {(name, target) for name in os.listdir(directory) if (target := _target(directory / name))}
+    return {(link.name, target) for link in directory.iterdir() if (target := _target(link))}
 
 
 def _target(link: Path) -> str:
     try:
-        target = os.readlink(link)
+        target = str(link.readlink())
     except OSError:
         return ""  # the descriptor of the listing itself
     return "" if target.startswith("/proc") else target

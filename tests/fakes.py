@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message
 
 from kolosal.app import create_app
+from kolosal.config.settings import Settings
 from kolosal.engines.engine import Engine, EngineState
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.process import WorkerCommand
@@ -19,7 +20,6 @@ from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import KolosalError
 from kolosal.schema import FinishReason, GenerateRequest, TokenDelta, Usage
-from kolosal.settings import Settings
 
 Script = Callable[[GenerateRequest], Iterable[TokenDelta | KolosalError]]
 

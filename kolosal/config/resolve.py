@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kolosal.config_file import ConfigError, read_yaml
-from kolosal.config_sources import from_environment, from_file, from_flags
-from kolosal.settings import MAX_MODELS, ModelEntry, Settings, variable_name, yaml_key
+from kolosal.config.file import ConfigError, read_yaml
+from kolosal.config.settings import MAX_MODELS, ModelEntry, Settings, variable_name, yaml_key
+from kolosal.config.sources import from_environment, from_file, from_flags
 
 __all__ = [
     "ConfigError",

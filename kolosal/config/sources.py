@@ -17,9 +17,9 @@ from pathlib import Path
 from pydantic import JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
-from kolosal.config_file import ConfigError, KeyPath, YamlFile, dotted
+from kolosal.config.file import ConfigError, KeyPath, YamlFile, dotted
+from kolosal.config.settings import ENV_PREFIX, ModelEntry, Settings, variable_name, yaml_key
 from kolosal.engines.parameters import LoadingParameters
-from kolosal.settings import ENV_PREFIX, ModelEntry, Settings, variable_name, yaml_key
 
 NOT_SETTINGS = frozenset({"KOLOSAL_CONFIG", "KOLOSAL_TEST_MODEL"})
 """Variables with our prefix that set nothing: the file's path, and the model that the tests use."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kolosal.config import ConfigError, Configuration, Settings
-from kolosal.doctor_facts import Facts, NativeProbe, PortState, settings_of
-from kolosal.gpus import GpuReport
+from kolosal.config.resolve import ConfigError, Configuration, Settings
+from kolosal.doctor.facts import Facts, NativeProbe, PortState, settings_of
+from kolosal.doctor.gpus import GpuReport
 
 OLDEST_PYTHON = (3, 11)
 SCARCE_MEMORY_BYTES = 2 * 1024**3

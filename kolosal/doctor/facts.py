@@ -18,9 +18,9 @@ from pathlib import Path
 
 import psutil
 
-from kolosal.client import ClientError, DaemonClient, DaemonUnreachable
-from kolosal.config import ConfigError, Configuration, Settings, load_settings
-from kolosal.gpus import GpuReport, read_gpus
+from kolosal.config.resolve import ConfigError, Configuration, Settings, load_settings
+from kolosal.doctor.gpus import GpuReport, read_gpus
+from kolosal.terminal.client import ClientError, DaemonClient, DaemonUnreachable
 
 if sys.platform == "win32":
     from kolosal.engines.process_windows import describe_exit

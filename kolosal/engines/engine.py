@@ -58,9 +58,11 @@ class Engine:
         """What the worker got; None until it was loaded once."""
         self.state = EngineState.UNLOADED
         self.load_progress = 0.0
-        """0…1 while loading."""
+        """0…1 while loading, 1 once loaded."""
         self.last_error: str | None = None
         """Why the last load failed or the last worker ended; None after a good load."""
+        self.created_at = time.time()
+        """Unix time at which the engine was added."""
         self.last_used_at: float | None = None
         """Unix time of the last request."""
         self._command = command
@@ -104,7 +106,14 @@ class Engine:
         if self._load_task is None:
             self._load_task = asyncio.create_task(self._load(), name=f"load {self.engine_id}")
             self._load_task.add_done_callback(self._load_ended)
-        await asyncio.shield(self._load_task)
+        load = self._load_task
+        try:
+            await asyncio.shield(load)
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if load.cancelled() and me is not None and not me.cancelling():
+                raise self._removed() from None  # the load was given up, not this caller
+            raise
 
     async def _load(self) -> None:
         self.state = EngineState.LOADING
@@ -124,6 +133,7 @@ class Engine:
             raise
         else:
             self.state = EngineState.READY
+            self.load_progress = 1.0
             self.last_error = None
             fields = {
                 "engine_id": self.engine_id,
@@ -231,7 +241,7 @@ class Engine:
         for request_id in tuple(self._streams):
             stream = self._forget(request_id)
             if stream is not None:
-                stream.fail(EngineDied(f"Engine '{self.engine_id}' stopped while it was answering. {reason}"))
+                stream.fail(self._died(reason))
 
     # --- ending ---
 
@@ -249,6 +259,11 @@ class Engine:
         if self._worker is not None:
             await self._worker.stop()
             log.info("engine.closed", extra={"engine_id": self.engine_id})
+
+    def _died(self, reason: str) -> EngineDied:
+        if self.state is EngineState.CLOSED:
+            return EngineDied(f"Engine '{self.engine_id}' was shut down before it had finished answering")
+        return EngineDied(f"Engine '{self.engine_id}' stopped while it was answering. {reason}")
 
     def _removed(self) -> NotFound:
         return NotFound(f"Engine '{self.engine_id}' was removed", param="engine_id")

@@ -24,6 +24,10 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 """Longest line either end accepts."""
 
 
+_MAX_REASON_CHARS = 300
+"""A bad frame is quoted in its error, which may be shown to a client: not the whole of it."""
+
+
 class FrameError(Exception):
     """The other end sent something that is no frame of this protocol."""
 
@@ -106,7 +110,7 @@ class Ready:
 class Progress:
     """Loading goes on. `fraction` is 0…1."""
 
-    fraction: float
+    fraction: Annotated[float, Field(allow_inf_nan=False)]
     tag: Literal["progress"] = "progress"
 
 
@@ -182,8 +186,8 @@ def _decode(adapter: TypeAdapter[T], line: bytes) -> T:
     if len(line) > MAX_FRAME_BYTES:
         raise FrameError(f"frame of {len(line)} bytes, at most {MAX_FRAME_BYTES} are allowed")
     try:
-        return adapter.validate_json(line)
+        return adapter.validate_json(line, strict=True)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "frame"
-        raise FrameError(f"{where}: {first['msg']}") from exc
+        raise FrameError(f"{where}: {first['msg'][:_MAX_REASON_CHARS]}") from exc

@@ -89,13 +89,19 @@ _ENVIRONMENT_PREFIXES = (
 )
 
 
+_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
+"""The prefixes would let LLAMA_API_KEY and NVIDIA_API_KEY through."""
+
+
 def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The part of an environment a worker gets: no key or token reaches a process that parses model files."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if name.upper() in _ENVIRONMENT_NAMES or name.upper().startswith(_ENVIRONMENT_PREFIXES)
-    }
+    return {name: value for name, value in environ.items() if _is_for_workers(name.upper())}
+
+
+def _is_for_workers(name: str) -> bool:
+    if name.startswith(_ENVIRONMENT_PREFIXES):
+        return not any(word in name for word in _SECRET_WORDS)
+    return name in _ENVIRONMENT_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +203,8 @@ class WorkerProcess:
         self.send(Shutdown())
         await self._climb_down()
         if self._reader_task is not None:
-            await self._reader_task
-        await self._stderr_task
+            await asyncio.shield(self._reader_task)  # a cancelled stop must not lose the exit
+        await asyncio.shield(self._stderr_task)
 
     # --- reading ---
 

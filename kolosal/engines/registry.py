@@ -12,7 +12,7 @@ import logging
 from kolosal.engines.engine import Engine
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.process import WorkerCommand
-from kolosal.errors import Conflict, Draining, NotFound
+from kolosal.errors import Conflict, Draining, EngineNotFound, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class EngineRegistry:
         self._max_queued = max_queued
         self._default_engine = default_engine
         self._engines: dict[str, Engine] = {}
-        self._draining: set[asyncio.Task[None]] = set()
+        self._draining: dict[asyncio.Task[None], Engine] = {}
         self._closed = False
 
     def list(self) -> list[Engine]:
@@ -36,12 +36,12 @@ class EngineRegistry:
         """The engine of that exact name, loaded or not.
 
         Raises:
-            NotFound: there is none.
+            EngineNotFound: there is none.
         """
         try:
             return self._engines[engine_id]
         except KeyError:
-            raise NotFound("Engine not found", param="engine_id") from None
+            raise EngineNotFound("Engine not found", param="engine_id") from None
 
     async def add(self, config: EngineConfig, *, load: bool) -> Engine:
         """Register an engine and load it unless told not to. When loading fails the name is free again.
@@ -78,13 +78,13 @@ class EngineRegistry:
         shields it.
 
         Raises:
-            NotFound: there is no such engine.
+            EngineNotFound: there is no such engine.
         """
         engine = self.get(engine_id)
         del self._engines[engine_id]
         task = asyncio.create_task(self._retire(engine), name=f"retire {engine_id}")
-        self._draining.add(task)
-        task.add_done_callback(self._draining.discard)
+        self._draining[task] = engine
+        task.add_done_callback(self._draining.pop)
         return task
 
     async def acquire(self, model: str | None) -> Engine:
@@ -115,16 +115,18 @@ class EngineRegistry:
     async def close(self, *, drain_s: float) -> None:
         """End all engines. Running requests get `drain_s` seconds to finish, then fail. Idempotent."""
         self._closed = True
-        engines = self.list()
+        retiring = {
+            asyncio.create_task(self._retire(engine)): engine for engine in self.list()
+        } | self._draining
         self._engines.clear()
-        retiring = {asyncio.create_task(self._retire(engine)) for engine in engines} | self._draining
         if retiring:
             _, late = await asyncio.wait(retiring, timeout=drain_s)
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
-        await asyncio.gather(*(engine.close() for engine in engines))
+        # Again, and surely: a late task may have been cancelled while it ended its worker.
+        await asyncio.gather(*(engine.close() for engine in retiring.values()))
 
     async def _retire(self, engine: Engine) -> None:
         try:

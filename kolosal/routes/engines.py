@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from kolosal.engines.engine import Engine, EngineState
 from kolosal.engines.parameters import EngineConfig
-from kolosal.errors import EngineNotFound, LoadFailed, NotFound
+from kolosal.errors import LoadFailed
 from kolosal.http.decode import decode
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
@@ -141,10 +141,7 @@ def status_word(engine: Engine) -> str:
 
 
 def _engine(request: Request) -> Engine:
-    try:
-        return registry_of(request).get(request.path_params["engine_id"])
-    except NotFound as exc:
-        raise EngineNotFound(exc.message, param="engine_id") from exc
+    return registry_of(request).get(request.path_params["engine_id"])
 
 
 def _last_accessed(engine: Engine) -> str | None:

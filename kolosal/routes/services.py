@@ -15,10 +15,8 @@ class Services:
     """Made once per application."""
 
     registry: EngineRegistry
-    started_at: float = field(default_factory=time.time)
-    """Unix time."""
     started: float = field(default_factory=time.monotonic)
-    """The same on the clock that never jumps, for durations."""
+    """When the daemon started, on the clock that never jumps."""
 
 
 def services_of(request: Request) -> Services:

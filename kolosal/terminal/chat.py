@@ -11,8 +11,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
-from kolosal.client import Body, ClientError, DaemonClient
 from kolosal.schema import MAX_TOKENS_LIMIT
+from kolosal.terminal.client import Body, ClientError, DaemonClient
 
 PROMPT = ">>> "
 

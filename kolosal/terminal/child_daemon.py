@@ -19,8 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from kolosal.client import ClientError, DaemonClient, DaemonUnreachable
-from kolosal.config import Configuration
+from kolosal.config.resolve import Configuration
+from kolosal.terminal.client import ClientError, DaemonClient, DaemonUnreachable
 
 START_TIMEOUT_S = 60.0
 """Until the child is ready; it listens before it loads models, so this is little more than import time."""

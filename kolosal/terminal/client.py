@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import httpx
 
-from kolosal.client_wire import (
+from kolosal.terminal.wire import (
     ApiError,
     Body,
     ClientError,

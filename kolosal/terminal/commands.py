@@ -18,12 +18,12 @@ from pydantic import JsonValue, TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from kolosal.client import ApiError, Body, ClientError, DaemonClient, EngineView
-from kolosal.config import ConfigError, Configuration
-from kolosal.config_file import parse_value
-from kolosal.doctor import Check, Outcome, diagnose
-from kolosal.doctor_facts import gather
-from kolosal.terminal_chat import printable
+from kolosal.config.file import parse_value
+from kolosal.config.resolve import ConfigError, Configuration
+from kolosal.doctor.checks import Check, Outcome, diagnose
+from kolosal.doctor.facts import gather
+from kolosal.terminal.chat import printable
+from kolosal.terminal.client import ApiError, Body, ClientError, DaemonClient, EngineView
 
 _COLOURS = {Outcome.OK: "green", Outcome.WARN: "yellow", Outcome.FAIL: "red"}
 

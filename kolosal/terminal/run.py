@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from kolosal.child_daemon import ChildDaemon, ChildSpec, child_daemon
-from kolosal.client import ApiError, Body, ClientError, DaemonClient, DaemonUnreachable
-from kolosal.commands import absolute_path, loading_progress
-from kolosal.terminal_chat import Chat, Terminal, converse
+from kolosal.terminal.chat import Chat, Terminal, converse
+from kolosal.terminal.child_daemon import ChildDaemon, ChildSpec, child_daemon
+from kolosal.terminal.client import ApiError, Body, ClientError, DaemonClient, DaemonUnreachable
+from kolosal.terminal.commands import absolute_path, loading_progress
 
 EXIT_INTERRUPTED = 130
 """What shells report for a program that Ctrl-C ended."""

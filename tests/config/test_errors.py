@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kolosal.config import ConfigError, load_settings
-from kolosal.config_file import MAX_CONFIG_BYTES
+from kolosal.config.file import MAX_CONFIG_BYTES
+from kolosal.config.resolve import ConfigError, load_settings
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kolosal.config import ConfigError, Configuration, Settings, config_file_path, load_settings
+from kolosal.config.resolve import ConfigError, Configuration, Settings, config_file_path, load_settings
+from kolosal.config.settings import ModelEntry, variable_name, yaml_key
 from kolosal.engines.parameters import FlashAttention, LoadingParameters
-from kolosal.settings import ModelEntry, variable_name, yaml_key
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 

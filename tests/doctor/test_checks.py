@@ -11,10 +11,10 @@ from typing import Any
 import pynvml
 import pytest
 
-from kolosal.config import ConfigError, Configuration, Settings, load_settings
-from kolosal.doctor import Check, Outcome, diagnose
-from kolosal.doctor_facts import PROBE, Facts, NativeProbe, PortState, probe_native, probe_port
-from kolosal.gpus import Gpu, GpuReport, read_gpus
+from kolosal.config.resolve import ConfigError, Configuration, Settings, load_settings
+from kolosal.doctor.checks import Check, Outcome, diagnose
+from kolosal.doctor.facts import PROBE, Facts, NativeProbe, PortState, probe_native, probe_port
+from kolosal.doctor.gpus import Gpu, GpuReport, read_gpus
 
 GIB = 1024**3
 H200 = Gpu(0, "NVIDIA H200", 140 * GIB, 139 * GIB)

@@ -23,7 +23,7 @@ _PROGRAM = """
 import os, sys
 import orjson
 from kolosal.daemon import run
-from kolosal.settings import Settings
+from kolosal.config.settings import Settings
 settings, faults = orjson.loads(sys.argv[1])
 argv = [sys.executable, "-m", "kolosal.engines.worker", "--backend", "fake"]
 sys.exit(run(Settings.model_validate_json(orjson.dumps(settings)), os.environ, (*argv, *faults)))

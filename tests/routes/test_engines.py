@@ -12,11 +12,11 @@ import pytest
 from starlette.applications import Starlette
 
 from kolosal.app import create_app
+from kolosal.config.settings import Settings
 from kolosal.engines.engine import EngineState
 from kolosal.engines.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from kolosal.schema import TokenDelta
-from kolosal.settings import Settings
 from tests.fakes import AsgiRequest, FakeEngine, app_with, eventually, http_client
 
 Command = Callable[..., WorkerCommand]

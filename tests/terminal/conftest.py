@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kolosal.cli import app
-from tests.cli.stub_daemon import StubDaemon
+from tests.terminal.stub_daemon import StubDaemon
 
 
 class Result:

@@ -1,6 +1,6 @@
 """A daemon's HTTP API over dictionaries: what the command line talks to in these tests.
 
-Also a program, `python -m tests.cli.stub_daemon --host H --port P`: a child that `kolosal run` can start.
+Also a program, `python -m tests.terminal.stub_daemon --host H --port P`: a child that `kolosal run` can start.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kolosal.client import Body, DaemonClient
 from kolosal.schema import MAX_TOKENS_LIMIT
-from kolosal.terminal_chat import Chat, Terminal, converse, printable
+from kolosal.terminal.chat import Chat, Terminal, converse, printable
+from kolosal.terminal.client import Body, DaemonClient
 
 END = EOFError()
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kolosal.client import ApiError, ClientError, DaemonClient, DaemonUnreachable, EngineView
-from kolosal.client_wire import MAX_EVENT_BYTES, event_data
+from kolosal.terminal.client import ApiError, ClientError, DaemonClient, DaemonUnreachable, EngineView
+from kolosal.terminal.wire import MAX_EVENT_BYTES, event_data
 
 
 def chunk(text: str) -> str:

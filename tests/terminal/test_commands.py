@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from kolosal import __version__
-from kolosal.commands import ago
-from tests.cli.conftest import Cli
-from tests.cli.stub_daemon import StubDaemon
+from kolosal.terminal.commands import ago
+from tests.terminal.conftest import Cli
+from tests.terminal.stub_daemon import StubDaemon
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kolosal.config import Settings
-from kolosal.doctor_facts import PortState, probe_port
-from tests.cli.conftest import Cli
-from tests.cli.stub_daemon import StubDaemon
+from kolosal.config.resolve import Settings
+from kolosal.doctor.facts import PortState, probe_port
+from tests.terminal.conftest import Cli
+from tests.terminal.stub_daemon import StubDaemon
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from kolosal.child_daemon import ChildSpec
-from kolosal.client import ClientError
-from kolosal.config import load_settings
-from kolosal.run_command import RunRequest, run
-from kolosal.terminal_chat import Terminal
-from tests.cli.conftest import Cli
-from tests.cli.stub_daemon import StubDaemon
+from kolosal.config.resolve import load_settings
+from kolosal.terminal.chat import Terminal
+from kolosal.terminal.child_daemon import ChildSpec
+from kolosal.terminal.client import ClientError
+from kolosal.terminal.run import RunRequest, run
+from tests.terminal.conftest import Cli
+from tests.terminal.stub_daemon import StubDaemon
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -92,7 +92,7 @@ def ask(spec: ChildSpec, port: int, heard: list[str]) -> int:
 
 def stub_spec(port: int, engines: int = 0) -> ChildSpec:
     return ChildSpec(
-        (sys.executable, str(ROOT / "tests" / "cli" / "stub_daemon.py"), "--port", str(port)), engines
+        (sys.executable, str(ROOT / "tests" / "terminal" / "stub_daemon.py"), "--port", str(port)), engines
     )
 
 

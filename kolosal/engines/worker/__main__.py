@@ -41,12 +41,14 @@ def main() -> int:
         hello = read_frame(frames_in)
         if not isinstance(hello, Hello) or hello.protocol != PROTOCOL_VERSION:
             raise FrameError(f"expected a hello of protocol {PROTOCOL_VERSION}, got {hello}")
+        watch = _end_with_the_daemon(frames_in)
         try:
             backend = _make_backend(hello.config, outbox, options)
             template = ChatTemplate(backend, hello.config.parameters.chat_template)
         except (BackendError, TemplateFailed) as exc:
             return _fatal(outbox, str(exc), status=1)
         outbox.put(Ready(backend.info))
+        watch.join()  # until the first frame: a reader beside it could lose what it peeked
         return _serve(backend, template, outbox, frames_in)
     except FrameError as exc:
         return _fatal(outbox, f"The daemon broke the protocol: {exc}", status=2)
@@ -92,6 +94,18 @@ def _claim_pipes() -> tuple[io.BufferedReader, io.RawIOBase]:
         os.dup2(empty.fileno(), 0)
     os.dup2(2, 1)
     return frames_in, frames_out
+
+
+def _end_with_the_daemon(frames_in: io.BufferedReader) -> threading.Thread:
+    """Watch the pipe while the model loads and nobody reads it: a load may take minutes after the daemon is gone."""
+
+    def watch() -> None:
+        if not frames_in.peek(1):  # waits for the first byte, takes none
+            os._exit(3)
+
+    thread = threading.Thread(target=watch, name="watch", daemon=True)
+    thread.start()
+    return thread
 
 
 def _make_backend(config: EngineConfig, outbox: Outbox, options: argparse.Namespace) -> Backend:

@@ -9,7 +9,7 @@ import codecs
 
 
 class StopMatcher:
-    """Finds the first of several stop strings in text that arrives in pieces.
+    """Finds the stop string that is complete first in text that arrives in pieces.
 
     Text that may be the beginning of a stop string is held back until that is decided, so a client never sees part of
     one.
@@ -25,11 +25,12 @@ class StopMatcher:
         if self.matched or not self._stops:
             return "" if self.matched else text
         text = self._held + text
-        found = min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=-1)
-        if found >= 0:
+        # The one that is complete first, so that the result does not depend on how the text was cut.
+        matches = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if matches:
             self.matched = True
             self._held = ""
-            return text[:found]
+            return text[: min(matches)[1]]
         held = max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]

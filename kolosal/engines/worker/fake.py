@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -39,7 +40,7 @@ class Faults:
 
     `load_error` · `load_hang` · `load_crash` · `step_s=0.01` (time per step) · `decode@5=1` (llama_decode returns 1 at
     step 5) · `crash@5` (SIGKILL-like exit at step 5) · `hang@5` · `garbage@5` (a line that is no frame) ·
-    `stderr=TEXT` (written at load) · `ignore_shutdown`.
+    `stderr=TEXT` (written at load) · `ignore_shutdown` (SIGTERM too).
     """
 
     words: frozenset[str] = frozenset()
@@ -86,6 +87,8 @@ class FakeBackend:
     ) -> None:
         self._faults = faults or Faults()
         self._write_raw = write_raw
+        if "ignore_shutdown" in self._faults.words:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self._fail_to_load(on_progress)
         p = config.parameters
         self.info = EngineInfo(
@@ -158,6 +161,8 @@ class FakeBackend:
 
     def close(self) -> None:
         self._cells.clear()
+        if "ignore_shutdown" in self._faults.words:
+            time.sleep(3600)
 
     # --- faults ---
 

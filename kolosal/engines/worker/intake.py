@@ -14,7 +14,9 @@ from kolosal.engines.messages import (
     Failed,
     FrameError,
     Hello,
+    SequenceOutput,
     Shutdown,
+    StepOutputs,
     Submit,
     ToWorker,
     decode_to_worker,
@@ -26,7 +28,15 @@ from kolosal.engines.worker.outbox import Outbox
 from kolosal.engines.worker.sequence import Sequence
 from kolosal.engines.worker.template import ChatTemplate, TemplateFailed
 from kolosal.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, KolosalError
-from kolosal.schema import ChatPrompt, GenerateRequest, TextPrompt
+from kolosal.schema import (
+    ChatPrompt,
+    FinishReason,
+    GenerateRequest,
+    SamplingParams,
+    TextPrompt,
+    TokenDelta,
+    Usage,
+)
 
 _MAX_BYTES_PER_TOKEN = 1024
 """No token of any vocabulary is longer: a prompt of more bytes than this per cell need not be tokenised to be refused."""
@@ -71,20 +81,26 @@ class Intake:
 
     def _submit(self, request_id: int, request: GenerateRequest) -> None:
         try:
-            sequence = self._sequence(request_id, request)
+            prompt = self._prompt(request)
+            if request.sampling.max_tokens == 0:
+                self._outbox.put(_nothing_to_generate(request_id, prompt))
+            else:
+                self._loop.submit(self._sequence(request_id, prompt, request.sampling))
         except KolosalError as exc:
             self._outbox.put(Failed(request_id, type(exc).__name__, exc.message, exc.param))
-        else:
-            self._loop.submit(sequence)
 
-    def _sequence(self, request_id: int, request: GenerateRequest) -> Sequence:
-        params = request.sampling
+    def _prompt(self, request: GenerateRequest) -> list[int]:
+        """The tokens of a prompt that leaves room for an answer."""
         prompt = self._tokenize(request)
         n_ctx = self._backend.info.n_ctx
         if not prompt:
             raise InvalidRequest("The prompt is empty", param="prompt")
         if len(prompt) >= n_ctx:
             raise _too_long(f"{len(prompt)} tokens", n_ctx)
+        return prompt
+
+    def _sequence(self, request_id: int, prompt: list[int], params: SamplingParams) -> Sequence:
+        n_ctx = self._backend.info.n_ctx
         max_length = n_ctx if params.max_tokens is None else min(n_ctx, len(prompt) + params.max_tokens)
         try:
             sampler = self._backend.new_sampler(params, prompt)
@@ -117,6 +133,12 @@ class Intake:
     def _check_size(n_chars: int, n_ctx: int) -> None:
         if n_chars > n_ctx * _MAX_BYTES_PER_TOKEN:
             raise _too_long(f"{n_chars} characters", n_ctx)
+
+
+def _nothing_to_generate(request_id: int, prompt: list[int]) -> StepOutputs:
+    """The answer to `max_tokens` 0: its end, with the size of the prompt."""
+    delta = TokenDelta("", finish_reason=FinishReason.LENGTH, usage=Usage(len(prompt), 0))
+    return StepOutputs((SequenceOutput(request_id, delta),))
 
 
 def _too_long(length: str, n_ctx: int) -> ContextLengthExceeded:

@@ -28,6 +28,10 @@ CHATML = (
 
 # A private-use pair: no tokenizer of the field gives these a meaning, and a template passes them through.
 _OPEN, _CLOSE = "\uf8fe", "\uf8ff"
+_MARK = re.compile(f"{_OPEN}([0-9]{{1,9}}){_CLOSE}")
+
+_MAX_REASON_CHARS = 500
+"""How much of a template's own words is told to the client."""
 
 
 class TemplateFailed(Exception):
@@ -53,8 +57,10 @@ class ChatTemplate:
         self._controls: re.Pattern[str] | None = None
         try:
             self._template = _environment().from_string(configured or source.text or CHATML)
-        except TemplateError as exc:
-            raise TemplateFailed(f"The chat template is not valid: {exc}") from exc
+        except (
+            Exception
+        ) as exc:  # a hostile source raises what it likes: ValueError, RecursionError, MemoryError
+            raise TemplateFailed(f"The chat template is not valid: {_reason(exc)}") from exc
 
     def tokenize(self, messages: Iterable[Message]) -> list[int]:
         """The prompt that asks for the assistant's next turn.
@@ -72,18 +78,26 @@ class ChatTemplate:
 
     def _render(self, turns: list[dict[str, str]]) -> str:
         try:
-            return self._template.render(messages=turns, add_generation_prompt=True, **self._context)
-        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as exc:
-            raise TemplateFailed(f"The model's chat template refused the messages: {exc}") from exc
+            text = self._template.render(messages=turns, add_generation_prompt=True, **self._context)
+            text.encode()  # a template can make lone surrogates, which are no text
+        except Exception as exc:  # a template runs code of its own and raises what it likes
+            raise TemplateFailed(f"The model's chat template refused the messages: {_reason(exc)}") from exc
+        return text
 
     def _turn(self, message: Message, literals: list[str]) -> dict[str, str]:
-        turn = {"role": message.role, "content": self._shield(message.content, literals)}
+        turn = {
+            "role": self._shield(message.role, literals),
+            "content": self._shield(message.content, literals),
+        }
         if message.name is not None:
             turn["name"] = self._shield(message.name, literals)
         return turn
 
     def _shield(self, text: str, literals: list[str]) -> str:
-        """Replace each spelling of a control token by a numbered mark, so that the template passes it through."""
+        """Replace each spelling of a control token by a numbered mark, so that the template passes it through.
+
+        A mark's first character is replaced too, so that no text of a user can make a mark.
+        """
 
         def mark(match: re.Match[str]) -> str:
             literals.append(match[0])
@@ -95,15 +109,17 @@ class ChatTemplate:
         if self._controls is None:  # on first use: it looks at every token of the vocabulary
             texts = sorted((text for text in self._backend.control_texts() if text), key=len, reverse=True)
             alternatives = [re.escape(text) for text in texts]
-            self._controls = re.compile("|".join([f"{_OPEN}[0-9]+{_CLOSE}", *alternatives]))
+            self._controls = re.compile("|".join([_OPEN, *alternatives]))
         return self._controls
 
     def _tokenize_around(self, text: str, literals: list[str], *, add_special: bool) -> list[int]:
         """Tokenise the template's own text with control tokens, and the marked places as plain characters."""
         tokens: list[int] = []
-        for index, part in enumerate(re.split(f"{_OPEN}([0-9]+){_CLOSE}", text)):
+        for index, part in enumerate(_MARK.split(text)):
             if index % 2:
-                tokens += self._backend.tokenize(literals[int(part)], add_special=False, parse_special=False)
+                number = int(part)  # out of range where the template wrote a mark of its own
+                literal = literals[number] if number < len(literals) else f"{_OPEN}{part}{_CLOSE}"
+                tokens += self._backend.tokenize(literal, add_special=False, parse_special=False)
             elif part or not index:
                 tokens += self._backend.tokenize(
                     part, add_special=add_special and not index, parse_special=True
@@ -121,6 +137,12 @@ def _environment() -> ImmutableSandboxedEnvironment:
     filters: dict[str, Callable[..., Any]] = environment.filters
     filters["tojson"] = _tojson
     return environment
+
+
+def _reason(exc: Exception) -> str:
+    """An exception in words that fit into a frame."""
+    words = str(exc)[:_MAX_REASON_CHARS] or type(exc).__name__
+    return words.encode(errors="replace").decode()
 
 
 def _raise_exception(message: str) -> NoReturn:

@@ -1,0 +1,10 @@
+"""`kolosal bench`: the same workloads against any OpenAI-compatible server, and what they measured.
+
+Knows nothing of engines: everything here talks to a server by HTTP, as a client of any other server would.
+"""
+
+from __future__ import annotations
+
+from kolosal.bench.run import BenchOptions, list_workloads, run_bench
+
+__all__ = ["BenchOptions", "list_workloads", "run_bench"]

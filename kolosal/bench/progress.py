@@ -1,0 +1,92 @@
+"""Signs of life while a benchmark runs: a moving bar on a terminal, one plain line a workload elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+
+from kolosal.bench.report import Result, Status, summary
+
+REFRESH_PER_SECOND = 4
+"""Drawing competes with the server for the processor."""
+
+
+class Progress(Protocol):
+    """What a benchmark tells while it runs."""
+
+    def begin(self, runs: int) -> None: ...
+
+    def start(self, name: str, number: int, repeat: int) -> None: ...
+
+    def answered(self) -> None: ...
+
+    def finish(self, result: Result, repeat: int) -> None: ...
+
+
+@contextmanager
+def progress_on(stream: TextIO) -> Iterator[Progress]:
+    """Progress on a stream, in the form that suits it."""
+    if not stream.isatty():
+        yield _Lines(stream)
+        return
+    bar = RichProgress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[answers]}"),
+        TimeElapsedColumn(),
+        console=Console(file=stream),
+        refresh_per_second=REFRESH_PER_SECOND,
+        transient=True,
+    )
+    with bar:
+        yield _Bar(bar)
+
+
+class _Lines:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def begin(self, runs: int) -> None:
+        pass
+
+    def start(self, name: str, number: int, repeat: int) -> None:
+        pass
+
+    def answered(self) -> None:
+        pass
+
+    def finish(self, result: Result, repeat: int) -> None:
+        del repeat
+        self._stream.write(f"{summary(result)}\n")
+        self._stream.flush()
+
+
+class _Bar:
+    def __init__(self, bar: RichProgress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("connecting", total=None, answers="")
+        self._answers = 0
+
+    def begin(self, runs: int) -> None:
+        self._bar.update(self._task, total=runs)
+
+    def start(self, name: str, number: int, repeat: int) -> None:
+        self._answers = 0
+        title = name if repeat == 1 else f"{name} {number}/{repeat}"
+        self._bar.update(self._task, description=title, answers="")
+
+    def answered(self) -> None:
+        self._answers += 1
+        self._bar.update(self._task, answers=f"{self._answers} answers")
+
+    def finish(self, result: Result, repeat: int) -> None:
+        self._bar.advance(self._task, repeat)  # runs that a failure left out count as done
+        if result.status is not Status.OK:
+            self._bar.console.print(summary(result), markup=False, highlight=False)

@@ -1,0 +1,138 @@
+"""The workloads: what is asked, by how many at once, and which of the answers' times count.
+
+Each is a coroutine from (client, random generator) to `Measures`. The generator makes the prompts, so two runs with
+different seeds share no text. Names are an interface: the JSON output and `--only` use them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, TypeVar
+
+from kolosal.bench import prompts
+from kolosal.bench.answer import Answer
+from kolosal.bench.client import Client, Request
+from kolosal.bench.errors import first_of
+from kolosal.bench.json_task import json_request, matches_schema
+from kolosal.bench.load import load_to_first_token
+from kolosal.bench.measures import Measures, measure
+
+Message = dict[str, str]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One thing that users do."""
+
+    name: str
+    title: str
+    run: Callable[[Client, Random], Awaitable[Measures]]
+
+
+async def one_stream(client: Client, rng: Random) -> Measures:
+    return measure([await client.ask(_chat(rng, 30, max_tokens=128))])
+
+
+async def streams_8(client: Client, rng: Random) -> Measures:
+    return measure(await together(client.ask(_chat(rng, 60, max_tokens=64)) for _ in range(8)))
+
+
+async def shared_prompt_16(client: Client, rng: Random) -> Measures:
+    system = _message("system", f"{prompts.fresh(rng, 1090)} Answer in short sentences.")
+    requests = [Request.chat([system, _message("user", prompts.question(rng))], 32) for _ in range(16)]
+    return measure(await together(map(client.ask, requests)))
+
+
+async def turns_4x5(client: Client, rng: Random) -> Measures:
+    talks = [_talk(client, Random(rng.random())) for _ in range(4)]  # noqa: S311 - prompts, not secrets
+    return measure([answer for answers in await together(talks) for answer in answers])
+
+
+async def _talk(client: Client, rng: Random) -> list[Answer]:
+    """Five turns of one user; every question waits for the answer before it."""
+    first, *others = prompts.tasks(rng, 5)
+    messages = [_message("user", f"{prompts.fresh(rng, 120)} {first}")]
+    answers = [await client.ask(Request.chat(messages, 48))]
+    for task in others:
+        messages.append(_message("assistant", answers[-1].text))
+        messages.append(_message("user", task))
+        answers.append(await client.ask(Request.chat(messages, 48)))
+    return answers
+
+
+async def json_schema_4(client: Client, rng: Random) -> Measures:
+    requests = [json_request(prompts.fresh(rng, 40)) for _ in range(4)]
+    answers = await together(map(client.ask, requests))
+    return measure(answers, valid_answers=sum(matches_schema(answer.text) for answer in answers))
+
+
+async def repeat_text(client: Client, rng: Random) -> Measures:
+    """A text twice and the beginning of a third copy: a model of any size goes on copying."""
+    text = prompts.prose(rng, 180)
+    words = text.split()
+    opening, rest = " ".join(words[:8]), " ".join(words[8:])
+    answer = await client.ask(Request.complete(f"{text}\n\n{text}\n\n{opening}", 200))
+    return measure([answer], valid_answers=int(answer.text.strip().startswith(rest)))
+
+
+async def long_prompt_beside_3(client: Client, rng: Random) -> Measures:
+    """First-token times are the long prompt's, gaps are the others' while it waits for its first token."""
+    streaming = [asyncio.Event() for _ in range(3)]
+    streams = [client.ask(_chat(rng, 60, max_tokens=256), event) for event in streaming]
+    request = _chat(rng, 1900, max_tokens=16)
+
+    async def arrive() -> Answer:
+        for event in streaming:
+            await event.wait()
+        return await client.ask(request)
+
+    *others, long = await together([*streams, arrive()])
+    until = long.arrivals[0]
+    gaps = [gap for answer in others for gap in answer.gaps_within(long.sent_at, until)]
+    early = sum(answer.arrivals[-1] < until for answer in others)
+    note = f"{early} of 3 streams ended before the long prompt was read" if early else None
+    return measure([*others, long], first=[long], gaps=gaps, note=note)
+
+
+WORKLOADS = (
+    Workload("one_stream", "1 stream, 128 tokens", one_stream),
+    Workload("streams_8", "8 streams at once, 64 tokens each", streams_8),
+    Workload("shared_prompt_16", "16 users, one 1,100-token system prompt, 32 tokens each", shared_prompt_16),
+    Workload("turns_4x5", "4 users, 5 growing turns of 48 tokens", turns_4x5),
+    Workload("json_schema_4", "4 streams of JSON by a schema, 256 tokens at most", json_schema_4),
+    Workload("repeat_text", "1 stream that repeats a given text, 200 tokens", repeat_text),
+    Workload(
+        "long_prompt_beside_3", "a 1,930-token prompt arrives beside 3 running streams", long_prompt_beside_3
+    ),
+    Workload("load", "load a model and get the first token", load_to_first_token),
+)
+
+
+async def together(
+    coroutines: Iterable[Coroutine[Any, Any, Result]],
+) -> list[Result]:
+    """All results, in order; the first failure ends the others.
+
+    Raises:
+        BenchError: one of them failed.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except BaseExceptionGroup as failures:
+        raise first_of(failures) from failures
+    return [task.result() for task in tasks]
+
+
+def _chat(rng: Random, tokens: int, max_tokens: int) -> Request:
+    """One fresh question of about `tokens` tokens."""
+    task = "Write a long story about this."
+    return Request.chat([_message("user", f"{prompts.fresh(rng, tokens - 7)} {task}")], max_tokens)
+
+
+def _message(role: str, content: str) -> Message:
+    return {"role": role, "content": content}

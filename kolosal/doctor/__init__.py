@@ -1,0 +1,1 @@
+"""`kolosal doctor`: look at the machine, judge what was seen, say what to do."""

@@ -1,0 +1,1 @@
+"""What the commands do: the daemon's API as seen from a terminal."""
