@@ -254,7 +254,8 @@ class Engine:
         """End the worker and free the model. Streams that still run fail."""
         self.state = EngineState.CLOSED
         if self._load_task is not None:
-            self._load_task.cancel()
+            if not self._load_task.cancelling():  # a second cancel would cut short the end of its worker
+                self._load_task.cancel()
             await asyncio.wait([self._load_task])
         if self._worker is not None:
             await self._worker.stop()

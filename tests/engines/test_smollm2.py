@@ -1,0 +1,102 @@
+"""A real model, through real workers: what it says makes sense and nothing of it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kolosal.engines.parameters import EngineConfig, FlashAttention, LoadingParameters
+from kolosal.engines.process import WorkerCommand
+from kolosal.errors import EngineDied
+from kolosal.schema import ChatPrompt, FinishReason, GenerateRequest, Message, SamplingParams
+from tests.engines.helpers import loaded
+from tests.worker.helpers import ask
+
+pytestmark = pytest.mark.model
+
+CAPITAL = GenerateRequest(
+    ChatPrompt((Message("user", "Name the capital city of France."),)),
+    SamplingParams(temperature=0.0, max_tokens=24),
+)
+
+
+def model(path: Path, **parameters: Any) -> EngineConfig:
+    return EngineConfig(
+        "smollm2",
+        str(path),
+        LoadingParameters(**{"n_ctx": 512, "n_parallel": 2, "n_threads": 1} | parameters),
+    )
+
+
+async def test_question_is_answered(real_worker: WorkerCommand, smollm2: Path) -> None:
+    async with loaded(real_worker, model(smollm2)) as engine:
+        completion = await engine.generate(CAPITAL).collect()
+
+        assert (completion.text, completion.finish_reason) == (
+            "The capital city of France is Paris.",
+            FinishReason.STOP,
+        )
+
+
+async def test_model_brings_its_own_template(real_worker: WorkerCommand, smollm2: Path) -> None:
+    async with loaded(real_worker, model(smollm2)) as engine:
+        assert engine.info is not None
+        assert (engine.info.chat_template, engine.info.n_vocab) == ("model", 49_152)
+
+
+async def test_question_is_answered_from_a_quantised_cache(real_worker: WorkerCommand, smollm2: Path) -> None:
+    parameters = {
+        "cache_type_k": "q8_0",
+        "cache_type_v": "q8_0",
+        "flash_attn": FlashAttention.ON,
+        "warmup": True,
+    }
+    async with loaded(real_worker, model(smollm2, **parameters)) as engine:
+        assert "Paris" in (await engine.generate(CAPITAL).collect()).text
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [("The emoji 🎉🎉🎉🎉🎉🎉", "🎉🎉🎉"), ("你好你好你好你好你好你好", "\uff01\uff01\uff01")],
+)
+async def test_code_points_are_whole_in_every_delta(
+    real_worker: WorkerCommand, smollm2: Path, prompt: str, expected: str
+) -> None:
+    async with loaded(real_worker, model(smollm2)) as engine:
+        pieces = [delta.text async for delta in engine.generate(ask(prompt, max_tokens=30))]
+
+        assert expected in "".join(pieces)
+        assert not any("\ufffd" in piece for piece in pieces)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+async def test_kill_costs_another_engine_no_token(real_worker: WorkerCommand, smollm2: Path) -> None:
+    story = ask("Once upon a time", max_tokens=60, ignore_eos=True)
+    async with loaded(real_worker, model(smollm2)) as dying, loaded(real_worker, model(smollm2)) as living:
+        undisturbed = await living.generate(story).collect()
+        other = asyncio.ensure_future(living.generate(story).collect())
+        doomed = dying.generate(story)
+        await doomed.ready()
+        os.kill(dying.worker_pid or 0, signal.SIGKILL)
+        with pytest.raises(EngineDied, match="SIGKILL"):
+            await doomed.collect()
+
+        assert await other == undisturbed
+
+
+async def test_killed_engine_answers_again(real_worker: WorkerCommand, smollm2: Path) -> None:
+    async with loaded(real_worker, model(smollm2)) as engine:
+        doomed = engine.generate(CAPITAL)
+        await doomed.ready()
+        os.kill(engine.worker_pid or 0, signal.SIGTERM)
+        with pytest.raises(EngineDied):
+            await doomed.collect()
+        await engine.ensure_ready()
+
+        assert "Paris" in (await engine.generate(CAPITAL).collect()).text

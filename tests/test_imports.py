@@ -1,0 +1,90 @@
+"""What may be imported where: the daemon stays light, and hostile files are read in workers only."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "kolosal"
+
+
+def imported_by(module: str) -> set[str]:
+    """The top-level modules a fresh interpreter has after importing `module`."""
+    script = f"import {module}, sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
+
+
+@pytest.mark.parametrize(
+    "module", ["kolosal.engines.registry", "kolosal.app", "kolosal.cli", "kolosal.daemon"]
+)
+def test_daemon_loads_nothing_native(module: str) -> None:
+    assert not imported_by(module) & {"llama_cpp", "numpy", "jinja2"}
+
+
+@pytest.mark.parametrize("module", ["loop", "intake", "fake", "scheduler", "__main__"])
+def test_worker_starts_without_what_it_does_not_need(module: str) -> None:
+    imported = imported_by(f"kolosal.engines.worker.{module}")
+
+    assert not imported & {"asyncio", "llama_cpp", "numpy", "starlette", "uvicorn", "httpx"}
+
+
+def imports_of(path: Path) -> set[str]:
+    """The top-level modules a source file imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+def files_that_import(module: str) -> set[str]:
+    return {
+        path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if module in imports_of(path)
+    }
+
+
+@pytest.mark.parametrize("module", ["scheduler", "kvcache", "sequence", "detokenize", "sampler", "kvpool"])
+def test_policy_of_the_worker_is_pure(module: str) -> None:
+    imported = imports_of(PACKAGE / "engines" / "worker" / f"{module}.py")
+
+    assert not imported & {
+        "asyncio",
+        "os",
+        "time",
+        "datetime",
+        "threading",
+        "logging",
+        "random",
+        "subprocess",
+    }
+
+
+def test_templates_are_rendered_in_one_place() -> None:
+    """CVE-2024-34359 and CVE-2026-5760: a second, unsandboxed environment for the template of a model file."""
+    mentions = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if "jinja2" in path.read_text(encoding="utf-8")
+    }
+
+    assert mentions == {"engines/worker/template.py"}
+
+
+@pytest.mark.parametrize("module", ["pickle", "marshal", "shelve", "dill"])
+def test_nothing_is_pickled(module: str) -> None:
+    assert files_that_import(module) == set()
+
+
+@pytest.mark.parametrize("module", ["llama_cpp", "numpy"])
+def test_native_libraries_are_imported_by_workers_only(module: str) -> None:
+    assert all(name.startswith("engines/worker/") for name in files_that_import(module))
