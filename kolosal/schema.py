@@ -18,6 +18,9 @@ MAX_STOP_STRINGS = 64
 MAX_STOP_CHARS = 1024
 """Characters of one stop string; bounds the text that is held back."""
 
+MAX_GRAMMAR_CHARS = 262_144
+"""Characters of a grammar or JSON schema."""
+
 MAX_TOKENS_LIMIT = 1_000_000
 """Upper bound of every count of tokens: the largest context window that can be configured."""
 
@@ -93,12 +96,39 @@ class SamplingParams:
     """Go on after the model's end-of-turn token, until `max_tokens`."""
 
 
+class GrammarKind(StrEnum):
+    """The languages a grammar can be written in."""
+
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    LARK = "lark"
+    GBNF = "gbnf"
+    """llama.cpp's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the answer must conform to, character by character."""
+
+    kind: GrammarKind
+    source: Annotated[str, Field(max_length=MAX_GRAMMAR_CHARS)]
+    param: str | None = None
+    """The request field it came from, for errors."""
+
+
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """One prompt to continue, whatever protocol it came by."""
 
     prompt: Prompt
     sampling: SamplingParams
+    grammar: Grammar | None = None
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    """Higher is started first and preempted last."""
+    use_cache: bool = True
+    """Whether KV cells of other requests may be used, and this one's left for others."""
+    cache_scope: Annotated[str, Field(max_length=256)] = ""
+    """Only requests of the same scope share KV cells."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,8 @@ class EngineInfo:
     flash_attn: str
     chat_template: Literal["model", "configured", "chatml"]
     """Where the chat template comes from; `chatml` is the fallback for a model without one."""
+    prompt_cache: Literal["prefix", "whole", "none"]
+    """What of the KV cache new requests can use: any common prefix, only a whole finished conversation, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,12 @@ class LoadingParameters:
     """Compute one empty step after loading, so that the first request does not pay for it."""
     chat_template: Annotated[str, Field(min_length=1, max_length=262_144)] | None = None
     """A Jinja chat template to use instead of the model's own."""
+    cache_prompt: bool = True
+    """Share the KV cells of common prefixes between requests, and keep those of finished ones while there is room."""
+    speculation: bool = True
+    """Guess tokens by prompt lookup and compute guesses along; the text stays the same."""
+    target_step_ms: Annotated[int, Field(ge=5, le=10_000)] = 150
+    """While streams run, prompts are read in pieces that keep a step near this duration."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     """Seed of requests that give none; None draws a fresh one for each."""
     n_keep: Annotated[int, Field(ge=0, le=1_000_000)] = 2048

@@ -23,7 +23,7 @@ DEADLINE_S = 10.0
 INFO = EngineInfo(
     description="script", architecture="script", n_params=0, size_bytes=0, n_vocab=1, n_ctx_train=64, n_ctx=64,
     kv_pool_tokens=256, n_parallel=4, n_batch=64, n_ubatch=64, n_threads=1, n_threads_batch=1, n_gpu_layers=0,
-    flash_attn="auto", chat_template="chatml",
+    flash_attn="auto", chat_template="chatml", prompt_cache="prefix",
 )  # fmt: skip
 
 _PRELUDE = """

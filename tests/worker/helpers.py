@@ -84,13 +84,17 @@ class InProcessWorker:
         backend: Backend,
         *,
         chat_template: str | None = None,
+        speculation: bool = True,
         after_step: Callable[[], None] = lambda: None,
     ) -> None:
         self.backend = backend
         self.answers: dict[int, Answer] = {}
         self.frames: list[FromWorker] = []
+        for slot in range(backend.n_slots):
+            backend.release(slot)  # of a worker before this one
         self.loop = EngineLoop(backend, self.put)
-        self._intake = Intake(backend, ChatTemplate(backend, chat_template), self.loop, cast(Outbox, self))
+        template = ChatTemplate(backend, chat_template)
+        self._intake = Intake(backend, template, self.loop, cast(Outbox, self), speculation=speculation)
         self._after_step = after_step
 
     def put(self, frame: FromWorker) -> None:

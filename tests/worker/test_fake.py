@@ -21,7 +21,7 @@ def says(prompt: str, count: int = 40) -> str:
 def chunk(slot: int, start: int, *tokens: int) -> Chunk:
     prompt = [0] * start + [*tokens]
     sequence = Sequence(1, prompt, max_length=99, sampler=FakeSampler(), text=TextStream())
-    return Chunk(sequence, slot, start, len(tokens))
+    return Chunk(sequence, slot, start, [*tokens], 1)
 
 
 def test_counts_on_from_the_last_number() -> None:
@@ -41,7 +41,7 @@ def test_answer_comes_from_the_cells_and_not_from_the_tokens() -> None:
     backend = fake_backend()
     backend.decode([chunk(0, 0, *b"5:")])
 
-    assert backend.sample(FakeSampler(), 0) == ord("6")
+    assert backend.sample(FakeSampler(), 0, None) == ord("6")
 
 
 def test_position_that_does_not_follow_the_cells_is_an_error() -> None:
@@ -63,7 +63,7 @@ def test_closed_sampler_is_not_sampled() -> None:
     sampler = FakeSampler()
     sampler.close()
     with pytest.raises(AssertionError, match="after close"):
-        backend.sample(sampler, 0)
+        backend.sample(sampler, 0, None)
 
 
 def test_load_error_is_scripted() -> None:
@@ -74,4 +74,4 @@ def test_load_error_is_scripted() -> None:
 def test_faults_are_read_from_words() -> None:
     faults = Faults.parse(["load_hang", "step_s=0.5", "decode@7=-3", "crash@9", "stderr=a=b"])
 
-    assert faults == Faults(frozenset(["load_hang"]), 0.5, "a=b", {7: "decode=-3", 9: "crash"})
+    assert faults == Faults(frozenset(["load_hang"]), 0.5, "a=b", at_step={7: "decode=-3", 9: "crash"})

@@ -14,7 +14,7 @@ from kolosal.engines.parameters import FlashAttention, SplitMode
 from kolosal.engines.worker.kvcache import KVCache
 from kolosal.engines.worker.llamacpp import LlamaCppBackend
 from kolosal.engines.worker.llamacpp_load import LoadError
-from kolosal.engines.worker.scheduler import PREFILL_TOKENS_ALONE, PREFILL_TOKENS_BESIDE_DECODE, Chunk
+from kolosal.engines.worker.scheduler import MAX_DECODE_TOKENS, Chunk
 from kolosal.engines.worker.template import ChatTemplate
 from kolosal.schema import GenerateRequest, Message
 from tests import tiny_gguf as tiny
@@ -29,9 +29,7 @@ PRECISE: dict[str, Any] = {
     "n_threads": 1,
 }
 """What makes a sum independent of its neighbours in the batch, on a machine that others use too."""
-BOUNDARIES = [
-    size + beside for size in (PREFILL_TOKENS_BESIDE_DECODE, PREFILL_TOKENS_ALONE) for beside in (-1, 0, 1)
-]
+BOUNDARIES = [size + beside for size in (MAX_DECODE_TOKENS, 512) for beside in (-1, 0, 1)]
 CONTROLS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 
 
@@ -228,12 +226,7 @@ def test_control_token_adds_no_text(load: Load, text: str) -> None:
     "text",
     [
         *CONTROLS,
-        pytest.param(
-            "<unk>",
-            marks=pytest.mark.xfail(
-                strict=True, reason="llamacpp.py: control_texts leaves out LLAMA_TOKEN_ATTR_UNKNOWN"
-            ),
-        ),
+        "<unk>",
     ],
 )
 def test_spelling_of_a_control_token_in_user_text_stays_characters(load: Load, text: str) -> None:
@@ -378,7 +371,6 @@ def test_truncated_file_is_refused(tiny_gguf: Path, tmp_path: Path, keep: float)
         load_file(truncated(tiny_gguf, tmp_path, keep))
 
 
-@pytest.mark.xfail(strict=True, reason="llamacpp_load.py: _LOG_WARN and _LOG_ERROR are 3 and 4 in ggml.h")
 def test_reason_of_a_failed_load_is_llama_cpps(tiny_gguf: Path, tmp_path: Path) -> None:
     with pytest.raises(LoadError) as failure:
         load_file(truncated(tiny_gguf, tmp_path, 0.5))

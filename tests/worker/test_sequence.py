@@ -20,23 +20,11 @@ def test_waiting_sequence_has_its_whole_prompt_to_compute() -> None:
     assert sequence(10).n_pending == 10
 
 
-def test_waiting_sequence_is_not_decoding() -> None:
-    assert not sequence(1).decoding
-
-
-def test_one_token_prompt_is_no_decode_before_it_was_computed() -> None:
-    assert not running(1, 0).decoding
-
-
-def test_sequence_with_prompt_left_is_not_decoding() -> None:
-    assert not running(10, 8).decoding
-
-
-def test_sequence_with_one_token_to_compute_is_decoding() -> None:
+def test_decoding_sequence_has_one_token_to_compute() -> None:
     one = running(10, 10)
     one.tokens.append(5)
 
-    assert one.decoding
+    assert one.n_pending == 1
 
 
 def test_usage_counts_the_prompt_apart_from_the_answer() -> None:
@@ -44,3 +32,10 @@ def test_usage_counts_the_prompt_apart_from_the_answer() -> None:
     one.tokens += [5, 6]
 
     assert one.usage() == Usage(prompt_tokens=10, completion_tokens=2)
+
+
+def test_usage_tells_what_was_found_in_the_cache() -> None:
+    one = running(10, 10)
+    one.n_cached = 4
+
+    assert one.usage().cached_tokens == 4

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable
 
 from kolosal.engines.messages import PROTOCOL_VERSION, Fatal, FrameError, Hello, Progress, Ready
-from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.worker.backend import Backend, BackendError
 from kolosal.engines.worker.fake import FakeBackend, Faults
 from kolosal.engines.worker.intake import Intake, read_frame
@@ -49,16 +49,23 @@ def main() -> int:
             return _fatal(outbox, str(exc), status=1)
         outbox.put(Ready(backend.info))
         watch.join()  # until the first frame: a reader beside it could lose what it peeked
-        return _serve(backend, template, outbox, frames_in)
+        return _serve(backend, template, outbox, frames_in, hello.config.parameters)
     except FrameError as exc:
         return _fatal(outbox, f"The daemon broke the protocol: {exc}", status=2)
 
 
-def _serve(backend: Backend, template: ChatTemplate, outbox: Outbox, frames_in: io.BufferedReader) -> int:
-    loop = EngineLoop(backend, outbox.put)
+def _serve(
+    backend: Backend,
+    template: ChatTemplate,
+    outbox: Outbox,
+    frames_in: io.BufferedReader,
+    parameters: LoadingParameters,
+) -> int:
+    loop = EngineLoop(backend, outbox.put, target_step_s=parameters.target_step_ms / 1000)
     thread = threading.Thread(target=_run_engine, args=(loop, outbox), name="engine", daemon=True)
     thread.start()
-    if not Intake(backend, template, loop, outbox).serve(frames_in):
+    intake = Intake(backend, template, loop, outbox, speculation=parameters.speculation)
+    if not intake.serve(frames_in):
         os._exit(3)  # nobody is left to answer; also ends a native call that is running
     loop.stop()
     thread.join(_STOP_TIMEOUT_S)

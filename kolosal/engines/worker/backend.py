@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from kolosal.engines.messages import EngineInfo
 from kolosal.schema import SamplingParams
 
 if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
+    from kolosal.engines.worker.constraint import Constraint
     from kolosal.engines.worker.scheduler import Chunk
 
 
@@ -29,6 +33,17 @@ class DecodeFailed(BackendError):
     """`llama_decode` failed. The sequences of the batch are lost, the others are not."""
 
 
+class Reuse(Enum):
+    """What a model's memory allows."""
+
+    PREFIX = "prefix"
+    """Any prefix of any sequence can be shared: plain attention."""
+    WHOLE = "whole"
+    """A finished sequence can only be continued where it ended: sliding windows and recurrent states cannot be cut."""
+    NONE = "none"
+    """Turned off."""
+
+
 @dataclass(frozen=True, slots=True)
 class TemplateSource:
     """What the chat template needs from the model."""
@@ -41,6 +56,9 @@ class TemplateSource:
 
 class Sampler(Protocol):
     """The state of one sequence's sampling: chain, penalties, random numbers."""
+
+    def accept(self, token: int) -> None:
+        """Note a token that was not sampled, so that penalties count it."""
 
     def close(self) -> None:
         """Free it. Idempotent."""
@@ -55,6 +73,12 @@ class Backend(Protocol):
 
     info: EngineInfo
     template: TemplateSource
+    reuse: Reuse
+    """Which cells of other sequences a new one can use."""
+    can_trim: bool
+    """Whether the last cells of a sequence can be cut off."""
+    n_slots: int
+    """Sequence ids: more than run at once, so that finished sequences can keep theirs."""
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """The tokens of a text.
@@ -79,6 +103,9 @@ class Backend(Protocol):
             BackendError: it could not be made.
         """
 
+    def constraint_tokenizer(self) -> LLTokenizer:
+        """The vocabulary as llguidance wants it. Slow, and called once."""
+
     def decode(self, chunks: Seq[Chunk]) -> None:
         """Compute the cells of all chunks in one batch.
 
@@ -87,11 +114,20 @@ class Backend(Protocol):
             DecodeFailed: the state of these sequences is undefined until they are released.
         """
 
-    def sample(self, sampler: Sampler, output: int) -> int:
-        """The next token after the `output`-th chunk that wanted one, counted in the order of the last `decode`."""
+    def sample(self, sampler: Sampler, output: int, constraint: Constraint | None) -> int:
+        """The next token after the `output`-th row the last `decode` was asked for, counted over all its chunks.
+
+        With a constraint only tokens it allows are chosen from.
+        """
 
     def release(self, slot: int) -> None:
-        """Free all cells of a sequence id."""
+        """Forget all cells of a sequence id; those no other id sees are free."""
+
+    def copy(self, source: int, slot: int, n_cells: int) -> None:
+        """Let `slot`, which is empty, see the first `n_cells` cells of `source` too."""
+
+    def trim(self, slot: int, n_cells: int) -> None:
+        """Forget all cells of a sequence id but the first `n_cells`."""
 
     def cells(self, slot: int) -> int:
         """How many tokens the cache really holds for a sequence id."""

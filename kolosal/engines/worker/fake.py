@@ -20,15 +20,23 @@ import time
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from kolosal.engines.messages import EngineInfo
 from kolosal.engines.parameters import EngineConfig
-from kolosal.engines.worker.backend import BackendError, DecodeFailed, KVCacheFull, TemplateSource
+from kolosal.engines.worker.backend import BackendError, DecodeFailed, KVCacheFull, Reuse, TemplateSource
 from kolosal.engines.worker.scheduler import Chunk
 from kolosal.schema import SamplingParams
 
-BOS, END = 256, 257
-"""Control tokens after the 256 bytes."""
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
+    from kolosal.engines.worker.constraint import Constraint
+
+N_VOCAB = 262
+"""The 256 bytes and six control tokens: llguidance's byte tokenizer."""
+
+BOS, END = 256, 261
 
 _CONTROLS = {"<s>": BOS, "<end>": END}
 _SAY = re.compile(r"<say>(.*?)</say>", re.DOTALL)
@@ -40,12 +48,13 @@ class Faults:
 
     `load_error` · `load_hang` · `load_crash` · `step_s=0.01` (time per step) · `decode@5=1` (llama_decode returns 1 at
     step 5) · `crash@5` (SIGKILL-like exit at step 5) · `hang@5` · `garbage@5` (a line that is no frame) ·
-    `stderr=TEXT` (written at load) · `ignore_shutdown` (SIGTERM too).
+    `stderr=TEXT` (written at load) · `ignore_shutdown` (SIGTERM too) · `reuse=whole` (memory that cannot be cut).
     """
 
     words: frozenset[str] = frozenset()
     step_s: float = 0.0
     stderr: str = ""
+    reuse: Reuse = Reuse.PREFIX
     at_step: dict[int, str] = field(default_factory=dict)
 
     @classmethod
@@ -56,6 +65,8 @@ class Faults:
             kind, _, step = name.partition("@")
             if name == "step_s":
                 faults.step_s = float(value)
+            elif name == "reuse":
+                faults.reuse = Reuse(value)
             elif name == "stderr":
                 faults.stderr = value
             elif step:
@@ -65,11 +76,23 @@ class Faults:
         return faults
 
 
+class _Cell:
+    """One KV cell. Several sequence ids may see the same one, so identity counts."""
+
+    __slots__ = ("token",)
+
+    def __init__(self, token: int) -> None:
+        self.token = token
+
+
 class FakeSampler:
     """Carries nothing: the fake chooses by the cells alone."""
 
     def __init__(self) -> None:
         self.closed = False
+
+    def accept(self, token: int) -> None:
+        pass
 
     def close(self) -> None:
         self.closed = True
@@ -92,17 +115,20 @@ class FakeBackend:
         self._fail_to_load(on_progress)
         p = config.parameters
         self.info = EngineInfo(
-            description="fake", architecture="fake", n_params=0, size_bytes=0, n_vocab=258, n_ctx_train=p.n_ctx,
+            description="fake", architecture="fake", n_params=0, size_bytes=0, n_vocab=N_VOCAB, n_ctx_train=p.n_ctx,
             n_ctx=p.n_ctx, kv_pool_tokens=p.kv_pool_tokens or p.n_ctx * p.n_parallel, n_parallel=p.n_parallel,
             n_batch=max(p.n_batch, p.n_parallel), n_ubatch=min(p.n_ubatch, p.n_batch), n_threads=p.n_threads or 1,
             n_threads_batch=p.n_threads_batch or 1, n_gpu_layers=0, flash_attn=p.flash_attn.value,
-            chat_template="configured" if p.chat_template else "chatml",
+            chat_template="configured" if p.chat_template else "chatml", prompt_cache="prefix",
         )  # fmt: skip
+        self.reuse = self._faults.reuse if p.cache_prompt else Reuse.NONE
+        self.can_trim = self._faults.reuse is Reuse.PREFIX
+        self.n_slots = 2 * p.n_parallel + 2
         self.template = TemplateSource(None, "<s>", "<end>")
         self.steps = 0
         self.samplers: list[FakeSampler] = []
-        self._cells: dict[int, list[int]] = {}
-        self._outputs: list[int] = []
+        self._cells: dict[int, list[_Cell]] = {}
+        self._outputs: list[list[_Cell]] = []
 
     # --- vocabulary ---
 
@@ -129,6 +155,11 @@ class FakeBackend:
         self.samplers.append(FakeSampler())
         return self.samplers[-1]
 
+    def constraint_tokenizer(self) -> LLTokenizer:
+        from llguidance import LLTokenizer  # noqa: PLC0415 - only constrained requests need it
+
+        return LLTokenizer("byte", n_vocab=N_VOCAB)
+
     # --- context ---
 
     def decode(self, chunks: Seq[Chunk]) -> None:
@@ -136,25 +167,34 @@ class FakeBackend:
         if self._faults.step_s:
             time.sleep(self._faults.step_s)
         self._fail_at_step(self._faults.at_step.get(self.steps, ""))
-        wanted = sum(chunk.count for chunk in chunks)
-        if wanted + sum(map(len, self._cells.values())) > self.info.kv_pool_tokens:
+        if sum(len(chunk.tokens) for chunk in chunks) + self._used() > self.info.kv_pool_tokens:
             raise KVCacheFull("the fake cache is full")
         self._outputs = []
         for chunk in chunks:
             cells = self._cells.setdefault(chunk.slot, [])
             if len(cells) != chunk.start:
                 raise DecodeFailed(f"position {chunk.start} after {len(cells)} cells")
-            cells += chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
-            if chunk.wants_output:
-                self._outputs.append(chunk.slot)
+            cells += [_Cell(token) for token in chunk.tokens]
+            self._outputs += [cells[: len(cells) - back] for back in range(chunk.n_outputs - 1, -1, -1)]
 
-    def sample(self, sampler: object, output: int) -> int:
+    def _used(self) -> int:
+        return len({cell for cells in self._cells.values() for cell in cells})
+
+    def sample(self, sampler: object, output: int, constraint: Constraint | None) -> int:
         assert isinstance(sampler, FakeSampler)
         assert not sampler.closed, "sampled after close"
-        return next_token(self._cells[self._outputs[output]])
+        token = next_token([cell.token for cell in self._outputs[output]])
+        return token if constraint is None else _nearest_allowed(token, constraint.mask())
 
     def release(self, slot: int) -> None:
         self._cells.pop(slot, None)
+
+    def copy(self, source: int, slot: int, n_cells: int) -> None:
+        assert not self._cells.get(slot), "copied over cells"
+        self._cells[slot] = self._cells[source][:n_cells]
+
+    def trim(self, slot: int, n_cells: int) -> None:
+        del self._cells[slot][n_cells:]
 
     def cells(self, slot: int) -> int:
         return len(self._cells.get(slot, ()))
@@ -191,6 +231,12 @@ class FakeBackend:
                 self._write_raw(b"this is no frame\n")
             case _:
                 pass
+
+
+def _nearest_allowed(token: int, mask: bytes) -> int:
+    """The token itself where the mask has it, else the next one that it has."""
+    order = itertools.chain(range(token, N_VOCAB), range(token))
+    return next((t for t in order if mask[t // 8] >> t % 8 & 1), END)
 
 
 def next_token(tokens: Seq[int]) -> int:

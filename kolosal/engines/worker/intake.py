@@ -22,17 +22,18 @@ from kolosal.engines.messages import (
     decode_to_worker,
 )
 from kolosal.engines.worker.backend import Backend, BackendError
+from kolosal.engines.worker.constraint import ConstraintCompiler
 from kolosal.engines.worker.detokenize import TextStream
 from kolosal.engines.worker.loop import EngineLoop
 from kolosal.engines.worker.outbox import Outbox
 from kolosal.engines.worker.sequence import Sequence
+from kolosal.engines.worker.speculative import PromptLookup
 from kolosal.engines.worker.template import ChatTemplate, TemplateFailed
 from kolosal.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, KolosalError
 from kolosal.schema import (
     ChatPrompt,
     FinishReason,
     GenerateRequest,
-    SamplingParams,
     TextPrompt,
     TokenDelta,
     Usage,
@@ -55,8 +56,12 @@ def read_frame(pipe: io.BufferedReader) -> ToWorker | None:
 class Intake:
     """Turns submitted requests into sequences."""
 
-    def __init__(self, backend: Backend, template: ChatTemplate, loop: EngineLoop, outbox: Outbox) -> None:
+    def __init__(
+        self, backend: Backend, template: ChatTemplate, loop: EngineLoop, outbox: Outbox, *, speculation: bool
+    ) -> None:
         self._backend = backend
+        self._constraints = ConstraintCompiler(backend.constraint_tokenizer)
+        self._speculates = speculation and backend.can_trim  # wrong guesses are cut off again
         self._template = template
         self._loop = loop
         self._outbox = outbox
@@ -85,7 +90,7 @@ class Intake:
             if request.sampling.max_tokens == 0:
                 self._outbox.put(_nothing_to_generate(request_id, prompt))
             else:
-                self._loop.submit(self._sequence(request_id, prompt, request.sampling))
+                self._loop.submit(self._sequence(request_id, prompt, request))
         except KolosalError as exc:
             self._outbox.put(Failed(request_id, type(exc).__name__, exc.message, exc.param))
 
@@ -99,21 +104,27 @@ class Intake:
             raise _too_long(f"{len(prompt)} tokens", n_ctx)
         return prompt
 
-    def _sequence(self, request_id: int, prompt: list[int], params: SamplingParams) -> Sequence:
+    def _sequence(self, request_id: int, prompt: list[int], request: GenerateRequest) -> Sequence:
+        params = request.sampling
         n_ctx = self._backend.info.n_ctx
         max_length = n_ctx if params.max_tokens is None else min(n_ctx, len(prompt) + params.max_tokens)
+        constraint = None if request.grammar is None else self._constraints.compile(request.grammar)
         try:
             sampler = self._backend.new_sampler(params, prompt)
         except BackendError as exc:
             raise GenerationFailed(str(exc)) from exc
-        text = TextStream(params.stop)
         return Sequence(
             request_id,
             prompt,
             max_length=max_length,
             sampler=sampler,
-            text=text,
+            text=TextStream(params.stop),
             ignore_eos=params.ignore_eos,
+            priority=request.priority,
+            use_cache=request.use_cache,
+            cache_scope=request.cache_scope,
+            lookup=PromptLookup(prompt) if self._speculates and constraint is None else None,
+            constraint=constraint,
         )
 
     def _tokenize(self, request: GenerateRequest) -> list[int]:

@@ -10,17 +10,23 @@ import ctypes
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from functools import cache
+from typing import TYPE_CHECKING
 
 import llama_cpp.llama_cpp as native
 import numpy as np
 
 from kolosal.engines.parameters import EngineConfig
-from kolosal.engines.worker.backend import DecodeFailed, KVCacheFull, Sampler, TemplateSource
+from kolosal.engines.worker.backend import BackendError, DecodeFailed, KVCacheFull, Sampler, TemplateSource
 from kolosal.engines.worker.llamacpp_load import LoadedModel, load_model
 from kolosal.engines.worker.llamacpp_sampler import NativeSampler
 from kolosal.engines.worker.sampler import sampler_stages
 from kolosal.engines.worker.scheduler import Chunk
 from kolosal.schema import SamplingParams
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
+    from kolosal.engines.worker.constraint import Constraint
 
 _PIECE_BYTES = 256
 """First guess for the bytes of one token; a longer one is asked for again with its true length."""
@@ -42,6 +48,9 @@ class LlamaCppBackend:
         self._memory = native.llama_get_memory(self._context)
         self._default_seed = config.parameters.seed
         self.info = self._loaded.info
+        self.reuse = self._loaded.reuse
+        self.can_trim = self._loaded.can_trim
+        self.n_slots = self._loaded.n_slots
         self.template = TemplateSource(
             self._loaded.chat_template, self._text(_bos(self._vocab)), self._text(_eos(self._vocab))
         )
@@ -68,7 +77,7 @@ class LlamaCppBackend:
         return buffer[: max(count, 0)]
 
     def control_texts(self) -> frozenset[str]:
-        control = native.LLAMA_TOKEN_ATTR_CONTROL
+        control = native.LLAMA_TOKEN_ATTR_CONTROL | native.LLAMA_TOKEN_ATTR_UNKNOWN
         attribute = native.llama_vocab_get_attr
         vocab = self._vocab
         return frozenset(self._text(t) for t in range(self.info.n_vocab) if attribute(vocab, t) & control)
@@ -94,6 +103,11 @@ class LlamaCppBackend:
         stages = sampler_stages(params, n_ctx=self.info.n_ctx, default_seed=self._default_seed)
         return NativeSampler(stages, self.info.n_vocab, prompt)
 
+    def constraint_tokenizer(self) -> LLTokenizer:
+        from llguidance.llamacpp import lltokenizer_from_vocab  # noqa: PLC0415 - only constrained requests need it
+
+        return lltokenizer_from_vocab(self._vocab)
+
     # --- context: engine thread only ---
 
     def decode(self, chunks: Seq[Chunk]) -> None:
@@ -105,12 +119,30 @@ class LlamaCppBackend:
             raise KVCacheFull("llama_decode found no KV cells for the batch")
         raise DecodeFailed(f"llama_decode failed with {result}")
 
-    def sample(self, sampler: Sampler, output: int) -> int:
+    def sample(self, sampler: Sampler, output: int, constraint: Constraint | None) -> int:
         assert isinstance(sampler, NativeSampler)  # noqa: S101 - made by new_sampler above
-        return sampler.sample(self._context, self._output_rows[output])
+        row = self._output_rows[output]
+        if constraint is not None:
+            self._forbid(row, constraint.mask())
+        return sampler.sample(self._context, row)
+
+    def _forbid(self, row: int, mask: bytes) -> None:
+        """Take the probability of all tokens whose bit is 0."""
+        n_vocab = self.info.n_vocab
+        pointer = native.llama_get_logits_ith(self._context, row)
+        logits = np.ctypeslib.as_array(pointer, shape=(n_vocab,))
+        bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), count=n_vocab, bitorder="little")
+        logits[bits == 0] = -np.inf
 
     def release(self, slot: int) -> None:
         native.llama_memory_seq_rm(self._memory, slot, -1, -1)
+
+    def copy(self, source: int, slot: int, n_cells: int) -> None:
+        native.llama_memory_seq_cp(self._memory, source, slot, 0, n_cells)
+
+    def trim(self, slot: int, n_cells: int) -> None:
+        if not native.llama_memory_seq_rm(self._memory, slot, n_cells, -1):
+            raise BackendError(f"llama_memory_seq_rm could not cut sequence {slot} to {n_cells} cells")
 
     def cells(self, slot: int) -> int:
         last = int(native.llama_memory_seq_pos_max(self._memory, slot))
@@ -156,17 +188,17 @@ class _Batch:
         rows: list[int] = []
         row = 0
         for chunk in chunks:
-            end = row + chunk.count
-            if chunk.count == 1:
-                self.put(row, chunk.sequence.tokens[chunk.start], chunk.start, chunk.slot, chunk.wants_output)
+            count = len(chunk.tokens)
+            end = row + count
+            if count == 1:
+                self.put(row, chunk.tokens[0], chunk.start, chunk.slot, chunk.n_outputs > 0)
             else:
-                self._tokens[row:end] = chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
-                self._positions[row:end] = np.arange(chunk.start, chunk.start + chunk.count, dtype=np.int32)
+                self._tokens[row:end] = chunk.tokens
+                self._positions[row:end] = np.arange(chunk.start, chunk.start + count, dtype=np.int32)
                 self._slots[row:end] = chunk.slot
                 self._wants[row:end] = 0
-                self._wants[end - 1] = chunk.wants_output
-            if chunk.wants_output:
-                rows.append(end - 1)
+                self._wants[end - chunk.n_outputs : end] = 1
+            rows.extend(range(end - chunk.n_outputs, end))
             row = end
         self.struct.n_tokens = row
         return rows

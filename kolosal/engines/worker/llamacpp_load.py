@@ -18,14 +18,21 @@ import llama_cpp.llama_cpp as native
 import psutil
 
 from kolosal.engines.messages import EngineInfo
-from kolosal.engines.parameters import EngineConfig, FlashAttention, LoadingParameters, SplitMode
-from kolosal.engines.worker.backend import BackendError
+from kolosal.engines.parameters import (
+    MAX_PARALLEL,
+    EngineConfig,
+    FlashAttention,
+    LoadingParameters,
+    SplitMode,
+)
+from kolosal.engines.worker.backend import BackendError, Reuse
 from kolosal.engines.worker.kvpool import GGML_TYPES, kv_bytes_per_cell, pool_sizes
+from kolosal.engines.worker.scheduler import MAX_GUESSES_PER_STEP
 
 _PROGRESS_INTERVAL_S = 0.05
 """Shortest time between two progress reports: llama.cpp calls back for every tensor."""
 
-_LOG_WARN, _LOG_ERROR, _LOG_CONTINUE = 2, 3, 5  # enum ggml_log_level
+_LOG_WARN, _LOG_ERROR, _LOG_CONTINUE = 3, 4, 5  # enum ggml_log_level
 
 _FLASH_ATTENTION = {FlashAttention.AUTO: -1, FlashAttention.OFF: 0, FlashAttention.ON: 1}
 _SPLIT_MODE = {SplitMode.NONE: 0, SplitMode.LAYER: 1, SplitMode.ROW: 2}
@@ -39,7 +46,8 @@ class _NativeLog:
     """llama.cpp's log callback. Lives as long as the process: native code keeps the pointer."""
 
     def __init__(self) -> None:
-        self.last_error = ""
+        self.first_error = ""
+        """Of the operation at hand: what follows it are the consequences."""
         self._level = 0
         self.callback = native.llama_log_callback(self._on_line)
 
@@ -49,8 +57,8 @@ class _NativeLog:
             return
         line = text.decode(errors="replace")
         sys.stderr.write(line)
-        if self._level == _LOG_ERROR and line.strip(". \n"):
-            self.last_error = line.strip()
+        if self._level == _LOG_ERROR and line.strip(". \n") and not self.first_error:
+            self.first_error = line.strip()
 
 
 _log = _NativeLog()
@@ -63,6 +71,9 @@ class LoadedModel:
     model: Any
     context: Any
     info: EngineInfo
+    reuse: Reuse
+    can_trim: bool
+    n_slots: int
     chat_template: str | None
 
     def close(self) -> None:
@@ -87,14 +98,16 @@ def load_model(config: EngineConfig, on_progress: Callable[[float], None]) -> Lo
     try:
         if not native.llama_model_has_decoder(model):
             raise LoadError("This model cannot generate text: it has no decoder")
-        context, settings = _make_context(model, parameters)
+        can_trim = _has_plain_attention(model)
+        reuse = Reuse.NONE if not parameters.cache_prompt else Reuse.PREFIX if can_trim else Reuse.WHOLE
+        context, settings = _make_context(model, parameters, _slots(parameters, reuse))
     except BaseException:
         native.llama_model_free(model)
         raise
     template = native.llama_model_chat_template(model, None)
     text = template.decode(errors="replace") if template else None
-    info = _describe(model, context, parameters, settings, has_template=bool(text))
-    return LoadedModel(model, context, info, text)
+    info = _describe(model, context, parameters, settings, reuse, has_template=bool(text))
+    return LoadedModel(model, context, info, reuse, can_trim, settings.n_seq_max, text)
 
 
 def _load_weights(config: EngineConfig, on_progress: Callable[[float], None]) -> Any:
@@ -106,6 +119,7 @@ def _load_weights(config: EngineConfig, on_progress: Callable[[float], None]) ->
         raise LoadError(f"The model file cannot be read: {exc.strerror}") from exc
     if magic != b"GGUF":
         raise LoadError("The file is not a GGUF model: it does not begin with 'GGUF'")
+    _log.first_error = ""
     params, _keep_alive = _model_params(config.parameters, on_progress)
     model = native.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
@@ -150,25 +164,47 @@ def _progress_reporter(on_progress: Callable[[float], None]) -> Callable[[float,
     return report
 
 
-def _make_context(model: Any, parameters: LoadingParameters) -> tuple[Any, native.llama_context_params]:
+def _has_plain_attention(model: Any) -> bool:
+    """Whether any cell can be shared or cut off: not with sliding windows or recurrent states."""
+    stateful = native.llama_model_is_recurrent(model) or native.llama_model_is_hybrid(model)
+    return not stateful and native.llama_model_n_swa(model) == 0
+
+
+def _slots(parameters: LoadingParameters, reuse: Reuse) -> int:
+    """Sequence ids: for those that run, and for finished ones that keep their cells.
+
+    With plain attention an id costs nothing. A recurrent model has a state for each, so it gets few.
+    """
+    spare = {
+        Reuse.NONE: 0,
+        Reuse.WHOLE: min(parameters.n_parallel, 4),
+        Reuse.PREFIX: parameters.n_parallel + 16,
+    }
+    return min(parameters.n_parallel + spare[reuse], MAX_PARALLEL)
+
+
+def _make_context(
+    model: Any, parameters: LoadingParameters, n_slots: int
+) -> tuple[Any, native.llama_context_params]:
     """A context with the largest pool of KV cells that can be had."""
-    settings = _context_params(parameters)
+    settings = _context_params(parameters, n_slots)
     for cells in pool_sizes(
         parameters, kv_bytes_per_cell(_metadata(model), parameters), _free_host_bytes(parameters)
     ):
         settings.n_ctx = cells
+        _log.first_error = ""
         context = native.llama_init_from_model(model, settings)
         if context:
             return context, settings
     raise LoadError(f"No room for a context of {settings.n_ctx} tokens: {_reason()}")
 
 
-def _context_params(parameters: LoadingParameters) -> native.llama_context_params:
+def _context_params(parameters: LoadingParameters, n_slots: int) -> native.llama_context_params:
     params: native.llama_context_params = native.llama_context_default_params()
     params.n_batch = max(parameters.n_batch, parameters.n_parallel)  # a step holds a token of every sequence
     params.n_ubatch = min(parameters.n_ubatch, params.n_batch)
-    params.n_seq_max = parameters.n_parallel
-    params.n_outputs_max = parameters.n_parallel  # one sampled token per sequence and step
+    params.n_seq_max = n_slots
+    params.n_outputs_max = n_slots + MAX_GUESSES_PER_STEP  # rows of logits in one step
     params.kv_unified = True
     params.n_threads = parameters.n_threads or _cpu_cores()
     params.n_threads_batch = parameters.n_threads_batch or params.n_threads
@@ -184,6 +220,7 @@ def _describe(
     context: Any,
     parameters: LoadingParameters,
     settings: native.llama_context_params,
+    reuse: Reuse,
     *,
     has_template: bool,
 ) -> EngineInfo:
@@ -201,7 +238,7 @@ def _describe(
         n_ctx_train=int(native.llama_model_n_ctx_train(model)),
         n_ctx=min(parameters.n_ctx, pool),
         kv_pool_tokens=pool,
-        n_parallel=int(native.llama_n_seq_max(context)),
+        n_parallel=parameters.n_parallel,
         n_batch=int(native.llama_n_batch(context)),
         n_ubatch=int(native.llama_n_ubatch(context)),
         n_threads=settings.n_threads,
@@ -209,6 +246,7 @@ def _describe(
         n_gpu_layers=asked if native.llama_supports_gpu_offload() else 0,
         flash_attn=parameters.flash_attn.value,
         chat_template="configured" if parameters.chat_template else "model" if has_template else "chatml",
+        prompt_cache=reuse.value,
     )
 
 
@@ -238,4 +276,5 @@ def _cpu_cores() -> int:
 
 
 def _reason() -> str:
-    return _log.last_error or "it gave no reason"
+    where, _, what = _log.first_error.partition(": ")  # the name of the C++ function helps nobody
+    return what or where or "it gave no reason"

@@ -41,6 +41,9 @@ class NativeSampler:
         """Choose the token after a row of the last batch, and remember it for penalties."""
         return int(native.llama_sampler_sample(self._chain, context, row))
 
+    def accept(self, token: int) -> None:
+        native.llama_sampler_accept(self._chain, token)
+
     def close(self) -> None:
         if self._chain:
             native.llama_sampler_free(self._chain)

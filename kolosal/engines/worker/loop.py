@@ -7,13 +7,16 @@ Runs on the engine thread, which alone touches the context, the scheduler and th
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Callable
 
 from kolosal.engines.messages import Failed, FromWorker, SequenceOutput, StepOutputs
 from kolosal.engines.worker.backend import Backend, DecodeFailed, KVCacheFull
 from kolosal.engines.worker.kvcache import KVCache
-from kolosal.engines.worker.scheduler import Plan, Scheduler
+from kolosal.engines.worker.prefixcache import PrefixCache
+from kolosal.engines.worker.scheduler import Chunk, Copy, Limits, MemoryOp, Plan, Release, Scheduler
 from kolosal.engines.worker.sequence import Sequence
+from kolosal.engines.worker.stepcost import StepCost
 from kolosal.schema import FinishReason, TokenDelta
 
 
@@ -24,12 +27,21 @@ class _Stop:
 class EngineLoop:
     """The heart of a worker. `submit`, `abort` and `stop` may be called from any thread."""
 
-    def __init__(self, backend: Backend, emit: Callable[[FromWorker], None]) -> None:
+    def __init__(
+        self, backend: Backend, emit: Callable[[FromWorker], None], *, target_step_s: float = 0.15
+    ) -> None:
         self._backend = backend
         self._emit = emit
         info = backend.info
-        self._cache = KVCache(info.kv_pool_tokens, info.n_parallel)
-        self._scheduler = Scheduler(self._cache, n_batch=info.n_batch)
+        self._cost = StepCost()
+        self._cache = KVCache(info.kv_pool_tokens, backend.n_slots)
+        limits = Limits(
+            n_parallel=info.n_parallel,
+            n_batch=info.n_batch,
+            n_prefill=info.n_ubatch,
+            target_step_s=target_step_s,
+        )
+        self._scheduler = Scheduler(self._cache, PrefixCache(backend.reuse), limits, self._cost)
         # Unbounded here: the daemon admits at most n_parallel + max_queued requests per engine.
         self._inbox: queue.SimpleQueue[Sequence | int | _Stop] = queue.SimpleQueue()
         self._stopping = False
@@ -59,8 +71,7 @@ class EngineLoop:
         """One turn: commands, then at most one batch."""
         self._take_inbox()
         plan = self._scheduler.schedule()
-        for slot in plan.released:
-            self._backend.release(slot)
+        self._change_memory(plan.memory)
         if plan.chunks and self._decode(plan):
             self._scheduler.commit(plan)
             self._sample(plan)
@@ -87,59 +98,108 @@ class EngineLoop:
             case _Stop():
                 self._stopping = True
 
+    def _change_memory(self, operations: list[MemoryOp]) -> None:
+        for operation in operations:
+            match operation:
+                case Release(slot=slot):
+                    self._backend.release(slot)
+                case Copy(source=source, slot=slot, n_cells=n_cells):
+                    self._backend.copy(source, slot, n_cells)
+
     # --- one batch ---
 
     def _decode(self, plan: Plan) -> bool:
         """Compute a plan; returns whether it was computed."""
+        started = time.perf_counter()
         try:
             self._backend.decode(plan.chunks)
         except KVCacheFull:
-            slot = self._scheduler.preempt_youngest()
-            if slot is None:
+            if not self._scheduler.make_smaller(plan):
                 self._fail(plan.chunks[0].sequence, "The KV cache has no room for this request")
-            else:
-                self._backend.release(slot)
+            self._change_memory(plan.memory)
             return False
         except DecodeFailed as exc:
             for chunk in plan.chunks:
                 self._fail(chunk.sequence, f"The model could not compute the next step: {exc}")
             return False
+        self._cost.observe(plan.n_tokens, time.perf_counter() - started)
         return True
 
     def _sample(self, plan: Plan) -> None:
         outputs: list[SequenceOutput] = []
         row = 0
         for chunk in plan.chunks:
-            if chunk.wants_output:
-                sequence = chunk.sequence
-                token = self._backend.sample(sequence.sampler, row)
-                outputs.append(SequenceOutput(sequence.request_id, self._extend(sequence, token)))
-                row += 1
+            if chunk.n_outputs:
+                outputs.append(SequenceOutput(chunk.sequence.request_id, self._advance(chunk, row)))
+                row += chunk.n_outputs
         if outputs:
             self._emit(StepOutputs(tuple(outputs)))
 
-    def _extend(self, sequence: Sequence, token: int) -> TokenDelta:
-        """Add a sampled token; retire the sequence when it was the last."""
-        sequence.tokens.append(token)
-        if self._backend.is_end(token) and not sequence.ignore_eos:
-            return self._finish(sequence, token, sequence.text.flush(), FinishReason.STOP)
-        text = sequence.text.push(self._backend.token_bytes(token))
-        if sequence.text.stopped:
-            return self._finish(sequence, token, text, FinishReason.STOP)
-        if len(sequence.tokens) >= sequence.max_length:
-            return self._finish(sequence, token, text + sequence.text.flush(), FinishReason.LENGTH)
-        return TokenDelta(text, (token,))
-
-    def _finish(self, sequence: Sequence, token: int, text: str, reason: FinishReason) -> TokenDelta:
+    def _advance(self, chunk: Chunk, row: int) -> TokenDelta:
+        """Sample the next token of a sequence, and go on while its guesses agree; retire it when that ends it."""
+        sequence, draft = chunk.sequence, chunk.sequence.draft
+        n_before = len(sequence.tokens)
+        text, reason = "", None
+        for index in range(chunk.n_outputs):
+            token = self._backend.sample(sequence.sampler, row + index, sequence.constraint)
+            piece, reason = self._extend(sequence, token)
+            text += piece
+            if reason is not None or index >= len(draft) or draft[index] != token:
+                break
+        tokens = sequence.tokens[n_before:]
+        if draft:
+            self._settle(sequence, n_before, tokens)
+        elif sequence.lookup is not None:
+            sequence.lookup.extend(tokens)
+        if reason is None:
+            return TokenDelta(text, tuple(tokens))
         self._retire(sequence)
-        return TokenDelta(text, (token,), reason, sequence.usage())
+        return TokenDelta(text, tuple(tokens), reason, sequence.usage())
+
+    def _settle(self, sequence: Sequence, n_before: int, tokens: list[int]) -> None:
+        """Keep the cells of right guesses, cut off the others, and let the sequence learn from both."""
+        n_kept = len(tokens) - 1
+        n_right = n_kept + (sequence.draft[n_kept : n_kept + 1] == tokens[-1:])
+        sequence.n_computed = n_before + n_kept
+        n_cells = self._scheduler.trim(sequence)
+        if n_cells is not None and sequence.slot is not None:
+            self._backend.trim(sequence.slot, n_cells)
+        if sequence.lookup is not None:
+            sequence.lookup.checked(len(sequence.draft), n_right)
+            sequence.lookup.extend(tokens)
+        sequence.draft = []
+
+    def _extend(self, sequence: Sequence, token: int) -> tuple[str, FinishReason | None]:
+        """Add a sampled token, and those the grammar then forces; returns the text to show and why it ends, if it does."""
+        constraint = sequence.constraint
+        if self._backend.is_end(token) and (constraint is not None or not sequence.ignore_eos):
+            sequence.tokens.append(token)
+            return sequence.text.flush(), FinishReason.STOP
+        tokens = [token]
+        if constraint is not None:
+            constraint.accept(token)
+            tokens += constraint.forced()
+        text = ""
+        for index, each in enumerate(tokens):
+            sequence.tokens.append(each)
+            if index:
+                sequence.sampler.accept(each)
+            text += sequence.text.push(self._backend.token_bytes(each))
+            if sequence.text.stopped:
+                return text, FinishReason.STOP
+            if len(sequence.tokens) >= sequence.max_length:
+                return text + sequence.text.flush(), FinishReason.LENGTH
+        if constraint is not None and constraint.finished:
+            return text + sequence.text.flush(), FinishReason.STOP
+        return text, None
+
+    # --- ends ---
 
     def _fail(self, sequence: Sequence, message: str) -> None:
-        self._retire(sequence)
+        self._change_memory(self._scheduler.finish(sequence, keep=False))
+        sequence.sampler.close()
         self._emit(Failed(sequence.request_id, "GenerationFailed", message))
 
     def _retire(self, sequence: Sequence) -> None:
-        slot = self._scheduler.remove(sequence)
-        if slot is not None:
-            self._backend.release(slot)
+        self._change_memory(self._scheduler.finish(sequence, keep=True))
         sequence.sampler.close()

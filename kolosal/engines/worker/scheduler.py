@@ -1,69 +1,113 @@
-"""Scheduler: which tokens are computed in the next step.
+"""Scheduler: which tokens are computed in the next step, and whose cells they use.
 
 Pure: no clock, no native calls, no I/O. The engine loop asks for a plan, carries it out and reports back with `commit`.
 
 The rules, in order:
- 1. Every decoding sequence gets its one token. Streams never wait for a prompt.
- 2. Where cells run out, the youngest running sequence is preempted: it loses its cells, keeps its tokens and goes back
-    to the head of the queue. Its client sees a pause.
- 3. What is left of the budget is given to prompts, oldest first, in chunks. While anybody decodes, the budget is small,
-    so that a long prompt delays each token only a little.
- 4. Waiting sequences are admitted in order while there is a sequence id and room for their whole prompt.
+ 1. Every decoding sequence gets its token, with guesses where they pay. Streams never wait for a prompt.
+ 2. What is left of the step is given to prompts in equal shares, so that a long one does not hold up short ones. While
+    anybody decodes, the step is kept near the target duration; otherwise it is as large as the hardware likes.
+ 3. Waiting sequences are admitted by priority, then in order, while there is room for their whole prompt. One whose
+    beginning another sequence is computing right now waits for that instead of computing it again.
+ 4. Where cells run out: finished sequences are forgotten, least recently used first; then the youngest running one of
+    the lowest priority is preempted. It keeps its tokens and goes back to the queue; its client sees a pause.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+import bisect
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from kolosal.engines.worker.kvcache import KVCache
+from kolosal.engines.worker.prefixcache import Match, PrefixCache
 from kolosal.engines.worker.sequence import Sequence
+from kolosal.engines.worker.stepcost import StepCost
 
-PREFILL_TOKENS_BESIDE_DECODE = 128
-"""Prompt tokens per step while others decode. 128 costs 2 % of prompt speed on a CPU, 32 costs 20 % (measured)."""
+MAX_DECODE_TOKENS = 32
+"""A sequence with no more pending tokens than this is decoding: they are new, or forced, or too few to be split."""
 
-PREFILL_TOKENS_ALONE = 512
-"""Prompt tokens per step while nobody decodes: bounds how long a new request or an abort waits for the step to end."""
+MIN_PREFILL_TOKENS = 32
+"""Prompt tokens per step at least: smaller chunks cost more than they smooth (measured: 20 % of prompt speed at 32)."""
+
+MAX_GUESSES_PER_STEP = 64
+"""Guessed tokens of all sequences in one step: each needs a row of logits, as wide as the vocabulary."""
+
+MAX_LONE_TRIES = 3
+"""How often the only running sequence is tried again when the backend says it has no room even for that."""
+
+WORTH_WAITING_TOKENS = 32
+"""A sequence waits for cells another is computing when it saves at least this many tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Free all cells of a sequence id."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Let `slot` see the first `n_cells` cells of `source`."""
+
+    source: int
+    slot: int
+    n_cells: int
+
+
+MemoryOp: TypeAlias = Release | Copy
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """`count` tokens of a sequence, from position `start`, computed in one step."""
+    """Tokens of one sequence computed in one step, from position `start`. The last `n_outputs` of them are sampled."""
 
     sequence: Sequence
     slot: int
     start: int
-    count: int
-
-    @property
-    def wants_output(self) -> bool:
-        """Whether the step ends at the sequence's last token, so that the next one can be sampled."""
-        return self.start + self.count == len(self.sequence.tokens)
+    tokens: list[int]
+    n_outputs: int
 
 
 @dataclass(slots=True)
 class Plan:
-    """One step: first release the sequence ids of `released`, then compute `chunks` in one batch."""
+    """One step: first `memory` in order, then `chunks` in one batch."""
 
     chunks: list[Chunk] = field(default_factory=list)
-    released: list[int] = field(default_factory=list)
+    memory: list[MemoryOp] = field(default_factory=list)
     n_tokens: int = 0
 
-    def add(self, sequence: Sequence, count: int) -> None:
-        assert sequence.slot is not None  # noqa: S101 - only running sequences are planned
-        self.chunks.append(Chunk(sequence, sequence.slot, sequence.n_computed, count))
-        self.n_tokens += count
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What bounds a step."""
+
+    n_parallel: int
+    """Running sequences at most."""
+    n_batch: int
+    """Tokens in a step at most."""
+    n_prefill: int
+    """Prompt tokens in a step while nobody decodes."""
+    target_step_s: float
+    """Duration to aim for while somebody decodes."""
 
 
 class Scheduler:
-    """The waiting queue and the running batch. Each sequence is in exactly one of them, or in neither when it ended."""
+    """The waiting queue, the running batch and the finished sequences whose cells are kept."""
 
-    def __init__(self, cache: KVCache, *, n_batch: int) -> None:
+    def __init__(self, cache: KVCache, prefixes: PrefixCache, limits: Limits, cost: StepCost) -> None:
         self._cache = cache
-        self._n_batch = n_batch
-        self._waiting: deque[Sequence] = deque()
-        self._running: list[Sequence] = []  # oldest first
+        self._prefixes = prefixes
+        self._limits = limits
+        self._cost = cost
+        # So few that a step has room for those of all sequences.
+        self._decode_tokens = max(1, min(MAX_DECODE_TOKENS, limits.n_batch // limits.n_parallel))
+        self._waiting: list[Sequence] = []  # by priority, then in order of arrival
+        self._running: list[Sequence] = []  # in order of admission
+        self._lone_tries = 0
+        self._halvings = (
+            0  # steps in a row for which the backend had less room than the books; then nobody is admitted
+        )
 
     @property
     def has_work(self) -> bool:
@@ -79,88 +123,208 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
-        self._waiting.append(sequence)
+        bisect.insort_right(self._waiting, sequence, key=_rank)
 
     def find(self, request_id: int) -> Sequence | None:
         """The sequence of a request that has not ended."""
         return next((s for s in (*self._running, *self._waiting) if s.request_id == request_id), None)
 
-    def remove(self, sequence: Sequence) -> int | None:
-        """Take out a sequence that ended; returns its sequence id, to be released, if it had one."""
-        if sequence.slot is None:
+    def finish(self, sequence: Sequence, *, keep: bool) -> list[MemoryOp]:
+        """Take out a sequence that ended. Its cells stay for others if they may and `keep` says they are sound."""
+        slot = sequence.slot
+        if slot is None:
             self._waiting.remove(sequence)
-            return None
+            return []
         self._running.remove(sequence)
-        return self._give_back(sequence)
+        sequence.slot = None
+        if keep and self._prefixes.keep(slot, sequence):
+            return []
+        return self._release(slot)
+
+    def trim(self, sequence: Sequence) -> int | None:
+        """Note that the cells of guesses that were wrong are cut off; returns how many stay, None when all do."""
+        if sequence.slot is None or self._cache.length(sequence.slot) == sequence.n_computed:
+            return None
+        self._cache.trim(sequence.slot, sequence.n_computed)
+        return sequence.n_computed
+
+    # --- one step ---
 
     def schedule(self) -> Plan:
-        """The next step. Empty only when nothing can run, which is when there is no work."""
+        """The next step. Has no chunks only when there is no work."""
         plan = Plan()
         self._plan_decodes(plan)
         self._plan_prefills(plan)
-        while not plan.chunks and (released := self.preempt_youngest()) is not None:
-            plan.released.append(released)  # prompts that began together and cannot all be finished
-            self._plan_prefills(plan)
+        while not plan.chunks and self._free_some(plan):
+            self._plan_prefills(plan)  # prompts that began together and cannot all be finished
         return plan
 
     def commit(self, plan: Plan) -> None:
         """Note that a plan was computed."""
+        self._halvings = self._lone_tries = 0
         for chunk in plan.chunks:
-            chunk.sequence.n_computed += chunk.count
-            self._cache.grow(chunk.slot, chunk.count)
+            chunk.sequence.n_computed += len(chunk.tokens)
+            self._cache.grow(chunk.slot, len(chunk.tokens))
 
-    def preempt_youngest(self) -> int | None:
-        """Send the youngest running sequence back to the head of the queue; returns its sequence id, to be released.
+    def make_smaller(self, plan: Plan) -> bool:
+        """The backend had no room for a plan: the next will need less. False when there is nothing left to give up.
 
-        Returns None when only one is running: it has the whole cache, so preempting it would gain nothing.
+        Puts what must be released into `plan.memory`, which is otherwise done with.
         """
-        if len(self._running) < 2:
-            return None
-        youngest = self._running.pop()
-        self._waiting.appendleft(youngest)
-        return self._give_back(youngest)
+        plan.memory.clear()
+        if self._forget_oldest(plan):
+            return True
+        self._halvings += 1
+        if plan.n_tokens > len(plan.chunks) and self._halvings <= self._limits.n_batch.bit_length():
+            return True
+        if self._preempt(plan):
+            return True
+        self._lone_tries += 1
+        return self._lone_tries <= MAX_LONE_TRIES
 
     def _plan_decodes(self, plan: Plan) -> None:
-        decoding = [s for s in self._running if s.decoding]
-        while len(decoding) > self._cache.free_cells:
-            released = self.preempt_youngest()
-            if released is None:
-                break
-            plan.released.append(released)
-            decoding = [s for s in self._running if s.decoding]
-        for sequence in decoding[: self._n_batch]:
-            plan.add(sequence, 1)
+        decoding = [s for s in self._running if s.n_pending <= self._decode_tokens]
+        while sum(s.n_pending for s in decoding) > self._cache.free_cells and self._free_some(plan):
+            decoding = [s for s in self._running if s.n_pending <= self._decode_tokens]
+        n_tokens = sum(s.n_pending for s in decoding)
+        room = min(self._cache.free_cells - n_tokens, self._limits.n_batch - n_tokens, MAX_GUESSES_PER_STEP)
+        for sequence in decoding:
+            room -= self._guess(sequence, plan.n_tokens + sequence.n_pending, len(decoding), room)
+            self._add(plan, sequence, sequence.n_pending)
+
+    def _guess(self, sequence: Sequence, n_tokens: int, n_sequences: int, room: int) -> int:
+        """Let a sequence guess what comes next, as far as that pays; returns the number of guesses."""
+        sequence.draft = []
+        lookup = sequence.lookup
+        if lookup is None or sequence.n_pending != 1 or self._halvings:
+            return 0
+        room = min(room, sequence.max_length - len(sequence.tokens) - 1)
+        limit = min(room, lookup.best_length(self._cost, n_tokens, n_sequences))
+        if limit > 0:
+            sequence.draft = lookup.guess(limit)
+        return len(sequence.draft)
 
     def _plan_prefills(self, plan: Plan) -> None:
-        budget = PREFILL_TOKENS_BESIDE_DECODE if plan.chunks else PREFILL_TOKENS_ALONE
-        budget = min(budget, self._n_batch - plan.n_tokens)
-        room = self._cache.free_cells - plan.n_tokens
-        for sequence in self._prefilling():
-            count = min(sequence.n_pending, budget, room)
+        prompts = [s for s in self._running if s.n_pending > self._decode_tokens]
+        prompts += self._admit(plan)
+        budget = min(self._budget(plan), self._cache.free_cells - plan.n_tokens)
+        prompts.sort(key=lambda sequence: sequence.n_pending)
+        for index, sequence in enumerate(prompts):
+            share = -(-budget // (len(prompts) - index))  # what short prompts leave goes to the longer ones
+            count = min(sequence.n_pending, share)
             if count > 0:
-                plan.add(sequence, count)
+                sequence.draft = []
+                self._add(plan, sequence, count)
                 budget -= count
-                room -= count
 
-    def _prefilling(self) -> Iterable[Sequence]:
-        """Running sequences with prompt left, oldest first, then waiting ones, admitted as they are asked for."""
-        prefilling = [s for s in self._running if not s.decoding]
-        yield from prefilling
-        decoding = len(self._running) - len(prefilling)
-        promised = sum(s.n_pending for s in prefilling) + decoding
-        while self._waiting and self._cache.has_free_slot:
-            sequence = self._waiting[0]
-            if promised + sequence.n_pending > self._cache.free_cells:
-                return
-            promised += sequence.n_pending
-            self._waiting.popleft()
-            sequence.slot = self._cache.open()
-            self._running.append(sequence)
-            yield sequence
+    def _budget(self, plan: Plan) -> int:
+        """Prompt tokens this step may hold."""
+        limits = self._limits
+        most = min(limits.n_prefill, limits.n_batch - plan.n_tokens)
+        if plan.chunks:
+            total = self._cost.tokens_within(limits.target_step_s, at_least=0, at_most=plan.n_tokens + most)
+            most = min(most, max(MIN_PREFILL_TOKENS, total - plan.n_tokens))
+        return max(1 if most > 0 else 0, most >> self._halvings)
 
-    def _give_back(self, sequence: Sequence) -> int:
-        assert sequence.slot is not None  # noqa: S101 - only running sequences are given back
-        slot, sequence.slot = sequence.slot, None
-        sequence.n_computed = 0
-        self._cache.close(slot)
+    def _add(self, plan: Plan, sequence: Sequence, count: int) -> None:
+        assert sequence.slot is not None  # noqa: S101 - only running sequences are planned
+        start = sequence.n_computed
+        tokens = sequence.tokens[start : start + count] + sequence.draft
+        at_end = start + count == len(sequence.tokens)
+        n_outputs = 1 + len(sequence.draft) if at_end else 0
+        plan.chunks.append(Chunk(sequence, sequence.slot, start, tokens, n_outputs))
+        plan.n_tokens += len(tokens)
+
+    # --- admission ---
+
+    def _admit(self, plan: Plan) -> list[Sequence]:
+        """Start waiting sequences while there is room; returns those that did."""
+        admitted: list[Sequence] = []
+        for sequence in tuple(self._waiting):
+            if len(self._running) >= self._limits.n_parallel or (self._halvings and self._running):
+                break
+            match = self._prefixes.match(sequence, self._running)
+            if match.n_expected - match.n_cells >= WORTH_WAITING_TOKENS:
+                continue  # its beginning is being computed right now
+            if not self._start(plan, sequence, match):
+                break
+            admitted.append(sequence)
+        return admitted
+
+    def _start(self, plan: Plan, sequence: Sequence, match: Match) -> bool:
+        """Give a sequence its id and the cells it can share, if its whole prompt fits."""
+        needed = len(sequence.tokens) - match.n_cells + self._promised()
+        if needed > self._cache.free_cells and not self._could_free(needed, match.slot):
+            return False
+        if match.takes_over and match.slot is not None:
+            self._prefixes.take(match.slot)
+            slot = match.slot
+        else:
+            slot = self._open(plan, match)
+        while needed > self._cache.free_cells and self._forget_oldest(plan):
+            pass
+        sequence.slot = slot
+        sequence.n_computed = match.n_cells
+        if sequence.n_cached is None:
+            sequence.n_cached = match.n_cells
+        self._waiting.remove(sequence)
+        self._running.append(sequence)
+        return True
+
+    def _open(self, plan: Plan, match: Match) -> int:
+        """A new sequence id that sees the matched cells. There are more ids than running sequences."""
+        if match.slot is not None:
+            self._prefixes.touch(match.slot)
+        if not self._cache.has_free_slot:
+            self._forget_oldest(plan)
+        slot = self._cache.open()
+        if match.slot is not None and match.n_cells:
+            self._cache.share(match.slot, slot, match.n_cells)
+            plan.memory.append(Copy(match.slot, slot, match.n_cells))
         return slot
+
+    def _promised(self) -> int:
+        """Cells the running sequences need for their next token or the rest of their prompt."""
+        return sum(sequence.n_pending for sequence in self._running)
+
+    def _could_free(self, needed: int, source: int | None) -> bool:
+        """Whether forgetting finished sequences, but for the source of a match, makes enough room."""
+        slots = [slot for slot in self._prefixes.slots if slot != source]
+        return needed <= self._cache.free_cells + self._cache.freed_by(slots)
+
+    # --- pressure ---
+
+    def _free_some(self, plan: Plan) -> bool:
+        return self._forget_oldest(plan) or self._preempt(plan)
+
+    def _forget_oldest(self, plan: Plan) -> bool:
+        """Release the finished sequence that was not used for longest."""
+        slots = self._prefixes.slots
+        if not slots:
+            return False
+        self._prefixes.take(slots[0])
+        plan.memory += self._release(slots[0])
+        return True
+
+    def _preempt(self, plan: Plan) -> bool:
+        """Send a running sequence back to the queue. Not the only one: it has all cells there are."""
+        if len(self._running) < 2:
+            return False
+        lowest = min(sequence.priority for sequence in self._running)
+        youngest = [sequence for sequence in self._running if sequence.priority == lowest][-1]
+        assert youngest.slot is not None  # noqa: S101 - it is running
+        self._running.remove(youngest)
+        plan.chunks = [chunk for chunk in plan.chunks if chunk.sequence is not youngest]
+        plan.memory += self._release(youngest.slot)
+        youngest.slot = None
+        youngest.n_computed = 0
+        bisect.insort_left(self._waiting, youngest, key=_rank)  # before those of its priority that never ran
+        return True
+
+    def _release(self, slot: int) -> list[MemoryOp]:
+        self._cache.close(slot)
+        return [Release(slot)]
+
+
+def _rank(sequence: Sequence) -> int:
+    return -sequence.priority

@@ -6,7 +6,9 @@ Owns what the scheduler, the engine loop and the text side need to know about it
 from __future__ import annotations
 
 from kolosal.engines.worker.backend import Sampler
+from kolosal.engines.worker.constraint import Constraint
 from kolosal.engines.worker.detokenize import TextStream
+from kolosal.engines.worker.speculative import PromptLookup
 from kolosal.schema import Usage
 
 
@@ -23,15 +25,22 @@ class Sequence:
     """
 
     __slots__ = (
+        "cache_scope",
+        "constraint",
+        "draft",
         "ignore_eos",
+        "lookup",
         "max_length",
+        "n_cached",
         "n_computed",
         "n_prompt",
+        "priority",
         "request_id",
         "sampler",
         "slot",
         "text",
         "tokens",
+        "use_cache",
     )
 
     def __init__(
@@ -43,6 +52,11 @@ class Sequence:
         sampler: Sampler,
         text: TextStream,
         ignore_eos: bool = False,
+        priority: int = 0,
+        use_cache: bool = True,
+        cache_scope: str = "",
+        lookup: PromptLookup | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         self.request_id = request_id
         self.tokens = prompt
@@ -50,6 +64,8 @@ class Sequence:
         self.n_prompt = len(prompt)
         self.n_computed = 0
         """Leading tokens whose KV cells exist."""
+        self.n_cached: int | None = None
+        """Prompt tokens found in the cache when it was first admitted; None before."""
         self.max_length = max_length
         """Length of `tokens` at which generation ends: the end of the window, or of what was asked for."""
         self.slot: int | None = None
@@ -57,17 +73,24 @@ class Sequence:
         self.sampler = sampler
         self.text = text
         self.ignore_eos = ignore_eos
+        self.priority = priority
+        """Higher runs first and is preempted last."""
+        self.use_cache = use_cache
+        """Whether it may take cells from others and leave its own for others."""
+        self.cache_scope = cache_scope
+        """Only sequences of the same scope share cells."""
+        self.lookup = lookup
+        """Guesses its next tokens; None where speculation is off."""
+        self.draft: list[int] = []
+        """Guessed tokens that are computed in the step at hand."""
+        self.constraint = constraint
+        """What the text must conform to."""
 
     @property
     def n_pending(self) -> int:
-        """Tokens still to be computed; 1 when decoding."""
+        """Tokens still to be computed; 1 when decoding, more after forced tokens."""
         return len(self.tokens) - self.n_computed
-
-    @property
-    def decoding(self) -> bool:
-        """The whole prompt is computed and each step adds a token."""
-        return self.slot is not None and self.n_pending == 1 and self.n_computed > 0
 
     def usage(self) -> Usage:
         """True counts so far."""
-        return Usage(prompt_tokens=self.n_prompt, completion_tokens=len(self.tokens) - self.n_prompt)
+        return Usage(self.n_prompt, len(self.tokens) - self.n_prompt, self.n_cached or 0)
