@@ -21,6 +21,9 @@ MAX_STOP_CHARS = 1024
 MAX_GRAMMAR_CHARS = 262_144
 """Characters of a grammar or JSON schema."""
 
+MAX_PRIORITY = 100
+"""Bound of a request's priority, up and down."""
+
 MAX_TOKENS_LIMIT = 1_000_000
 """Upper bound of every count of tokens: the largest context window that can be configured."""
 
@@ -123,7 +126,7 @@ class GenerateRequest:
     prompt: Prompt
     sampling: SamplingParams
     grammar: Grammar | None = None
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] = 0
     """Higher is started first and preempted last."""
     use_cache: bool = True
     """Whether KV cells of other requests may be used, and this one's left for others."""

@@ -73,7 +73,7 @@ async def test_a_configured_default_engine_stands_in_for_the_model() -> None:
     ("field", "asks", "harmless"),
     [
         ("tools", [{"type": "function"}], []), ("tool_choice", "required", "auto"), ("functions", [{}], []),
-        ("response_format", {"type": "json_object"}, {"type": "text"}), ("logprobs", True, False),
+        ("logprobs", True, False),
         ("top_logprobs", 1, 0), ("logit_bias", {"1": 5}, {}), ("n", 2, 1), ("n", True, 1), ("best_of", 2, 1),
         ("modalities", ["audio"], ["text"]), ("audio", {"voice": "x"}, None), ("prediction", {}, None),
         ("web_search_options", {}, None), ("reasoning_effort", "high", "none"), ("store", True, False),

@@ -73,8 +73,7 @@ class ChatBody(GenerationBody):
     def to_request(self) -> GenerateRequest:
         """The request as engines know it."""
         messages = tuple(m.to_message(f"messages.{i}.") for i, m in enumerate(self.messages))
-        sampling = self.sampling(self.max_completion_tokens or self.max_tokens)
-        return GenerateRequest(ChatPrompt(messages), sampling)
+        return self.request(ChatPrompt(messages), self.max_completion_tokens or self.max_tokens)
 
 
 async def create_chat_completion(request: Request) -> Response:

@@ -42,9 +42,8 @@ class CompletionBody(GenerationBody):
 
     def to_requests(self) -> list[GenerateRequest]:
         """One request for each prompt."""
-        sampling = self.sampling(self.max_tokens)
         prompts = (self.prompt,) if isinstance(self.prompt, str) else self.prompt
-        return [GenerateRequest(TextPrompt(prompt), sampling) for prompt in prompts]
+        return [self.request(TextPrompt(prompt), self.max_tokens) for prompt in prompts]
 
 
 async def create_completion(request: Request) -> Response:

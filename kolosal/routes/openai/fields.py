@@ -9,8 +9,16 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter
 
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import UNION_ERROR, RequestBody, decode_fields
+from kolosal.routes.openai.grammar import GrammarText, JsonSchema, ResponseFormat, only_grammar
 from kolosal.routes.openai.unsupported import REQUEST_FIELDS, refuse_unsupported
-from kolosal.schema import MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.schema import (
+    MAX_PRIORITY,
+    MAX_TOKENS_LIMIT,
+    GenerateRequest,
+    GrammarKind,
+    Prompt,
+    SamplingParams,
+)
 
 MAX_MODEL_CHARS = 256
 """As long as the id of an engine can be."""
@@ -77,6 +85,13 @@ class GenerationBody(RequestBody):
     repeat_last_n: int | None = None
     seed: int | None = None
     ignore_eos: bool | None = None
+    response_format: ResponseFormat | None = None
+    json_schema: JsonSchema | None = None
+    grammar: GrammarText | None = None
+    regex: GrammarText | None = None
+    lark: GrammarText | None = None
+    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] | None = None
+    cache_prompt: bool | None = None
 
     @property
     def include_usage(self) -> bool:
@@ -92,14 +107,24 @@ class GenerationBody(RequestBody):
             raise InvalidRequest(self.MISSING or "Missing required field: model", param="model")
         return self.model or None
 
-    def sampling(self, max_tokens: int | None) -> SamplingParams:
-        """How to sample.
+    def request(self, prompt: Prompt, max_tokens: int | None) -> GenerateRequest:
+        """The request for one prompt, as engines know it.
 
         Raises:
             InvalidRequest: a value is out of range.
             UnsupportedFeature: the request asks for something that this daemon does not have.
         """
         refuse_unsupported(self.model_extra or {}, REQUEST_FIELDS)
+        written = {GrammarKind.GBNF: self.grammar, GrammarKind.REGEX: self.regex, GrammarKind.LARK: self.lark}
+        return GenerateRequest(
+            prompt,
+            self._sampling(max_tokens),
+            grammar=only_grammar(self.response_format, self.json_schema, written),
+            priority=self.priority or 0,
+            use_cache=self.cache_prompt is not False,
+        )
+
+    def _sampling(self, max_tokens: int | None) -> SamplingParams:
         fields: dict[str, Any] = {name: getattr(self, name) for name in _SAMPLING_FIELDS}
         fields["stop"] = (self.stop,) if isinstance(self.stop, str) else self.stop
         fields["max_tokens"] = max_tokens or self.DEFAULT_MAX_TOKENS
