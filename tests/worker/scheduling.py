@@ -42,9 +42,12 @@ class Bench:
         n_batch: int = 2048,
         reuse: Reuse = Reuse.PREFIX,
         target_step_s: float = 0.15,
+        cheap: bool = True,
     ) -> None:
         self.cache = KVCache(n_cells, 2 * n_parallel + 2)
         self.cost = StepCost()
+        if cheap:
+            self.cost.observe(N_PREFILL, 0.001)
         limits = Limits(
             n_parallel=n_parallel, n_batch=n_batch, n_prefill=N_PREFILL, target_step_s=target_step_s
         )

@@ -6,7 +6,9 @@ import pytest
 
 from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.scheduler import (
+    LONE_STEP_S,
     MAX_DECODE_TOKENS,
+    MIN_LONE_PREFILL_TOKENS,
     MIN_PREFILL_TOKENS,
     WORTH_WAITING_TOKENS,
     Copy,
@@ -71,7 +73,7 @@ def test_prompt_alone_is_computed_in_large_chunks() -> None:
 
 
 def test_prompt_beside_decoding_keeps_the_step_near_its_target() -> None:
-    bench = Bench(target_step_s=0.15)
+    bench = Bench(target_step_s=0.15, cheap=False)
     bench.cost.observe(1, 0.010)
     bench.cost.observe(201, 0.210)
     bench.add_decoding(10)
@@ -79,8 +81,21 @@ def test_prompt_beside_decoding_keeps_the_step_near_its_target() -> None:
     assert counts(bench.step())[2] == pytest.approx(140, abs=2)
 
 
+def test_prompt_alone_takes_no_longer_than_one_may_wait() -> None:
+    bench = Bench(cheap=False)
+    bench.cost.observe(100, 0.5 * LONE_STEP_S)
+    bench.add(1000)
+    assert counts(bench.step()) == {1: 200}
+
+
+def test_first_prompt_of_all_begins_with_a_small_step() -> None:
+    bench = Bench(cheap=False)
+    bench.add(1000)
+    assert counts(bench.step()) == {1: MIN_LONE_PREFILL_TOKENS}
+
+
 def test_prompt_goes_on_a_little_where_nothing_is_known_of_the_cost() -> None:
-    bench = Bench()
+    bench = Bench(cheap=False)
     bench.add_decoding(10)
     bench.add(1000)
     assert counts(bench.step())[2] == MIN_PREFILL_TOKENS

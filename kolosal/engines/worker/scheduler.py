@@ -5,7 +5,7 @@ Pure: no clock, no native calls, no I/O. The engine loop asks for a plan, carrie
 The rules, in order:
  1. Every decoding sequence gets its token, with guesses where they pay. Streams never wait for a prompt.
  2. What is left of the step is given to prompts in equal shares, so that a long one does not hold up short ones. While
-    anybody decodes, the step is kept near the target duration; otherwise it is as large as the hardware likes.
+    anybody decodes, the step is kept near the target duration; otherwise it may last a second.
  3. Waiting sequences are admitted by priority, then in order, while there is room for their whole prompt. One whose
     beginning another sequence is computing right now waits for that instead of computing it again.
  4. Where cells run out: finished sequences are forgotten, least recently used first; then the youngest running one of
@@ -28,6 +28,12 @@ MAX_DECODE_TOKENS = 32
 
 MIN_PREFILL_TOKENS = 32
 """Prompt tokens per step at least: smaller chunks cost more than they smooth (measured: 20 % of prompt speed at 32)."""
+
+MIN_LONE_PREFILL_TOKENS = 64
+"""The same while nobody decodes."""
+
+LONE_STEP_S = 1.0
+"""Duration of a step to aim for while nobody decodes: how long an abort or a new request may wait for its end."""
 
 MAX_GUESSES_PER_STEP = 64
 """Guessed tokens of all sequences in one step: each needs a row of logits, as wide as the vocabulary."""
@@ -221,9 +227,13 @@ class Scheduler:
         """Prompt tokens this step may hold."""
         limits = self._limits
         most = min(limits.n_prefill, limits.n_batch - plan.n_tokens)
-        if plan.chunks:
-            total = self._cost.tokens_within(limits.target_step_s, at_least=0, at_most=plan.n_tokens + most)
-            most = min(most, max(MIN_PREFILL_TOKENS, total - plan.n_tokens))
+        least, seconds = (
+            (MIN_PREFILL_TOKENS, limits.target_step_s)
+            if plan.chunks
+            else (MIN_LONE_PREFILL_TOKENS, LONE_STEP_S)
+        )
+        total = self._cost.tokens_within(seconds, at_least=0, at_most=plan.n_tokens + most)
+        most = min(most, max(least, total - plan.n_tokens))
         return max(1 if most > 0 else 0, most >> self._halvings)
 
     def _add(self, plan: Plan, sequence: Sequence, count: int) -> None:
