@@ -128,5 +128,7 @@ def smollm2() -> Path:
     """The real model file that `scripts/test.py` provides."""
     path = os.environ.get("KOLOSAL_TEST_MODEL")
     if path is None:
-        pytest.fail("KOLOSAL_TEST_MODEL is not set: run the tests with scripts/test.py, or set it to the model file")
+        pytest.fail(
+            "KOLOSAL_TEST_MODEL is not set: run the tests with scripts/test.py, or set it to the model file"
+        )
     return Path(path)

@@ -6,6 +6,7 @@ Its vocabulary is the 256 bytes and a few control tokens; what it says makes no 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import gguf
 import numpy as np
@@ -15,22 +16,33 @@ N_LAYERS, N_EMBD, N_HEADS, N_HEADS_KV, N_FF, N_CTX_TRAIN = 2, 64, 4, 2, 128, 204
 _CONTROLS = ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
 
 
-def write_tiny_gguf(path: Path, *, chat_template: str | None = None, seed: int = 7) -> None:
+N_SWA = 16
+"""Sliding window of the tiny gemma3: five of six layers see no further back."""
+
+Architecture = Literal["llama", "gemma3", "mamba"]
+"""Plain attention, sliding windows, recurrent states: the kinds of memory llama.cpp has."""
+
+
+def write_tiny_gguf(
+    path: Path, architecture: Architecture = "llama", *, chat_template: str | None = None, seed: int = 7
+) -> None:
     """Write the model to `path`."""
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("tiny")
     writer.add_context_length(N_CTX_TRAIN)
     writer.add_embedding_length(N_EMBD)
-    writer.add_block_count(N_LAYERS)
-    writer.add_feed_forward_length(N_FF)
-    writer.add_head_count(N_HEADS)
-    writer.add_head_count_kv(N_HEADS_KV)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(N_EMBD // N_HEADS)
     _add_vocabulary(writer)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
-    _add_tensors(writer, np.random.default_rng(seed))
+    model = _Model(writer, np.random.default_rng(seed))
+    match architecture:
+        case "llama":
+            model.add_llama()
+        case "gemma3":
+            model.add_gemma3()
+        case "mamba":
+            model.add_mamba()
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -49,27 +61,85 @@ def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
     writer.add_add_space_prefix(False)
 
 
-def _add_tensors(writer: gguf.GGUFWriter, random: np.random.Generator) -> None:
-    n_vocab = len(_CONTROLS) + 256
-    kv_width = N_EMBD // N_HEADS * N_HEADS_KV
+class _Model:
+    """The hyperparameters and tensors of each architecture."""
 
-    def add(name: str, *shape: int) -> None:
-        writer.add_tensor(name, random.normal(0, 0.2, shape).astype(np.float32))
+    def __init__(self, writer: gguf.GGUFWriter, chance: np.random.Generator) -> None:
+        self._writer = writer
+        self._chance = chance
+        self._n_vocab = len(_CONTROLS) + 256
 
-    def add_norm(name: str) -> None:
-        writer.add_tensor(name, np.ones(N_EMBD, dtype=np.float32))
+    def add_llama(self) -> None:
+        self._add_attention_parameters(N_LAYERS)
+        self._writer.add_rope_dimension_count(N_EMBD // N_HEADS)
+        for layer in range(N_LAYERS):
+            self._add_attention(f"blk.{layer}")
+        self._add_ends()
+        self._add("output.weight", self._n_vocab, N_EMBD)
 
-    add("token_embd.weight", n_vocab, N_EMBD)
-    for layer in range(N_LAYERS):
-        block = f"blk.{layer}"
-        add_norm(f"{block}.attn_norm.weight")
-        add(f"{block}.attn_q.weight", N_EMBD, N_EMBD)
-        add(f"{block}.attn_k.weight", kv_width, N_EMBD)
-        add(f"{block}.attn_v.weight", kv_width, N_EMBD)
-        add(f"{block}.attn_output.weight", N_EMBD, N_EMBD)
-        add_norm(f"{block}.ffn_norm.weight")
-        add(f"{block}.ffn_gate.weight", N_FF, N_EMBD)
-        add(f"{block}.ffn_up.weight", N_FF, N_EMBD)
-        add(f"{block}.ffn_down.weight", N_EMBD, N_FF)
-    add_norm("output_norm.weight")
-    add("output.weight", n_vocab, N_EMBD)
+    def add_gemma3(self) -> None:
+        n_layers, head = 6, N_EMBD // N_HEADS  # the sixth layer is the one that sees everything
+        self._add_attention_parameters(n_layers)
+        self._writer.add_sliding_window(N_SWA)
+        self._writer.add_key_length(head)
+        self._writer.add_value_length(head)
+        for block in (f"blk.{layer}" for layer in range(n_layers)):
+            self._add_attention(block)
+            for name, width in (
+                ("attn_q", head),
+                ("attn_k", head),
+                ("post_attention", N_EMBD),
+                ("post_ffw", N_EMBD),
+            ):
+                self._add_norm(f"{block}.{name}_norm.weight", width)
+        self._add_ends()
+
+    def add_mamba(self) -> None:
+        n_inner, n_state, n_conv, rank = 2 * N_EMBD, 8, 4, 4
+        self._writer.add_block_count(N_LAYERS)
+        self._writer.add_feed_forward_length(0)
+        self._writer.add_head_count(0)
+        self._writer.add_ssm_conv_kernel(n_conv)
+        self._writer.add_ssm_inner_size(n_inner)
+        self._writer.add_ssm_state_size(n_state)
+        self._writer.add_ssm_time_step_rank(rank)
+        for block in (f"blk.{layer}" for layer in range(N_LAYERS)):
+            self._add_norm(f"{block}.attn_norm.weight", N_EMBD)
+            self._add(f"{block}.ssm_in.weight", 2 * n_inner, N_EMBD)
+            self._add(f"{block}.ssm_conv1d.weight", n_inner, n_conv)
+            self._add(f"{block}.ssm_conv1d.bias", n_inner)
+            self._add(f"{block}.ssm_x.weight", rank + 2 * n_state, n_inner)
+            self._add(f"{block}.ssm_dt.weight", n_inner, rank)
+            self._add(f"{block}.ssm_dt.bias", n_inner)
+            self._writer.add_tensor(f"{block}.ssm_a", -np.ones((n_inner, n_state), dtype=np.float32))
+            self._add(f"{block}.ssm_d", n_inner)
+            self._add(f"{block}.ssm_out.weight", N_EMBD, n_inner)
+        self._add_ends()
+
+    def _add_attention_parameters(self, n_layers: int) -> None:
+        self._writer.add_block_count(n_layers)
+        self._writer.add_feed_forward_length(N_FF)
+        self._writer.add_head_count(N_HEADS)
+        self._writer.add_head_count_kv(N_HEADS_KV)
+
+    def _add_attention(self, block: str) -> None:
+        kv_width = N_EMBD // N_HEADS * N_HEADS_KV
+        self._add_norm(f"{block}.attn_norm.weight", N_EMBD)
+        self._add(f"{block}.attn_q.weight", N_EMBD, N_EMBD)
+        self._add(f"{block}.attn_k.weight", kv_width, N_EMBD)
+        self._add(f"{block}.attn_v.weight", kv_width, N_EMBD)
+        self._add(f"{block}.attn_output.weight", N_EMBD, N_EMBD)
+        self._add_norm(f"{block}.ffn_norm.weight", N_EMBD)
+        self._add(f"{block}.ffn_gate.weight", N_FF, N_EMBD)
+        self._add(f"{block}.ffn_up.weight", N_FF, N_EMBD)
+        self._add(f"{block}.ffn_down.weight", N_EMBD, N_FF)
+
+    def _add_ends(self) -> None:
+        self._add("token_embd.weight", self._n_vocab, N_EMBD)
+        self._add_norm("output_norm.weight", N_EMBD)
+
+    def _add(self, name: str, *shape: int) -> None:
+        self._writer.add_tensor(name, self._chance.normal(0, 0.2, shape).astype(np.float32))
+
+    def _add_norm(self, name: str, width: int) -> None:
+        self._writer.add_tensor(name, np.ones(width, dtype=np.float32))
