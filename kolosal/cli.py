@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from kolosal import __version__
+from kolosal.bench.command import bench
 from kolosal.config.resolve import ConfigError, Configuration, load_settings, process_environment
 from kolosal.terminal.wire import ClientError
 
@@ -224,6 +225,9 @@ def doctor(config: ConfigFile = None) -> None:
     from kolosal.terminal import commands
 
     raise typer.Exit(0 if commands.doctor(config) else 1)
+
+
+app.command(epilog="Example: kolosal bench --only one_stream,streams_8 --repeat 3")(bench)
 
 
 @config_app.command("show", epilog="Example: kolosal config show --config server.yaml")

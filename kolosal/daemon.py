@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 import uvicorn
 
@@ -27,7 +26,7 @@ from kolosal.engines.process import WorkerCommand, worker_environment
 from kolosal.engines.registry import EngineRegistry
 from kolosal.errors import KolosalError, ModelFileError
 from kolosal.http.protocol import GuardedProtocol
-from kolosal.paths import model_file
+from kolosal.paths import engine_config
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +124,7 @@ async def _add_models(registry: EngineRegistry, entries: tuple[ModelEntry, ...])
     """Register all configured engines, so that the first request finds them; return those to load at once."""
     engines = []
     for entry in entries:
-        config = EngineConfig(entry.id, str(await _configured_path(entry)), entry.parameters)
+        config = await _configured(entry)
         try:
             engine = await registry.add(config, load=False)
         except KolosalError as exc:  # two entries of one name
@@ -145,13 +144,13 @@ async def _load(engines: list[Engine]) -> None:
             _log_failure("model.not_loaded", engine.engine_id, exc)
 
 
-async def _configured_path(entry: ModelEntry) -> Path:
-    """Where a configured model is, or will be: the disk it is on may come later."""
+async def _configured(entry: ModelEntry) -> EngineConfig:
+    """A configured engine, also where its file is missing: the disk it is on may come later."""
     try:
-        return await asyncio.to_thread(model_file, entry.path)
+        return await asyncio.to_thread(engine_config, entry.id, entry.path, entry.parameters)
     except ModelFileError as exc:
         _log_failure("model.not_found", entry.id, exc)
-        return Path(entry.path)
+        return EngineConfig(entry.id, entry.path, entry.parameters)
 
 
 def _log_failure(event: str, engine_id: str, error: KolosalError) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 
+from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.errors import ModelFileError
 
 GGUF_MAGIC = b"GGUF"
@@ -23,6 +25,23 @@ _SHOWN_FILES = 8
 """How many files of an ambiguous directory a message names."""
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
+
+
+def engine_config(engine_id: str, model_path: str, parameters: LoadingParameters) -> EngineConfig:
+    """An engine whose files are there.
+
+    Raises:
+        ModelFileError: a path names no model; `param` is the field it came from.
+    """
+    path = model_file(model_path)
+    if parameters.draft_model_path is not None:
+        try:
+            draft = model_file(parameters.draft_model_path)
+        except ModelFileError as exc:
+            exc.param = "draft_model_path"
+            raise
+        parameters = replace(parameters, draft_model_path=str(draft))
+    return EngineConfig(engine_id, str(path), parameters)
 
 
 def model_file(model_path: str) -> Path:

@@ -2,9 +2,3 @@
 
 Knows nothing of engines: everything here talks to a server by HTTP, as a client of any other server would.
 """
-
-from __future__ import annotations
-
-from kolosal.bench.run import BenchOptions, list_workloads, run_bench
-
-__all__ = ["BenchOptions", "list_workloads", "run_bench"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -33,7 +34,7 @@ class Answer:
 
     @property
     def gaps(self) -> list[float]:
-        return [b - a for a, b in zip(self.arrivals, self.arrivals[1:], strict=False)]
+        return [later - earlier for earlier, later in pairwise(self.arrivals)]
 
     @property
     def decode_tok_s(self) -> float | None:
@@ -45,8 +46,9 @@ class Answer:
 
     def gaps_within(self, start: float, end: float) -> list[float]:
         """The gaps of which any part lies between two moments."""
-        pairs = zip(self.arrivals, self.arrivals[1:], strict=False)
-        return [b - a for a, b in pairs if b > start and a < end]
+        return [
+            later - earlier for earlier, later in pairwise(self.arrivals) if later > start and earlier < end
+        ]
 
 
 class AnswerBuilder:

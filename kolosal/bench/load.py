@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,13 +16,13 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-import psutil
 
 from kolosal.bench import prompts
 from kolosal.bench.answer import Answer, error_message
 from kolosal.bench.client import Client, Request, Target
 from kolosal.bench.errors import BenchError, Refused, Skipped, Unreachable
 from kolosal.bench.measures import Measures, measure
+from kolosal.bench.processes import end_tree, free_port
 
 POLL_INTERVAL_S = 0.02
 """Between two attempts to reach a server that is starting."""
@@ -96,7 +95,7 @@ async def _facts(http: httpx.AsyncClient, model: str) -> dict[str, Any]:
 @asynccontextmanager
 async def _started_server(target: Target) -> AsyncIterator[tuple[Client, asyncio.subprocess.Process]]:
     """The start command's server on a free port. Ended with all its children at the end."""
-    port = _free_port()
+    port = free_port()
     argv = shlex.split((target.start_command or "").replace("{port}", str(port)))
     nowhere = asyncio.subprocess.DEVNULL
     try:
@@ -106,7 +105,7 @@ async def _started_server(target: Target) -> AsyncIterator[tuple[Client, asyncio
     try:
         yield Client(replace(target, url=f"http://127.0.0.1:{port}/v1", start_command=None)), process
     finally:
-        _kill_tree(process.pid)
+        end_tree(process.pid, grace_s=0)
         await process.wait()
 
 
@@ -123,22 +122,3 @@ async def _first_answer(client: Client, request: Request, process: asyncio.subpr
             if time.monotonic() > deadline:
                 raise
         await asyncio.sleep(POLL_INTERVAL_S)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
-
-
-def _kill_tree(pid: int) -> None:
-    try:
-        parent = psutil.Process(pid)
-        processes = [*parent.children(recursive=True), parent]
-    except psutil.NoSuchProcess:
-        return
-    for process in processes:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue

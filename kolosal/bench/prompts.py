@@ -103,6 +103,11 @@ _PROSE = (
 )
 
 
+def generator(seed: str) -> Random:
+    """What makes prompts: the same text for the same seed."""
+    return Random(seed)  # noqa: S311 - prompts, not secrets
+
+
 def nonce(rng: Random) -> str:
     """The beginning of every prompt: it makes the first tokens differ, so that no cached prefix fits."""
     return f"{rng.choice(_ADJECTIVES).title()} {rng.choice(_NOUNS)} {rng.randrange(10_000, 100_000)}:"

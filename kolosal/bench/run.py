@@ -7,10 +7,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from random import Random, SystemRandom
+from random import SystemRandom
+from urllib.parse import urlsplit
 
 import httpx
 
+from kolosal.bench import prompts
 from kolosal.bench.client import DEFAULT_TIMEOUT_S, Client, Target
 from kolosal.bench.errors import BenchError, Skipped
 from kolosal.bench.measures import Measures
@@ -31,7 +33,7 @@ class BenchOptions:
     """What the user asked for."""
 
     url: str
-    """Base of the API, such as http://127.0.0.1:8080/v1."""
+    """Base of the API, such as http://127.0.0.1:8080/v1; one without a path gets /v1."""
     model: str | None = None
     """None: the first model that the server lists."""
     api_key: str | None = None
@@ -81,6 +83,12 @@ def chosen(names: Sequence[str]) -> list[Workload]:
     return [workload for workload in WORKLOADS if not wanted or workload.name in wanted]
 
 
+def api_base(url: str) -> str:
+    """The address of the API; a server's bare address means its /v1."""
+    base = url.rstrip("/")
+    return base if urlsplit(base).path else f"{base}/v1"
+
+
 async def run_once(workload: Workload, client: Client, seed: str, pids: Sequence[int] = ()) -> Measures:
     """One run of one workload with the prompts of `seed`.
 
@@ -88,14 +96,13 @@ async def run_once(workload: Workload, client: Client, seed: str, pids: Sequence
         BenchError: a request failed.
         Skipped: it does not apply to this server.
     """
-    rng = Random(f"{seed}/{workload.name}")  # noqa: S311 - prompts, not secrets
-    measured = await workload.run(client, rng)
+    measured = await workload.run(client, prompts.generator(f"{seed}/{workload.name}"))
     return replace(measured, rss_bytes=await asyncio.to_thread(rss_bytes, pids))
 
 
 async def _bench(options: BenchOptions, workloads: Sequence[Workload], progress: Progress) -> Report:
     target = Target(
-        url=options.url.rstrip("/"),
+        url=api_base(options.url),
         model=options.model or "",
         api_key=options.api_key,
         timeout_s=options.timeout_s,
@@ -107,7 +114,7 @@ async def _bench(options: BenchOptions, workloads: Sequence[Workload], progress:
     await client.probe()
     pids = await asyncio.to_thread(server_pids, target.url, options.pids)
     seed = SystemRandom().randrange(2**32) if options.seed is None else options.seed
-    report = Report(options.url, client.target.model, seed, options.repeat, datetime.now(UTC))
+    report = Report(target.url, client.target.model, seed, options.repeat, datetime.now(UTC))
     progress.begin(len(workloads) * options.repeat)
     for workload in workloads:
         result = await _repeated(workload, client, report, pids, progress)

@@ -77,6 +77,8 @@ class LoadingParameters:
     """Share the KV cells of common prefixes between requests, and keep those of finished ones while there is room."""
     speculation: bool = True
     """Guess tokens by prompt lookup and compute guesses along; the text stays the same."""
+    draft_model_path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """A small model of the same vocabulary that guesses tokens where prompt lookup has no guess."""
     target_step_ms: Annotated[int, Field(ge=5, le=10_000)] = 150
     """While streams run, prompts are read in pieces that keep a step near this duration."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None

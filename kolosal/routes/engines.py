@@ -10,12 +10,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kolosal.engines.engine import Engine, EngineState
-from kolosal.engines.parameters import EngineConfig
 from kolosal.errors import LoadFailed
 from kolosal.http.decode import decode
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
-from kolosal.paths import model_file
+from kolosal.paths import engine_config
 from kolosal.routes.engine_body import EngineBody, resolved_parameters
 from kolosal.routes.services import registry_of
 
@@ -46,8 +45,7 @@ async def add_engine(request: Request) -> Response:
     """Register an engine and, unless told not to, load it. A client that leaves before its answer leaves no engine."""
     body = await decode(request, EngineBody)
     engine_id, model_path, parameters = body.required()
-    path = await asyncio.to_thread(model_file, model_path)
-    config = EngineConfig(engine_id, str(path), parameters)
+    config = await asyncio.to_thread(engine_config, engine_id, model_path, parameters)
     adding = registry_of(request).add(config, load=body.load)
     try:
         engine = await unless_disconnected(request, adding)

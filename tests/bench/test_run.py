@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from kolosal.bench import BenchOptions, list_workloads, run_bench
 from kolosal.bench.memory import is_loopback, rss_bytes, server_pids
+from kolosal.bench.run import BenchOptions, api_base, list_workloads, run_bench
 from kolosal.bench.workloads import WORKLOADS
 from tests.bench.stub_server import StubServer
 
@@ -86,6 +86,19 @@ def test_the_processes_of_a_local_url_are_found(threaded_stub: StubServer) -> No
         assert (rss_bytes(pids) or 0) > 2**20
     assert server_pids("http://example.org/v1") == ()
     assert server_pids("http://example.org/v1", [5]) == (5,)
+
+
+@pytest.mark.parametrize(
+    ("given", "base"),
+    [
+        ("http://h:1", "http://h:1/v1"),
+        ("http://h:1/", "http://h:1/v1"),
+        ("http://h:1/v1/", "http://h:1/v1"),
+        ("http://h/api", "http://h/api"),
+    ],
+)
+def test_a_bare_address_means_its_v1(given: str, base: str) -> None:
+    assert api_base(given) == base
 
 
 def test_no_process_no_memory() -> None:

@@ -9,26 +9,23 @@ from kolosal.engines.worker.kvcache import KVCache
 from kolosal.engines.worker.prefixcache import PrefixCache
 from kolosal.engines.worker.scheduler import Limits, Plan, Scheduler
 from kolosal.engines.worker.sequence import Sequence
-from kolosal.engines.worker.speculative import PromptLookup
+from kolosal.engines.worker.speculative import Speculator
 from kolosal.engines.worker.stepcost import StepCost
 
 N_PREFILL = 512
 
 
-class Guesser(PromptLookup):
+class Guesser(Speculator):
     """Always guesses the same, whatever that costs."""
 
     __slots__ = ("_says",)
 
     def __init__(self, says: list[int]) -> None:
-        super().__init__([])
+        super().__init__([], [])
         self._says = says
 
-    def best_length(self, cost: StepCost, n_tokens: int, n_sequences: int) -> int:
-        return len(self._says)
-
-    def guess(self, limit: int) -> list[int]:
-        return self._says[:limit]
+    def guess(self, cost: StepCost, n_tokens: int, n_sequences: int, room: int) -> list[int]:
+        return self._says[:room]
 
 
 class Bench:

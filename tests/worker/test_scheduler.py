@@ -44,7 +44,7 @@ def test_forced_tokens_are_computed_in_one_step() -> None:
 def test_guesses_are_computed_along() -> None:
     bench = Bench()
     sequence = bench.add_decoding(10)
-    sequence.lookup = Guesser([5, 6, 7])
+    sequence.speculator = Guesser([5, 6, 7])
     chunk = bench.scheduler.schedule().chunks[0]
     assert (chunk.tokens[1:], chunk.n_outputs) == ([5, 6, 7], 4)
 
@@ -52,14 +52,14 @@ def test_guesses_are_computed_along() -> None:
 def test_guesses_take_only_free_cells() -> None:
     bench = Bench(n_cells=13)
     sequence = bench.add_decoding(10)
-    sequence.lookup = Guesser([5, 6, 7])
+    sequence.speculator = Guesser([5, 6, 7])
     assert len(bench.scheduler.schedule().chunks[0].tokens) == 3
 
 
 def test_guesses_end_before_the_longest_length() -> None:
     bench = Bench()
     sequence = bench.add_decoding(10, max_length=13)
-    sequence.lookup = Guesser([5, 6, 7])
+    sequence.speculator = Guesser([5, 6, 7])
     assert len(bench.scheduler.schedule().chunks[0].tokens) == 2
 
 

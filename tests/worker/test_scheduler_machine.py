@@ -69,7 +69,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             text=TextStream(),
             priority=data.draw(st.integers(0, 1)) if self.alike else 0,
             use_cache=data.draw(st.integers(0, 4)) > 0,
-            lookup=Guesser([7] * data.draw(st.integers(0, 5))) if self.reuse is not Reuse.WHOLE else None,
+            speculator=Guesser([7] * data.draw(st.integers(0, 5))) if self.reuse is not Reuse.WHOLE else None,
         )
         self.submitted.append(sequence)
         self.scheduler.add(sequence)

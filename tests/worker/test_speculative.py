@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kolosal.engines.worker.speculative import MAX_DRAFT, PromptLookup
+from kolosal.engines.worker.speculative import MAX_DRAFT, Chances, PromptLookup, Speculator
 from kolosal.engines.worker.stepcost import StepCost
 
 
@@ -16,6 +16,12 @@ def _cost(base_s: float, per_token_s: float) -> StepCost:
     return cost
 
 
+def lookup(tokens: list[int]) -> PromptLookup:
+    source = PromptLookup()
+    source.extend(tokens)
+    return source
+
+
 CHEAP = _cost(0.010, 0.0001)
 """More tokens cost next to nothing, as on a GPU."""
 
@@ -24,67 +30,76 @@ DEAR = _cost(0.0, 0.010)
 
 
 def test_what_followed_the_same_tokens_before_is_guessed() -> None:
-    assert PromptLookup([1, 2, 3, 4, 5, 6, 1, 2, 3]).guess(2) == [4, 5]
+    assert lookup([1, 2, 3, 4, 5, 6, 1, 2, 3]).guess(2) == [4, 5]
 
 
 def test_the_latest_occurrence_counts() -> None:
-    assert PromptLookup([1, 2, 3, 4, 1, 2, 3, 9, 1, 2, 3]).guess(1) == [9]
+    assert lookup([1, 2, 3, 4, 1, 2, 3, 9, 1, 2, 3]).guess(1) == [9]
 
 
 def test_new_tokens_give_no_guess() -> None:
-    assert PromptLookup([1, 2, 3, 4, 5]).guess(4) == []
+    assert lookup([1, 2, 3, 4, 5]).guess(4) == []
 
 
 def test_too_few_tokens_give_no_guess() -> None:
-    assert PromptLookup([1, 1]).guess(4) == []
+    assert lookup([1, 1]).guess(4) == []
 
 
 def test_a_match_across_the_border_of_two_tokens_is_none() -> None:
     tail = [0x01000000, 0x02000000, 0x03000000]
     shifted = [0x00000000, 0x00000001, 0x00000002, 0x00000003]  # the same bytes, one byte later
-    assert PromptLookup([*shifted, 7, 7, 7, *tail]).guess(4) == []
+    assert lookup([*shifted, 7, 7, 7, *tail]).guess(4) == []
 
 
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(1, 8))
 def test_a_guess_is_always_a_continuation_seen_before(tokens: list[int], limit: int) -> None:
-    guess = PromptLookup(tokens).guess(limit)
+    guess = lookup(tokens).guess(limit)
     if guess:
         wanted = tokens[-3:] + guess
         assert any(tokens[at : at + len(wanted)] == wanted for at in range(len(tokens)))
 
 
 def test_where_guesses_cost_nothing_they_grow_while_they_are_right() -> None:
-    lookup = PromptLookup([1, 2, 3])
+    chances = Chances()
     lengths = []
     for _ in range(4):
-        length = lookup.best_length(CHEAP, 1, 1)
+        length = chances.best_length(CHEAP, 1, 1)
         lengths.append(length)
-        lookup.checked(length, length)
+        chances.checked(length, length)
     assert lengths == sorted(lengths)
     assert lengths[0] <= 2
     assert lengths[-1] == MAX_DRAFT
 
 
 def test_where_every_token_costs_the_same_nothing_is_guessed() -> None:
-    assert PromptLookup([1, 2, 3]).best_length(DEAR, 1, 1) == 0
+    assert Chances().best_length(DEAR, 1, 1) == 0
 
 
 def test_wrong_guesses_are_made_ever_more_rarely() -> None:
-    lookup = PromptLookup([1, 2, 3])
+    chances = Chances()
     made = 0
     for _ in range(1000):
-        length = lookup.best_length(CHEAP, 1, 1)
+        length = chances.best_length(CHEAP, 1, 1)
         if length:
             made += 1
-            lookup.checked(length, 0)
+            chances.checked(length, 0)
     assert made <= 25
 
 
 def test_a_full_batch_leaves_less_to_gain() -> None:
-    alone = PromptLookup([1, 2, 3])
-    crowded = PromptLookup([1, 2, 3])
+    alone, crowded = Chances(), Chances()
     cost = _cost(0.006, 0.002)
-    for lookup in (alone, crowded):
+    for chances in (alone, crowded):
         for _ in range(6):
-            lookup.checked(4, 4)
+            chances.checked(4, 4)
     assert crowded.best_length(cost, 16, 16) <= alone.best_length(cost, 1, 1)
+
+
+def test_guesses_that_are_dear_to_make_are_shorter() -> None:
+    assert Chances().best_length(CHEAP, 1, 1, seconds_per_token=1.0) == 0
+
+
+def test_the_first_source_that_has_a_guess_is_asked() -> None:
+    speculator = Speculator([lookup([]), lookup([])], [1, 2, 3, 4, 1, 2, 3])
+    assert speculator.guess(CHEAP, 1, 1, 8) == [4, 1]
+    assert speculator.guess(CHEAP, 1, 1, 1) == [4]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from kolosal.engines.worker.constraint import Constraint
     from kolosal.engines.worker.scheduler import Chunk
+    from kolosal.engines.worker.speculative import GuessSource
 
 
 class BackendError(Exception):
@@ -102,6 +103,9 @@ class Backend(Protocol):
         Raises:
             BackendError: it could not be made.
         """
+
+    def new_draft(self) -> GuessSource | None:
+        """A draft model's guesses for a new sequence; None where no draft model is loaded. Engine thread only to use."""
 
     def constraint_tokenizer(self) -> LLTokenizer:
         """The vocabulary as llguidance wants it. Slow, and called once."""

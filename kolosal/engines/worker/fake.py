@@ -155,6 +155,9 @@ class FakeBackend:
         self.samplers.append(FakeSampler())
         return self.samplers[-1]
 
+    def new_draft(self) -> None:
+        return None
+
     def constraint_tokenizer(self) -> LLTokenizer:
         from llguidance import LLTokenizer  # noqa: PLC0415 - only constrained requests need it
 

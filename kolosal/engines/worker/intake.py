@@ -27,7 +27,7 @@ from kolosal.engines.worker.detokenize import TextStream
 from kolosal.engines.worker.loop import EngineLoop
 from kolosal.engines.worker.outbox import Outbox
 from kolosal.engines.worker.sequence import Sequence
-from kolosal.engines.worker.speculative import PromptLookup
+from kolosal.engines.worker.speculative import PromptLookup, Speculator
 from kolosal.engines.worker.template import ChatTemplate, TemplateFailed
 from kolosal.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, KolosalError
 from kolosal.schema import (
@@ -123,9 +123,15 @@ class Intake:
             priority=request.priority,
             use_cache=request.use_cache,
             cache_scope=request.cache_scope,
-            lookup=PromptLookup(prompt) if self._speculates and constraint is None else None,
+            speculator=None if constraint is not None else self._speculator(prompt),
             constraint=constraint,
         )
+
+    def _speculator(self, prompt: list[int]) -> Speculator | None:
+        if not self._speculates:
+            return None
+        draft = self._backend.new_draft()
+        return Speculator([PromptLookup()] if draft is None else [PromptLookup(), draft], prompt)
 
     def _tokenize(self, request: GenerateRequest) -> list[int]:
         n_ctx = self._backend.info.n_ctx

@@ -17,7 +17,9 @@ import numpy as np
 
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.worker.backend import BackendError, DecodeFailed, KVCacheFull, Sampler, TemplateSource
-from kolosal.engines.worker.llamacpp_load import LoadedModel, load_model
+from kolosal.engines.worker.llamacpp_batch import Batch
+from kolosal.engines.worker.llamacpp_draft import DraftModel, DraftSequence
+from kolosal.engines.worker.llamacpp_load import LoadedModel, load_draft, load_model
 from kolosal.engines.worker.llamacpp_sampler import NativeSampler
 from kolosal.engines.worker.sampler import sampler_stages
 from kolosal.engines.worker.scheduler import Chunk
@@ -54,10 +56,14 @@ class LlamaCppBackend:
         self.template = TemplateSource(
             self._loaded.chat_template, self._text(_bos(self._vocab)), self._text(_eos(self._vocab))
         )
-        self._batch = _Batch(self.info.n_batch)
+        self._batch = Batch(self.info.n_batch)
         self._output_rows: list[int] = []
         self.token_bytes = cache(self._token_bytes)  # as many entries as the vocabulary has tokens
         self.is_end = cache(self._is_end)
+        self._end_tokens = cache(self._find_end_tokens)
+        self._draft: DraftModel | None = None
+        if config.parameters.draft_model_path is not None:
+            self._draft = DraftModel(load_draft(config, self._loaded))
         if config.parameters.warmup:
             self._warm_up()
 
@@ -93,6 +99,9 @@ class LlamaCppBackend:
     def _is_end(self, token: int) -> bool:
         return bool(native.llama_vocab_is_eog(self._vocab, token))
 
+    def _find_end_tokens(self) -> tuple[int, ...]:
+        return tuple(token for token in range(self.info.n_vocab) if self._is_end(token))
+
     def _text(self, token: int) -> str:
         if not 0 <= token < self.info.n_vocab:
             return ""
@@ -101,7 +110,10 @@ class LlamaCppBackend:
 
     def new_sampler(self, params: SamplingParams, prompt: Seq[int]) -> Sampler:
         stages = sampler_stages(params, n_ctx=self.info.n_ctx, default_seed=self._default_seed)
-        return NativeSampler(stages, self.info.n_vocab, prompt)
+        return NativeSampler(stages, self.info.n_vocab, prompt, self._end_tokens)
+
+    def new_draft(self) -> DraftSequence | None:
+        return None if self._draft is None else self._draft.open_sequence()
 
     def constraint_tokenizer(self) -> LLTokenizer:
         from llguidance.llamacpp import lltokenizer_from_vocab  # noqa: PLC0415 - only constrained requests need it
@@ -111,7 +123,10 @@ class LlamaCppBackend:
     # --- context: engine thread only ---
 
     def decode(self, chunks: Seq[Chunk]) -> None:
-        self._output_rows = self._batch.fill(chunks)
+        self._batch.clear()
+        self._output_rows.clear()
+        for chunk in chunks:
+            self._output_rows += self._batch.add(chunk.slot, chunk.start, chunk.tokens, chunk.n_outputs)
         result = native.llama_decode(self._context, self._batch.struct)
         if result == 0:
             return
@@ -150,69 +165,18 @@ class LlamaCppBackend:
 
     def _warm_up(self) -> None:
         token = max(_bos(self._vocab), 0)
-        self._batch.put(0, token, position=0, slot=0, wants_output=True)
-        self._batch.struct.n_tokens = 1
+        self._batch.clear()
+        self._batch.add(0, 0, [token], 1)
         native.llama_decode(self._context, self._batch.struct)
         native.llama_synchronize(self._context)
         native.llama_memory_clear(self._memory, True)
 
     def close(self) -> None:
+        if self._draft is not None:
+            self._draft.close()
         if self._loaded is not None:
             self._loaded.close()
             self._loaded = None
-
-
-class _Batch:
-    """A `llama_batch` whose arrays are ours, seen through numpy: filling it allocates nothing per token."""
-
-    def __init__(self, capacity: int) -> None:
-        self._tokens = np.zeros(capacity, dtype=np.int32)
-        self._positions = np.zeros(capacity, dtype=np.int32)
-        self._n_slots = np.ones(capacity, dtype=np.int32)  # every token belongs to one sequence id
-        self._slots = np.zeros(capacity, dtype=np.int32)
-        self._wants = np.zeros(capacity, dtype=np.int8)
-        first = self._slots.ctypes.data
-        self._slot_pointers = np.arange(first, first + 4 * capacity, 4, dtype=np.uintp)
-        self.struct = native.llama_batch(
-            n_tokens=0,
-            token=_pointer(self._tokens, native.llama_token),
-            embd=None,
-            pos=_pointer(self._positions, native.llama_pos),
-            n_seq_id=_pointer(self._n_slots, ctypes.c_int32),
-            seq_id=_pointer(self._slot_pointers, ctypes.POINTER(native.llama_seq_id)),
-            logits=_pointer(self._wants, ctypes.c_int8),
-        )
-
-    def fill(self, chunks: Seq[Chunk]) -> list[int]:
-        """Lay the chunks one after another; returns the rows whose outputs are wanted."""
-        rows: list[int] = []
-        row = 0
-        for chunk in chunks:
-            count = len(chunk.tokens)
-            end = row + count
-            if count == 1:
-                self.put(row, chunk.tokens[0], chunk.start, chunk.slot, chunk.n_outputs > 0)
-            else:
-                self._tokens[row:end] = chunk.tokens
-                self._positions[row:end] = np.arange(chunk.start, chunk.start + count, dtype=np.int32)
-                self._slots[row:end] = chunk.slot
-                self._wants[row:end] = 0
-                self._wants[end - chunk.n_outputs : end] = 1
-            rows.extend(range(end - chunk.n_outputs, end))
-            row = end
-        self.struct.n_tokens = row
-        return rows
-
-    def put(self, row: int, token: int, position: int, slot: int, wants_output: bool) -> None:
-        """Set one row."""
-        self._tokens[row] = token
-        self._positions[row] = position
-        self._slots[row] = slot
-        self._wants[row] = wants_output
-
-
-def _pointer(array: np.ndarray, of: type) -> object:
-    return ctypes.cast(array.ctypes.data, ctypes.POINTER(of))
 
 
 def _bos(vocab: object) -> int:

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,26 @@ def load_model(config: EngineConfig, on_progress: Callable[[float], None]) -> Lo
     text = template.decode(errors="replace") if template else None
     info = _describe(model, context, parameters, settings, reuse, has_template=bool(text))
     return LoadedModel(model, context, info, reuse, can_trim, settings.n_seq_max, text)
+
+
+def load_draft(config: EngineConfig, target: LoadedModel) -> LoadedModel:
+    """Load the draft model of an engine, with a context as large as the engine's.
+
+    Raises:
+        LoadError: it cannot be loaded, or its vocabulary is another one.
+    """
+    path = config.parameters.draft_model_path or ""
+    parameters = replace(
+        config.parameters, kv_pool_tokens=target.info.kv_pool_tokens, cache_prompt=False, chat_template=None
+    )
+    draft = load_model(EngineConfig(config.engine_id, path, parameters), lambda _: None)
+    if draft.info.n_vocab != target.info.n_vocab or not draft.can_trim:
+        draft.close()
+        raise LoadError(
+            f"{path} cannot be the draft model: it must have the vocabulary of the model, {target.info.n_vocab} tokens"
+            f" (it has {draft.info.n_vocab}), and plain attention"
+        )
+    return draft
 
 
 def _load_weights(config: EngineConfig, on_progress: Callable[[float], None]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from typing import Any, assert_never
 
@@ -10,6 +12,7 @@ import llama_cpp.llama_cpp as native
 from kolosal.engines.worker.backend import BackendError
 from kolosal.engines.worker.sampler import (
     Draw,
+    ForbidEnd,
     Greedy,
     MinP,
     Penalties,
@@ -23,12 +26,16 @@ from kolosal.engines.worker.sampler import (
 class NativeSampler:
     """Owns a native chain; `close` frees it and the stages in it. Used by the engine thread once it is made."""
 
-    def __init__(self, stages: Seq[Stage], n_vocab: int, prompt: Seq[int]) -> None:
+    def __init__(
+        self, stages: Seq[Stage], n_vocab: int, prompt: Seq[int], end_tokens: Callable[[], Seq[int]]
+    ) -> None:
+        """Build the chain; `end_tokens` is asked where they are forbidden."""
         self._chain = native.llama_sampler_chain_init(native.llama_sampler_chain_params(no_perf=True))
         if not self._chain:
             raise BackendError("llama_sampler_chain_init returned no sampler")
         for stage in stages:
-            sampler = _native_stage(stage, n_vocab)
+            forbidden = end_tokens() if isinstance(stage, ForbidEnd) else ()
+            sampler = _native_stage(stage, n_vocab, forbidden)
             if not sampler:
                 self.close()
                 raise BackendError(f"llama.cpp made no sampler for {stage}")
@@ -50,8 +57,13 @@ class NativeSampler:
             self._chain = None
 
 
-def _native_stage(stage: Stage, n_vocab: int) -> Any:
+def _native_stage(stage: Stage, n_vocab: int, forbidden: Seq[int]) -> Any:
     match stage:
+        case ForbidEnd():
+            biases = (native.llama_logit_bias * len(forbidden))(
+                *(native.llama_logit_bias(token, -math.inf) for token in forbidden)
+            )
+            return native.llama_sampler_init_logit_bias(n_vocab, len(forbidden), biases)
         case Penalties():
             return native.llama_sampler_init_penalties(
                 n_vocab, stage.last_n, stage.repeat, stage.frequency, stage.presence

@@ -149,8 +149,8 @@ class EngineLoop:
         tokens = sequence.tokens[n_before:]
         if draft:
             self._settle(sequence, n_before, tokens)
-        elif sequence.lookup is not None:
-            sequence.lookup.extend(tokens)
+        elif sequence.speculator is not None:
+            sequence.speculator.extend(tokens)
         if reason is None:
             return TokenDelta(text, tuple(tokens))
         self._retire(sequence)
@@ -164,9 +164,9 @@ class EngineLoop:
         n_cells = self._scheduler.trim(sequence)
         if n_cells is not None and sequence.slot is not None:
             self._backend.trim(sequence.slot, n_cells)
-        if sequence.lookup is not None:
-            sequence.lookup.checked(len(sequence.draft), n_right)
-            sequence.lookup.extend(tokens)
+        if sequence.speculator is not None:
+            sequence.speculator.checked(len(sequence.draft), n_right)
+            sequence.speculator.extend(tokens)
         sequence.draft = []
 
     def _extend(self, sequence: Sequence, token: int) -> tuple[str, FinishReason | None]:
@@ -197,9 +197,9 @@ class EngineLoop:
 
     def _fail(self, sequence: Sequence, message: str) -> None:
         self._change_memory(self._scheduler.finish(sequence, keep=False))
-        sequence.sampler.close()
+        sequence.close()
         self._emit(Failed(sequence.request_id, "GenerationFailed", message))
 
     def _retire(self, sequence: Sequence) -> None:
         self._change_memory(self._scheduler.finish(sequence, keep=True))
-        sequence.sampler.close()
+        sequence.close()

@@ -1,6 +1,6 @@
 """Which llama.cpp samplers a request needs, in which order. Pure; `llamacpp` builds the native chain from it.
 
-The order is llama.cpp's own: penalties, top-k, top-p, min-p, temperature, then the draw.
+The order is llama.cpp's own: forbidden tokens, penalties, top-k, top-p, min-p, temperature, then the draw.
 """
 
 from __future__ import annotations
@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from kolosal.schema import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class ForbidEnd:
+    """Never choose a token that ends a generation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class Greedy:
     """Pick the most probable."""
 
 
-Stage: TypeAlias = Penalties | TopK | TopP | MinP | Temperature | Draw | Greedy
+Stage: TypeAlias = ForbidEnd | Penalties | TopK | TopP | MinP | Temperature | Draw | Greedy
 
 
 def sampler_stages(params: SamplingParams, *, n_ctx: int, default_seed: int | None) -> list[Stage]:
@@ -64,7 +69,7 @@ def sampler_stages(params: SamplingParams, *, n_ctx: int, default_seed: int | No
     The OpenAI penalties look at all text generated so far, the repetition penalty at the last `repeat_last_n` tokens
     with the prompt's. `n_ctx` stands for "all": llama.cpp keeps that many.
     """
-    stages: list[Stage] = []
+    stages: list[Stage] = [ForbidEnd()] if params.ignore_eos else []
     if params.frequency_penalty or params.presence_penalty:
         stages.append(
             Penalties(n_ctx, 1.0, params.frequency_penalty, params.presence_penalty, sees_prompt=False)

@@ -201,13 +201,9 @@ class Scheduler:
     def _guess(self, sequence: Sequence, n_tokens: int, n_sequences: int, room: int) -> int:
         """Let a sequence guess what comes next, as far as that pays; returns the number of guesses."""
         sequence.draft = []
-        lookup = sequence.lookup
-        if lookup is None or sequence.n_pending != 1 or self._halvings:
-            return 0
         room = min(room, sequence.max_length - len(sequence.tokens) - 1)
-        limit = min(room, lookup.best_length(self._cost, n_tokens, n_sequences))
-        if limit > 0:
-            sequence.draft = lookup.guess(limit)
+        if sequence.speculator is not None and sequence.n_pending == 1 and room > 0 and not self._halvings:
+            sequence.draft = sequence.speculator.guess(self._cost, n_tokens, n_sequences, room)
         return len(sequence.draft)
 
     def _plan_prefills(self, plan: Plan) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from kolosal.engines.worker.backend import Sampler
 from kolosal.engines.worker.constraint import Constraint
 from kolosal.engines.worker.detokenize import TextStream
-from kolosal.engines.worker.speculative import PromptLookup
+from kolosal.engines.worker.speculative import Speculator
 from kolosal.schema import Usage
 
 
@@ -29,7 +29,6 @@ class Sequence:
         "constraint",
         "draft",
         "ignore_eos",
-        "lookup",
         "max_length",
         "n_cached",
         "n_computed",
@@ -38,6 +37,7 @@ class Sequence:
         "request_id",
         "sampler",
         "slot",
+        "speculator",
         "text",
         "tokens",
         "use_cache",
@@ -55,7 +55,7 @@ class Sequence:
         priority: int = 0,
         use_cache: bool = True,
         cache_scope: str = "",
-        lookup: PromptLookup | None = None,
+        speculator: Speculator | None = None,
         constraint: Constraint | None = None,
     ) -> None:
         self.request_id = request_id
@@ -79,7 +79,7 @@ class Sequence:
         """Whether it may take cells from others and leave its own for others."""
         self.cache_scope = cache_scope
         """Only sequences of the same scope share cells."""
-        self.lookup = lookup
+        self.speculator = speculator
         """Guesses its next tokens; None where speculation is off."""
         self.draft: list[int] = []
         """Guessed tokens that are computed in the step at hand."""
@@ -90,6 +90,12 @@ class Sequence:
     def n_pending(self) -> int:
         """Tokens still to be computed; 1 when decoding, more after forced tokens."""
         return len(self.tokens) - self.n_computed
+
+    def close(self) -> None:
+        """Free what it holds outside the KV cache. Called once, when it has ended."""
+        self.sampler.close()
+        if self.speculator is not None:
+            self.speculator.close()
 
     def usage(self) -> Usage:
         """True counts so far."""
