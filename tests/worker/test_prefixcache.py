@@ -109,3 +109,42 @@ def test_what_was_of_use_is_forgotten_last() -> None:
     cache = _kept(Reuse.PREFIX, _sequence([1], computed=1), _sequence([2], computed=1))
     cache.touch(0)
     assert cache.slots == (1, 0)
+
+
+def _answered(cache: PrefixCache, slot: int, first: int) -> None:
+    """One request of 100 tokens that begin with `first` comes and goes."""
+    sequence = _sequence([first, *range(1, 100)], computed=100)
+    cache.learn(sequence, cache.match(sequence, ()).n_cells)
+    cache.keep(slot, sequence)
+
+
+def test_cells_nobody_has_use_for_are_no_longer_kept() -> None:
+    cache = PrefixCache(Reuse.PREFIX)
+    for number in range(5):
+        _answered(cache, number, first=-number)
+    assert not cache.pays
+    assert len(cache.slots) < 4
+
+
+def test_a_prompt_that_would_have_found_something_begins_the_keeping_again() -> None:
+    cache = PrefixCache(Reuse.PREFIX)
+    for number in range(8):
+        _answered(cache, number, first=-number)
+    _answered(cache, 8, first=-7)
+    assert cache.pays
+
+
+def test_prompts_that_find_something_keep_it_going() -> None:
+    cache = PrefixCache(Reuse.PREFIX)
+    for number in range(20):
+        _answered(cache, number, first=0)
+    assert cache.pays
+
+
+def test_one_in_four_is_enough() -> None:
+    cache = PrefixCache(Reuse.PREFIX)
+    paid = []
+    for number in range(40):
+        _answered(cache, number, first=0 if number % 4 == 0 else -number)
+        paid.append(cache.pays)
+    assert sum(paid[20:]) >= 10

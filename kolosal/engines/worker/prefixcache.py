@@ -6,12 +6,24 @@ exact tokens: every candidate is compared, which for some dozens takes microseco
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.sequence import Sequence
+
+_USEFUL_TOKENS = 64
+"""A common prefix of fewer tokens is worth nothing: every prompt of a chat template has some."""
+
+_MAX_GONE = 64
+"""Finished sequences whose tokens are remembered after their cells are gone."""
+
+_FIRST_USEFULNESS = 0.5
+_LEAST_USEFULNESS = 0.25
+_WEIGHT = 0.25
+"""Moving average over new prompts of "found something": three in a row that did not end the keeping, one that would have
+begins it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +46,54 @@ class _Finished:
 
 
 class PrefixCache:
-    """Finished sequences by sequence id, and the search for the longest common prefix."""
+    """Finished sequences by sequence id, and the search for the longest common prefix.
+
+    Cells that are kept are not free of charge: llama.cpp's attention walks over all of them in every step (measured: 8 to
+    15 % of the speed of a small model). So they are kept while new prompts find use for them; while they do not, only the
+    tokens of finished sequences are remembered, to notice when keeping them would pay again.
+    """
 
     def __init__(self, reuse: Reuse) -> None:
         self.reuse = reuse
         self._finished: OrderedDict[int, _Finished] = OrderedDict()  # least recently used first
+        self._gone: deque[_Finished] = deque(maxlen=_MAX_GONE)
+        self._usefulness = _FIRST_USEFULNESS
 
     @property
     def slots(self) -> tuple[int, ...]:
         """Sequence ids held for finished sequences, least recently used first."""
         return tuple(self._finished)
 
+    @property
+    def pays(self) -> bool:
+        """Whether enough of the latest prompts found use for finished sequences."""
+        return self._usefulness >= _LEAST_USEFULNESS
+
     def keep(self, slot: int, sequence: Sequence) -> bool:
         """Take over the cells of a sequence that ended; False when they are of no use and should be released."""
         if self.reuse is Reuse.NONE or not sequence.use_cache or sequence.n_computed == 0:
             return False
-        self._finished[slot] = _Finished(sequence.tokens[: sequence.n_computed], sequence.cache_scope)
+        finished = _Finished(sequence.tokens[: sequence.n_computed], sequence.cache_scope)
+        if not self.pays:
+            self._gone.append(finished)
+            return False
+        self._finished[slot] = finished
         return True
 
     def take(self, slot: int) -> None:
         """Forget a finished sequence: its sequence id goes on as a running one, or is released."""
-        del self._finished[slot]
+        self._gone.append(self._finished.pop(slot))
+
+    def learn(self, sequence: Sequence, n_matched: int) -> None:
+        """Note how much of a new prompt was found, and how much of those that are gone it would have used."""
+        if self.reuse is Reuse.NONE or not sequence.use_cache:
+            return
+        found = n_matched >= _USEFUL_TOKENS or any(
+            common_prefix(sequence.tokens, gone.tokens, _USEFUL_TOKENS) >= _USEFUL_TOKENS
+            for gone in self._gone
+            if gone.scope == sequence.cache_scope
+        )
+        self._usefulness += _WEIGHT * (found - self._usefulness)
 
     def touch(self, slot: int) -> None:
         """Note that a finished sequence was of use."""

@@ -273,6 +273,9 @@ class Scheduler:
         sequence.n_computed = match.n_cells
         if sequence.n_cached is None:
             sequence.n_cached = match.n_cells
+            self._prefixes.learn(sequence, match.n_cells)
+            while not self._prefixes.pays and self._forget_oldest(plan):
+                pass
         self._waiting.remove(sequence)
         self._running.append(sequence)
         return True
