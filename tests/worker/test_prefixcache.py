@@ -148,3 +148,37 @@ def test_one_in_four_is_enough() -> None:
         _answered(cache, number, first=0 if number % 4 == 0 else -number)
         paid.append(cache.pays)
     assert sum(paid[20:]) >= 10
+
+
+def _aged(cache: PrefixCache, n_steps: int) -> PrefixCache:
+    for _ in range(n_steps):
+        cache.tick()
+    return cache
+
+
+def test_what_nobody_used_in_time_expires_oldest_first() -> None:
+    cache = _kept(Reuse.PREFIX, _sequence([1], computed=1), _sequence([2], computed=1))
+    assert cache.expired is None
+    assert _aged(cache, 1000).expired == 0
+
+
+def test_use_makes_young_again() -> None:
+    cache = _kept(Reuse.PREFIX, _sequence([1], computed=1), _sequence([2], computed=1))
+    _aged(cache, 1000).touch(0)
+    assert cache.expired == 1
+
+
+def test_patience_grows_where_users_take_their_time() -> None:
+    cache = PrefixCache(Reuse.PREFIX)
+    for number in range(12):
+        _answered(cache, number, first=0)
+        _aged(cache, 400)
+    assert cache.expired != 11
+    assert _aged(cache, 1000).expired != 11
+
+
+def test_a_next_turn_supersedes_the_one_before() -> None:
+    cache = _kept(Reuse.PREFIX, _sequence([*range(100)], computed=100))
+    assert cache.is_superseded(0, 90)
+    assert not cache.is_superseded(0, 50)
+    assert not cache.is_superseded(7, 50)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.sequence import Sequence
@@ -21,6 +21,13 @@ _MAX_GONE = 64
 
 _FIRST_USEFULNESS = 0.5
 _LEAST_USEFULNESS = 0.25
+_FIRST_AGE_STEPS = 64.0
+_PATIENCE = 8
+"""Finished sequences are kept for this many times the steps it lately took until a prompt had use for one."""
+
+_SUPERSEDED = 0.8
+"""A newcomer that shares this much of a finished sequence is its next turn, or has the same beginning and can serve as well."""
+
 _WEIGHT = 0.25
 """Moving average over new prompts of "found something": three in a row that did not end the keeping, one that would have
 begins it again."""
@@ -43,14 +50,17 @@ class Match:
 class _Finished:
     tokens: list[int]
     scope: str
+    step: int
+    """When it ended."""
 
 
 class PrefixCache:
     """Finished sequences by sequence id, and the search for the longest common prefix.
 
     Cells that are kept are not free of charge: llama.cpp's attention walks over all of them in every step (measured: 8 to
-    15 % of the speed of a small model). So they are kept while new prompts find use for them; while they do not, only the
-    tokens of finished sequences are remembered, to notice when keeping them would pay again.
+    15 % of the speed of a small model). So they are kept while new prompts find use for them, and for as many steps as it
+    lately took until they did, several times over. Of others only the tokens are remembered, to notice when keeping them
+    would have paid. Steps and not seconds count: an idle engine keeps what it has.
     """
 
     def __init__(self, reuse: Reuse) -> None:
@@ -58,6 +68,8 @@ class PrefixCache:
         self._finished: OrderedDict[int, _Finished] = OrderedDict()  # least recently used first
         self._gone: deque[_Finished] = deque(maxlen=_MAX_GONE)
         self._usefulness = _FIRST_USEFULNESS
+        self._age = _FIRST_AGE_STEPS
+        self._step = 0
 
     @property
     def slots(self) -> tuple[int, ...]:
@@ -73,7 +85,7 @@ class PrefixCache:
         """Take over the cells of a sequence that ended; False when they are of no use and should be released."""
         if self.reuse is Reuse.NONE or not sequence.use_cache or sequence.n_computed == 0:
             return False
-        finished = _Finished(sequence.tokens[: sequence.n_computed], sequence.cache_scope)
+        finished = _Finished(sequence.tokens[: sequence.n_computed], sequence.cache_scope, self._step)
         if not self.pays:
             self._gone.append(finished)
             return False
@@ -88,17 +100,39 @@ class PrefixCache:
         """Note how much of a new prompt was found, and how much of those that are gone it would have used."""
         if self.reuse is Reuse.NONE or not sequence.use_cache:
             return
-        found = n_matched >= _USEFUL_TOKENS or any(
-            common_prefix(sequence.tokens, gone.tokens, _USEFUL_TOKENS) >= _USEFUL_TOKENS
-            for gone in self._gone
-            if gone.scope == sequence.cache_scope
-        )
+        ages = [
+            self._step - other.step
+            for other in (*self._finished.values(), *self._gone)
+            if other.scope == sequence.cache_scope
+            and common_prefix(sequence.tokens, other.tokens, _USEFUL_TOKENS) >= _USEFUL_TOKENS
+        ]
+        if ages:
+            self._age += _WEIGHT * (min(ages) - self._age)
+        found = bool(ages) or n_matched >= _USEFUL_TOKENS
         self._usefulness += _WEIGHT * (found - self._usefulness)
 
     def touch(self, slot: int) -> None:
         """Note that a finished sequence was of use."""
         if slot in self._finished:
+            self._finished[slot] = replace(self._finished[slot], step=self._step)
             self._finished.move_to_end(slot)
+
+    def tick(self) -> None:
+        """Note that a step is taken."""
+        self._step += 1
+
+    @property
+    def expired(self) -> int | None:
+        """The sequence id of a finished sequence that nobody had use for in time, if there is one."""
+        slot = next(iter(self._finished), None)
+        if slot is None or (self.pays and self._step - self._finished[slot].step <= _PATIENCE * self._age):
+            return None
+        return slot
+
+    def is_superseded(self, slot: int, n_shared: int) -> bool:
+        """Whether a newcomer that shares so many cells of a finished sequence makes keeping that one pointless."""
+        finished = self._finished.get(slot)
+        return finished is not None and n_shared >= _SUPERSEDED * len(finished.tokens)
 
     def match(self, sequence: Sequence, running: Iterable[Sequence]) -> Match:
         """The best source for a sequence that is about to start. At least its last token is left to be computed."""

@@ -159,6 +159,9 @@ class Scheduler:
     def schedule(self) -> Plan:
         """The next step. Has no chunks only when there is no work."""
         plan = Plan()
+        self._prefixes.tick()
+        while (expired := self._prefixes.expired) is not None:
+            self._forget(plan, expired)
         self._plan_decodes(plan)
         self._plan_prefills(plan)
         while not plan.chunks and self._free_some(plan):
@@ -259,6 +262,8 @@ class Scheduler:
 
     def _start(self, plan: Plan, sequence: Sequence, match: Match) -> bool:
         """Give a sequence its id and the cells it can share, if its whole prompt fits."""
+        if not self._cache.has_free_slot and self._prefixes.slots == (match.slot,) and not match.takes_over:
+            match = Match()  # the source holds the only sequence id there is for it
         needed = len(sequence.tokens) - match.n_cells + self._promised()
         if needed > self._cache.free_cells and not self._could_free(needed, match.slot):
             return False
@@ -274,22 +279,22 @@ class Scheduler:
         if sequence.n_cached is None:
             sequence.n_cached = match.n_cells
             self._prefixes.learn(sequence, match.n_cells)
-            while not self._prefixes.pays and self._forget_oldest(plan):
-                pass
         self._waiting.remove(sequence)
         self._running.append(sequence)
         return True
 
     def _open(self, plan: Plan, match: Match) -> int:
-        """A new sequence id that sees the matched cells. There are more ids than running sequences."""
-        if match.slot is not None:
-            self._prefixes.touch(match.slot)
+        """A new sequence id that sees the matched cells."""
         if not self._cache.has_free_slot:
-            self._forget_oldest(plan)
+            self._forget(plan, next(slot for slot in self._prefixes.slots if slot != match.slot))
         slot = self._cache.open()
         if match.slot is not None and match.n_cells:
             self._cache.share(match.slot, slot, match.n_cells)
             plan.memory.append(Copy(match.slot, slot, match.n_cells))
+            if self._prefixes.is_superseded(match.slot, match.n_cells):
+                self._forget(plan, match.slot)
+            else:
+                self._prefixes.touch(match.slot)
         return slot
 
     def _promised(self) -> int:
@@ -309,11 +314,13 @@ class Scheduler:
     def _forget_oldest(self, plan: Plan) -> bool:
         """Release the finished sequence that was not used for longest."""
         slots = self._prefixes.slots
-        if not slots:
-            return False
-        self._prefixes.take(slots[0])
-        plan.memory += self._release(slots[0])
-        return True
+        if slots:
+            self._forget(plan, slots[0])
+        return bool(slots)
+
+    def _forget(self, plan: Plan, slot: int) -> None:
+        self._prefixes.take(slot)
+        plan.memory += self._release(slot)
 
     def _preempt(self, plan: Plan) -> bool:
         """Send a running sequence back to the queue. Not the only one: it has all cells there are."""
