@@ -26,16 +26,18 @@ _HINTS = """
 Kolosal is ready on {url}. Try:
 
   curl {url}/v1/chat/completions -H "Content-Type: application/json" \\
-    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Say hello."}}]}}'
+    -d '{{"model": "{model}", "temperature": 0, "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}'
 
   PowerShell:
   Invoke-RestMethod {url}/v1/chat/completions -Method Post -ContentType application/json `
-    -Body '{{"model": "{model}", "messages": [{{"role": "user", "content": "Say hello."}}]}}'
+    -Body '{{"model": "{model}", "temperature": 0, "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}'
 
   Python (pip install openai):
   from openai import OpenAI
   client = OpenAI(base_url="{url}/v1", api_key="none")
-  answer = client.chat.completions.create(model="{model}", messages=[{{"role": "user", "content": "Say hello."}}])
+  answer = client.chat.completions.create(
+      model="{model}", temperature=0, messages=[{{"role": "user", "content": "Why is the sky blue?"}}]
+  )
   print(answer.choices[0].message.content)
 
 Ctrl-C stops it.

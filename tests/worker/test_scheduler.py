@@ -56,6 +56,15 @@ def test_guesses_take_only_free_cells() -> None:
     assert len(bench.scheduler.schedule().chunks[0].tokens) == 3
 
 
+def test_nothing_is_guessed_while_a_prompt_is_read() -> None:
+    bench = Bench()
+    sequence = bench.add_decoding(10)
+    sequence.speculator = Guesser([5, 6, 7])
+    bench.add(2000, first=9)
+    bench.step()
+    assert counts(bench.step())[1] == 1
+
+
 def test_guesses_end_before_the_longest_length() -> None:
     bench = Bench()
     sequence = bench.add_decoding(10, max_length=13)

@@ -196,7 +196,11 @@ class Scheduler:
         while sum(s.n_pending for s in decoding) > self._cache.free_cells and self._free_some(plan):
             decoding = [s for s in self._running if s.n_pending <= self._decode_tokens]
         n_tokens = sum(s.n_pending for s in decoding)
-        room = min(self._cache.free_cells - n_tokens, self._limits.n_batch - n_tokens, MAX_GUESSES_PER_STEP)
+        prompts_wait = bool(self._waiting) or len(decoding) < len(self._running)
+        most = (
+            0 if prompts_wait else MAX_GUESSES_PER_STEP
+        )  # prompt tokens are wanted for certain, guesses are not
+        room = min(self._cache.free_cells - n_tokens, self._limits.n_batch - n_tokens, most)
         for sequence in decoding:
             room -= self._guess(sequence, plan.n_tokens + sequence.n_pending, len(decoding), room)
             self._add(plan, sequence, sequence.n_pending)
