@@ -52,7 +52,7 @@ async def measure(model: Path, spin: str, n_tokens: int, rounds: int) -> tuple[f
         ]
         await speed(engines, 8)  # warm up
         alone = statistics.median([await speed(engines[:1], n_tokens) for _ in range(rounds)])
-        return alone, await speed(engines, n_tokens // 3)
+        return alone, await speed(engines, n_tokens)
     finally:
         await registry.close(drain_s=0)
 

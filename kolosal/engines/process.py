@@ -97,7 +97,7 @@ _THREAD_DEFAULTS = {"GOMP_SPINCOUNT": "500"}
 """How long a thread of llama.cpp spins for the others before it sleeps (libgomp's turns of a loop).
 
 libgomp's own default is some milliseconds. One engine alone is no faster with it, but two that generate at once on the
-same cores spin in each other's way: 2 tokens/s together instead of 70 (measured on 2 cores, docs/benchmarks.md).
+same cores spin in each other's way: 7 tokens/s together instead of 70 (measured on 2 cores, docs/benchmarks.md).
 """
 
 
