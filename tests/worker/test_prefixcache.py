@@ -182,3 +182,10 @@ def test_a_next_turn_supersedes_the_one_before() -> None:
     assert cache.is_superseded(0, 90)
     assert not cache.is_superseded(0, 50)
     assert not cache.is_superseded(7, 50)
+
+
+def test_first_prompts_that_come_together_say_nothing() -> None:
+    cache = PrefixCache(Reuse.PREFIX)
+    for number in range(8):
+        cache.learn(_sequence([-number, *range(1, 100)]), 0)
+    assert cache.pays

@@ -109,6 +109,8 @@ class PrefixCache:
         if ages:
             self._age += _WEIGHT * (min(ages) - self._age)
         found = bool(ages) or n_matched >= _USEFUL_TOKENS
+        if not found and not self._finished and not self._gone:
+            return  # there was nothing to be found, so it says nothing
         self._usefulness += _WEIGHT * (found - self._usefulness)
 
     def touch(self, slot: int) -> None:
