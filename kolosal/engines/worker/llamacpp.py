@@ -20,7 +20,7 @@ from kolosal.engines.worker.backend import BackendError, DecodeFailed, KVCacheFu
 from kolosal.engines.worker.llamacpp_batch import Batch
 from kolosal.engines.worker.llamacpp_draft import DraftModel, DraftSequence
 from kolosal.engines.worker.llamacpp_load import LoadedModel, load_draft, load_model
-from kolosal.engines.worker.llamacpp_sampler import NativeSampler
+from kolosal.engines.worker.llamacpp_sampler import GreedySampler, NativeSampler, logits, make_sampler
 from kolosal.engines.worker.sampler import sampler_stages
 from kolosal.engines.worker.scheduler import Chunk
 from kolosal.schema import SamplingParams
@@ -110,7 +110,7 @@ class LlamaCppBackend:
 
     def new_sampler(self, params: SamplingParams, prompt: Seq[int]) -> Sampler:
         stages = sampler_stages(params, n_ctx=self.info.n_ctx, default_seed=self._default_seed)
-        return NativeSampler(stages, self.info.n_vocab, prompt, self._end_tokens)
+        return make_sampler(stages, self.info.n_vocab, prompt, self._end_tokens)
 
     def new_draft(self) -> DraftSequence | None:
         return None if self._draft is None else self._draft.open_sequence()
@@ -135,7 +135,7 @@ class LlamaCppBackend:
         raise DecodeFailed(f"llama_decode failed with {result}")
 
     def sample(self, sampler: Sampler, output: int, constraint: Constraint | None) -> int:
-        assert isinstance(sampler, NativeSampler)  # noqa: S101 - made by new_sampler above
+        assert isinstance(sampler, GreedySampler | NativeSampler)  # noqa: S101 - made by new_sampler above
         row = self._output_rows[output]
         if constraint is not None:
             self._forbid(row, constraint.mask())
@@ -143,11 +143,8 @@ class LlamaCppBackend:
 
     def _forbid(self, row: int, mask: bytes) -> None:
         """Take the probability of all tokens whose bit is 0."""
-        n_vocab = self.info.n_vocab
-        pointer = native.llama_get_logits_ith(self._context, row)
-        logits = np.ctypeslib.as_array(pointer, shape=(n_vocab,))
-        bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), count=n_vocab, bitorder="little")
-        logits[bits == 0] = -np.inf
+        bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), count=self.info.n_vocab, bitorder="little")
+        logits(self._context, row, self.info.n_vocab)[bits == 0] = -np.inf
 
     def release(self, slot: int) -> None:
         native.llama_memory_seq_rm(self._memory, slot, -1, -1)

@@ -88,6 +88,9 @@ class DraftSequence:
     def extend(self, tokens: list[int]) -> None:
         self._tokens += tokens
 
+    def support(self) -> int:
+        return 0
+
     def guess(self, limit: int) -> list[int]:
         if self._slot is None and not self._closed:
             self._slot = self._model.take_slot()

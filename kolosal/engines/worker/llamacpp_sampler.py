@@ -1,4 +1,8 @@
-"""NativeSampler: a llama.cpp sampler chain for one sequence, built from the stages `sampler` decided on."""
+"""The sampler of one sequence, built from the stages `sampler` decided on: a llama.cpp chain, or numpy where greedy.
+
+llama.cpp's chain makes a list of all tokens first, which for the most probable one alone takes eight times as long as
+looking for it (measured: 0.08 ms and 0.01 ms for 49,152 tokens). Guesses are checked that way, up to 63 in a step.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from collections.abc import Sequence as Seq
 from typing import Any, assert_never
 
 import llama_cpp.llama_cpp as native
+import numpy as np
 
 from kolosal.engines.worker.backend import BackendError
 from kolosal.engines.worker.sampler import (
@@ -21,6 +26,45 @@ from kolosal.engines.worker.sampler import (
     TopK,
     TopP,
 )
+
+
+def make_sampler(
+    stages: Seq[Stage], n_vocab: int, prompt: Seq[int], end_tokens: Callable[[], Seq[int]]
+) -> GreedySampler | NativeSampler:
+    """The fastest sampler that does what the stages say; `end_tokens` is asked where they are forbidden."""
+    match stages:
+        case [Greedy()]:
+            return GreedySampler(n_vocab)
+        case [ForbidEnd(), Greedy()]:
+            return GreedySampler(n_vocab, end_tokens())
+        case _:
+            return NativeSampler(stages, n_vocab, prompt, end_tokens)
+
+
+def logits(context: native.llama_context_p, row: int, n_vocab: int) -> np.ndarray:
+    """The logits of a row of the last batch, in llama.cpp's own memory: writing to it changes what is sampled."""
+    return np.ctypeslib.as_array(native.llama_get_logits_ith(context, row), shape=(n_vocab,))
+
+
+class GreedySampler:
+    """Always the most probable token, of two the one with the smaller id; never a forbidden one."""
+
+    def __init__(self, n_vocab: int, forbidden: Seq[int] = ()) -> None:
+        self._n_vocab = n_vocab
+        self._forbidden = list(forbidden)
+
+    def sample(self, context: native.llama_context_p, row: int) -> int:
+        """Choose the token after a row of the last batch."""
+        choices = logits(context, row, self._n_vocab)
+        if self._forbidden:
+            choices[self._forbidden] = -np.inf
+        return int(choices.argmax())
+
+    def accept(self, token: int) -> None:
+        """Nothing depends on what was chosen before."""
+
+    def close(self) -> None:
+        """Holds nothing."""
 
 
 class NativeSampler:
