@@ -69,7 +69,6 @@ def _serve(
         os._exit(3)  # nobody is left to answer; also ends a native call that is running
     loop.stop()
     thread.join(_STOP_TIMEOUT_S)
-    outbox.close(_STOP_TIMEOUT_S)
     if thread.is_alive():
         os._exit(0)
     backend.close()
@@ -85,8 +84,7 @@ def _run_engine(loop: EngineLoop, outbox: Outbox) -> None:
 
 
 def _fatal(outbox: Outbox, message: str, *, status: int) -> int:
-    outbox.put(Fatal(message))
-    outbox.close(_STOP_TIMEOUT_S)
+    outbox.put_last(Fatal(message), _STOP_TIMEOUT_S)
     return status
 
 
