@@ -196,7 +196,14 @@ ERROR_TABLE: dict[type[KolosalError], ErrorRow] = {
 }
 
 _BY_NAME: dict[str, type[KolosalError]] = {
-    cls.__name__: cls for cls in (InvalidRequest, ContextLengthExceeded, GenerationFailed, UnsupportedFeature)
+    cls.__name__: cls
+    for cls in (
+        InvalidRequest,
+        ContextLengthExceeded,
+        GenerationFailed,
+        InsufficientMemory,
+        UnsupportedFeature,
+    )
 }
 
 

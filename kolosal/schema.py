@@ -6,17 +6,13 @@ llama.cpp or of any one protocol. All types are frozen: a request is never chang
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-MAX_STOP_STRINGS = 64
-"""Stop strings one request may give; each is compared with every piece of text."""
-
-MAX_STOP_CHARS = 1024
-"""Characters of one stop string; bounds the text that is held back."""
+from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams
 
 MAX_GRAMMAR_CHARS = 262_144
 """Characters of a grammar or JSON schema."""
@@ -24,8 +20,17 @@ MAX_GRAMMAR_CHARS = 262_144
 MAX_PRIORITY = 100
 """Bound of a request's priority, up and down."""
 
-MAX_TOKENS_LIMIT = 1_000_000
-"""Upper bound of every count of tokens: the largest context window that can be configured."""
+MAX_TOOLS = 128
+"""Tools one request may offer: the OpenAI API's bound."""
+
+MAX_TOOL_NAME_CHARS = 256
+"""Characters of a tool's name."""
+
+MAX_SCHEMA_CHARS = 262_144
+"""Characters of a tool's parameters, written as JSON."""
+
+MAX_TEMPLATE_KWARGS = 16
+"""Variables one request may set for the chat template."""
 
 
 class FinishReason(StrEnum):
@@ -33,10 +38,22 @@ class FinishReason(StrEnum):
 
     STOP = "stop"
     """The model ended its turn, or a stop string was met."""
+    TOOL_CALLS = "tool_calls"
+    """The model called tools and waits for their results. Found by whoever reads the text, never said by a worker."""
     LENGTH = "length"
     """`max_tokens` or the end of the context window was reached."""
     ABORT = "abort"
     """The caller left. Never shown to a client."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call a model made: what to run, and with which arguments."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON text of an object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +63,56 @@ class Message:
     role: str
     content: str
     name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Calls an assistant's turn made."""
+    tool_call_id: str | None = None
+    """The call that a tool's turn answers."""
+    thinking: str | None = None
+    """What an assistant's turn thought before it answered; templates that want it get it as `reasoning_content`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function the model may call."""
+
+    name: Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)]
+    description: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """JSON schema of the arguments, an object; an empty one allows any object."""
+    param: str | None = None
+    """The request field that schema came from, for errors; None: where chat completions have it."""
+    strict: bool = False
+    """Whether a schema with keywords that cannot be enforced is refused; otherwise those keywords are passed over."""
+
+
+class ToolMode(StrEnum):
+    """Whether tools are called."""
+
+    NONE = "none"
+    """Never; the model does not even hear of them."""
+    AUTO = "auto"
+    """The model decides."""
+    REQUIRED = "required"
+    """At least one call, and nothing else but thinking before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """The tools of one request and how they are to be used."""
+
+    tools: Annotated[tuple[Tool, ...], Field(max_length=MAX_TOOLS)] = ()
+    mode: ToolMode = ToolMode.AUTO
+    only: tuple[str, ...] = ()
+    """Where not empty: names of the tools that may be called; the others are shown to the model only."""
+    parallel: bool = True
+    """Whether one turn may make several calls."""
+
+    @property
+    def callable(self) -> tuple[Tool, ...]:
+        """The tools that may be called."""
+        if self.mode is ToolMode.NONE:
+            return ()
+        return tuple(tool for tool in self.tools if not self.only or tool.name in self.only)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +120,13 @@ class ChatPrompt:
     """A conversation, rendered in the worker with the model's chat template."""
 
     messages: tuple[Message, ...]
+    tool_use: ToolUse = ToolUse()
+    continues: bool = False
+    """The last turn is the assistant's own and is continued in place of a new one."""
+    template_kwargs: Annotated[dict[str, bool | int | float | str], Field(max_length=MAX_TEMPLATE_KWARGS)] = (
+        field(default_factory=dict)
+    )
+    """Variables for the template, e.g. `enable_thinking`."""
     kind: Literal["chat"] = "chat"
 
 
@@ -64,39 +138,32 @@ class TextPrompt:
     kind: Literal["text"] = "text"
 
 
-Prompt = Annotated[ChatPrompt | TextPrompt, Field(discriminator="kind")]
+@dataclass(frozen=True, slots=True)
+class TokensPrompt:
+    """Token ids, taken as they are: nothing is added at the start."""
+
+    tokens: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=MAX_TOKENS_LIMIT)
+    ]
+    kind: Literal["tokens"] = "tokens"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingParams:
-    """How tokens are chosen and when to stop.
+@dataclass(frozen=True, slots=True)
+class InfillPrompt:
+    """Fill in the middle: what belongs between `prefix` and `suffix`, for models with tokens for that."""
 
-    The defaults of `top_k`, `min_p` and `repeat_last_n` are llama.cpp's own; the others are the OpenAI API's.
-    Bounds are enforced here, so nothing out of range reaches native code.
-    """
+    prefix: str
+    suffix: str
+    prompt: str = ""
+    """The beginning of the middle, which is continued."""
+    extra: tuple[tuple[str, str], ...] = ()
+    """Other files as (name, text), for models that know repositories."""
+    param: str | None = None
+    """The request field it came from, for errors."""
+    kind: Literal["infill"] = "infill"
 
-    temperature: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] = 1.0
-    """0 is greedy: the most probable token."""
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
-    top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 40
-    """0 turns the limit off."""
-    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.05
-    presence_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] = 0.0
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] = 0.0
-    repeat_penalty: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
-    """1 is off. Looks at the last `repeat_last_n` tokens, the prompt's included."""
-    repeat_last_n: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] = 64
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
-    """The same seed gives the same text for the same request; None draws a fresh one."""
-    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] | None = None
-    """Tokens to generate at most; None means to the end of the context window."""
-    stop: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)], ...],
-        Field(max_length=MAX_STOP_STRINGS),
-    ] = ()
-    """The text ends before the first of these; it is never part of the output."""
-    ignore_eos: bool = False
-    """Go on after the model's end-of-turn token, until `max_tokens`."""
+
+Prompt = Annotated[ChatPrompt | TextPrompt | TokensPrompt | InfillPrompt, Field(discriminator="kind")]
 
 
 class GrammarKind(StrEnum):
@@ -132,6 +199,8 @@ class GenerateRequest:
     """Whether KV cells of other requests may be used, and this one's left for others."""
     cache_scope: Annotated[str, Field(max_length=256)] = ""
     """Only requests of the same scope share KV cells."""
+    prompt_logprobs: bool = False
+    """Whether the prompt's own tokens get log-probabilities too; then its cells are computed anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +225,62 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenChance:
+    """One token and how probable the model held it, before any sampler changed that."""
+
+    token: int
+    piece: str
+    """The bytes it adds to the text, one character each (Latin-1): a token may be part of a code point. Of a control token,
+    which adds nothing, how it is written."""
+    logprob: float
+    control: bool = False
+
+    @property
+    def data(self) -> bytes:
+        """The bytes it adds to the text."""
+        return b"" if self.control else self.written
+
+    @property
+    def written(self) -> bytes:
+        """Its bytes as people write it, those of a control token too."""
+        return self.piece.encode("latin-1")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """A token of the answer, or of the prompt, with the most probable ones in its place."""
+
+    chosen: TokenChance
+    top: tuple[TokenChance, ...] = ()
+    """The most probable first; as many as were asked for."""
+    in_prompt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TokenDelta:
     """What one step added to one generation.
 
     `text` holds whole code points only and may be empty while a stop string or a code point is incomplete. The last
-    delta of a generation, and only that, has `finish_reason` and `usage`.
+    delta of a generation, and only that, has a `finish_reason`; it has the `usage`, and so has the first one with tokens.
     """
 
     text: str
     tokens: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of the tokens, where they were asked for; those of the prompt come first, and its first token, which nothing
+    predicts, has the log-probability 0 and no `top`."""
+    stop: str | None = None
+    """The stop string that ended the generation."""
 
     def merge(self, later: TokenDelta) -> TokenDelta:
         """This delta followed by `later`, as one."""
         return TokenDelta(
-            self.text + later.text, self.tokens + later.tokens, later.finish_reason, later.usage
+            self.text + later.text,
+            self.tokens + later.tokens,
+            later.finish_reason,
+            later.usage or self.usage,
+            self.logprobs + later.logprobs,
+            later.stop,
         )

@@ -12,15 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
-from kolosal.schema import (
-    MAX_STOP_CHARS,
-    MAX_STOP_STRINGS,
-    FinishReason,
-    Message,
-    SamplingParams,
-    TokenDelta,
-    Usage,
-)
+from kolosal.sampling import MAX_STOP_CHARS, MAX_STOP_STRINGS, SamplingParams
+from kolosal.schema import FinishReason, Message, TokenDelta, Usage
 
 SAMPLING = TypeAdapter(SamplingParams)
 LOADING = TypeAdapter(LoadingParameters)
@@ -79,6 +72,8 @@ def bounded(hint: Any) -> bool:
         if any(isinstance(c, at.Le | at.Lt | at.MaxLen) for c in constraints):
             return all(bounded(part) for part in get_args(inner) if part is not ...)
         return bounded(inner)
+    if get_origin(hint) is tuple and ... not in get_args(hint):
+        return all(bounded(part) for part in get_args(hint))
     if hint in (int, float) or get_origin(hint) in (tuple, list, dict):
         return False
     return all(bounded(part) for part in get_args(hint) if isinstance(part, type) or get_origin(part))

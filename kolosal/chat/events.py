@@ -1,0 +1,80 @@
+"""What an assistant's turn is made of: text, thoughts and tool calls, as they come.
+
+`ChatParser` makes these of a model's text; every dialect encodes them in its own way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from kolosal.schema import FinishReason, TokenLogprobs, ToolCall, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class TextPiece:
+    """More of the answer's text; may be empty where only log-probabilities came."""
+
+    text: str
+    logprobs: tuple[TokenLogprobs, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingPiece:
+    """More of what the model thinks before it answers."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallBegin:
+    """A tool call begins. `index` counts the calls of the turn from 0."""
+
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallPiece:
+    """More of a call's arguments, as JSON text. The pieces of one call, joined, are a JSON object."""
+
+    index: int
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnd:
+    """A tool call is complete."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The turn is over: always the last event, exactly one."""
+
+    finish_reason: FinishReason
+    """`TOOL_CALLS` where a call was made and the model stopped by itself."""
+    usage: Usage
+    stop: str | None = None
+    """The stop string that ended it."""
+    thinking_tokens: int = 0
+    """How many of the usage's `completion_tokens` were thoughts; put in by `ThoughtCounter`."""
+
+
+ChatEvent: TypeAlias = TextPiece | ThinkingPiece | CallBegin | CallPiece | CallEnd | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A whole turn: the sum of its events."""
+
+    text: str
+    thinking: str
+    calls: tuple[ToolCall, ...]
+    finish_reason: FinishReason
+    usage: Usage
+    stop: str | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    thinking_tokens: int = 0

@@ -1,0 +1,174 @@
+"""Arguments in tags, one for each, as Qwen's coders write them: strings as they are, all else as JSON.
+
+Only the schema tells which arguments are strings, so the rules and the reader ask the same question here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from kolosal.chat.scan import Reading, Source
+from kolosal.chat.schemas import JSON_SPACING, dump
+from kolosal.errors import InvalidRequest
+from kolosal.schema import Tool
+
+_BEGIN, _END, _LAST = "<parameter=", "</parameter>", "</function>"
+_KEY = re.compile(r"[^>\s]+")
+_MAX_KEY_CHARS = 256
+_ANNOTATIONS = frozenset({"title", "description", "default", "examples", "deprecated", "format", "$comment"})
+_LENGTHS = frozenset({"type", "minLength", "maxLength"})
+_ROOT = frozenset(
+    {
+        "type",
+        "properties",
+        "required",
+        "additionalProperties",
+        "$defs",
+        "definitions",
+        "$schema",
+        "$id",
+        "x-guidance",
+    }
+)
+_MAX_COUNT = 100_000
+
+
+def string_arguments(tool: Tool) -> frozenset[str]:
+    """The arguments that are written as they are."""
+    properties = tool.parameters.get("properties")
+    if not isinstance(properties, dict):
+        return frozenset()
+    return frozenset(name for name, schema in properties.items() if _is_string(schema))
+
+
+def _is_string(schema: object) -> bool:
+    if not isinstance(schema, dict):
+        return False
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if isinstance(values, list):
+        return all(isinstance(value, str) for value in values)
+    return schema.get("type") == "string"
+
+
+def read_tagged(source: Source, strings: frozenset[str] | None, show: Callable[[str], None]) -> Reading[bool]:
+    """Show arguments as a JSON object while they come; False where they are broken, or the text ends before.
+
+    `strings`: those written as they are; None where that is not known, which takes what is no JSON for a string.
+    """
+    show("{")
+    separator = ""
+    while True:
+        yield from source.blanks()
+        if (yield from source.starts_with(_LAST)):
+            show("}")
+            return True
+        if not (yield from source.starts_with(_BEGIN)):
+            return False
+        key = yield from source.while_in(_KEY, _MAX_KEY_CHARS)
+        if not key or not (yield from source.starts_with(">")):
+            return False
+        yield from source.starts_with("\n")
+        show(f"{separator}{json.dumps(key, ensure_ascii=False)}: ")
+        separator = ", "
+        if strings is not None and key in strings:
+            complete = yield from _string(source, show)
+        else:
+            complete = yield from _json(source, show, or_string=strings is None)
+        if not complete:
+            return False
+
+
+def _string(source: Source, show: Callable[[str], None]) -> Reading[bool]:
+    show('"')
+    ended = yield from source.until(("\n" + _END, _END), lambda text: show(_inside(text)))
+    if ended is not None:
+        show('"')
+    return ended is not None
+
+
+def _json(source: Source, show: Callable[[str], None], *, or_string: bool) -> Reading[bool]:
+    pieces: list[str] = []
+    ended = yield from source.until(("\n" + _END, _END), pieces.append)
+    text = "".join(pieces)
+    if ended is None:
+        show(text)
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        if not or_string:
+            show(text)
+            return False
+        text = f'"{_inside(text)}"'
+    show(text)
+    return True
+
+
+def _inside(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+class TaggedRules:
+    """The rules for one tool's arguments."""
+
+    def __init__(
+        self, schema: dict[str, Any], param: str, prefix: str, literal: Callable[[str], str]
+    ) -> None:
+        """`prefix` begins the names of its rules."""
+        self.rules: list[str] = []
+        self._schema = schema
+        self._guidance = schema.get("x-guidance", JSON_SPACING)
+        self._param = param
+        self._prefix = prefix
+        self._literal = literal
+
+    def arguments(self) -> str:
+        """What all arguments look like.
+
+        Raises:
+            InvalidRequest: the schema has what cannot be enforced.
+        """
+        self._check(self._schema, _ROOT)
+        properties = self._schema.get("properties", {})
+        required = self._schema.get("required", [])
+        if not isinstance(properties, dict) or not isinstance(required, list):
+            raise self._refused("'properties' must be an object and 'required' an array")
+        properties = properties | {str(name): {} for name in required if name not in properties}
+        written = []
+        for name, schema in properties.items():
+            argument = f"{self._literal(f'{_BEGIN}{name}>' + chr(10))} {self._value(schema)}"
+            written.append(argument if name in required else f"({argument})?")
+        return " ".join([*written, self._literal(_LAST)])
+
+    def _value(self, schema: object) -> str:
+        end = f"\n{_END}\n"
+        if not isinstance(schema, dict) or not _is_string(schema):
+            inner = schema if isinstance(schema, dict) else {}
+            shared: dict[str, Any] = {
+                name: self._schema[name] for name in ("$defs", "definitions") if name in self._schema
+            }
+            return f"%json {dump({**inner, **shared, 'x-guidance': self._guidance})} {self._literal(end)}"
+        values = [schema["const"]] if "const" in schema else schema.get("enum")
+        if values is not None:
+            self._check(schema, frozenset({"type", "const", "enum"}))
+            return f"({' | '.join(self._literal(value + end) for value in values)})"
+        self._check(schema, _LENGTHS)
+        least, most = schema.get("minLength", 0), schema.get("maxLength")
+        bounds = f"{least},{most if isinstance(most, int) and most <= _MAX_COUNT else ''}"
+        name = f"{self._prefix}_{len(self.rules)}"
+        inside = "(.|\\n)*" if bounds == "0," else f"(.|\\n){{{bounds}}}"
+        self.rules.append(f"{name}[lazy]: /{inside}\\n<\\x2fparameter>\\n/")
+        return name
+
+    def _check(self, schema: dict[str, Any], known: frozenset[str]) -> None:
+        unknown = sorted(schema.keys() - known - _ANNOTATIONS)
+        if unknown and not self._guidance.get("lenient"):
+            raise self._refused(
+                f"{unknown[0]!r} cannot be enforced for this model, which does not write JSON here"
+            )
+
+    def _refused(self, reason: str) -> InvalidRequest:
+        return InvalidRequest(f"Field {self._param} is not valid: {reason}", param=self._param)

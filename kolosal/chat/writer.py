@@ -1,0 +1,123 @@
+"""EventWriter: collects what the readers of one turn find, in as few events as say it."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from enum import Enum, auto
+
+from kolosal.chat.events import CallBegin, CallEnd, CallPiece, ChatEvent, TextPiece, ThinkingPiece
+from kolosal.chat.json_scanner import BLANK
+
+_ALPHABET = string.ascii_letters + string.digits
+
+SHORT_ID_CHARS = 9
+"""Length of an id without `call_` before it."""
+
+
+class _Last(Enum):
+    START = auto()
+    TEXT = auto()
+    THINKING = auto()
+    CALL = auto()
+
+
+class EventWriter:
+    """What was found since the events were last taken.
+
+    White space between text and calls, and around thoughts, belongs to how models write and not to what they say: it is
+    held until it is known to stand within text.
+    """
+
+    def __init__(self, id_chars: int) -> None:
+        """`id_chars`: the length of the ids made for calls."""
+        self._id_chars = id_chars
+        self._events: list[ChatEvent] = []
+        self._gap: list[str] = []
+        self._last = _Last.START
+        self._index = -1
+        self._fresh = False
+        self.calls_ended = 0
+        """Calls that are complete."""
+
+    def take(self) -> list[ChatEvent]:
+        """The events since the last time."""
+        events, self._events = self._events, []
+        return events
+
+    def text(self, text: str) -> None:
+        """More of the answer."""
+        shown = self._without_edges(text, keeps_front=self._last is not _Last.THINKING)
+        if shown:
+            self._last = _Last.TEXT
+            self._add(TextPiece(shown))
+
+    def verbatim(self, text: str) -> None:
+        """More of an answer that can hold nothing but text: shown as it comes."""
+        self._add(TextPiece(text))
+
+    def begin_thinking(self) -> None:
+        """Thoughts begin; white space before them is dropped."""
+        self._gap.clear()
+        self._last = _Last.THINKING
+        self._fresh = True
+
+    def thinking(self, text: str) -> None:
+        """More of the thoughts."""
+        shown = self._without_edges(text, keeps_front=not self._fresh)
+        if shown:
+            self._fresh = False
+            self._add(ThinkingPiece(shown))
+
+    def end_thinking(self) -> None:
+        """Thoughts are over; white space after them is dropped."""
+        self._gap.clear()
+
+    def begin_call(self, name: str, call_id: str = "") -> None:
+        """A call begins; `call_id` is what the model itself calls it."""
+        self._gap.clear()
+        self._last = _Last.CALL
+        self._index += 1
+        self._add(CallBegin(self._index, call_id or self._new_id(), name))
+
+    def arguments(self, text: str) -> None:
+        """More of the call's arguments."""
+        self._add(CallPiece(self._index, text))
+
+    def end_call(self) -> None:
+        """The call is complete."""
+        self.calls_ended += 1
+        self._add(CallEnd(self._index))
+
+    def finish(self) -> None:
+        """The turn is over: white space that ends its text is shown."""
+        if self._gap and self._last in (_Last.START, _Last.TEXT):
+            self._add(TextPiece("".join(self._gap)))
+            self._gap.clear()
+
+    def _without_edges(self, text: str, *, keeps_front: bool) -> str:
+        """The text with the white space held before it, without what ends it, which is held now."""
+        core = text.rstrip(BLANK)
+        if not core:
+            if text:
+                self._gap.append(text)
+            return ""
+        shown = "".join((*self._gap, core)) if keeps_front else core.lstrip(BLANK)
+        tail = text[len(core) :]
+        self._gap = [tail] if tail else []
+        return shown
+
+    def _new_id(self) -> str:
+        word = "".join(secrets.choice(_ALPHABET) for _ in range(self._id_chars))
+        return word if self._id_chars == SHORT_ID_CHARS else f"call_{word}"
+
+    def _add(self, event: ChatEvent) -> None:
+        match self._events[-1] if self._events else None, event:
+            case TextPiece(text=before), TextPiece(text=after):
+                self._events[-1] = TextPiece(before + after)
+            case ThinkingPiece(text=before), ThinkingPiece(text=after):
+                self._events[-1] = ThinkingPiece(before + after)
+            case CallPiece(index=index, arguments=before), CallPiece(arguments=after):
+                self._events[-1] = CallPiece(index, before + after)
+            case _:
+                self._events.append(event)

@@ -1,0 +1,134 @@
+"""SamplingParams: how tokens are chosen and when to stop, with the bounds of every number.
+
+Bounds are enforced here, so nothing out of range reaches native code. The names are llama.cpp's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+MAX_TOKENS_LIMIT = 1_000_000
+"""Upper bound of every count of tokens: the largest context window that can be configured."""
+
+MAX_STOP_STRINGS = 64
+"""Stop strings one request may give; each is compared with every piece of text."""
+
+MAX_STOP_CHARS = 1024
+"""Characters of one stop string; bounds the text that is held back."""
+
+MAX_LOGPROBS = 20
+"""Most probable tokens to report for each token: the OpenAI API's bound."""
+
+MAX_CHOICES = 128
+"""Generations one request may ask for: its prompts times the choices of each."""
+
+MAX_TOKEN_ID = 2**31 - 1
+"""The largest id of a token that llama.cpp could hold. A model's own bound is its vocabulary, which its worker knows."""
+
+MAX_LOGIT_BIASES = 1024
+"""Tokens whose logit one request may change."""
+
+MAX_DRY_BREAKERS = 32
+"""Sequence breakers of the DRY sampler."""
+
+
+class SamplerStage(StrEnum):
+    """The stages of llama.cpp's chain whose order a request may give."""
+
+    PENALTIES = "penalties"
+    DRY = "dry"
+    TOP_N_SIGMA = "top_n_sigma"
+    TOP_K = "top_k"
+    TYPICAL_P = "typ_p"
+    TOP_P = "top_p"
+    MIN_P = "min_p"
+    XTC = "xtc"
+    TEMPERATURE = "temperature"
+
+
+DEFAULT_ORDER = tuple(SamplerStage)
+"""llama.cpp's own order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How tokens are chosen and when to stop.
+
+    The defaults of `top_k`, `min_p`, `repeat_last_n` and of everything below them that changes nothing unless asked for
+    are llama.cpp's own; the others are the OpenAI API's.
+    """
+
+    temperature: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] = 1.0
+    """0 is greedy: the most probable token."""
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    """Keep the most probable tokens whose probabilities add up to this; 1 is off."""
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 40
+    """0 turns the limit off."""
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.05
+    """Keep tokens at least this probable, as a share of the most probable one's; 0 is off."""
+    presence_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] = 0.0
+    """Subtracted once from the logit of every token among the last `repeat_last_n`."""
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] = 0.0
+    """Subtracted from a token's logit for each time it is among the last `repeat_last_n`."""
+    repeat_penalty: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
+    """1 is off. Looks at the last `repeat_last_n` tokens, the prompt's included."""
+    repeat_last_n: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] = 64
+    """How far back penalties look, in tokens."""
+    typical_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    """1 is off."""
+    top_n_sigma: Annotated[float, Field(ge=-1, le=100, allow_inf_nan=False)] = -1.0
+    """Keep tokens within this many standard deviations of the largest logit; -1 and 0 are off."""
+    xtc_probability: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    """0 is off."""
+    xtc_threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.1
+    """Above 0.5 nothing is removed."""
+    dynatemp_range: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] = 0.0
+    """The temperature moves this far up and down with the entropy; 0 is off."""
+    dynatemp_exponent: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
+    """How entropy maps to temperature."""
+    dry_multiplier: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.0
+    """0 is off."""
+    dry_base: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] = 1.75
+    """The penalty grows by this factor with each token of a repetition."""
+    dry_allowed_length: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] = 2
+    """Repetitions up to this many tokens are free."""
+    dry_penalty_last_n: Annotated[int, Field(ge=-1, le=MAX_TOKENS_LIMIT)] = -1
+    """-1 is the whole context, 0 is off."""
+    dry_sequence_breakers: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(max_length=MAX_DRY_BREAKERS)
+    ] = ("\n", ":", '"', "*")
+    """Texts at which a repetition ends."""
+    mirostat: Annotated[int, Field(ge=0, le=2)] = 0
+    """Version 1 or 2 takes the place of all other stages but penalties and temperature; 0 is off."""
+    mirostat_tau: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 5.0
+    """Target entropy."""
+    mirostat_eta: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.1
+    """Learning rate."""
+    samplers: Annotated[tuple[SamplerStage, ...], Field(max_length=len(SamplerStage))] = DEFAULT_ORDER
+    """The stages to use, in this order; those left out do nothing."""
+    logit_bias: Annotated[
+        tuple[
+            tuple[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)], Annotated[float, Field(ge=-100, le=100)]], ...
+        ],
+        Field(max_length=MAX_LOGIT_BIASES),
+    ] = ()
+    """(token, what is added to its logit); -100 forbids it, whatever its logit."""
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+    """The same seed gives the same text for the same request; None draws a fresh one."""
+    seed_offset: Annotated[int, Field(ge=0, le=MAX_CHOICES)] = 0
+    """Added to the seed, also to an engine's own: tells the choices of one request apart."""
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] | None = None
+    """Tokens to generate at most; None means to the end of the context window."""
+    stop: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)], ...],
+        Field(max_length=MAX_STOP_STRINGS),
+    ] = ()
+    """The text ends before the first of these; it is never part of the output."""
+    ignore_eos: bool = False
+    """Go on after the model's end-of-turn token, until `max_tokens`."""
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    """How many of the most probable tokens to report beside each chosen one; None reports nothing."""
