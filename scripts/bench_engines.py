@@ -19,7 +19,8 @@ from kolosal.engines.engine import Engine
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.process import WorkerCommand, worker_environment
 from kolosal.engines.registry import EngineRegistry
-from kolosal.schema import GenerateRequest, SamplingParams, TextPrompt
+from kolosal.sampling import SamplingParams
+from kolosal.schema import GenerateRequest, TextPrompt
 
 SPINS = ("libgomp's own", "20000", "2000", "500", "100", "0")
 

@@ -19,7 +19,8 @@ from kolosal.engines.engine import Engine
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.process import WorkerCommand, worker_environment
 from kolosal.engines.registry import EngineRegistry
-from kolosal.schema import ChatPrompt, GenerateRequest, Message, SamplingParams
+from kolosal.sampling import SamplingParams
+from kolosal.schema import ChatPrompt, GenerateRequest, Message
 
 Answers = list[tuple[int, ...]]
 Way = Callable[[Engine, Sequence[str], int], Awaitable[Answers]]

@@ -5,6 +5,7 @@ Its vocabulary is the 256 bytes and a few control tokens; what it says makes no 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,16 +24,32 @@ Architecture = Literal["llama", "gemma3", "mamba"]
 """Plain attention, sliding windows, recurrent states: the kinds of memory llama.cpp has."""
 
 
+FIM_BYTES = {"PRE": 0xF8, "SUF": 0xF9, "MID": 0xFA, "REP": 0xFB, "SEP": 0xFC}
+"""The bytes, of no text, whose tokens stand for the parts of a gap in a model that can fill in the middle."""
+
+
+def fim_token(part: str) -> int:
+    """The token of a part, e.g. `PRE`."""
+    return len(_CONTROLS) + FIM_BYTES[part]
+
+
 def write_tiny_gguf(
-    path: Path, architecture: Architecture = "llama", *, chat_template: str | None = None, seed: int = 7
+    path: Path,
+    architecture: Architecture = "llama",
+    *,
+    chat_template: str | None = None,
+    seed: int = 7,
+    fim: Sequence[str] = (),
 ) -> None:
-    """Write the model to `path`."""
+    """Write the model to `path`; `fim` names the parts of a gap that it has tokens for."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("tiny")
     writer.add_context_length(N_CTX_TRAIN)
     writer.add_embedding_length(N_EMBD)
     writer.add_layer_norm_rms_eps(1e-5)
     _add_vocabulary(writer)
+    for part in fim:
+        writer.add_uint32(getattr(gguf.Keys.Tokenizer, f"FIM_{part}_ID"), fim_token(part))
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     model = _Model(writer, np.random.default_rng(seed))
@@ -43,6 +60,38 @@ def write_tiny_gguf(
             model.add_gemma3()
         case "mamba":
             model.add_mamba()
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_tiny_embedder(
+    path: Path,
+    architecture: Literal["bert", "qwen3"],
+    pooling: gguf.PoolingType,
+    *,
+    rerank_template: str | None = None,
+) -> None:
+    """Write a model that is made for embeddings, or with the pooling `RANK` for ranks."""
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_name("tiny")
+    writer.add_context_length(N_CTX_TRAIN)
+    writer.add_embedding_length(N_EMBD)
+    writer.add_pooling_type(pooling)
+    _add_vocabulary(writer)
+    writer.add_add_bos_token(True)
+    writer.add_add_eos_token(True)
+    if rerank_template is not None:
+        writer.add_chat_template([{"name": "rerank", "template": rerank_template}])
+    model = _Model(writer, np.random.default_rng(7))
+    match architecture:
+        case "bert":
+            model.add_bert()
+        case "qwen3":
+            model.add_qwen3()
+    if pooling is gguf.PoolingType.RANK:
+        model.add_classifier(architecture)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -116,6 +165,45 @@ class _Model:
             self._add(f"{block}.ssm_out.weight", N_EMBD, n_inner)
         self._add_ends()
 
+    def add_qwen3(self) -> None:
+        self._writer.add_layer_norm_rms_eps(1e-5)
+        self._add_attention_parameters(N_LAYERS)
+        head = N_EMBD // N_HEADS
+        for block in (f"blk.{layer}" for layer in range(N_LAYERS)):
+            self._add_attention(block)
+            self._add_norm(f"{block}.attn_q_norm.weight", head)
+            self._add_norm(f"{block}.attn_k_norm.weight", head)
+        self._add_ends()
+
+    def add_classifier(self, architecture: Literal["bert", "qwen3"]) -> None:
+        """What makes a score of the last token, or of the first: Qwen's is the first of two chances."""
+        if architecture == "bert":
+            self._add("cls.weight", N_EMBD, N_EMBD)
+            self._add("cls.output.weight", 1, N_EMBD)
+        else:
+            self._writer.add_classifier_output_labels(["yes", "no"])
+            self._add("cls.output.weight", 2, N_EMBD)
+
+    def add_bert(self) -> None:
+        self._add_attention_parameters(N_LAYERS)
+        self._writer.add_layer_norm_eps(1e-5)
+        self._writer.add_causal_attention(False)
+        self._writer.add_token_type_count(1)
+        self._add("token_embd.weight", self._n_vocab, N_EMBD)
+        self._add("token_types.weight", 1, N_EMBD)
+        self._add("position_embd.weight", N_CTX_TRAIN, N_EMBD)
+        self._add_biased_norm("token_embd_norm")
+        kv_width = N_EMBD // N_HEADS * N_HEADS_KV
+        for block in (f"blk.{layer}" for layer in range(N_LAYERS)):
+            self._add(f"{block}.attn_q.weight", N_EMBD, N_EMBD)
+            self._add(f"{block}.attn_k.weight", kv_width, N_EMBD)
+            self._add(f"{block}.attn_v.weight", kv_width, N_EMBD)
+            self._add(f"{block}.attn_output.weight", N_EMBD, N_EMBD)
+            self._add_biased_norm(f"{block}.attn_output_norm")
+            self._add(f"{block}.ffn_up.weight", N_FF, N_EMBD)
+            self._add(f"{block}.ffn_down.weight", N_EMBD, N_FF)
+            self._add_biased_norm(f"{block}.layer_output_norm")
+
     def _add_attention_parameters(self, n_layers: int) -> None:
         self._writer.add_block_count(n_layers)
         self._writer.add_feed_forward_length(N_FF)
@@ -143,3 +231,7 @@ class _Model:
 
     def _add_norm(self, name: str, width: int) -> None:
         self._writer.add_tensor(name, np.ones(width, dtype=np.float32))
+
+    def _add_biased_norm(self, name: str) -> None:
+        self._add_norm(f"{name}.weight", N_EMBD)
+        self._writer.add_tensor(f"{name}.bias", np.zeros(N_EMBD, dtype=np.float32))

@@ -13,8 +13,11 @@ import time
 from enum import StrEnum
 from typing import assert_never
 
+from kolosal.engines.calls import Answer, Call
 from kolosal.engines.messages import (
     Abort,
+    Answered,
+    Ask,
     EngineInfo,
     Failed,
     Fatal,
@@ -28,7 +31,7 @@ from kolosal.engines.messages import (
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.process import WorkerCommand, WorkerProcess
 from kolosal.engines.stream import RequestStream
-from kolosal.errors import EngineDied, LoadFailed, NotFound, QueueFull, error_named
+from kolosal.errors import EngineDied, KolosalError, LoadFailed, NotFound, QueueFull, error_named
 from kolosal.schema import GenerateRequest
 
 log = logging.getLogger(__name__)
@@ -70,6 +73,7 @@ class Engine:
         self._worker: WorkerProcess | None = None
         self._load_task: asyncio.Task[None] | None = None
         self._streams: dict[int, RequestStream] = {}
+        self._calls: dict[int, asyncio.Future[Answer]] = {}
         self._aborted: set[int] = (
             set()
         )  # aborted here, not yet confirmed by the worker: frames may be in flight
@@ -83,8 +87,8 @@ class Engine:
 
     @property
     def in_flight(self) -> int:
-        """Generations that have not ended."""
-        return len(self._streams)
+        """Generations and questions that have not ended."""
+        return len(self._streams) + len(self._calls)
 
     @property
     def worker_pid(self) -> int | None:
@@ -162,40 +166,66 @@ class Engine:
             EngineDied: there is no worker (any more).
             QueueFull: as many requests wait as may.
         """
+        worker = self._admit()
+        request_id = next(self._request_ids)
+        stream = RequestStream(lambda: self._abort(request_id))
+        worker.send(Submit(request_id, request))
+        self._streams[request_id] = stream
+        self._idle.clear()
+        return stream
+
+    async def ask(self, call: Call) -> Answer:
+        """Ask the loaded model something that is no generation. A caller that leaves takes its question back.
+
+        Raises:
+            EngineDied: there is no worker (any more).
+            QueueFull: as many requests wait as may.
+            KolosalError: the question was refused.
+        """
+        worker = self._admit()
+        request_id = next(self._request_ids)
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        worker.send(Ask(request_id, call))
+        self._calls[request_id] = answer
+        self._idle.clear()
+        try:
+            return await answer
+        finally:
+            self._abort(request_id)
+
+    def _admit(self) -> WorkerProcess:
+        """The worker that takes one more request."""
         if self.state is not EngineState.READY or self._worker is None or self.info is None:
             raise EngineDied(f"Engine '{self.engine_id}' is not loaded")
         limit = self.info.n_parallel + self._max_queued
-        if len(self._streams) >= limit:
+        if self.in_flight >= limit:
             raise QueueFull(
                 f"Engine '{self.engine_id}' has {limit} requests running and waiting, as many as it may"
             )
-        request_id = next(self._request_ids)
-        stream = RequestStream(lambda: self._abort(request_id))
-        self._worker.send(Submit(request_id, request))
-        self._streams[request_id] = stream
-        self._idle.clear()
         self.last_used_at = time.time()
-        return stream
+        return self._worker
 
     def _abort(self, request_id: int) -> None:
-        if self._worker is not None and request_id in self._streams:
+        if self._worker is not None and (request_id in self._streams or request_id in self._calls):
             self._aborted.add(request_id)
             self._worker.send(Abort(request_id))
             self._forget(request_id)
 
-    def _forget(self, request_id: int) -> RequestStream | None:
-        stream = self._streams.pop(request_id, None)
-        if not self._streams:
+    def _forget(self, request_id: int) -> RequestStream | asyncio.Future[Answer] | None:
+        waiting = self._streams.pop(request_id, None) or self._calls.pop(request_id, None)
+        if not self.in_flight:
             self._idle.set()
-        return stream
+        return waiting
 
     def _on_frame(self, frame: FromWorker) -> None:
         match frame:
             case StepOutputs(outputs=outputs):
                 for output in outputs:
                     self._on_output(output)
+            case Answered(request_id=request_id, answer=answer):
+                self._on_end(request_id, answer)
             case Failed(request_id=request_id):
-                self._on_failed(frame, request_id)
+                self._on_end(request_id, error_named(frame.error, frame.message, param=frame.param))
             case Ready() | Progress() | Fatal():
                 self._distrust(f"an unexpected {frame.tag} frame")
             case _:
@@ -213,14 +243,19 @@ class Engine:
         elif ended:
             self._aborted.discard(output.request_id)
 
-    def _on_failed(self, frame: Failed, request_id: int) -> None:
-        stream = self._forget(request_id)
-        if stream is not None:
-            stream.fail(error_named(frame.error, frame.message, param=frame.param))
-        elif request_id in self._aborted:
+    def _on_end(self, request_id: int, end: Answer | KolosalError) -> None:
+        """A question was answered, or it or a generation failed."""
+        waiting = self._streams.get(request_id) or self._calls.get(request_id)
+        if waiting is None and request_id in self._aborted:
             self._aborted.discard(request_id)
+        elif isinstance(waiting, RequestStream) and isinstance(end, KolosalError):
+            self._forget(request_id)
+            waiting.fail(end)
+        elif isinstance(waiting, asyncio.Future):
+            self._forget(request_id)
+            _settle(waiting, end)
         else:
-            self._distrust(f"a failure of request {request_id}, which it was not given")
+            self._distrust(f"an end of request {request_id}, which it was not given")
 
     def _distrust(self, what: str) -> None:
         """The worker broke the protocol: its memory may be corrupt, so it ends here. Its streams learn it at once."""
@@ -235,13 +270,15 @@ class Engine:
             self.last_error = reason
             log.error(
                 "engine.died",
-                extra={"engine_id": self.engine_id, "reason": reason, "streams": len(self._streams)},
+                extra={"engine_id": self.engine_id, "reason": reason, "streams": self.in_flight},
             )
         self._aborted.clear()
-        for request_id in tuple(self._streams):
-            stream = self._forget(request_id)
-            if stream is not None:
-                stream.fail(self._died(reason))
+        for request_id in (*self._streams, *self._calls):
+            match self._forget(request_id):
+                case RequestStream() as stream:
+                    stream.fail(self._died(reason))
+                case asyncio.Future() as answer:
+                    _settle(answer, self._died(reason))
 
     # --- ending ---
 
@@ -268,3 +305,12 @@ class Engine:
 
     def _removed(self) -> NotFound:
         return NotFound(f"Engine '{self.engine_id}' was removed", param="engine_id")
+
+
+def _settle(answer: asyncio.Future[Answer], end: Answer | KolosalError) -> None:
+    if answer.done():  # its caller left
+        return
+    if isinstance(end, KolosalError):
+        answer.set_exception(end)
+    else:
+        answer.set_result(end)

@@ -14,10 +14,12 @@ from typing import Annotated, Literal, TypeAlias, TypeVar
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
+from kolosal.chat.formats import ToolFormat
+from kolosal.engines.calls import Answer, Call
 from kolosal.engines.parameters import EngineConfig
 from kolosal.schema import GenerateRequest, TokenDelta
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised when a frame changes; a worker of another version refuses the handshake."""
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
@@ -54,8 +56,17 @@ class Submit:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask something that is no generation. Its id is of the same series."""
+
+    request_id: int
+    call: Annotated[Call, Field(discriminator="kind")]
+    tag: Literal["ask"] = "ask"
+
+
+@dataclass(frozen=True, slots=True)
 class Abort:
-    """Free this generation at the next step. Idempotent; an unknown id is ignored, as it may just have finished."""
+    """Free this generation at the next step, or forget this question. Idempotent; an unknown id is ignored, as it may just have finished."""
 
     request_id: int
     tag: Literal["abort"] = "abort"
@@ -69,6 +80,9 @@ class Shutdown:
 
 
 # --- worker → daemon ---------------------------------------------------------------------------------------------
+
+
+Pooling: TypeAlias = Literal["mean", "cls", "last", "rank"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +112,16 @@ class EngineInfo:
     """Where the chat template comes from; `chatml` is the fallback for a model without one."""
     prompt_cache: Literal["prefix", "whole", "none"]
     """What of the KV cache new requests can use: any common prefix, only a whole finished conversation, or nothing."""
+    tool_format: ToolFormat = ToolFormat.GENERIC
+    """How the model writes tool calls."""
+    thinking_tags: tuple[str, str] | None = None
+    """What the model writes around its thoughts; None where it has none."""
+    can_generate: bool = True
+    """Whether the model continues text; one that cannot makes embeddings or ranks."""
+    n_embd: int = 0
+    """Numbers of one embedding."""
+    pooling: Pooling = "mean"
+    """How embeddings are made of a text's tokens; `rank`: the model scores how well a document answers a query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +157,17 @@ class StepOutputs:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer to `Ask`."""
+
+    request_id: int
+    answer: Annotated[Answer, Field(discriminator="kind")]
+    tag: Literal["answered"] = "answered"
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
-    """This one generation ended with an error; the engine lives."""
+    """This one generation or question ended with an error; the engine lives."""
 
     request_id: int
     error: str
@@ -152,8 +185,8 @@ class Fatal:
     tag: Literal["fatal"] = "fatal"
 
 
-ToWorker: TypeAlias = Hello | Submit | Abort | Shutdown
-FromWorker: TypeAlias = Ready | Progress | StepOutputs | Failed | Fatal
+ToWorker: TypeAlias = Hello | Submit | Ask | Abort | Shutdown
+FromWorker: TypeAlias = Ready | Progress | StepOutputs | Answered | Failed | Fatal
 
 T = TypeVar("T")
 

@@ -29,7 +29,7 @@ from kolosal.engines.messages import (
     encode,
 )
 from kolosal.engines.parameters import EngineConfig
-from kolosal.errors import LoadFailed
+from kolosal.errors import LoadFailed, PayloadTooLarge
 
 if sys.platform == "win32":
     from kolosal.engines.process_windows import describe_exit, spawn_options
@@ -197,11 +197,20 @@ class WorkerProcess:
         return worker, info
 
     def send(self, frame: ToWorker) -> None:
-        """Write a frame. Never blocks; to a worker that has died it does nothing, as `on_exit` tells of that."""
+        """Write a frame. Never blocks; to a worker that has died it does nothing, as `on_exit` tells of that.
+
+        Raises:
+            PayloadTooLarge: the frame is longer than a worker reads.
+        """
+        data = encode(frame)
+        if len(data) > MAX_FRAME_BYTES:
+            raise PayloadTooLarge(
+                f"The request takes {len(data)} bytes on its way to the engine, at most {MAX_FRAME_BYTES} are allowed"
+            )
         stdin = self._process.stdin
         assert stdin is not None  # noqa: S101 - spawned with a pipe
         if not stdin.is_closing():
-            stdin.write(encode(frame))
+            stdin.write(data)
 
     def kill(self) -> None:
         """End the process now. `on_exit` follows."""

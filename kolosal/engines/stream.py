@@ -7,11 +7,12 @@ pieces, never a queue that grows, and the engine never waits for it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from kolosal.errors import KolosalError
-from kolosal.schema import FinishReason, TokenDelta, Usage
+from kolosal.schema import FinishReason, TokenDelta, TokenLogprobs, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,10 @@ class Completion:
     text: str
     finish_reason: FinishReason
     usage: Usage
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    stop: str | None = None
+    """The stop string that ended it."""
 
 
 class RequestStream:
@@ -36,6 +41,10 @@ class RequestStream:
         self._error: KolosalError | None = None
         self._finished = False
         self._changed = asyncio.Event()
+        self._started_at = time.monotonic()
+        self._usage: Usage | None = None
+        self._first_at: float | None = None
+        self._ended_at: float | None = None
 
     # --- the engine's side ---
 
@@ -45,6 +54,11 @@ class RequestStream:
             return
         self._pending = delta if self._pending is None else self._pending.merge(delta)
         self._finished = delta.finish_reason is not None
+        self._usage = delta.usage or self._usage
+        if self._first_at is None and (delta.tokens or delta.text or self._finished):
+            self._first_at = time.monotonic()
+        if self._finished:
+            self._ended_at = time.monotonic()
         self._changed.set()
 
     def fail(self, error: KolosalError) -> None:
@@ -55,6 +69,18 @@ class RequestStream:
             self._changed.set()
 
     # --- the consumer's side ---
+
+    @property
+    def usage(self) -> Usage | None:
+        """The latest count of tokens: that of the prompt is right from the first token on. None before."""
+        return self._usage
+
+    @property
+    def timings(self) -> tuple[float, float]:
+        """Seconds until the first token, waiting included, and from there to the end, or until now."""
+        now = time.monotonic()
+        first = self._first_at or now
+        return first - self._started_at, (self._ended_at or now) - first
 
     def abort(self) -> None:
         """Stop generating. Synchronous and idempotent, so it works in the `finally` of a cancelled task."""
@@ -81,10 +107,21 @@ class RequestStream:
             KolosalError: the generation failed.
         """
         pieces: list[str] = []
+        tokens: list[int] = []
+        logprobs: list[TokenLogprobs] = []
         async for delta in self:
             pieces.append(delta.text)
+            tokens += delta.tokens
+            logprobs += delta.logprobs
             if delta.finish_reason is not None and delta.usage is not None:
-                return Completion("".join(pieces), delta.finish_reason, delta.usage)
+                return Completion(
+                    "".join(pieces),
+                    delta.finish_reason,
+                    delta.usage,
+                    tuple(tokens),
+                    tuple(logprobs),
+                    delta.stop,
+                )
         raise asyncio.CancelledError("the stream was aborted while it was collected")
 
     def __aiter__(self) -> RequestStream:

@@ -7,9 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kolosal.engines.calls import (
+    Detokenize,
+    Embed,
+    Embedded,
+    Rank,
+    Ranked,
+    Render,
+    Rendered,
+    Tokenize,
+    Tokenized,
+)
 from kolosal.engines.messages import (
     MAX_FRAME_BYTES,
     Abort,
+    Answered,
+    Ask,
     EngineInfo,
     Failed,
     Fatal,
@@ -28,14 +41,15 @@ from kolosal.engines.messages import (
     encode,
 )
 from kolosal.engines.parameters import EngineConfig, FlashAttention, LoadingParameters, SplitMode
+from kolosal.sampling import SamplingParams
 from kolosal.schema import (
     ChatPrompt,
     FinishReason,
     GenerateRequest,
     Message,
-    SamplingParams,
     TextPrompt,
     TokenDelta,
+    TokensPrompt,
     Usage,
 )
 
@@ -73,9 +87,31 @@ samplings = st.builds(
 )
 turns = st.builds(Message, role=texts, content=texts, name=st.none() | texts)
 prompts = st.builds(TextPrompt, texts) | st.builds(ChatPrompt, st.lists(turns, max_size=4).map(tuple))
+token_ids = st.lists(counts, max_size=4).map(tuple)
+calls = st.one_of(
+    st.builds(Tokenize, texts, st.booleans(), st.booleans(), st.booleans()),
+    st.builds(Detokenize, token_ids),
+    st.builds(Render, prompts),
+    st.builds(
+        Embed,
+        st.lists(
+            st.builds(TextPrompt, texts) | st.builds(TokensPrompt, st.tuples(counts)), min_size=1, max_size=4
+        ).map(tuple),
+        st.none() | st.integers(1, 65_536),
+        ids,
+    ),
+    st.builds(Rank, texts, st.lists(texts, min_size=1, max_size=4).map(tuple)),
+)
+answers = st.one_of(
+    st.builds(Tokenized, token_ids, st.lists(texts, max_size=4).map(tuple)),
+    st.builds(Rendered, texts, counts),
+    st.builds(Embedded, st.lists(texts, max_size=4).map(tuple), token_ids),
+    st.builds(Ranked, st.lists(reals(-1e30, 1e30), max_size=4).map(tuple), counts),
+)
 to_worker = st.one_of(
     st.builds(Hello, st.builds(EngineConfig, st.just("engine 1"), texts, parameters)),
     st.builds(Submit, ids, st.builds(GenerateRequest, prompts, samplings)),
+    st.builds(Ask, ids, calls),
     st.builds(Abort, ids),
     st.just(Shutdown()),
 )
@@ -96,6 +132,7 @@ from_worker = st.one_of(
     st.builds(Ready, infos),
     st.builds(Progress, reals(0, 1)),
     st.builds(StepOutputs, st.lists(st.builds(SequenceOutput, ids, deltas), max_size=4).map(tuple)),
+    st.builds(Answered, ids, answers),
     st.builds(Failed, ids, texts, texts, st.none() | texts),
     st.builds(Fatal, texts),
 )
@@ -103,6 +140,7 @@ from_worker = st.one_of(
 EXAMPLES: list[FromWorker] = [
     Progress(0.5),
     StepOutputs((SequenceOutput(1, TokenDelta("x", (1,), FinishReason.STOP, Usage(1, 1))),)),
+    Answered(1, Ranked((0.5,), 3)),
     Failed(1, "GenerationFailed", "no"),
     Fatal("no"),
 ]
@@ -178,6 +216,11 @@ def test_line_that_is_no_frame_is_a_frame_error(line: bytes) -> None:
         b'{"tag":"ready"}',
         b'{"tag":"submit","request_id":1}',
         b'{"tag":"submit","request_id":1,"request":{"prompt":{"kind":"image"},"sampling":{}}}',
+        b'{"tag":"ask","request_id":1}',
+        b'{"tag":"ask","request_id":1,"call":{"kind":"sing","text":"x"}}',
+        b'{"tag":"ask","request_id":1,"call":{"kind":"detokenize","tokens":[-1]}}',
+        b'{"tag":"ask","request_id":1,"call":{"kind":"embed","inputs":[]}}',
+        b'{"tag":"ask","request_id":1,"call":{"kind":"rank","query":"x","documents":[]}}',
         b'{"tag":"abort","request_id":null}',
         b'{"tag":"hello","config":{"engine_id":"a/b","model_path":"m","parameters":{}}}',
         b'{"tag":"hello","config":{"engine_id":"a","model_path":"m","parameters":{"unknown":1}}}',

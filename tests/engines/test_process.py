@@ -15,6 +15,7 @@ import pytest
 
 from kolosal.engines.messages import (
     MAX_FRAME_BYTES,
+    PROTOCOL_VERSION,
     Abort,
     Failed,
     Fatal,
@@ -578,7 +579,7 @@ def test_worker_refuses_a_hello_of_another_protocol() -> None:
     hello = encode(Hello(config(), protocol=99))
     answer = subprocess.run(argv, input=hello, capture_output=True, timeout=DEADLINE_S)
 
-    assert (answer.returncode, b"protocol 1" in answer.stdout) == (2, True)
+    assert (answer.returncode, f"protocol {PROTOCOL_VERSION}".encode() in answer.stdout) == (2, True)
 
 
 DAEMON = """

@@ -15,7 +15,8 @@ import pytest
 from kolosal.engines.parameters import EngineConfig, FlashAttention, LoadingParameters
 from kolosal.engines.process import WorkerCommand
 from kolosal.errors import EngineDied
-from kolosal.schema import ChatPrompt, FinishReason, GenerateRequest, Message, SamplingParams
+from kolosal.sampling import SamplingParams
+from kolosal.schema import ChatPrompt, FinishReason, GenerateRequest, Message
 from tests.engines.helpers import loaded
 from tests.worker.helpers import ask
 

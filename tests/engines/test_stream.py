@@ -232,7 +232,7 @@ async def test_collect_sums_the_deltas(stream: RequestStream) -> None:
         stream.put(delta)
         await asyncio.sleep(0)
 
-    assert await collected == Completion("ab!", FinishReason.STOP, USAGE)
+    assert await collected == Completion("ab!", FinishReason.STOP, USAGE, LAST.tokens)
 
 
 async def test_collect_raises_the_error_after_some_text(stream: RequestStream) -> None:
@@ -249,3 +249,13 @@ async def test_collect_of_an_aborted_stream_is_cancelled(stream: RequestStream) 
     await asyncio.wait([collected])
 
     assert collected.cancelled()
+
+
+async def test_usage_is_known_from_the_first_tokens_on(stream: RequestStream) -> None:
+    assert stream.usage is None
+    stream.put(TokenDelta("a", usage=Usage(7, 1)))
+    stream.put(TokenDelta("b"))
+    assert stream.usage == Usage(7, 1)
+    assert (await anext(stream)).usage == Usage(7, 1)
+    stream.put(LAST)
+    assert stream.usage == USAGE

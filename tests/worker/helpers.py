@@ -7,7 +7,17 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from typing import Any, cast
 
-from kolosal.engines.messages import Abort, Failed, FromWorker, SequenceOutput, StepOutputs, Submit, encode
+from kolosal.engines.calls import Call
+from kolosal.engines.messages import (
+    Abort,
+    Ask,
+    Failed,
+    FromWorker,
+    SequenceOutput,
+    StepOutputs,
+    Submit,
+    encode,
+)
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.worker.backend import Backend
 from kolosal.engines.worker.fake import FakeBackend, FakeSampler, Faults
@@ -16,13 +26,14 @@ from kolosal.engines.worker.loop import EngineLoop
 from kolosal.engines.worker.outbox import Outbox
 from kolosal.engines.worker.scheduler import Chunk
 from kolosal.engines.worker.template import ChatTemplate
+from kolosal.sampling import SamplingParams
 from kolosal.schema import (
     ChatPrompt,
     FinishReason,
     GenerateRequest,
     Message,
-    SamplingParams,
     TextPrompt,
+    TokenLogprobs,
     Usage,
 )
 
@@ -54,6 +65,8 @@ class Answer:
     def __init__(self) -> None:
         self.text = ""
         self.tokens: list[int] = []
+        self.logprobs: list[TokenLogprobs] = []
+        self.stop: str | None = None
         self.finish_reason: FinishReason | None = None
         self.usage: Usage | None = None
         self.error: Failed | None = None
@@ -64,6 +77,8 @@ class Answer:
         assert not self.endings, "output after the end"
         self.text += delta.text
         self.tokens += delta.tokens
+        self.logprobs += delta.logprobs
+        self.stop = delta.stop
         self.finish_reason, self.usage = delta.finish_reason, delta.usage
         self.endings += delta.finish_reason is not None
 
@@ -103,7 +118,7 @@ class InProcessWorker:
             case StepOutputs(outputs=outputs):
                 for output in outputs:
                     self.answers[output.request_id].add(output)
-            case Failed(request_id=request_id):
+            case Failed(request_id=request_id) if request_id in self.answers:
                 self.answers[request_id].fail(frame)
 
     def submit(self, request: GenerateRequest, request_id: int | None = None) -> int:
@@ -111,6 +126,14 @@ class InProcessWorker:
         self.answers[request_id] = Answer()
         self._send(encode(Submit(request_id, request)))
         return request_id
+
+    def ask(self, call: Call, request_id: int = 1) -> None:
+        """Ask what is no generation; the answer is among the frames."""
+        self._send(encode(Ask(request_id, call)))
+
+    def close(self, timeout_s: float) -> bool:
+        """End what answers questions."""
+        return self._intake.close(timeout_s)
 
     def abort(self, request_id: int) -> None:
         self._send(encode(Abort(request_id)))

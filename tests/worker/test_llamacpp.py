@@ -16,7 +16,7 @@ from kolosal.engines.worker.llamacpp import LlamaCppBackend
 from kolosal.engines.worker.llamacpp_load import LoadError
 from kolosal.engines.worker.scheduler import MAX_DECODE_TOKENS, Chunk
 from kolosal.engines.worker.template import ChatTemplate
-from kolosal.schema import GenerateRequest, Message
+from kolosal.schema import ChatPrompt, GenerateRequest, Message
 from tests import tiny_gguf as tiny
 from tests.worker.helpers import InProcessWorker, ask, engine_config
 
@@ -231,14 +231,16 @@ def test_control_token_adds_no_text(load: Load, text: str) -> None:
 )
 def test_spelling_of_a_control_token_in_user_text_stays_characters(load: Load, text: str) -> None:
     backend = load()
-    tokens = ChatTemplate(backend, "{{ messages[0].content }}").tokenize((Message("user", f"a{text}b"),))
+    tokens = ChatTemplate(backend, "{{ messages[0].content }}").tokenize(
+        ChatPrompt((Message("user", f"a{text}b"),))
+    )
 
     assert b"".join(map(backend.token_bytes, tokens)).decode() == f"a{text}b"
 
 
 def test_begin_of_text_token_is_not_doubled(load: Load) -> None:
     backend = load()
-    tokens = ChatTemplate(backend, "{{ bos_token }}x").tokenize(())
+    tokens = ChatTemplate(backend, "{{ bos_token }}x").tokenize(ChatPrompt(()))
 
     assert tokens == backend.tokenize("x", add_special=True, parse_special=True)
 

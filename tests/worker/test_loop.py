@@ -49,6 +49,16 @@ def test_prompt_is_answered(worker: InProcessWorker) -> None:
     assert worker.answer(ask("5:", max_tokens=8)).text == "6 7 8 9 "
 
 
+def test_the_first_tokens_say_how_long_the_prompt_is(worker: InProcessWorker) -> None:
+    worker.answer(ask("5:", max_tokens=8))
+
+    counts = [output.delta.usage for output in outputs(worker.frames)]
+    assert counts[0] is not None
+    assert counts[-1] is not None
+    assert (counts[0].prompt_tokens, counts[0].completion_tokens) == (counts[-1].prompt_tokens, 1)
+    assert counts[1:-1] == [None] * (len(counts) - 2)
+
+
 def test_end_token_stops(worker: InProcessWorker) -> None:
     answer = worker.answer(ask("<say>Bye</say>"))
 

@@ -7,7 +7,7 @@ import pytest
 from kolosal.engines.worker.backend import TemplateSource
 from kolosal.engines.worker.fake import BOS, END, FakeBackend
 from kolosal.engines.worker.template import ChatTemplate, TemplateFailed
-from kolosal.schema import Message
+from kolosal.schema import ChatPrompt, Message
 from tests.worker.helpers import fake_backend
 
 USER = (Message("user", "Hi"),)
@@ -21,7 +21,8 @@ def render(source: str | None, *messages: Message) -> str:
     """The prompt in words: what the fake's tokens stand for."""
     names = {BOS: b"[BOS]", END: b"[END]"}
     return b"".join(
-        names.get(token, bytes([token % 256])) for token in template(source).tokenize(messages or USER)
+        names.get(token, bytes([token % 256]))
+        for token in template(source).tokenize(ChatPrompt(messages or USER))
     ).decode()
 
 
@@ -110,25 +111,33 @@ def test_tojson_indents() -> None:
     assert render("{{ [1] | tojson(indent=2) }}") == "[BOS][\n  1\n]"
 
 
+def test_tojson_takes_what_filters_give() -> None:
+    assert render("{{ [1, 2] | map('string') | tojson }}") == '[BOS]["1", "2"]'
+
+
+def test_marks_for_training_are_passed_over() -> None:
+    assert render("a{% generation %}b{{ 1 }}{% endgeneration %}c") == "[BOS]ab1c"
+
+
 def test_strftime_now_gives_the_date() -> None:
     assert render("{{ strftime_now('%Y') }}")[5:].isdigit()
 
 
 def test_raise_exception_is_the_refusal_the_client_sees() -> None:
     with pytest.raises(TemplateFailed, match="roles must alternate"):
-        template("{{ raise_exception('roles must alternate') }}").tokenize(USER)
+        template("{{ raise_exception('roles must alternate') }}").tokenize(ChatPrompt(USER))
 
 
 def test_message_of_a_refusal_is_cut() -> None:
     with pytest.raises(TemplateFailed) as refusal:
-        template("{{ raise_exception('a' * 10000000) }}").tokenize(USER)
+        template("{{ raise_exception('a' * 10000000) }}").tokenize(ChatPrompt(USER))
 
     assert len(str(refusal.value)) < 2000
 
 
 def test_message_of_a_refusal_can_be_encoded() -> None:
     with pytest.raises(TemplateFailed) as refusal:
-        template(r"{{ raise_exception('\ud800') }}").tokenize(USER)
+        template(r"{{ raise_exception('\ud800') }}").tokenize(ChatPrompt(USER))
 
     assert str(refusal.value).encode()
 
@@ -165,7 +174,7 @@ def test_message_of_a_refusal_can_be_encoded() -> None:
 )
 def test_way_out_of_the_sandbox_is_refused(source: str) -> None:
     with pytest.raises(TemplateFailed):
-        template(source).tokenize(USER)
+        template(source).tokenize(ChatPrompt(USER))
 
 
 def test_no_code_of_a_template_runs(tmp_path: Path) -> None:
@@ -175,7 +184,7 @@ def test_no_code_of_a_template_runs(tmp_path: Path) -> None:
     )
     source = source.replace("CANARY", str(canary))
     with pytest.raises(TemplateFailed):
-        template(source).tokenize(USER)
+        template(source).tokenize(ChatPrompt(USER))
 
     assert not canary.exists()
 
@@ -197,7 +206,7 @@ def test_no_code_of_a_template_runs(tmp_path: Path) -> None:
 )
 def test_template_that_fails_refuses_the_conversation(source: str) -> None:
     with pytest.raises(TemplateFailed):
-        template(source).tokenize(USER)
+        template(source).tokenize(ChatPrompt(USER))
 
 
 # --- what users write stays text ---
@@ -244,9 +253,9 @@ def test_shielded_text_reaches_the_template_more_than_once() -> None:
 
 def test_tokenize_can_be_called_again() -> None:
     chat = template()
-    first = chat.tokenize((Message("user", "<end>"),))
+    first = chat.tokenize(ChatPrompt((Message("user", "<end>"),)))
 
-    assert chat.tokenize((Message("user", "<end>"),)) == first
+    assert chat.tokenize(ChatPrompt((Message("user", "<end>"),))) == first
 
 
 def test_mark_the_template_writes_itself_is_passed_through() -> None:

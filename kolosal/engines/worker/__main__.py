@@ -68,8 +68,9 @@ def _serve(
     if not intake.serve(frames_in):
         os._exit(3)  # nobody is left to answer; also ends a native call that is running
     loop.stop()
+    answered = intake.close(_STOP_TIMEOUT_S)
     thread.join(_STOP_TIMEOUT_S)
-    if thread.is_alive():
+    if thread.is_alive() or not answered:
         os._exit(0)
     backend.close()
     return 0

@@ -6,13 +6,14 @@ this protocol.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from kolosal.engines.messages import EngineInfo
-from kolosal.schema import SamplingParams
+from kolosal.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -32,6 +33,14 @@ class KVCacheFull(BackendError):
 
 class DecodeFailed(BackendError):
     """`llama_decode` failed. The sequences of the batch are lost, the others are not."""
+
+
+LEAST_LOGPROB = -9999.0
+"""Stands for the log-probability of what is impossible: JSON has no infinities. The number is the OpenAI API's."""
+
+
+class OutOfMemory(BackendError):
+    """There is no memory for what was asked; the engine lives. The message says how much would be needed."""
 
 
 class Reuse(Enum):
@@ -55,6 +64,29 @@ class TemplateSource:
     eos: str
 
 
+@dataclass(frozen=True, slots=True)
+class FimTokens:
+    """The tokens of a model that can fill in the middle; None for those it does not have."""
+
+    prefix: int | None = None
+    suffix: int | None = None
+    middle: int | None = None
+    repository: int | None = None
+    file: int | None = None
+    """Stands before each file of a repository."""
+
+
+class RowLogprobs(Protocol):
+    """How probable the model held each token after a row of the last batch, before any sampler changed that."""
+
+    @property
+    def top(self) -> tuple[tuple[int, float], ...]:
+        """The most probable tokens with their log-probabilities, as many as were asked for, the most probable first."""
+
+    def of(self, token: int) -> float:
+        """The log-probability of a token, at least `LEAST_LOGPROB`."""
+
+
 class Sampler(Protocol):
     """The state of one sequence's sampling: chain, penalties, random numbers."""
 
@@ -65,11 +97,33 @@ class Sampler(Protocol):
         """Free it. Idempotent."""
 
 
+class Embedder(Protocol):
+    """A context of its own on the weights of a backend. Used by one thread, which may be another than the engine's."""
+
+    max_tokens: int
+    """Tokens of one input at most."""
+    batch_tokens: int
+    """Tokens of several inputs that are best computed at once."""
+    batch_inputs: int
+    """Inputs that can be computed at once."""
+
+    def pool(self, inputs: Seq[Seq[int]]) -> list[array[float]]:
+        """A vector for each input, as the model makes it; of a ranking model its score, alone.
+
+        Raises:
+            OutOfMemory: there is no room for inputs of this size.
+            BackendError: they could not be computed.
+        """
+
+    def close(self) -> None:
+        """Free it, before the backend. Idempotent."""
+
+
 class Backend(Protocol):
     """One model and one context.
 
-    `tokenize`, `token_bytes`, `is_end` and `new_sampler` only read the vocabulary and may be called from any thread;
-    the rest belongs to the engine thread.
+    `tokenize`, `token_bytes`, `written`, `is_end` and `new_sampler` only read the vocabulary and may be called from any
+    thread; the rest belongs to the engine thread.
     """
 
     info: EngineInfo
@@ -78,6 +132,9 @@ class Backend(Protocol):
     """Which cells of other sequences a new one can use."""
     can_trim: bool
     """Whether the last cells of a sequence can be cut off."""
+    fim: FimTokens
+    rank_template: str | None
+    """How a ranking model wants to see `{query}` and `{document}`; None where its file does not say."""
     n_slots: int
     """Sequence ids: more than run at once, so that finished sequences can keep theirs."""
 
@@ -94,6 +151,9 @@ class Backend(Protocol):
     def token_bytes(self, token: int) -> bytes:
         """The bytes a token adds to the text; empty for control tokens."""
 
+    def written(self, token: int) -> bytes:
+        """The bytes of a token as people write it: those it adds to the text, or the spelling of a control token."""
+
     def is_end(self, token: int) -> bool:
         """Whether the token ends a generation."""
 
@@ -106,6 +166,16 @@ class Backend(Protocol):
 
     def new_draft(self) -> GuessSource | None:
         """A draft model's guesses for a new sequence; None where no draft model is loaded. Engine thread only to use."""
+
+    def tokenize_pair(self, query: str, document: str) -> list[int]:
+        """The tokens of a query and a document as ranking models without a template want to see them."""
+
+    def open_embedder(self) -> Embedder:
+        """A second context, for vectors. Belongs to the thread that opens it.
+
+        Raises:
+            BackendError: it could not be made.
+        """
 
     def constraint_tokenizer(self) -> LLTokenizer:
         """The vocabulary as llguidance wants it. Slow, and called once."""
@@ -123,6 +193,9 @@ class Backend(Protocol):
 
         With a constraint only tokens it allows are chosen from.
         """
+
+    def row_logprobs(self, output: int, n_top: int) -> RowLogprobs:
+        """The log-probabilities after the `output`-th row, with the `n_top` highest. Before that row is sampled."""
 
     def release(self, slot: int) -> None:
         """Forget all cells of a sequence id; those no other id sees are free."""

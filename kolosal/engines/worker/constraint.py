@@ -1,19 +1,23 @@
 """Constrained output: which tokens a grammar allows next.
 
-Owns the translation of a request's grammar to llguidance, which does the work. llguidance is imported with the first
-constrained request: others do not pay for it.
+Owns the translation of a request's grammar and tools to llguidance, which does the work. llguidance is imported with the
+first constrained request: others do not pay for it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+from kolosal.chat.grammar import TurnFacts, turn_grammar
+from kolosal.chat.schemas import ANSWER, JSON_SPACING, tool_param, tool_schema
 from kolosal.errors import InvalidRequest
-from kolosal.schema import Grammar, GrammarKind
+from kolosal.schema import Grammar, GrammarKind, ToolUse
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
+    from llguidance._lib import JsonCompileOptions
 
 MAX_FORCED_TOKENS = 64
 """Forced tokens appended at once; the rest follows with the next step."""
@@ -57,40 +61,96 @@ class ConstraintCompiler:
         Raises:
             InvalidRequest: the grammar is not valid; the message says where.
         """
-        from llguidance import LLMatcher  # noqa: PLC0415 - most workers never need it
-
-        if self._tokenizer is None:
-            self._tokenizer = self._make_tokenizer()
-        try:
-            source = _translate(grammar)
-        except (ValueError, RecursionError) as exc:
-            raise _invalid(grammar, str(exc)) from exc
-        matcher = LLMatcher(self._tokenizer, source, log_level=0)
+        matcher = self._matcher(self._checked(grammar))
         if matcher.is_error():
             raise _invalid(grammar, matcher.get_error())
         return Constraint(matcher)
 
+    def compile_turn(self, tool_use: ToolUse, answer: Grammar | None, facts: TurnFacts) -> Constraint:
+        """The constraint of a chat's next turn: its thoughts are free, its calls fit the tools, the rest is `answer`.
+
+        Raises:
+            InvalidRequest: a tool's schema or the answer's grammar is not valid, or both do not go together.
+        """
+        source = turn_grammar(tool_use, answer, facts, self._special_token, self._end_tokens())
+        grammars = [{"name": "turn", "lark_grammar": source}]
+        if answer is not None:
+            grammars.append(_as_part(self._checked(answer)))
+        matcher = self._matcher(json.dumps({"grammars": grammars}))
+        if matcher.is_error():
+            self._blame(tool_use, answer)
+            raise InvalidRequest(f"The tools are not valid: {_shorten(matcher.get_error())}", param="tools")
+        return Constraint(matcher)
+
+    def _blame(self, tool_use: ToolUse, answer: Grammar | None) -> None:
+        """Find out what makes a turn's grammar invalid.
+
+        Raises:
+            InvalidRequest: it is this.
+        """
+        if answer is not None:
+            self.compile(answer)
+        for position, tool in enumerate(tool_use.tools):
+            matcher = self._matcher(_json_grammar(json.dumps(tool_schema(position, tool))))
+            if matcher.is_error():
+                param = tool_param(position, tool)
+                raise InvalidRequest(
+                    f"Field {param} is not valid: {_shorten(matcher.get_error())}", param=param
+                )
+
+    def _checked(self, grammar: Grammar) -> str:
+        try:
+            return _translate(grammar)
+        except (ValueError, RecursionError) as exc:
+            raise _invalid(grammar, str(exc)) from exc
+
+    def _matcher(self, source: str) -> LLMatcher:
+        from llguidance import LLMatcher  # noqa: PLC0415 - most workers never need it
+
+        return LLMatcher(self._vocabulary(), source, log_level=0)
+
+    def _vocabulary(self) -> LLTokenizer:
+        if self._tokenizer is None:
+            self._tokenizer = self._make_tokenizer()
+        return self._tokenizer
+
+    def _special_token(self, marker: str) -> int | None:
+        """The one token that a marker is, where llguidance holds it for none of text."""
+        tokenizer = self._vocabulary()
+        tokens = tokenizer.tokenize_str(marker, parse_special=True)
+        return tokens[0] if len(tokens) == 1 and tokenizer.is_special_token(tokens[0]) else None
+
+    def _end_tokens(self) -> tuple[int, ...]:
+        return tuple(self._vocabulary().eos_tokens)
+
 
 def _translate(grammar: Grammar) -> str:
-    """The grammar in llguidance's own form.
-
-    JSON gets one fixed whitespace, `", "` and `": "`: what models write anyway, and a small model cannot lose itself in
-    blanks.
-    """
+    """The grammar in llguidance's own form."""
     from llguidance import LLMatcher  # noqa: PLC0415
 
     match grammar.kind:
         case GrammarKind.JSON_SCHEMA:
-            return LLMatcher.grammar_from_json_schema(
-                grammar.source,
-                defaults={"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "},
-            )
+            return _json_grammar(grammar.source)
         case GrammarKind.REGEX:
             return LLMatcher.grammar_from_regex(grammar.source)
         case GrammarKind.LARK:
             return LLMatcher.grammar_from_lark(grammar.source)
         case GrammarKind.GBNF:
             return LLMatcher.grammar_from_lark(_lark_of_gbnf(grammar.source))
+
+
+def _json_grammar(schema: str) -> str:
+    from llguidance import LLMatcher  # noqa: PLC0415
+
+    return LLMatcher.grammar_from_json_schema(schema, defaults=cast("JsonCompileOptions", JSON_SPACING))
+
+
+def _as_part(source: str) -> dict[str, Any]:
+    """A grammar as others refer to it."""
+    if not source.startswith('{"grammars"'):
+        return {"name": ANSWER, "lark_grammar": source}
+    part: dict[str, Any] = json.loads(source)["grammars"][0]
+    return {**part, "name": ANSWER}
 
 
 def _lark_of_gbnf(source: str) -> str:
@@ -103,4 +163,8 @@ def _lark_of_gbnf(source: str) -> str:
 
 
 def _invalid(grammar: Grammar, reason: str) -> InvalidRequest:
-    return InvalidRequest(f"The {grammar.kind} is not valid: {reason.strip()[:500]}", param=grammar.param)
+    return InvalidRequest(f"The {grammar.kind} is not valid: {_shorten(reason)}", param=grammar.param)
+
+
+def _shorten(reason: str) -> str:
+    return reason.strip()[:500]

@@ -12,21 +12,33 @@ Faults are words of `--fault`, see `Faults`.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import signal
 import sys
+import threading
 import time
+from array import array
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kolosal.engines.messages import EngineInfo
+from kolosal.chat.formats import detect_thinking_tags, detect_tool_format
+from kolosal.engines.messages import EngineInfo, Pooling
 from kolosal.engines.parameters import EngineConfig
-from kolosal.engines.worker.backend import BackendError, DecodeFailed, KVCacheFull, Reuse, TemplateSource
+from kolosal.engines.worker.backend import (
+    BackendError,
+    DecodeFailed,
+    FimTokens,
+    KVCacheFull,
+    OutOfMemory,
+    Reuse,
+    TemplateSource,
+)
 from kolosal.engines.worker.scheduler import Chunk
-from kolosal.schema import SamplingParams
+from kolosal.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -38,6 +50,9 @@ N_VOCAB = 262
 
 BOS, END = 256, 261
 
+FIM = (257, 258, 259)
+"""Before the prefix, before the suffix, before the middle."""
+
 _CONTROLS = {"<s>": BOS, "<end>": END}
 _SAY = re.compile(r"<say>(.*?)</say>", re.DOTALL)
 
@@ -48,14 +63,18 @@ class Faults:
 
     `load_error` · `load_hang` · `load_crash` · `step_s=0.01` (time per step) · `decode@5=1` (llama_decode returns 1 at
     step 5) · `crash@5` (SIGKILL-like exit at step 5) · `hang@5` · `garbage@5` (a line that is no frame) ·
-    `stderr=TEXT` (written at load) · `ignore_shutdown` (SIGTERM too) · `reuse=whole` (memory that cannot be cut).
+    `stderr=TEXT` (written at load) · `ignore_shutdown` (SIGTERM too) · `reuse=whole` (memory that cannot be cut) ·
+    `embed@1=memory|decode|defect|nan|wait` (what the first batch of embeddings does) · `rank` (a ranking model) · `no_text` (a
+    model that cannot generate).
     """
 
     words: frozenset[str] = frozenset()
     step_s: float = 0.0
     stderr: str = ""
     reuse: Reuse = Reuse.PREFIX
+    pooling: Pooling = "mean"
     at_step: dict[int, str] = field(default_factory=dict)
+    at_embedding: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, specs: Iterable[str]) -> Faults:
@@ -67,8 +86,12 @@ class Faults:
                 faults.step_s = float(value)
             elif name == "reuse":
                 faults.reuse = Reuse(value)
+            elif spec == "rank":
+                faults.pooling = "rank"
             elif name == "stderr":
                 faults.stderr = value
+            elif kind == "embed":
+                faults.at_embedding[int(step)] = value
             elif step:
                 faults.at_step[int(step)] = f"{kind}={value}" if value else kind
             else:
@@ -85,6 +108,19 @@ class _Cell:
         self.token = token
 
 
+class FakeLogprobs:
+    """One token has half of the probability, the others share the other half."""
+
+    def __init__(self, likely: int, n_top: int) -> None:
+        self._likely = likely
+        others = (token for token in range(N_VOCAB) if token != likely)
+        order = itertools.islice(itertools.chain([likely], others), n_top)
+        self.top = tuple((token, self.of(token)) for token in order)
+
+    def of(self, token: int) -> float:
+        return math.log(0.5 if token == self._likely else 0.5 / (N_VOCAB - 1))
+
+
 class FakeSampler:
     """Carries nothing: the fake chooses by the cells alone."""
 
@@ -93,6 +129,29 @@ class FakeSampler:
 
     def accept(self, token: int) -> None:
         pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeEmbedder:
+    """A vector of four numbers: how often each remainder by 4 occurs among the tokens. As a score: how many there are."""
+
+    def __init__(self, backend: FakeBackend) -> None:
+        self._backend = backend
+        self.max_tokens = backend.info.n_ctx
+        self.batch_tokens, self.batch_inputs = 32, 4
+        self.batches: list[int] = []
+        """Inputs of each batch."""
+        self.closed = False
+
+    def pool(self, inputs: Seq[Seq[int]]) -> list[array[float]]:
+        self.batches.append(len(inputs))
+        if self._backend.fault_of_embedding(len(self.batches)) == "nan":
+            return [array("f", [math.nan]) for _ in inputs]
+        if self._backend.info.pooling == "rank":
+            return [array("f", [len(tokens)]) for tokens in inputs]
+        return [array("f", (sum(t % 4 == k for t in tokens) for k in range(4))) for tokens in inputs]
 
     def close(self) -> None:
         self.closed = True
@@ -120,12 +179,20 @@ class FakeBackend:
             n_batch=max(p.n_batch, p.n_parallel), n_ubatch=min(p.n_ubatch, p.n_batch), n_threads=p.n_threads or 1,
             n_threads_batch=p.n_threads_batch or 1, n_gpu_layers=0, flash_attn=p.flash_attn.value,
             chat_template="configured" if p.chat_template else "chatml", prompt_cache="prefix",
+            tool_format=detect_tool_format(p.chat_template or ""),
+            thinking_tags=detect_thinking_tags(p.chat_template or ""),
+            can_generate="no_text" not in self._faults.words, n_embd=4, pooling=self._faults.pooling,
         )  # fmt: skip
         self.reuse = self._faults.reuse if p.cache_prompt else Reuse.NONE
         self.can_trim = self._faults.reuse is Reuse.PREFIX
+        self.fim = FimTokens(*FIM)
+        self.rank_template: str | None = None
         self.n_slots = 2 * p.n_parallel + 2
         self.template = TemplateSource(None, "<s>", "<end>")
         self.steps = 0
+        self.embedder: FakeEmbedder | None = None
+        self.waits, self.go_on = threading.Event(), threading.Event()
+        """Set by a batch of embeddings that waits, and what it waits for."""
         self.samplers: list[FakeSampler] = []
         self._cells: dict[int, list[_Cell]] = {}
         self._outputs: list[list[_Cell]] = []
@@ -146,6 +213,10 @@ class FakeBackend:
     def token_bytes(self, token: int) -> bytes:
         return bytes([token]) if token < BOS else b""
 
+    def written(self, token: int) -> bytes:
+        spelling = next((text for text, control in _CONTROLS.items() if control == token), "")
+        return self.token_bytes(token) or spelling.encode()
+
     def is_end(self, token: int) -> bool:
         return token == END
 
@@ -154,6 +225,13 @@ class FakeBackend:
             raise BackendError("no sampler for this seed")
         self.samplers.append(FakeSampler())
         return self.samplers[-1]
+
+    def tokenize_pair(self, query: str, document: str) -> list[int]:
+        return [BOS, *query.encode(), END, *document.encode(), END]
+
+    def open_embedder(self) -> FakeEmbedder:
+        self.embedder = FakeEmbedder(self)
+        return self.embedder
 
     def new_draft(self) -> None:
         return None
@@ -189,6 +267,9 @@ class FakeBackend:
         token = next_token([cell.token for cell in self._outputs[output]])
         return token if constraint is None else _nearest_allowed(token, constraint.mask())
 
+    def row_logprobs(self, output: int, n_top: int) -> FakeLogprobs:
+        return FakeLogprobs(next_token([cell.token for cell in self._outputs[output]]), n_top)
+
     def release(self, slot: int) -> None:
         self._cells.pop(slot, None)
 
@@ -219,6 +300,25 @@ class FakeBackend:
             os._exit(3)
         if "load_hang" in self._faults.words:
             time.sleep(3600)
+
+    def fault_of_embedding(self, batch: int) -> str | None:
+        """What goes wrong with a batch of embeddings, where it does not fail here."""
+        if self._faults.step_s:
+            time.sleep(self._faults.step_s)
+        fault = self._faults.at_embedding.get(batch)
+        match fault:
+            case "memory":
+                raise OutOfMemory("the fake has no memory")
+            case "decode":
+                raise BackendError("scripted")
+            case "defect":
+                raise ZeroDivisionError
+            case "wait":
+                self.waits.set()
+                self.go_on.wait()
+            case _:
+                pass
+        return fault
 
     def _fail_at_step(self, fault: str) -> None:
         match fault.partition("="):

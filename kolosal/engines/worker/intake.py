@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 
+from kolosal.chat.grammar import TurnFacts
 from kolosal.engines.messages import (
     MAX_FRAME_BYTES,
     Abort,
+    Ask,
     Failed,
     FrameError,
     Hello,
@@ -21,21 +23,33 @@ from kolosal.engines.messages import (
     ToWorker,
     decode_to_worker,
 )
+from kolosal.engines.worker.answers import Answers
 from kolosal.engines.worker.backend import Backend, BackendError
-from kolosal.engines.worker.constraint import ConstraintCompiler
+from kolosal.engines.worker.constraint import Constraint, ConstraintCompiler
 from kolosal.engines.worker.detokenize import TextStream
+from kolosal.engines.worker.infill import infill_tokens
 from kolosal.engines.worker.loop import EngineLoop
 from kolosal.engines.worker.outbox import Outbox
+from kolosal.engines.worker.replies import check_tokens
 from kolosal.engines.worker.sequence import Sequence
 from kolosal.engines.worker.speculative import PromptLookup, Speculator
-from kolosal.engines.worker.template import ChatTemplate, TemplateFailed
-from kolosal.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, KolosalError
+from kolosal.engines.worker.template import ChatTemplate, TemplateFailed, n_chars
+from kolosal.errors import (
+    ContextLengthExceeded,
+    GenerationFailed,
+    InvalidRequest,
+    KolosalError,
+    UnsupportedFeature,
+)
+from kolosal.sampling import SamplingParams
 from kolosal.schema import (
     ChatPrompt,
     FinishReason,
     GenerateRequest,
+    InfillPrompt,
     TextPrompt,
     TokenDelta,
+    TokensPrompt,
     Usage,
 )
 
@@ -65,6 +79,9 @@ class Intake:
         self._template = template
         self._loop = loop
         self._outbox = outbox
+        self._answers = Answers(
+            backend, lambda prompt: self._tokenize(GenerateRequest(prompt, SamplingParams())), outbox.put
+        )
 
     def serve(self, pipe: io.BufferedReader) -> bool:
         """Handle frames until told to shut down (True) or the daemon is gone (False).
@@ -76,7 +93,10 @@ class Intake:
             match frame:
                 case Submit(request_id=request_id, request=request):
                     self._submit(request_id, request)
+                case Ask(request_id=request_id, call=call):
+                    self._answers.ask(request_id, call)
                 case Abort(request_id=request_id):
+                    self._answers.forget(request_id)
                     self._loop.abort(request_id)
                 case Shutdown():
                     return True
@@ -84,10 +104,14 @@ class Intake:
                     raise FrameError("a second hello")
         return False
 
+    def close(self, timeout_s: float) -> bool:
+        """Free what answering has needed; False when that takes longer than it may. Nothing is served any more."""
+        return self._answers.close(timeout_s)
+
     def _submit(self, request_id: int, request: GenerateRequest) -> None:
         try:
             prompt = self._prompt(request)
-            if request.sampling.max_tokens == 0:
+            if request.sampling.max_tokens == 0 and not request.prompt_logprobs:
                 self._outbox.put(_nothing_to_generate(request_id, prompt))
             else:
                 self._loop.submit(self._sequence(request_id, prompt, request))
@@ -96,6 +120,8 @@ class Intake:
 
     def _prompt(self, request: GenerateRequest) -> list[int]:
         """The tokens of a prompt that leaves room for an answer."""
+        if not self._backend.info.can_generate:
+            raise UnsupportedFeature("This model makes embeddings and cannot generate text", param="model")
         prompt = self._tokenize(request)
         n_ctx = self._backend.info.n_ctx
         if not prompt:
@@ -107,8 +133,11 @@ class Intake:
     def _sequence(self, request_id: int, prompt: list[int], request: GenerateRequest) -> Sequence:
         params = request.sampling
         n_ctx = self._backend.info.n_ctx
+        check_tokens(tuple(token for token, _ in params.logit_bias), self._backend.info.n_vocab, "logit_bias")
         max_length = n_ctx if params.max_tokens is None else min(n_ctx, len(prompt) + params.max_tokens)
-        constraint = None if request.grammar is None else self._constraints.compile(request.grammar)
+        chat = request.prompt if isinstance(request.prompt, ChatPrompt) else None
+        in_thoughts = chat is not None and self._template.ends_in_thoughts(chat, prompt)
+        constraint = self._constraint(request, in_thoughts=in_thoughts)
         try:
             sampler = self._backend.new_sampler(params, prompt)
         except BackendError as exc:
@@ -118,14 +147,34 @@ class Intake:
             prompt,
             max_length=max_length,
             sampler=sampler,
-            text=TextStream(params.stop),
+            text=TextStream(params.stop)
+            if chat is None
+            else self._chat_text(chat, params, in_thoughts=in_thoughts),
             ignore_eos=params.ignore_eos,
             priority=request.priority,
             use_cache=request.use_cache,
             cache_scope=request.cache_scope,
             speculator=None if constraint is not None else self._speculator(prompt),
             constraint=constraint,
+            n_top=params.logprobs,
+            prompt_logprobs=request.prompt_logprobs,
         )
+
+    def _constraint(self, request: GenerateRequest, *, in_thoughts: bool) -> Constraint | None:
+        """What the text must conform to: a chat's thoughts never to anything, its calls to their tools."""
+        template = self._template
+        if isinstance(request.prompt, ChatPrompt):
+            tool_use = request.prompt.tool_use
+            if tool_use.callable or (request.grammar is not None and template.thinking_tags is not None):
+                facts = TurnFacts(template.tool_format, template.thinking_tags, in_thoughts)
+                return self._constraints.compile_turn(tool_use, request.grammar, facts)
+        return None if request.grammar is None else self._constraints.compile(request.grammar)
+
+    def _chat_text(self, chat: ChatPrompt, params: SamplingParams, *, in_thoughts: bool) -> TextStream:
+        """The text of a chat's turn, with what tells thoughts and calls apart from it."""
+        tags = self._template.thinking_tags
+        front = tags[0] if in_thoughts and tags is not None else ""
+        return TextStream(params.stop, front=front, markers=self._template.markers(chat))
 
     def _speculator(self, prompt: list[int]) -> Speculator | None:
         if not self._speculates:
@@ -139,12 +188,33 @@ class Intake:
             case TextPrompt(text=text):
                 self._check_size(len(text), n_ctx)
                 return self._backend.tokenize(text, add_special=True, parse_special=True)
-            case ChatPrompt(messages=messages):
-                self._check_size(sum(len(message.content) for message in messages), n_ctx)
+            case TokensPrompt(tokens=tokens):
+                check_tokens(tokens, self._backend.info.n_vocab, "prompt")
+                return list(tokens)
+            case InfillPrompt() as infill:
+                return self._infill(infill, request.sampling.max_tokens)
+            case ChatPrompt() as chat:
+                self._check_size(sum(map(n_chars, chat.messages)), n_ctx)
                 try:
-                    return self._template.tokenize(messages)
+                    return self._template.tokenize(chat)
                 except TemplateFailed as exc:
                     raise InvalidRequest(str(exc), param="messages") from exc
+
+    def _infill(self, prompt: InfillPrompt, max_tokens: int | None) -> list[int]:
+        n_ctx = self._backend.info.n_ctx
+        texts = [
+            prompt.prefix,
+            prompt.suffix,
+            prompt.prompt,
+            *(part for file in prompt.extra for part in file),
+        ]
+        self._check_size(sum(map(len, texts)), n_ctx)
+        begin = self._backend.tokenize("", add_special=True, parse_special=False)
+        room = n_ctx - min(n_ctx if max_tokens is None else max_tokens, n_ctx // 2)
+        return infill_tokens(prompt, self._backend.fim, begin, self._plain_tokens, room)
+
+    def _plain_tokens(self, text: str) -> list[int]:
+        return self._backend.tokenize(text, add_special=False, parse_special=False)
 
     @staticmethod
     def _check_size(n_chars: int, n_ctx: int) -> None:

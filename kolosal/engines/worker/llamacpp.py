@@ -16,14 +16,23 @@ import llama_cpp.llama_cpp as native
 import numpy as np
 
 from kolosal.engines.parameters import EngineConfig
-from kolosal.engines.worker.backend import BackendError, DecodeFailed, KVCacheFull, Sampler, TemplateSource
+from kolosal.engines.worker.backend import (
+    BackendError,
+    DecodeFailed,
+    FimTokens,
+    KVCacheFull,
+    Sampler,
+    TemplateSource,
+)
 from kolosal.engines.worker.llamacpp_batch import Batch
 from kolosal.engines.worker.llamacpp_draft import DraftModel, DraftSequence
+from kolosal.engines.worker.llamacpp_embed import LlamaCppEmbedder
 from kolosal.engines.worker.llamacpp_load import LoadedModel, load_draft, load_model
+from kolosal.engines.worker.llamacpp_logprobs import LogitsRow
 from kolosal.engines.worker.llamacpp_sampler import GreedySampler, NativeSampler, logits, make_sampler
 from kolosal.engines.worker.sampler import sampler_stages
 from kolosal.engines.worker.scheduler import Chunk
-from kolosal.schema import SamplingParams
+from kolosal.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -48,14 +57,18 @@ class LlamaCppBackend:
         self._context = self._loaded.context
         self._vocab = native.llama_model_get_vocab(self._model)
         self._memory = native.llama_get_memory(self._context)
+        self._reads_in_order = bool(self._memory) and native.llama_get_causal_attn(self._context)
         self._default_seed = config.parameters.seed
         self.info = self._loaded.info
+        self.fim = _fim_tokens(self._vocab)
         self.reuse = self._loaded.reuse
         self.can_trim = self._loaded.can_trim
         self.n_slots = self._loaded.n_slots
         self.template = TemplateSource(
             self._loaded.chat_template, self._text(_bos(self._vocab)), self._text(_eos(self._vocab))
         )
+        rank_template = native.llama_model_chat_template(self._model, b"rerank")
+        self.rank_template = rank_template.decode(errors="replace") if rank_template else None
         self._batch = Batch(self.info.n_batch)
         self._output_rows: list[int] = []
         self.token_bytes = cache(self._token_bytes)  # as many entries as the vocabulary has tokens
@@ -64,7 +77,7 @@ class LlamaCppBackend:
         self._draft: DraftModel | None = None
         if config.parameters.draft_model_path is not None:
             self._draft = DraftModel(load_draft(config, self._loaded))
-        if config.parameters.warmup:
+        if config.parameters.warmup and self.info.can_generate:
             self._warm_up()
 
     # --- vocabulary: any thread ---
@@ -89,11 +102,17 @@ class LlamaCppBackend:
         return frozenset(self._text(t) for t in range(self.info.n_vocab) if attribute(vocab, t) & control)
 
     def _token_bytes(self, token: int) -> bytes:
+        return self._piece(token, special=False)
+
+    def written(self, token: int) -> bytes:
+        return self._piece(token, special=True)
+
+    def _piece(self, token: int, *, special: bool) -> bytes:
         buffer = ctypes.create_string_buffer(_PIECE_BYTES)
-        count = native.llama_token_to_piece(self._vocab, token, buffer, _PIECE_BYTES, 0, False)
+        count = native.llama_token_to_piece(self._vocab, token, buffer, _PIECE_BYTES, 0, special)
         if count < 0:
             buffer = ctypes.create_string_buffer(-count)
-            count = native.llama_token_to_piece(self._vocab, token, buffer, -count, 0, False)
+            count = native.llama_token_to_piece(self._vocab, token, buffer, -count, 0, special)
         return buffer.raw[: max(count, 0)]
 
     def _is_end(self, token: int) -> bool:
@@ -110,7 +129,23 @@ class LlamaCppBackend:
 
     def new_sampler(self, params: SamplingParams, prompt: Seq[int]) -> Sampler:
         stages = sampler_stages(params, n_ctx=self.info.n_ctx, default_seed=self._default_seed)
-        return make_sampler(stages, self.info.n_vocab, prompt, self._end_tokens)
+        return make_sampler(stages, self._vocab, prompt, self._end_tokens)
+
+    def tokenize_pair(self, query: str, document: str) -> list[int]:
+        vocab = self._vocab
+        end = [_eos(vocab)] if _eos(vocab) >= 0 else [int(native.llama_vocab_sep(vocab))]
+        ends = end if native.llama_vocab_get_add_eos(vocab) else []
+        return [
+            *([_bos(vocab)] if native.llama_vocab_get_add_bos(vocab) else []),
+            *self.tokenize(query, add_special=False, parse_special=False),
+            *ends,
+            *([int(native.llama_vocab_sep(vocab))] if native.llama_vocab_get_add_sep(vocab) else []),
+            *self.tokenize(document, add_special=False, parse_special=False),
+            *ends,
+        ]
+
+    def open_embedder(self) -> LlamaCppEmbedder:
+        return LlamaCppEmbedder(self._model, self.info, in_pieces=self._reads_in_order)
 
     def new_draft(self) -> DraftSequence | None:
         return None if self._draft is None else self._draft.open_sequence()
@@ -118,7 +153,7 @@ class LlamaCppBackend:
     def constraint_tokenizer(self) -> LLTokenizer:
         from llguidance.llamacpp import lltokenizer_from_vocab  # noqa: PLC0415 - only constrained requests need it
 
-        return lltokenizer_from_vocab(self._vocab)
+        return lltokenizer_from_vocab(self._vocab, eos_token=list(self._end_tokens()))
 
     # --- context: engine thread only ---
 
@@ -141,6 +176,9 @@ class LlamaCppBackend:
             self._forbid(row, constraint.mask())
         return sampler.sample(self._context, row)
 
+    def row_logprobs(self, output: int, n_top: int) -> LogitsRow:
+        return LogitsRow(logits(self._context, self._output_rows[output], self.info.n_vocab), n_top)
+
     def _forbid(self, row: int, mask: bytes) -> None:
         """Take the probability of all tokens whose bit is 0."""
         bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), count=self.info.n_vocab, bitorder="little")
@@ -157,6 +195,8 @@ class LlamaCppBackend:
             raise BackendError(f"llama_memory_seq_rm could not cut sequence {slot} to {n_cells} cells")
 
     def cells(self, slot: int) -> int:
+        if not self._memory:  # of a model that cannot generate
+            return 0
         last = int(native.llama_memory_seq_pos_max(self._memory, slot))
         return last + 1
 
@@ -174,6 +214,19 @@ class LlamaCppBackend:
         if self._loaded is not None:
             self._loaded.close()
             self._loaded = None
+
+
+def _fim_tokens(vocab: object) -> FimTokens:
+    """Found by llama.cpp by their metadata or by how they are written."""
+    asked = (
+        native.llama_vocab_fim_pre,
+        native.llama_vocab_fim_suf,
+        native.llama_vocab_fim_mid,
+        native.llama_vocab_fim_rep,
+        native.llama_vocab_fim_sep,
+    )
+    found = (int(ask(vocab)) for ask in asked)
+    return FimTokens(*(token if token >= 0 else None for token in found))
 
 
 def _bos(vocab: object) -> int:

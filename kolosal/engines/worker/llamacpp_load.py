@@ -17,7 +17,8 @@ from typing import Any
 import llama_cpp.llama_cpp as native
 import psutil
 
-from kolosal.engines.messages import EngineInfo
+from kolosal.chat.formats import detect_thinking_tags, detect_tool_format
+from kolosal.engines.messages import EngineInfo, Pooling
 from kolosal.engines.parameters import (
     MAX_PARALLEL,
     EngineConfig,
@@ -34,6 +35,11 @@ _PROGRESS_INTERVAL_S = 0.05
 
 _LOG_WARN, _LOG_ERROR, _LOG_CONTINUE = 3, 4, 5  # enum ggml_log_level
 
+_POOLING: dict[int, Pooling] = {
+    native.LLAMA_POOLING_TYPE_CLS: "cls",
+    native.LLAMA_POOLING_TYPE_LAST: "last",
+    native.LLAMA_POOLING_TYPE_RANK: "rank",
+}
 _FLASH_ATTENTION = {FlashAttention.AUTO: -1, FlashAttention.OFF: 0, FlashAttention.ON: 1}
 _SPLIT_MODE = {SplitMode.NONE: 0, SplitMode.LAYER: 1, SplitMode.ROW: 2}
 
@@ -96,8 +102,8 @@ def load_model(config: EngineConfig, on_progress: Callable[[float], None]) -> Lo
     parameters = config.parameters
     model = _load_weights(config, on_progress)
     try:
-        if not native.llama_model_has_decoder(model):
-            raise LoadError("This model cannot generate text: it has no decoder")
+        if native.llama_model_has_encoder(model) and native.llama_model_has_decoder(model):
+            raise LoadError("Models of an encoder and a decoder are not supported")
         can_trim = _has_plain_attention(model)
         reuse = Reuse.NONE if not parameters.cache_prompt else Reuse.PREFIX if can_trim else Reuse.WHOLE
         context, settings = _make_context(model, parameters, _slots(parameters, reuse))
@@ -106,7 +112,7 @@ def load_model(config: EngineConfig, on_progress: Callable[[float], None]) -> Lo
         raise
     template = native.llama_model_chat_template(model, None)
     text = template.decode(errors="replace") if template else None
-    info = _describe(model, context, parameters, settings, reuse, has_template=bool(text))
+    info = _describe(model, context, parameters, settings, reuse, template=text)
     return LoadedModel(model, context, info, reuse, can_trim, settings.n_seq_max, text)
 
 
@@ -121,7 +127,7 @@ def load_draft(config: EngineConfig, target: LoadedModel) -> LoadedModel:
         config.parameters, kv_pool_tokens=target.info.kv_pool_tokens, cache_prompt=False, chat_template=None
     )
     draft = load_model(EngineConfig(config.engine_id, path, parameters), lambda _: None)
-    if draft.info.n_vocab != target.info.n_vocab or not draft.can_trim:
+    if draft.info.n_vocab != target.info.n_vocab or not draft.can_trim or not draft.info.can_generate:
         draft.close()
         raise LoadError(
             f"{path} cannot be the draft model: it must have the vocabulary of the model, {target.info.n_vocab} tokens"
@@ -242,7 +248,7 @@ def _describe(
     settings: native.llama_context_params,
     reuse: Reuse,
     *,
-    has_template: bool,
+    template: str | None,
 ) -> EngineInfo:
     description = ctypes.create_string_buffer(256)
     native.llama_model_desc(model, description, len(description))
@@ -265,8 +271,13 @@ def _describe(
         n_threads_batch=settings.n_threads_batch,
         n_gpu_layers=asked if native.llama_supports_gpu_offload() else 0,
         flash_attn=parameters.flash_attn.value,
-        chat_template="configured" if parameters.chat_template else "model" if has_template else "chatml",
+        chat_template="configured" if parameters.chat_template else "model" if template else "chatml",
         prompt_cache=reuse.value,
+        tool_format=detect_tool_format(parameters.chat_template or template or ""),
+        thinking_tags=detect_thinking_tags(parameters.chat_template or template or ""),
+        can_generate=bool(native.llama_get_memory(context)) and native.llama_model_has_decoder(model),
+        n_embd=int(native.llama_model_n_embd_out(model)),
+        pooling=_POOLING.get(int(native.llama_pooling_type(context)), "mean"),
     )
 
 

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from kolosal.engines.messages import Failed, FromWorker, SequenceOutput, StepOutputs
 from kolosal.engines.worker.backend import Backend, DecodeFailed, KVCacheFull
 from kolosal.engines.worker.kvcache import KVCache
+from kolosal.engines.worker.logprobs import report, report_first
 from kolosal.engines.worker.prefixcache import PrefixCache
 from kolosal.engines.worker.scheduler import Chunk, Copy, Limits, MemoryOp, Plan, Release, Scheduler
 from kolosal.engines.worker.sequence import Sequence
 from kolosal.engines.worker.stepcost import StepCost
-from kolosal.schema import FinishReason, TokenDelta
+from kolosal.schema import FinishReason, TokenDelta, TokenLogprobs
 
 
 class _Stop:
@@ -136,14 +137,41 @@ class EngineLoop:
             self._emit(StepOutputs(tuple(outputs)))
 
     def _advance(self, chunk: Chunk, row: int) -> TokenDelta:
-        """Sample the next token of a sequence, and go on while its guesses agree; retire it when that ends it."""
-        sequence, draft = chunk.sequence, chunk.sequence.draft
-        n_before = len(sequence.tokens)
+        """What the rows of a sequence say: about its prompt, where that is reported, then its next tokens; retire it when
+        it ends."""
+        sequence = chunk.sequence
+        n_reported = chunk.n_prompt_rows
+        logprobs = self._report_prompt(chunk, row, n_reported) if sequence.prompt_logprobs else []
+        if n_reported == chunk.n_outputs:
+            return TokenDelta("", logprobs=tuple(logprobs))
+        if len(sequence.tokens) >= sequence.max_length:  # nothing but its prompt was asked about
+            self._retire(sequence)
+            return TokenDelta("", (), FinishReason.LENGTH, sequence.usage(), tuple(logprobs))
+        return self._generate(sequence, range(row + n_reported, row + chunk.n_outputs), logprobs)
+
+    def _report_prompt(self, chunk: Chunk, row: int, n_rows: int) -> list[TokenLogprobs]:
+        """The prompt's tokens that stand after rows of a chunk; the first token of all, too."""
+        sequence = chunk.sequence
+        reports = [] if sequence.n_logged else [report_first(self._backend, sequence.tokens[0])]
+        token_after = chunk.start + len(chunk.tokens) - chunk.n_outputs + 1
+        for index in range(n_rows):
+            logprobs = self._backend.row_logprobs(row + index, sequence.n_top or 0)
+            token = sequence.tokens[token_after + index]
+            reports.append(report(self._backend, logprobs, token, in_prompt=True))
+        sequence.n_logged += len(reports)
+        return reports
+
+    def _generate(self, sequence: Sequence, rows: range, logprobs: list[TokenLogprobs]) -> TokenDelta:
+        """Sample the next token, and go on while the guesses agree; adds to `logprobs` where they are asked for."""
+        draft, n_before = sequence.draft, len(sequence.tokens)
         text, reason = "", None
-        for index in range(chunk.n_outputs):
-            token = self._backend.sample(sequence.sampler, row + index, sequence.constraint)
+        for index, row in enumerate(rows):
+            chances = None if sequence.n_top is None else self._backend.row_logprobs(row, sequence.n_top)
+            token = self._backend.sample(sequence.sampler, row, sequence.constraint)
             piece, reason = self._extend(sequence, token)
             text += piece
+            if chances is not None:
+                logprobs.append(report(self._backend, chances, token))
             if reason is not None or index >= len(draft) or draft[index] != token:
                 break
         tokens = sequence.tokens[n_before:]
@@ -151,10 +179,12 @@ class EngineLoop:
             self._settle(sequence, n_before, tokens)
         elif sequence.speculator is not None:
             sequence.speculator.extend(tokens)
-        if reason is None:
-            return TokenDelta(text, tuple(tokens))
+        if reason is None:  # the first tokens say how long the prompt is, and how much of it was found
+            usage = sequence.usage() if n_before == sequence.n_prompt else None
+            return TokenDelta(text, tuple(tokens), usage=usage, logprobs=tuple(logprobs))
         self._retire(sequence)
-        return TokenDelta(text, tuple(tokens), reason, sequence.usage())
+        stop = sequence.text.stop
+        return TokenDelta(text, tuple(tokens), reason, sequence.usage(), tuple(logprobs), stop)
 
     def _settle(self, sequence: Sequence, n_before: int, tokens: list[int]) -> None:
         """Keep the cells of right guesses, cut off the others, and let the sequence learn from both."""
@@ -178,13 +208,16 @@ class EngineLoop:
         tokens = [token]
         if constraint is not None:
             constraint.accept(token)
-            tokens += constraint.forced()
+            if (
+                sequence.n_top is None
+            ):  # else each is sampled, though nothing else can be: it needs a row of its own
+                tokens += constraint.forced()
         text = ""
         for index, each in enumerate(tokens):
             sequence.tokens.append(each)
             if index:
                 sequence.sampler.accept(each)
-            text += sequence.text.push(self._backend.token_bytes(each))
+            text += sequence.text.push(sequence.text.markers.get(each) or self._backend.token_bytes(each))
             if sequence.text.stopped:
                 return text, FinishReason.STOP
             if len(sequence.tokens) >= sequence.max_length:

@@ -36,7 +36,8 @@ LONE_STEP_S = 1.0
 """Duration of a step to aim for while nobody decodes: how long an abort or a new request may wait for its end."""
 
 MAX_GUESSES_PER_STEP = 64
-"""Guessed tokens of all sequences in one step: each needs a row of logits, as wide as the vocabulary."""
+"""Guessed tokens of all sequences in one step: each needs a row of logits, as wide as the vocabulary. The same number of
+prompt tokens may have such rows, in a step without guesses."""
 
 MAX_LONE_TRIES = 3
 """How often the only running sequence is tried again when the backend says it has no room even for that."""
@@ -66,13 +67,20 @@ MemoryOp: TypeAlias = Release | Copy
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens of one sequence computed in one step, from position `start`. The last `n_outputs` of them are sampled."""
+    """Tokens of one sequence computed in one step, from position `start`. The last `n_outputs` of them get a row of logits,
+    from which the token after them is sampled, or reported where it is the prompt's."""
 
     sequence: Sequence
     slot: int
     start: int
     tokens: list[int]
     n_outputs: int
+
+    @property
+    def n_prompt_rows(self) -> int:
+        """How many of the rows, the first ones, are about tokens of the prompt."""
+        before_first = self.start + len(self.tokens) - self.n_outputs
+        return min(max(self.sequence.n_prompt - 1 - before_first, 0), self.n_outputs)
 
 
 @dataclass(slots=True)
@@ -192,9 +200,9 @@ class Scheduler:
         return self._lone_tries <= MAX_LONE_TRIES
 
     def _plan_decodes(self, plan: Plan) -> None:
-        decoding = [s for s in self._running if s.n_pending <= self._decode_tokens]
+        decoding = [s for s in self._running if self._decodes(s)]
         while sum(s.n_pending for s in decoding) > self._cache.free_cells and self._free_some(plan):
-            decoding = [s for s in self._running if s.n_pending <= self._decode_tokens]
+            decoding = [s for s in self._running if self._decodes(s)]
         n_tokens = sum(s.n_pending for s in decoding)
         prompts_wait = bool(self._waiting) or len(decoding) < len(self._running)
         most = (
@@ -205,6 +213,9 @@ class Scheduler:
             room -= self._guess(sequence, plan.n_tokens + sequence.n_pending, len(decoding), room)
             self._add(plan, sequence, sequence.n_pending)
 
+    def _decodes(self, sequence: Sequence) -> bool:
+        return sequence.n_pending <= self._decode_tokens and not sequence.wants_prompt_rows
+
     def _guess(self, sequence: Sequence, n_tokens: int, n_sequences: int, room: int) -> int:
         """Let a sequence guess what comes next, as far as that pays; returns the number of guesses."""
         sequence.draft = []
@@ -214,13 +225,18 @@ class Scheduler:
         return len(sequence.draft)
 
     def _plan_prefills(self, plan: Plan) -> None:
-        prompts = [s for s in self._running if s.n_pending > self._decode_tokens]
+        prompts = [s for s in self._running if not self._decodes(s)]
         prompts += self._admit(plan)
         budget = min(self._budget(plan), self._cache.free_cells - plan.n_tokens)
         prompts.sort(key=lambda sequence: sequence.n_pending)
+        rows = MAX_GUESSES_PER_STEP  # there are no guesses in a step with prompts
         for index, sequence in enumerate(prompts):
             share = -(-budget // (len(prompts) - index))  # what short prompts leave goes to the longer ones
             count = min(sequence.n_pending, share)
+            if sequence.wants_prompt_rows:
+                start = sequence.n_computed
+                count = min(count, rows + max(0, sequence.n_logged - 1 - start))
+                rows -= sequence.prompt_rows(start, start + count)
             if count > 0:
                 sequence.draft = []
                 self._add(plan, sequence, count)
@@ -245,6 +261,8 @@ class Scheduler:
         tokens = sequence.tokens[start : start + count] + sequence.draft
         at_end = start + count == len(sequence.tokens)
         n_outputs = 1 + len(sequence.draft) if at_end else 0
+        if sequence.wants_prompt_rows:
+            n_outputs = sequence.prompt_rows(start, start + count)
         plan.chunks.append(Chunk(sequence, sequence.slot, start, tokens, n_outputs))
         plan.n_tokens += len(tokens)
 
@@ -256,13 +274,17 @@ class Scheduler:
         for sequence in tuple(self._waiting):
             if len(self._running) >= self._limits.n_parallel or (self._halvings and self._running):
                 break
-            match = self._prefixes.match(sequence, self._running)
+            match = self._match(sequence)
             if match.n_expected - match.n_cells >= WORTH_WAITING_TOKENS:
                 continue  # its beginning is being computed right now
             if not self._start(plan, sequence, match):
                 break
             admitted.append(sequence)
         return admitted
+
+    def _match(self, sequence: Sequence) -> Match:
+        """The cells it can share. Whoever wants to know about all of its prompt has to compute all of it."""
+        return Match() if sequence.prompt_logprobs else self._prefixes.match(sequence, self._running)
 
     def _start(self, plan: Plan, sequence: Sequence, match: Match) -> bool:
         """Give a sequence its id and the cells it can share, if its whole prompt fits."""
@@ -282,7 +304,8 @@ class Scheduler:
         sequence.n_computed = match.n_cells
         if sequence.n_cached is None:
             sequence.n_cached = match.n_cells
-            self._prefixes.learn(sequence, match.n_cells)
+            if not sequence.prompt_logprobs:
+                self._prefixes.learn(sequence, match.n_cells)
         self._waiting.remove(sequence)
         self._running.append(sequence)
         return True

@@ -32,8 +32,11 @@ class Sequence:
         "max_length",
         "n_cached",
         "n_computed",
+        "n_logged",
         "n_prompt",
+        "n_top",
         "priority",
+        "prompt_logprobs",
         "request_id",
         "sampler",
         "slot",
@@ -57,6 +60,8 @@ class Sequence:
         cache_scope: str = "",
         speculator: Speculator | None = None,
         constraint: Constraint | None = None,
+        n_top: int | None = None,
+        prompt_logprobs: bool = False,
     ) -> None:
         self.request_id = request_id
         self.tokens = prompt
@@ -85,11 +90,27 @@ class Sequence:
         """Guessed tokens that are computed in the step at hand."""
         self.constraint = constraint
         """What the text must conform to."""
+        self.n_top = n_top
+        """How many of the most probable tokens to report beside each of its own; None reports none."""
+        self.prompt_logprobs = prompt_logprobs
+        """Whether the prompt's tokens are reported too; then no cells of others serve it."""
+        self.n_logged = 0
+        """Prompt tokens that were reported."""
 
     @property
     def n_pending(self) -> int:
         """Tokens still to be computed; 1 when decoding, more after forced tokens."""
         return len(self.tokens) - self.n_computed
+
+    @property
+    def wants_prompt_rows(self) -> bool:
+        """Whether some of its prompt is still to be reported, which takes a row of logits for each token."""
+        return self.prompt_logprobs and self.n_logged < self.n_prompt
+
+    def prompt_rows(self, start: int, end: int) -> int:
+        """How many rows of logits the tokens from `start` to before `end` need, which are their last; in a prompt whose
+        tokens are reported. A row is about the token after it."""
+        return max(0, end - max(start, self.n_logged - 1))
 
     def close(self) -> None:
         """Free what it holds outside the KV cache. Called once, when it has ended."""

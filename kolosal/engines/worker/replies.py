@@ -1,0 +1,40 @@
+"""How questions end: the frames of an answer and of an error, and the checks that several answers have in common."""
+
+from __future__ import annotations
+
+from kolosal.engines.calls import Answer
+from kolosal.engines.messages import MAX_FRAME_BYTES, Answered, Failed, encode
+from kolosal.errors import InvalidRequest, KolosalError
+
+
+def check_tokens(tokens: tuple[int, ...], n_vocab: int, param: str) -> None:
+    """See that all tokens are of the vocabulary: llama.cpp does not look.
+
+    Raises:
+        InvalidRequest: one is not.
+    """
+    if tokens and max(tokens) >= n_vocab:
+        raise InvalidRequest(
+            f"{param} must be below {n_vocab}, the size of the model's vocabulary, not {max(tokens)}",
+            param=param,
+        )
+
+
+def failed(request_id: int, error: KolosalError) -> Failed:
+    """An error as the frame that ends a question."""
+    return Failed(request_id, type(error).__name__, error.message, error.param)
+
+
+def framed(request_id: int, answer: Answer) -> Answered:
+    """An answer as its frame.
+
+    Raises:
+        InvalidRequest: it is longer than a frame may be.
+    """
+    frame = Answered(request_id, answer)
+    size = len(encode(frame))
+    if size > MAX_FRAME_BYTES:
+        raise InvalidRequest(
+            f"The answer would have {size} bytes; at most {MAX_FRAME_BYTES} are allowed: ask for less"
+        )
+    return frame
