@@ -5,6 +5,8 @@ No globals: two applications can live in one process, as they do in tests. Impor
 
 from __future__ import annotations
 
+import time
+
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
@@ -12,7 +14,8 @@ from kolosal.config.settings import Settings
 from kolosal.engines.registry import EngineRegistry
 from kolosal.http.handlers import EXCEPTION_HANDLERS
 from kolosal.http.middleware import BodyLimit, RequestLog
-from kolosal.routes import all_routes
+from kolosal.routes import DIALECTS, all_routes
+from kolosal.routes.openai.responses.store import ResponseStore, StoreLimits
 from kolosal.routes.services import Services
 
 
@@ -21,7 +24,7 @@ def create_app(settings: Settings, registry: EngineRegistry) -> Starlette:
     app = Starlette(
         routes=all_routes(),
         middleware=[
-            Middleware(RequestLog, access_log=settings.access_log),
+            Middleware(RequestLog, access_log=settings.access_log, dialects=DIALECTS),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
@@ -29,5 +32,6 @@ def create_app(settings: Settings, registry: EngineRegistry) -> Starlette:
     app.router.redirect_slashes = (
         False  # a redirect would be made of the Host header, and clients drop the body
     )
-    app.state.services = Services(registry)
+    limits = StoreLimits(settings.responses_max_count, settings.responses_max_bytes, settings.responses_ttl_s)
+    app.state.services = Services(registry, ResponseStore(limits, time.monotonic))
     return app

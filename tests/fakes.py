@@ -13,13 +13,26 @@ from starlette.types import ASGIApp, Message
 
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
+from kolosal.engines.calls import (
+    Answer,
+    Call,
+    Detokenize,
+    Embed,
+    Embedded,
+    Rank,
+    Ranked,
+    Render,
+    Rendered,
+    Tokenize,
+    Tokenized,
+)
 from kolosal.engines.engine import Engine, EngineState
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import KolosalError
-from kolosal.schema import FinishReason, GenerateRequest, TokenDelta, Usage
+from kolosal.schema import ChatPrompt, FinishReason, GenerateRequest, TokenDelta, Usage
 
 Script = Callable[[GenerateRequest], Iterable[TokenDelta | KolosalError]]
 
@@ -33,6 +46,24 @@ def says(*pieces: str, finish: FinishReason = FinishReason.STOP, usage: Usage | 
         yield TokenDelta("", (), finish, usage or Usage(3, len(pieces)))
 
     return script
+
+
+def plain_answer(call: Call) -> Answer | KolosalError:
+    """What a model of bytes would answer: a token for each byte, prompts rendered as what was said, tiny vectors."""
+    match call:
+        case Tokenize(text=text, with_pieces=with_pieces):
+            data = text.encode()
+            return Tokenized(tuple(data), tuple(chr(byte) for byte in data) if with_pieces else ())
+        case Detokenize(tokens=tokens):
+            return Rendered(bytes(token % 256 for token in tokens).decode(errors="replace"), len(tokens))
+        case Render(prompt=prompt):
+            turns = prompt.messages if isinstance(prompt, ChatPrompt) else ()
+            text = "|".join(turn.content for turn in turns) if turns else str(prompt)
+            return Rendered(text, len(text))
+        case Embed(inputs=inputs):
+            return Embedded(("AACAPwAAAAA=",) * len(inputs), (3,) * len(inputs))  # [1, 0]
+        case Rank(documents=documents):
+            return Ranked(tuple(float(len(document)) for document in documents), 5)
 
 
 class FakeEngine(Engine):
@@ -52,6 +83,9 @@ class FakeEngine(Engine):
         self.requests: list[GenerateRequest] = []
         self.streams: list[RequestStream] = []
         self.aborted: list[int] = []
+        self.calls: list[Call] = []
+        """What was asked besides generating; `answer` says what it is answered."""
+        self.answer: Callable[[Call], Answer | KolosalError] = plain_answer
         self.submitted = asyncio.Event()
         self._feeders: set[asyncio.Task[None]] = set()
 
@@ -74,6 +108,13 @@ class FakeEngine(Engine):
             self._feeders.add(feeder)
             feeder.add_done_callback(self._feeders.discard)
         return stream
+
+    async def ask(self, call: Call) -> Answer:
+        self.calls.append(call)
+        answer = self.answer(call)
+        if isinstance(answer, KolosalError):
+            raise answer
+        return answer
 
 
 async def _feed(stream: RequestStream, items: Iterable[TokenDelta | KolosalError]) -> None:

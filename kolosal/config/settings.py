@@ -110,6 +110,34 @@ class Settings(BaseModel):
             description="Seconds that a worker process gets to end by itself before it is made to.",
         ),
     ] = 5.0
+    responses_max_count: Annotated[
+        int,
+        Key("responses.max_count"),
+        Field(
+            ge=0,
+            le=1_000_000,
+            description="Responses of the Responses API to keep at most; the least recently used go first.",
+        ),
+    ] = 1000
+    responses_max_bytes: Annotated[
+        int,
+        Key("responses.max_bytes"),
+        Field(
+            ge=0,
+            le=64 * 1024**3,
+            description="Bytes of memory for kept responses, each with the conversation before it.",
+        ),
+    ] = 64 * 1024 * 1024
+    responses_ttl_s: Annotated[
+        float,
+        Key("responses.ttl_s"),
+        Field(
+            ge=1,
+            le=30 * 86_400,
+            allow_inf_nan=False,
+            description="Seconds after which a kept response is forgotten.",
+        ),
+    ] = 86_400.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Key("logging.level"),

@@ -1,4 +1,4 @@
-"""Exception handlers: whatever a route raises becomes an answer in the OpenAI shape.
+"""Exception handlers: whatever a route raises becomes an answer in the shape of the request's dialect.
 
 Unexpected exceptions are not handled here but by `middleware.RequestLog`, which knows the request id.
 """
@@ -12,7 +12,8 @@ from starlette.routing import Match, Route
 from starlette.types import ExceptionHandler, Scope
 
 from kolosal.errors import InvalidRequest, KolosalError, MethodNotAllowed, NotFound
-from kolosal.http.responses import error_response
+from kolosal.http.dialects import dialect_of
+from kolosal.http.middleware import request_id
 
 CLIENT_CLOSED_REQUEST = 499
 """The status that is logged for a client that left; nobody receives it. The number is nginx's."""
@@ -21,10 +22,10 @@ _SHOWN_CHARS = 100
 """How much of a path a message repeats."""
 
 
-async def on_kolosal_error(_request: Request, error: Exception) -> Response:
+async def on_kolosal_error(request: Request, error: Exception) -> Response:
     """Any error that is meant for clients."""
     assert isinstance(error, KolosalError)  # noqa: S101 - registered for these only
-    return error_response(error)
+    return _answer(request, error)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
@@ -33,18 +34,24 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     asked = f"{request.method[:_SHOWN_CHARS]} {request.url.path[:_SHOWN_CHARS]}"
     match error.status_code:
         case 404:
-            return error_response(NotFound(f"Unknown route: {asked}"))
+            return _answer(request, NotFound(f"Unknown route: {asked}"))
         case 405:
             allowed = ", ".join(sorted(_verbs(request.app.routes, request.scope)))
             message = f"Method not allowed: {asked} (allowed: {allowed})"
-            return error_response(MethodNotAllowed(message), {"allow": allowed})
+            response = _answer(request, MethodNotAllowed(message))
+            response.headers["allow"] = allowed
+            return response
         case _:
-            return error_response(InvalidRequest(error.detail))
+            return _answer(request, InvalidRequest(error.detail))
 
 
 async def on_client_disconnect(_request: Request, _error: Exception) -> Response:
     """The client left before its answer was ready."""
     return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+def _answer(request: Request, error: KolosalError) -> Response:
+    return dialect_of(request.scope).encode_error(error, request_id(request.scope))
 
 
 def _verbs(routes: list[object], scope: Scope) -> set[str]:

@@ -9,12 +9,13 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kolosal.errors import InternalError, PayloadTooLarge
-from kolosal.http.responses import error_response
+from kolosal.http.dialects import Dialect, note_dialect
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +27,15 @@ _LOGGED_PATH_CHARS = 200
 
 
 class RequestLog:
-    """Gives each request an id (`X-Request-Id`), logs its end, and answers 500 for what nobody foresaw."""
+    """Gives each request an id (`X-Request-Id`), logs its end, and answers 500 for what nobody foresaw.
 
-    def __init__(self, app: ASGIApp, *, access_log: bool) -> None:
+    Also notes the dialect in which the request is answered, since it is the first to see a request.
+    """
+
+    def __init__(self, app: ASGIApp, *, access_log: bool, dialects: Sequence[Dialect] = ()) -> None:
         self._app = app
         self._access_log = access_log
+        self._dialects = dialects
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,6 +43,7 @@ class RequestLog:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
+        dialect = note_dialect(scope, self._dialects)
         started = time.monotonic()
         status = 0
 
@@ -45,7 +51,10 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                if dialect.request_id_header is not None:
+                    headers[dialect.request_id_header] = request_id
             await send(message)
 
         try:
@@ -54,7 +63,7 @@ class RequestLog:
             log.exception("request.failed", extra=_fields(scope))
             if status:
                 raise  # too late for an answer: the server closes the connection, so that the client sees a break
-            await error_response(InternalError())(scope, receive, send_with_id)
+            await dialect.encode_error(InternalError(), request_id)(scope, receive, send_with_id)
         finally:
             if self._access_log:
                 duration_ms = round((time.monotonic() - started) * 1000, 1)

@@ -37,9 +37,11 @@ def error_body(error: KolosalError) -> dict[str, JsonValue]:
     return {"error": body}
 
 
-def error_response(error: KolosalError, headers: Mapping[str, str] | None = None) -> JsonResponse:
+def error_response(error: KolosalError) -> JsonResponse:
     """An error before anything was sent: a real status line."""
-    all_headers = dict(headers or {})
-    if isinstance(error, Overloaded):
-        all_headers["retry-after"] = str(error.retry_after_s)
-    return JsonResponse(error_body(error), error_row(error).status, all_headers)
+    return JsonResponse(error_body(error), error_row(error).status, retry_after(error))
+
+
+def retry_after(error: KolosalError) -> dict[str, str]:
+    """The header that says when to come back, for errors that pass."""
+    return {"retry-after": str(error.retry_after_s)} if isinstance(error, Overloaded) else {}

@@ -26,9 +26,10 @@ DONE = b"data: [DONE]\n\n"
 """How an OpenAI stream says that it is complete."""
 
 PING_INTERVAL_S = 15.0
-"""After this long without an event a comment is sent, so that proxies and clients do not give up on a long prompt."""
+"""After this long without an event a ping is sent, so that proxies and clients do not give up on a long prompt."""
 
-_PING = b": ping\n\n"
+PING = b": ping\n\n"
+"""A comment, which every reader of events skips."""
 
 
 def data_frame(event: object) -> bytes:
@@ -50,14 +51,17 @@ class EventStream(Response):
         close: Callable[[], None],
         encode_error: Callable[[KolosalError], bytes],
         *,
+        ping: bytes = PING,
         ping_interval_s: float = PING_INTERVAL_S,
     ) -> None:
+        """`ping` is the frame that is sent while there is nothing else to send."""
         self.status_code = 200
         self.background = None
         self.init_headers({"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"})
         self._frames = frames
         self._close = close
         self._encode_error = encode_error
+        self._ping_frame = ping
         self._ping_interval_s = ping_interval_s
         self._last_sent_at = 0.0
 
@@ -99,7 +103,7 @@ class EventStream(Response):
         while True:
             silent_s = now() - self._last_sent_at
             if silent_s >= self._ping_interval_s:
-                await self._send(send, _PING)
+                await self._send(send, self._ping_frame)
             else:
                 await asyncio.sleep(self._ping_interval_s - silent_s)
 

@@ -1,17 +1,30 @@
 """Routes: one module per dialect, each a decoder to `GenerateRequest` and an encoder from `TokenDelta`.
 
-`all_routes` is the only list of paths. A route decodes, calls an engine and encodes; it holds no policy.
+`all_routes` is the only list of paths, `DIALECTS` the only one of protocols with errors of their own shape. A route decodes,
+calls an engine and encodes; it holds no policy.
 """
 
 from __future__ import annotations
 
 from starlette.routing import BaseRoute
 
-from kolosal.routes import engines, health, openai
+from kolosal.http.dialects import Dialect
+from kolosal.routes import anthropic, engines, health, openai, openapi, rerank, tokens
 
-__all__ = ["all_routes"]
+__all__ = ["DIALECTS", "all_routes"]
+
+DIALECTS: tuple[Dialect, ...] = (anthropic.DIALECT,)
+"""Protocols with a shape of errors other than OpenAI's."""
 
 
 def all_routes() -> list[BaseRoute]:
     """Every path this daemon answers."""
-    return [*health.routes(), *engines.routes(), *openai.routes()]
+    return [
+        *health.routes(),
+        *engines.routes(),
+        *openai.routes(),
+        *anthropic.routes(),
+        *rerank.routes(),
+        *tokens.routes(),
+        *openapi.routes(),
+    ]

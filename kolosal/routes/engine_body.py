@@ -44,6 +44,7 @@ class EngineBody(RequestBody):
     load_immediately: bool | None = None
     """Not given: true. False: the engine is loaded at its first use."""
     loading_parameters: dict[str, Any] | None = None
+    """Loading parameters, where they do not stand beside it; those that do win."""
     model_type: str | None = None
     """Accepted for compatibility: the GGUF file says what it is."""
     inference_engine: str | None = None

@@ -10,12 +10,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.parameters import EngineId, LoadingParameters
 from kolosal.errors import LoadFailed
 from kolosal.http.decode import decode
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.paths import engine_config
+from kolosal.routes.answer_types import EngineAdded, EngineDetails, EngineList, EngineRemoved, EngineSays
 from kolosal.routes.engine_body import EngineBody, resolved_parameters
+from kolosal.routes.operation import Group, Operation
 from kolosal.routes.services import registry_of
 
 _MESSAGES = {
@@ -41,6 +44,15 @@ def routes() -> list[Route]:
     ]
 
 
+@Operation(
+    group=Group.ENGINES,
+    body=EngineBody,
+    more=LoadingParameters,
+    example={"engine_id": "tiny", "model_path": "/models/tiny.gguf", "n_ctx": 4096, "n_gpu_layers": 0},
+    status=201,
+    answer="The engine as it was added, with all loading parameters.",
+    answer_type=EngineAdded,
+)
 async def add_engine(request: Request) -> Response:
     """Register an engine and, unless told not to, load it. A client that leaves before its answer leaves no engine."""
     body = await decode(request, EngineBody)
@@ -67,6 +79,9 @@ async def add_engine(request: Request) -> Response:
     )
 
 
+@Operation(
+    group=Group.ENGINES, answer="`engines`, each with its status, and `total_count`.", answer_type=EngineList
+)
 async def list_engines(request: Request) -> Response:
     """All engines."""
     engines = registry_of(request).list()
@@ -77,6 +92,12 @@ async def list_engines(request: Request) -> Response:
     return JsonResponse({"engines": rows, "total_count": len(rows)})
 
 
+@Operation(
+    group=Group.ENGINES,
+    path={"engine_id": EngineId},
+    answer="The engine: state, loading parameters, facts about the model, load.",
+    answer_type=EngineDetails,
+)
 async def show_engine(request: Request) -> Response:
     """Everything there is to know about one engine."""
     engine = _engine(request)
@@ -98,6 +119,12 @@ async def show_engine(request: Request) -> Response:
     )
 
 
+@Operation(
+    group=Group.ENGINES,
+    path={"engine_id": EngineId},
+    answer="The engine's status, in a word and in a sentence.",
+    answer_type=EngineSays,
+)
 async def show_status(request: Request) -> Response:
     """Whether an engine is loaded."""
     engine = _engine(request)
@@ -111,6 +138,12 @@ async def show_status(request: Request) -> Response:
     )
 
 
+@Operation(
+    group=Group.ENGINES,
+    path={"engine_id": EngineId},
+    answer="Which engine was removed, and how many of its generations still run.",
+    answer_type=EngineRemoved,
+)
 async def remove_engine(request: Request) -> Response:
     """Free the name at once. Running generations finish; with none, the answer comes when the memory is free."""
     engine = _engine(request)

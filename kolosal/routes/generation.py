@@ -11,7 +11,7 @@ from kolosal.engines.engine import Engine
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.stream import Completion, RequestStream
 from kolosal.http.disconnect import unless_disconnected
-from kolosal.schema import GenerateRequest, TokenDelta
+from kolosal.schema import GenerateRequest, TokenDelta, Usage
 
 
 class Generation:
@@ -45,6 +45,14 @@ class Generation:
         for prompt in prompts:  # no await since the engine was acquired: it is still loaded
             self._streams += (self._engine.generate(prompt),)
         await asyncio.gather(*(stream.ready() for stream in self._streams))
+
+    def usage(self, index: int) -> Usage | None:
+        """The latest count of a stream's tokens: that of its prompt is right from its first token on."""
+        return self._streams[index].usage
+
+    def timings(self, index: int) -> tuple[float, float]:
+        """Seconds until the first token of a stream, waiting included, and from there on."""
+        return self._streams[index].timings
 
     def abort(self) -> None:
         """Stop all streams that still run."""

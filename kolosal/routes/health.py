@@ -10,7 +10,9 @@ from starlette.routing import Route
 
 from kolosal import __version__
 from kolosal.http.responses import JsonResponse
+from kolosal.routes.answer_types import About, Health
 from kolosal.routes.engines import is_loaded, status_word
+from kolosal.routes.operation import Group, Operation
 from kolosal.routes.services import services_of
 
 _SERVER_NAME = "Kolosal Inference Server"
@@ -26,6 +28,7 @@ def routes() -> list[Route]:
     ]
 
 
+@Operation(group=Group.DAEMON, answer="Name, version and the main paths.", answer_type=About)
 async def index(_request: Request) -> Response:
     """For whoever opens the address in a browser."""
     return JsonResponse(
@@ -34,11 +37,12 @@ async def index(_request: Request) -> Response:
             "version": __version__,
             "status": "running",
             "api": ["/v1/chat/completions", "/v1/completions", "/v1/models", "/engines", "/health"],
-            "docs": "docs/api/README.md of the kolosal package",
+            "docs": "/docs",
         }
     )
 
 
+@Operation(group=Group.DAEMON, answer="Uptime, counts and the status of each engine.", answer_type=Health)
 async def health(request: Request) -> Response:
     """Counts, and each engine's status."""
     services = services_of(request)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
 from kolosal.engines.registry import EngineRegistry
+
+if TYPE_CHECKING:  # its package has routes, which import this
+    from kolosal.routes.openai.responses.store import ResponseStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +19,8 @@ class Services:
     """Made once per application."""
 
     registry: EngineRegistry
+    responses: ResponseStore
+    """The responses that the Responses API keeps."""
     started: float = field(default_factory=time.monotonic)
     """When the daemon started, on the clock that never jumps."""
 

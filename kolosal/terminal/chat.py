@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
-from kolosal.schema import MAX_TOKENS_LIMIT
+from kolosal.sampling import MAX_TOKENS_LIMIT
 from kolosal.terminal.client import Body, ClientError, DaemonClient
 
 PROMPT = ">>> "

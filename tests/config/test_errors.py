@@ -40,7 +40,10 @@ MODEL = "models:\n  - id: a\n    path: a.gguf\n    "
             "server: {max_body_bytes: 1}",
             ":1: server.max_body_bytes: unknown key: did you mean 'server.max_request_size'?",
         ),
-        ("auth: {enabled: true}", ":1: auth: unknown key: known are engines, logging, models, server"),
+        (
+            "auth: {enabled: true}",
+            ":1: auth: unknown key: known are engines, logging, models, responses, server",
+        ),
         ("logging: {file: x}", ":1: logging.file: unknown key: known are logging.level, logging.access_log"),
         (MODEL + "pth: b", ":4: models[0].pth: unknown key: did you mean 'path'?"),
         (MODEL + "parameters: {}", ":4: models[0].parameters: unknown key"),

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from kolosal.schema import ChatPrompt, FinishReason, Message, SamplingParams, TokenDelta, Usage
+from kolosal.sampling import SamplingParams
+from kolosal.schema import ChatPrompt, FinishReason, Message, TokenDelta, Usage
 from tests.fakes import AsgiRequest, FakeEngine, app_with, http_client, says
 from tests.routes.chats import HELLO, ask, stream
 
@@ -20,11 +21,18 @@ async def test_a_whole_answer_has_exactly_these_keys(path: str) -> None:
     assert re.fullmatch(r"chatcmpl-[A-Za-z0-9]{24}", body.pop("id"))
     assert re.fullmatch(r"fp_[0-9a-f]{10}", body.pop("system_fingerprint"))
     assert isinstance(body.pop("created"), int)
+    timings = body.pop("timings")
+    assert (timings["cache_n"], timings["prompt_n"], timings["predicted_n"]) == (3, 4, 2)
     assert body == {
         "object": "chat.completion",
         "model": "fake",
         "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": "Hello é"}, "finish_reason": "stop"}
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "Hello é", "refusal": None},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
         ],
         "usage": {
             "prompt_tokens": 7,
@@ -76,7 +84,7 @@ async def test_the_request_reaches_the_engine() -> None:
     assert status == 200
     [request] = engine.requests
     assert request.prompt == ChatPrompt((
-        Message("system", "Be brief", "boss"), Message("developer", "ab"), Message("assistant", ""), Message("tool", "x"),
+        Message("system", "Be brief", "boss"), Message("developer", "ab"), Message("assistant", ""), Message("tool", "x", tool_call_id="1"),
     ))  # fmt: skip
     assert request.sampling == SamplingParams(
         temperature=0, top_p=0.5, top_k=7, min_p=0.1, seed=3, stop=("a", "b"), presence_penalty=-1,

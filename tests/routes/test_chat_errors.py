@@ -72,11 +72,9 @@ async def test_a_configured_default_engine_stands_in_for_the_model() -> None:
 @pytest.mark.parametrize(
     ("field", "asks", "harmless"),
     [
-        ("tools", [{"type": "function"}], []), ("tool_choice", "required", "auto"), ("functions", [{}], []),
-        ("logprobs", True, False),
-        ("top_logprobs", 1, 0), ("logit_bias", {"1": 5}, {}), ("n", 2, 1), ("n", True, 1), ("best_of", 2, 1),
-        ("modalities", ["audio"], ["text"]), ("audio", {"voice": "x"}, None), ("prediction", {}, None),
-        ("web_search_options", {}, None), ("reasoning_effort", "high", "none"), ("store", True, False),
+        ("functions", [{}], []), ("function_call", "f", "auto"), ("modalities", ["audio"], ["text"]),
+        ("audio", {"voice": "x"}, None), ("web_search_options", {}, None), ("store", True, False),
+        ("verbosity", "high", "medium"), ("moderation", {}, None),
     ],
 )  # fmt: skip
 async def test_what_is_not_supported_is_refused_by_name_but_not_when_it_asks_for_nothing(
@@ -87,12 +85,6 @@ async def test_what_is_not_supported_is_refused_by_name_but_not_when_it_asks_for
     for value in (harmless, None):
         status, _ = await ask(FakeEngine(script=says("a")), **{field: value})
         assert status == 200
-
-
-async def test_tool_calls_in_the_history_are_refused() -> None:
-    messages = [{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]
-    status, body = await ask(FakeEngine(script=says("a")), messages=messages)
-    assert (status, body["error"]["param"]) == (400, "messages.0.tool_calls")
 
 
 async def test_messages_cut_off_by_powershell_are_explained() -> None:

@@ -59,6 +59,16 @@ async def test_the_sdk_chats(sdk: openai.AsyncOpenAI) -> None:
     assert answer.usage.total_tokens == 5
 
 
+async def test_the_sdk_embeds(sdk: openai.AsyncOpenAI) -> None:
+    """It asks for base64 unless told otherwise."""
+    answer = await sdk.embeddings.create(model="fake", input=["a", "b"])
+    as_numbers = await sdk.embeddings.create(model="fake", input=["a", "b"], encoding_format="float")
+
+    assert [row.embedding for row in answer.data] == [[1.0, 0.0], [1.0, 0.0]]
+    assert as_numbers == answer
+    assert answer.usage.total_tokens == 6
+
+
 async def test_the_sdk_streams(sdk: openai.AsyncOpenAI) -> None:
     chunks = [
         chunk

@@ -9,7 +9,8 @@ import orjson
 import pytest
 
 from kolosal.errors import ContextLengthExceeded, EngineDied, QueueFull
-from kolosal.schema import FinishReason, GenerateRequest, SamplingParams, TextPrompt, TokenDelta, Usage
+from kolosal.sampling import SamplingParams
+from kolosal.schema import FinishReason, GenerateRequest, TextPrompt, TokenDelta, Usage
 from tests.fakes import AsgiRequest, FakeEngine, app_with, http_client, says
 
 
@@ -17,6 +18,16 @@ def echo(request: GenerateRequest) -> list[TokenDelta]:
     assert isinstance(request.prompt, TextPrompt)
     text = request.prompt.text
     return [TokenDelta(text.upper()), TokenDelta("!", (), FinishReason.STOP, Usage(len(text), 2))]
+
+
+TIMINGS = {
+    f"{of}_{what}" for of in ("prompt", "predicted") for what in ("n", "ms", "per_token_ms", "per_second")
+}
+
+
+def assert_timings(timings: dict[str, float]) -> None:
+    assert set(timings) == TIMINGS | {"cache_n"}
+    assert min(timings.values()) >= 0
 
 
 async def ask(engine: FakeEngine, **fields: Any) -> tuple[int, dict[str, Any]]:
@@ -34,6 +45,7 @@ async def test_a_whole_answer_has_exactly_these_keys(path: str) -> None:
     body = response.json()
     assert re.fullmatch(r"cmpl-[A-Za-z0-9]{24}", body.pop("id"))
     assert isinstance(body.pop("created"), int)
+    assert_timings(body.pop("timings"))
     assert body == {
         "object": "text_completion",
         "model": "fake",
@@ -59,6 +71,7 @@ async def test_a_stream_is_empty_pieces_empty_done() -> None:
     *frames, done, end = response.text.split("\n\n")
     assert (done, end) == ("data: [DONE]", "")
     chunks = [orjson.loads(frame.removeprefix("data: ")) for frame in frames]
+    assert_timings(chunks[-1].pop("timings"))
     assert {chunk.pop("id")[:5] for chunk in chunks} == {"cmpl-"}
     assert len({chunk.pop("created") for chunk in chunks}) == 1
     assert chunks == [
@@ -138,10 +151,17 @@ async def test_when_all_prompts_fail_at_once_it_is_told_once(streaming: bool) ->
     ("fields", "param"),
     [
         ({"prompt": ""}, "prompt"), ({"prompt": []}, "prompt"), ({"prompt": ["a", ""]}, "prompt.1"),
-        ({"prompt": [1, 2]}, "prompt.0"), ({"prompt": [[1]]}, "prompt.0"), ({"prompt": 5}, "prompt"),
-        ({"prompt": ["x"] * 129}, "prompt"), ({"prompt": "x", "max_tokens": 0}, "max_tokens"),
-        ({"prompt": "x", "echo": True}, "echo"), ({"prompt": "x", "suffix": "y"}, "suffix"),
-        ({"prompt": "x", "best_of": 2}, "best_of"), ({"prompt": "x", "logprobs": 0}, "logprobs"),
+        ({"prompt": [-1, 2]}, "prompt.0"), ({"prompt": [1, "x"]}, "prompt.1"), ({"prompt": ["x", 1]}, "prompt.1"),
+        ({"prompt": [[1], [2**31]]}, "prompt.1.0"), ({"prompt": [[]]}, "prompt.0"), ({"prompt": [True]}, "prompt.0"),
+        ({"prompt": ["x"] * 129}, "prompt"), ({"prompt": [[1]] * 129}, "prompt"), ({"prompt": 5}, "prompt"),
+        ({"prompt": "x", "max_tokens": -1}, "max_tokens"), ({"prompt": "x", "echo": 1}, "echo"),
+        ({"prompt": "x", "n": 0}, "n"), ({"prompt": "x", "n": 129}, "n"), ({"prompt": ["x"] * 43, "n": 3}, "n"),
+        ({"prompt": "x", "best_of": 129}, "best_of"), ({"prompt": "x", "n": 3, "best_of": 2}, "best_of"),
+        ({"prompt": "x", "best_of": 2, "stream": True}, "best_of"),
+        ({"prompt": ["x"] * 43, "best_of": 3}, "best_of"),
+        ({"prompt": "x", "logprobs": 21}, "logprobs"), ({"prompt": "x", "logprobs": True}, "logprobs"),
+        ({"prompt": "x", "suffix": "y", "echo": True}, "echo"), ({"prompt": [1], "suffix": "y"}, "prompt"),
+        ({"prompt": "x", "top_logprobs": 2}, "top_logprobs"), ({"prompt": "x", "lora": [{"id": 0}]}, "lora"),
     ],
 )  # fmt: skip
 async def test_a_bad_value_is_a_400_that_names_it(fields: dict[str, Any], param: str) -> None:

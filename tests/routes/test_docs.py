@@ -8,15 +8,27 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from openai.types.responses import FunctionToolParam
 from starlette.routing import Route
 
 from kolosal.engines.parameters import LoadingParameters
 from kolosal.errors import ERROR_TABLE
 from kolosal.routes import all_routes
+from kolosal.routes.anthropic.body import MessagesBody
+from kolosal.routes.anthropic.conversation import InputMessage
+from kolosal.routes.anthropic.tools import InputTool
+from kolosal.routes.anthropic.unsupported import IGNORED_FIELDS, REFUSED_FIELDS
 from kolosal.routes.engine_body import EngineBody
-from kolosal.routes.openai.chat import ChatBody, ChatMessage
+from kolosal.routes.openai.chat import ChatBody
 from kolosal.routes.openai.completions import CompletionBody
+from kolosal.routes.openai.embeddings import EMBEDDING_FIELDS, EmbeddingBody
+from kolosal.routes.openai.infill import InfillBody
+from kolosal.routes.openai.messages import ChatMessage
+from kolosal.routes.openai.responses.body import UNSUPPORTED_FIELDS, ResponseBody
+from kolosal.routes.openai.responses.query import ItemsQuery
 from kolosal.routes.openai.unsupported import MESSAGE_FIELDS, REQUEST_FIELDS
+from kolosal.routes.rerank import RERANK_FIELDS, RerankBody
+from kolosal.routes.tokens import DetokenizeBody, TokenizeBody
 from tests.fakes import FakeEngine, app_with, http_client, says
 
 DOCS = Path(__file__).parents[2] / "docs" / "api"
@@ -44,7 +56,16 @@ def _other_alias(path: str) -> str:
     [
         ("engines.md", [*EngineBody.model_fields, *(field.name for field in fields(LoadingParameters))]),
         ("openai.md", [*ChatBody.model_fields, *CompletionBody.model_fields, *ChatMessage.model_fields]),
-        ("openai.md", [*REQUEST_FIELDS, *MESSAGE_FIELDS]),
+        ("openai.md", [*REQUEST_FIELDS, *MESSAGE_FIELDS, *InfillBody.model_fields]),
+        (
+            "embeddings.md",
+            [*EmbeddingBody.model_fields, *EMBEDDING_FIELDS, *RerankBody.model_fields, *RERANK_FIELDS],
+        ),
+        ("embeddings.md", [*TokenizeBody.model_fields, *DetokenizeBody.model_fields]),
+        ("responses.md", [*ResponseBody.model_fields, *UNSUPPORTED_FIELDS, *ItemsQuery.model_fields]),
+        ("responses.md", [name for name in FunctionToolParam.__annotations__ if name != "async_"]),
+        ("anthropic.md", [*MessagesBody.model_fields, *InputMessage.model_fields, *InputTool.model_fields]),
+        ("anthropic.md", [*IGNORED_FIELDS, *REFUSED_FIELDS]),
     ],
 )
 def test_every_field_has_its_row(page: str, names: list[str]) -> None:

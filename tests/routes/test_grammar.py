@@ -18,7 +18,7 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
 def chat(**fields: Any) -> GenerateRequest:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]} | fields
-    return decode_body(orjson.dumps(body), ChatBody).to_request()
+    return decode_body(orjson.dumps(body), ChatBody).to_requests()[0]
 
 
 @pytest.mark.parametrize(

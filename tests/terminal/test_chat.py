@@ -10,7 +10,7 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kolosal.schema import MAX_TOKENS_LIMIT
+from kolosal.sampling import MAX_TOKENS_LIMIT
 from kolosal.terminal.chat import Chat, Terminal, converse, printable
 from kolosal.terminal.client import Body, DaemonClient
 

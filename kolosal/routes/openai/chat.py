@@ -2,63 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kolosal.http.decode import UNION_ERROR, RequestBody, decode
-from kolosal.routes.openai.answer import answer
-from kolosal.routes.openai.encode import ChatShape, system_fingerprint
-from kolosal.routes.openai.fields import GenerationBody, text_or_list
-from kolosal.routes.openai.unsupported import MESSAGE_FIELDS, refuse_unsupported
-from kolosal.schema import MAX_TOKENS_LIMIT, ChatPrompt, GenerateRequest, Message
-
-MAX_MESSAGES = 16_384
-"""Turns of one chat."""
-
-MAX_PARTS = 1024
-"""Text parts of one turn."""
-
-
-class TextPart(RequestBody):
-    """One part of a message's content."""
-
-    type: Literal["text"]
-    text: str
-
-
-Content: TypeAlias = Annotated[
-    Annotated[str, Tag("<text>")]
-    | Annotated[tuple[TextPart, ...], Field(max_length=MAX_PARTS), Tag("<list>")],
-    Discriminator(
-        text_or_list,
-        custom_error_type=UNION_ERROR,
-        custom_error_message="a string, null or an array of text parts",
-    ),
-]
-
-
-class ChatMessage(RequestBody):
-    """One turn as OpenAI clients send it."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
-
-    role: Literal["system", "user", "assistant", "tool", "developer"]
-    content: Content | None = None
-    name: Annotated[str, Field(max_length=256)] | None = None
-
-    def to_message(self, path: str) -> Message:
-        """The turn as engines know it.
-
-        Raises:
-            UnsupportedFeature: it holds what this daemon does not have.
-        """
-        refuse_unsupported(self.model_extra or {}, MESSAGE_FIELDS, path)
-        content = self.content or ""
-        text = content if isinstance(content, str) else "".join(part.text for part in content)
-        return Message(self.role, text, self.name)
+from kolosal.errors import InvalidRequest
+from kolosal.http.decode import decode
+from kolosal.http.responses import JsonResponse
+from kolosal.http.sse import EventStream
+from kolosal.routes.openai.answer_types import ChatCompletion
+from kolosal.routes.openai.chat_encode import chat_answer, chat_frames
+from kolosal.routes.openai.encode import error_frame, system_fingerprint
+from kolosal.routes.openai.fields import GenerationBody
+from kolosal.routes.openai.messages import Messages, to_messages
+from kolosal.routes.openai.template_kwargs import ReasoningEffort, TemplateKwargs, to_template_kwargs
+from kolosal.routes.openai.tools import ToolChoice, Tools, to_tool_use
+from kolosal.routes.operation import Group, Operation
+from kolosal.routes.services import registry_of
+from kolosal.routes.turns import collect_turns, start_turns
+from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.schema import ChatPrompt, GenerateRequest
 
 
 class ChatBody(GenerationBody):
@@ -67,18 +32,114 @@ class ChatBody(GenerationBody):
     MISSING = "Missing required fields (model, messages)"
     DEFAULT_MAX_TOKENS: ClassVar[int] = 128
 
-    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Messages
+    """The conversation, oldest turn first."""
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)] | None = None
+    """Another name for `max_tokens`; it wins."""
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    """How many answers to give; they share the prompt's KV cells."""
+    logprobs: bool | None = None
+    """Whether to report log-probabilities of the answer's tokens."""
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    """How many of the most probable tokens to report in each place; needs `logprobs`."""
+    tools: Tools | None = None
+    """Functions that the model may call."""
+    tool_choice: ToolChoice | None = None
+    """Whether and which tools are called; `auto` unless given."""
+    parallel_tool_calls: bool | None = None
+    """Whether one turn may make several calls; true unless given."""
+    reasoning_effort: ReasoningEffort | None = None
+    """Goes to the model's chat template; `none` turns thinking off."""
+    chat_template_kwargs: TemplateKwargs | None = None
+    """Variables for the model's chat template, from a list of known ones."""
+    continue_final_message: bool | None = None
+    """Whether the last message, the assistant's, is continued in place of a new turn."""
+    add_generation_prompt: bool | None = None
+    """False only together with `continue_final_message`."""
 
-    def to_request(self) -> GenerateRequest:
-        """The request as engines know it."""
-        messages = tuple(m.to_message(f"messages.{i}.") for i, m in enumerate(self.messages))
-        return self.request(ChatPrompt(messages), self.max_completion_tokens or self.max_tokens)
+    def to_prompt(self) -> ChatPrompt:
+        """The conversation as engines know it.
+
+        Raises:
+            InvalidRequest: a field does not fit the others.
+            UnsupportedFeature: the request asks for something that this daemon does not have.
+        """
+        return ChatPrompt(
+            to_messages(self.messages),
+            to_tool_use(self.tools, self.tool_choice, parallel=self.parallel_tool_calls),
+            self._continues(),
+            to_template_kwargs(self.chat_template_kwargs, self.reasoning_effort),
+        )
+
+    def to_requests(self) -> list[GenerateRequest]:
+        """One request for each choice.
+
+        Raises:
+            InvalidRequest, UnsupportedFeature: see `to_prompt`.
+        """
+        prompt, logprobs = self.to_prompt(), self._logprobs()
+        max_tokens = self.max_completion_tokens or self.max_tokens
+        return [
+            self.request(prompt, max_tokens, logprobs=logprobs, choice=choice)
+            for choice in range(self.n or 1)
+        ]
+
+    def _continues(self) -> bool:
+        """Whether the last turn is continued. vLLM's pair of fields: one is the other's opposite."""
+        continues = bool(self.continue_final_message)
+        if continues and self.add_generation_prompt:
+            raise InvalidRequest(
+                "add_generation_prompt must be false where continue_final_message is true: a turn is continued or begun",
+                param="add_generation_prompt",
+            )
+        if continues and self.messages[-1].role != "assistant":
+            raise InvalidRequest(
+                "continue_final_message needs a last message of the role assistant,"
+                f" but its role is {self.messages[-1].role}",
+                param="continue_final_message",
+            )
+        if self.add_generation_prompt is False and not continues:
+            raise InvalidRequest(
+                "add_generation_prompt may be false only where continue_final_message is true",
+                param="add_generation_prompt",
+            )
+        return continues
+
+    def _logprobs(self) -> int | None:
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
+@Operation(
+    group=Group.OPENAI,
+    body=ChatBody,
+    bounds=SamplingParams,
+    defaults={"max_tokens": ChatBody.DEFAULT_MAX_TOKENS},
+    example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64},
+    streams=True,
+    answer="The chat completion, or its chunks.",
+    answer_type=ChatCompletion,
+)
 async def create_chat_completion(request: Request) -> Response:
     """Continue a conversation."""
     body = await decode(request, ChatBody)
-    return await answer(
-        request, body, [body.to_request()], lambda config: ChatShape(system_fingerprint(config))
+    requests = body.to_requests()
+    name = body.checked_model(registry_of(request).default_engine)
+    turns = await start_turns(request, name, requests)
+    config = turns.engine.config
+    model, fingerprint = name or config.engine_id, system_fingerprint(config)
+    if not body.stream:
+        whole = await collect_turns(request, turns)
+        return JsonResponse(
+            chat_answer(model, fingerprint, whole, turns.timings, logprobs=bool(body.logprobs))
+        )
+    frames = chat_frames(
+        model,
+        fingerprint,
+        turns.events(),
+        turns.timings,
+        choices=len(requests),
+        include_usage=body.include_usage,
     )
+    return EventStream(frames, turns.abort, error_frame)

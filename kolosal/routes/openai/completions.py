@@ -2,32 +2,63 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 from starlette.requests import Request
 from starlette.responses import Response
 
+from kolosal.engines.calls import Detokenize, Rendered
+from kolosal.engines.registry import EngineRegistry
+from kolosal.errors import InvalidRequest
 from kolosal.http.decode import UNION_ERROR, decode
-from kolosal.routes.openai.answer import answer
-from kolosal.routes.openai.encode import TextShape
-from kolosal.routes.openai.fields import GenerationBody, text_or_list
-from kolosal.schema import GenerateRequest, TextPrompt
+from kolosal.http.disconnect import unless_disconnected
+from kolosal.http.responses import JsonResponse
+from kolosal.http.sse import EventStream
+from kolosal.routes.generation import collect_generation, start_generation
+from kolosal.routes.openai.answer_types import TextCompletion
+from kolosal.routes.openai.encode import error_frame
+from kolosal.routes.openai.fields import GenerationBody
+from kolosal.routes.openai.text_encode import TextPlan, text_answer, text_frames
+from kolosal.routes.operation import Group, Operation
+from kolosal.routes.services import registry_of
+from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKEN_ID, MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.schema import GenerateRequest, InfillPrompt, Prompt, TextPrompt, TokensPrompt
 
-MAX_PROMPTS = 128
-"""Prompts of one request; each is a generation of its own."""
+_THREAD_ABOVE_LOGPROBS = 4096
+"""Answers that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
+
+Tokens: TypeAlias = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)], ...], Field(min_length=1, max_length=MAX_TOKENS_LIMIT)
+]
+
+
+def _kind_of_prompt(value: object) -> str | None:
+    """Discriminator of `prompt`, by the first element of an array. The tags never show in an error."""
+    if isinstance(value, str):
+        return "<text>"
+    if not isinstance(value, list | tuple):
+        return None
+    first = value[0] if value else ""
+    if isinstance(first, list | tuple):
+        return "<token lists>"
+    return "<tokens>" if isinstance(first, int) and not isinstance(first, bool) else "<texts>"
+
 
 Prompts: TypeAlias = Annotated[
-    Annotated[str, Field(min_length=1), Tag("<text>")]
+    Annotated[str, Tag("<text>")]
     | Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
-        Field(min_length=1, max_length=MAX_PROMPTS),
-        Tag("<list>"),
-    ],
+        Field(min_length=1, max_length=MAX_CHOICES),
+        Tag("<texts>"),
+    ]
+    | Annotated[Tokens, Tag("<tokens>")]
+    | Annotated[tuple[Tokens, ...], Field(max_length=MAX_CHOICES), Tag("<token lists>")],
     Discriminator(
-        text_or_list,
+        _kind_of_prompt,
         custom_error_type=UNION_ERROR,
-        custom_error_message="a string or an array of strings",
+        custom_error_message="a string, an array of strings, an array of tokens or an array of arrays of tokens",
     ),
 ]
 
@@ -39,14 +70,143 @@ class CompletionBody(GenerationBody):
     DEFAULT_MAX_TOKENS: ClassVar[int] = 16
 
     prompt: Prompts
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] | None = None
+    suffix: str | None = None
+    """What follows the gap that is to be filled; for models made for that."""
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    """Choices for each prompt."""
+    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    """Generations for each prompt, of which the `n` with the highest mean log-probability are the choices."""
+    echo: bool | None = None
+    """Whether each choice begins with its prompt."""
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    """How many of the most probable tokens to give beside each token; with `echo` for the prompt's tokens too."""
+
+    @property
+    def prompts(self) -> tuple[str | tuple[int, ...], ...]:
+        """Each prompt, as text or as tokens."""
+        match self.prompt:
+            case str():
+                return (self.prompt,)
+            case (int(), *_):
+                return (tuple(token for token in self.prompt if isinstance(token, int)),)
+            case _:
+                return tuple(prompt for prompt in self.prompt if not isinstance(prompt, int))
+
+    @property
+    def shown(self) -> int:
+        """Choices for each prompt."""
+        return self.n or 1
+
+    @property
+    def made(self) -> int:
+        """Generations for each prompt."""
+        return self.best_of or self.shown
 
     def to_requests(self) -> list[GenerateRequest]:
-        """One request for each prompt."""
-        prompts = (self.prompt,) if isinstance(self.prompt, str) else self.prompt
-        return [self.request(TextPrompt(prompt), self.max_tokens) for prompt in prompts]
+        """The generations: those of the first prompt, then those of the next.
+
+        Raises:
+            InvalidRequest: a field does not fit the others.
+            UnsupportedFeature: the request asks for something that this daemon does not have.
+        """
+        self._check_counts()
+        ranks = self.made > self.shown
+        return [
+            self.request(
+                self._prompt(prompt),
+                self.max_tokens,
+                logprobs=0 if self.logprobs is None and ranks else self.logprobs,
+                prompt_logprobs=bool(self.echo) and self.logprobs is not None,
+                choice=choice,
+            )
+            for prompt in self.prompts
+            for choice in range(self.made)
+        ]
+
+    def _check_counts(self) -> None:
+        if self.made < self.shown:
+            raise InvalidRequest(
+                f"best_of must be at least n, which is {self.shown}, not {self.best_of}", param="best_of"
+            )
+        if self.made > self.shown and self.stream:
+            raise InvalidRequest(
+                "best_of must not be more than n where stream is true: the best is known in the end only",
+                param="best_of",
+            )
+        total = len(self.prompts) * self.made
+        if total > MAX_CHOICES:
+            field = "best_of" if self.best_of is not None else "n"
+            raise InvalidRequest(
+                f"{field} times the number of prompts must be at most {MAX_CHOICES}, not {total}", param=field
+            )
+
+    def _prompt(self, prompt: str | tuple[int, ...]) -> Prompt:
+        if not self.suffix:
+            if not prompt:
+                raise InvalidRequest("prompt must have at least 1 character", param="prompt")
+            return TextPrompt(prompt) if isinstance(prompt, str) else TokensPrompt(prompt)
+        if not isinstance(prompt, str):
+            raise InvalidRequest("prompt must be text where suffix is given, not tokens", param="prompt")
+        if self.echo:
+            raise InvalidRequest("echo must not be true where suffix is given", param="echo")
+        return InfillPrompt(prompt, self.suffix, param="suffix")
 
 
+@Operation(
+    group=Group.OPENAI,
+    body=CompletionBody,
+    bounds=SamplingParams,
+    defaults={"max_tokens": CompletionBody.DEFAULT_MAX_TOKENS},
+    example={"model": "tiny", "prompt": "Once upon a time", "max_tokens": 32},
+    streams=True,
+    answer="The completion, or its chunks.",
+    answer_type=TextCompletion,
+)
 async def create_completion(request: Request) -> Response:
     """Continue one or several texts."""
     body = await decode(request, CompletionBody)
-    return await answer(request, body, body.to_requests(), lambda _config: TextShape())
+    requests = body.to_requests()
+    registry = registry_of(request)
+    name = body.checked_model(registry.default_engine)
+    echoes = None
+    if body.echo:
+        echoes = await unless_disconnected(request, _texts(registry, name, body.prompts))
+    generation = await start_generation(request, registry, name, requests)
+    plan = TextPlan(body.shown, body.made, body.logprobs is not None, echoes)
+    model = name or generation.engine.engine_id
+    if not body.stream:
+        whole = await collect_generation(request, generation)
+        if sum(len(completion.logprobs) for completion in whole) > _THREAD_ABOVE_LOGPROBS:
+            return JsonResponse(await asyncio.to_thread(text_answer, plan, model, whole, generation.timings))
+        return JsonResponse(text_answer(plan, model, whole, generation.timings))
+    frames = text_frames(
+        plan,
+        model,
+        generation.deltas(),
+        generation.timings,
+        choices=len(requests),
+        include_usage=body.include_usage,
+    )
+    return EventStream(frames, generation.abort, error_frame)
+
+
+async def _texts(
+    registry: EngineRegistry, model: str | None, prompts: tuple[str | tuple[int, ...], ...]
+) -> tuple[str, ...]:
+    """The prompts as text. An engine is asked only where it has to be.
+
+    Raises:
+        KolosalError: there is no such engine, or a token is not of its vocabulary.
+    """
+    return tuple([each if isinstance(each, str) else await _text(registry, model, each) for each in prompts])
+
+
+async def _text(registry: EngineRegistry, model: str | None, tokens: tuple[int, ...]) -> str:
+    engine = await registry.acquire(model)
+    try:
+        answer = await engine.ask(Detokenize(tokens))
+    except InvalidRequest as exc:
+        raise InvalidRequest(f"prompt is not valid: {exc.message}", param="prompt") from exc
+    assert isinstance(answer, Rendered)  # noqa: S101 - what this question is answered with
+    return answer.text

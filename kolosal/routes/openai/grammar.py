@@ -24,15 +24,20 @@ class NamedSchema(RequestBody):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", populate_by_name=True)
 
     name: Annotated[str, Field(max_length=256)] | None = None
+    """Changes nothing."""
     definition: Annotated[JsonSchema, Field(alias="schema")] = _ANY_OBJECT
+    """The JSON schema."""
     strict: bool | None = None
+    """Makes no difference: answers always conform."""
 
 
 class ResponseFormat(RequestBody):
     """`response_format`."""
 
     type: Literal["text", "json_object", "json_schema"]
+    """`json_object` is any JSON object."""
     json_schema: NamedSchema | None = None
+    """Required for the type `json_schema`."""
 
     def to_grammar(self) -> Grammar | None:
         """The format as a grammar; None for text.

@@ -11,28 +11,28 @@ from collections.abc import Mapping
 from kolosal.errors import UnsupportedFeature
 
 REQUEST_FIELDS: dict[str, tuple[object, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "logprobs": (False,),
     "top_logprobs": (0,),
-    "logit_bias": ({},),
-    "n": (1,),
     "best_of": (1,),
     "echo": (False,),
     "suffix": ("",),
     "audio": (),
     "modalities": (["text"],),
-    "prediction": (),
     "web_search_options": (),
-    "reasoning_effort": ("none",),
     "verbosity": ("medium",),
     "store": (False,),
+    "moderation": (),
+    "n_probs": (0,),
+    "min_keep": (0,),
+    "n_indent": (0,),
+    "t_max_predict_ms": (-1, 0),
+    "adaptive_target": (-1, -1.0),
+    "lora": ([],),
 }
 """For each field of a request the values, besides null, that ask for nothing."""
 
-MESSAGE_FIELDS: dict[str, tuple[object, ...]] = {"tool_calls": ([],), "function_call": (), "audio": ()}
+MESSAGE_FIELDS: dict[str, tuple[object, ...]] = {"function_call": (), "audio": ()}
 """The same for each field of a message."""
 
 

@@ -1,0 +1,184 @@
+"""The JSON of answers that belong to no dialect, for the document. Tests compare it with what is really sent."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+from kolosal.engines.parameters import LoadingParameters
+
+
+class About(TypedDict):
+    """What answers here."""
+
+    name: str
+    version: str
+    status: Literal["running"]
+    api: list[str]
+    """The main paths."""
+    docs: str
+    """Where to read on."""
+
+
+class Server(TypedDict):
+    """The daemon."""
+
+    name: str
+    version: str
+    uptime: float
+    """Seconds since it started."""
+
+
+class Counts(TypedDict):
+    """How many engines there are."""
+
+    total_engines: int
+    loaded_engines: int
+    unloaded_engines: int
+    """An engine that is loading counts as unloaded."""
+    autoscaling: Literal["enabled"]
+    """Engines that are not loaded are loaded when they are used."""
+
+
+class EngineStatus(TypedDict):
+    """An engine in a word."""
+
+    engine_id: str
+    status: Literal["loaded", "unloaded"]
+
+
+class Health(TypedDict):
+    """The daemon and its engines."""
+
+    status: Literal["healthy"]
+    timestamp: int
+    """Unix time in milliseconds."""
+    server: Server
+    node_manager: Counts
+    engines: list[EngineStatus]
+
+
+class EngineRow(EngineStatus):
+    """An engine in a list."""
+
+    last_accessed: str | None
+    """UTC, to the second; null: never used."""
+
+
+class EngineList(TypedDict):
+    """All engines."""
+
+    engines: list[EngineRow]
+    total_count: int
+
+
+class EngineAdded(TypedDict):
+    """An engine as it was added."""
+
+    engine_id: str
+    model_path: str
+    status: Literal["loaded", "created"]
+    load_immediately: bool
+    loading_parameters: LoadingParameters
+    """What the worker really got once the model was loaded, before that what was asked for."""
+    main_gpu_id: int
+    message: str
+
+
+class EngineDetails(EngineRow):
+    """Everything there is to know about an engine."""
+
+    state: Literal["unloaded", "loading", "ready", "closed"]
+    model_path: str
+    loading_parameters: LoadingParameters
+    """What the worker really got once the model was loaded, before that what was asked for."""
+    main_gpu_id: int
+    info: dict[str, Any] | None
+    """Facts about the model; null until it is loaded."""
+    load_progress: float | None
+    """0 to 1 while it loads."""
+    last_error: str | None
+    in_flight: int
+    """Requests that run or wait."""
+    worker_pid: int | None
+
+
+class EngineSays(EngineStatus):
+    """An engine's status, also as a sentence."""
+
+    available: bool
+    message: str
+
+
+class EngineRemoved(TypedDict):
+    """What became of an engine."""
+
+    engine_id: str
+    status: Literal["removed"]
+    message: str
+    in_flight: int
+    """Generations that still run; the memory is free when they have finished."""
+
+
+class RankedText(TypedDict):
+    """The document of a result."""
+
+    text: str
+
+
+class RankedDocument(TypedDict):
+    """One document's score."""
+
+    index: int
+    """Its place in the request."""
+    relevance_score: float
+    document: NotRequired[RankedText]
+
+
+class RankedCounts(TypedDict):
+    """Token counts of a ranking."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Ranking(TypedDict):
+    """Documents, the best first."""
+
+    model: str
+    object: Literal["list"]
+    usage: RankedCounts
+    results: list[RankedDocument]
+
+
+class TokenPiece(TypedDict):
+    """A token and what it stands for."""
+
+    id: int
+    piece: str | list[int]
+    """Text, or bytes where it is a part of a character."""
+
+
+class Tokens(TypedDict):
+    """The tokens of a text."""
+
+    tokens: list[int] | list[TokenPiece]
+
+
+class PlainText(TypedDict):
+    """The text of tokens."""
+
+    content: str
+
+
+class RenderedChat(TypedDict):
+    """A chat as the model would get it."""
+
+    prompt: str
+
+
+class InputTokens(TypedDict):
+    """The size of a prompt."""
+
+    input_tokens: int

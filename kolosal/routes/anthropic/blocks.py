@@ -1,0 +1,135 @@
+"""Content blocks as Anthropic clients send them, typed. What they mean to an engine is said in `conversation.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Discriminator, Field, Tag
+
+from kolosal.http.decode import UNION_ERROR, RequestBody
+from kolosal.schema import MAX_TOOL_NAME_CHARS
+
+MAX_BLOCKS = 4096
+"""Blocks of one message, and of one tool's result."""
+
+MAX_ID_CHARS = 256
+"""Characters of a call's id."""
+
+CallId: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
+
+
+class TextBlock(RequestBody):
+    """A piece of text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ThinkingBlock(RequestBody):
+    """What an earlier turn thought. The signature is not looked at: ours are empty."""
+
+    type: Literal["thinking"]
+    thinking: str
+
+
+class RedactedThinkingBlock(RequestBody):
+    """Thoughts that only Anthropic can read; dropped."""
+
+    type: Literal["redacted_thinking"]
+
+
+class ToolUseBlock(RequestBody):
+    """A call that an earlier turn made."""
+
+    type: Literal["tool_use"]
+    id: CallId
+    name: Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)]
+    input: dict[str, Any]
+
+
+class ToolReferenceBlock(RequestBody):
+    """A tool that a search found; the model knows all tools anyway, so its name is enough."""
+
+    type: Literal["tool_reference"]
+    tool_name: Annotated[str, Field(max_length=MAX_TOOL_NAME_CHARS)]
+
+
+class OtherBlock(RequestBody):
+    """A block of a type that cannot stand here."""
+
+    type: str
+
+
+def _tag(value: object, known: frozenset[str]) -> str:
+    """The tag of a block. Tags in angle brackets never show in an error."""
+    kind = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
+    return f"<{kind}>" if isinstance(kind, str) and kind in known else "<other>"
+
+
+def _result_tag(value: object) -> str:
+    return _tag(value, frozenset({"text", "tool_reference"}))
+
+
+ResultBlock: TypeAlias = Annotated[
+    Annotated[TextBlock, Tag("<text>")]
+    | Annotated[ToolReferenceBlock, Tag("<tool_reference>")]
+    | Annotated[OtherBlock, Tag("<other>")],
+    Discriminator(_result_tag),
+]
+
+
+def string_or_array(value: object) -> str | None:
+    """Discriminator of a field that is a string or an array."""
+    if isinstance(value, str):
+        return "<string>"
+    return "<array>" if isinstance(value, list | tuple) else None
+
+
+STRING_OR_ARRAY = Discriminator(
+    string_or_array,
+    custom_error_type=UNION_ERROR,
+    custom_error_message="a string or an array of content blocks",
+)
+
+ResultContent: TypeAlias = Annotated[
+    Annotated[str, Tag("<string>")]
+    | Annotated[tuple[ResultBlock, ...], Field(max_length=MAX_BLOCKS), Tag("<array>")],
+    STRING_OR_ARRAY,
+]
+
+
+class ToolResultBlock(RequestBody):
+    """What a call gave."""
+
+    type: Literal["tool_result"]
+    tool_use_id: CallId
+    content: ResultContent | None = None
+    is_error: bool | None = None
+
+
+def _block_tag(value: object) -> str:
+    return _tag(value, frozenset({"text", "thinking", "redacted_thinking", "tool_use", "tool_result"}))
+
+
+Block: TypeAlias = Annotated[
+    Annotated[TextBlock, Tag("<text>")]
+    | Annotated[ThinkingBlock, Tag("<thinking>")]
+    | Annotated[RedactedThinkingBlock, Tag("<redacted_thinking>")]
+    | Annotated[ToolUseBlock, Tag("<tool_use>")]
+    | Annotated[ToolResultBlock, Tag("<tool_result>")]
+    | Annotated[OtherBlock, Tag("<other>")],
+    Discriminator(_block_tag),
+]
+
+Content: TypeAlias = Annotated[
+    Annotated[str, Tag("<string>")]
+    | Annotated[tuple[Block, ...], Field(max_length=MAX_BLOCKS), Tag("<array>")],
+    STRING_OR_ARRAY,
+]
+
+SystemContent: TypeAlias = Annotated[
+    Annotated[str, Tag("<string>")]
+    | Annotated[tuple[TextBlock, ...], Field(max_length=MAX_BLOCKS), Tag("<array>")],
+    STRING_OR_ARRAY,
+]

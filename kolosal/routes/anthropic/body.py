@@ -1,0 +1,200 @@
+"""The Messages request: its fields with their bounds, and what they mean to an engine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from kolosal.errors import InvalidRequest, UnsupportedFeature
+from kolosal.http.decode import RequestBody
+from kolosal.http.nesting import json_text
+from kolosal.routes.anthropic.blocks import SystemContent
+from kolosal.routes.anthropic.context import ContextManagement, clear_thinking
+from kolosal.routes.anthropic.conversation import InputMessages, to_messages
+from kolosal.routes.anthropic.tools import InputTools, ToolChoice, to_tool_use
+from kolosal.routes.anthropic.unsupported import IGNORED_FIELDS, check_extra
+from kolosal.sampling import MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.schema import MAX_GRAMMAR_CHARS, ChatPrompt, GenerateRequest, Grammar, GrammarKind
+
+MAX_MODEL_CHARS = 256
+"""As long as the id of an engine can be."""
+
+MIN_BUDGET_TOKENS = 1024
+"""The smallest `budget_tokens`: Anthropic's bound."""
+
+
+class Thinking(RequestBody):
+    """`thinking`."""
+
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    budget_tokens: Annotated[int, Field(ge=MIN_BUDGET_TOKENS, le=MAX_TOKENS_LIMIT)] | None = None
+    display: Literal["summarized", "omitted"] | None = None
+
+
+class OutputFormat(RequestBody):
+    """`output_config.format`."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", populate_by_name=True)
+
+    type: Literal["json_schema"]
+    definition: Annotated[dict[str, Any], Field(alias="schema")]
+
+
+class OutputConfig(RequestBody):
+    """`output_config`."""
+
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: OutputFormat | None = None
+    task_budget: dict[str, Any] | None = None
+
+
+class PromptBody(RequestBody):
+    """Fields of both endpoints: all that the prompt is made of. Others are kept, to be looked through."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+    model: Annotated[str, Field(max_length=MAX_MODEL_CHARS)] | None = None
+    """An `engine_id`; may be left out only where a default engine is configured."""
+    messages: InputMessages
+    """The conversation, oldest turn first. A last turn of the assistant is continued."""
+    system: SystemContent | None = None
+    """What the model is told first."""
+    tools: InputTools | None = None
+    """Functions that the model may call."""
+    tool_choice: ToolChoice | None = None
+    """Whether and which tools are called; `auto` unless given."""
+    thinking: Thinking | None = None
+    """Whether the model thinks before it answers, where its chat template can tell it to."""
+    output_config: OutputConfig | None = None
+    """What the answer must conform to, and how much the model should think."""
+    output_format: OutputFormat | None = None
+    """The older place of `output_config.format`."""
+    context_management: ContextManagement | None = None
+
+    def checked_model(self, default_engine: str | None) -> str | None:
+        """The model's name, which may be left out only where a default engine is configured.
+
+        Raises:
+            InvalidRequest: it was left out.
+        """
+        if not self.model and default_engine is None:
+            raise InvalidRequest("Missing required field: model", param="model")
+        return self.model or None
+
+    def to_prompt(self) -> ChatPrompt:
+        """The conversation as engines know it.
+
+        Raises:
+            InvalidRequest: a field does not fit the others, or is too long.
+            UnsupportedFeature: the request asks for something that this daemon does not have.
+        """
+        messages = to_messages(self.system, self.messages)
+        if self.context_management is not None:
+            messages = clear_thinking(messages, self.context_management.kept_thoughts())
+        return ChatPrompt(
+            messages,
+            to_tool_use(self.tools or (), self.tool_choice),
+            continues=messages[-1].role == "assistant",
+            template_kwargs=self._template_kwargs(),
+        )
+
+    def _template_kwargs(self) -> dict[str, bool | int | float | str]:
+        """What the request says about thinking, by the names that chat templates know."""
+        kwargs: dict[str, bool | int | float | str] = {}
+        if self.thinking is not None:
+            if self.thinking.type == "enabled" and self.thinking.budget_tokens is None:
+                raise InvalidRequest(
+                    "Missing required field: thinking.budget_tokens", param="thinking.budget_tokens"
+                )
+            kwargs["enable_thinking"] = self.thinking.type in ("enabled", "adaptive")
+        if self.output_config is not None and self.output_config.effort is not None:
+            kwargs["reasoning_effort"] = self.output_config.effort
+        return kwargs
+
+
+class MessagesBody(PromptBody):
+    """A request for a message."""
+
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)]
+    """Tokens to generate at most, thoughts included."""
+    stream: bool | None = None
+    """Whether the answer comes in pieces, as server-sent events."""
+    temperature: Annotated[float, Field(ge=0, le=1)] | None = None
+    """0 takes the most probable token; 1 unless given."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Keep the most probable tokens whose probabilities add up to this; off unless given."""
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Keep this many of the most probable tokens; off unless given."""
+    stop_sequences: (
+        Annotated[
+            tuple[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)], ...],
+            Field(max_length=MAX_STOP_STRINGS),
+        ]
+        | None
+    ) = None
+    """The text ends before the first of these."""
+
+    def to_request(self) -> GenerateRequest:
+        """The request as engines know it.
+
+        Raises:
+            InvalidRequest: a field is unknown, does not fit the others, or is too long.
+            UnsupportedFeature: the request asks for something that this daemon does not have.
+        """
+        check_extra(self.model_extra or {})
+        sampling = SamplingParams(
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            top_k=self.top_k or 0,
+            max_tokens=self.max_tokens,
+            stop=self.stop_sequences or (),
+        )
+        return GenerateRequest(self.to_prompt(), sampling, grammar=self._grammar())
+
+    @property
+    def shows_thinking(self) -> bool:
+        """Whether the answer has the text of what the model thinks."""
+        return self.thinking is None or self.thinking.display != "omitted"
+
+    def _grammar(self) -> Grammar | None:
+        config = self.output_config or OutputConfig()
+        if config.task_budget is not None:
+            raise UnsupportedFeature(
+                "output_config.task_budget is not supported by this server", param="output_config.task_budget"
+            )
+        if config.format is not None and self.output_format is not None:
+            raise InvalidRequest(
+                "output_format is the old name of output_config.format, and only one of them may be given",
+                param="output_format",
+            )
+        field, output = "output_config.format.schema", config.format
+        if output is None:
+            field, output = "output_format.schema", self.output_format
+        if output is None:
+            return None
+        source = json_text(output.definition, field)
+        if len(source) > MAX_GRAMMAR_CHARS:
+            raise InvalidRequest(
+                f"{field} must have at most {MAX_GRAMMAR_CHARS} characters as JSON, but has {len(source)}",
+                param=field,
+            )
+        return Grammar(GrammarKind.JSON_SCHEMA, source, field)
+
+
+class CountBody(PromptBody):
+    """A request for the size of a prompt. What only matters while a message is made may stand in it, and is not looked at."""
+
+    IGNORED: ClassVar[frozenset[str]] = IGNORED_FIELDS | (
+        MessagesBody.model_fields.keys() - PromptBody.model_fields.keys()
+    )
+
+    def checked_prompt(self) -> ChatPrompt:
+        """The prompt, after a look at the other fields.
+
+        Raises:
+            InvalidRequest: a field is unknown, or does not fit the others.
+            UnsupportedFeature: the request asks for something that this daemon does not have.
+        """
+        check_extra(self.model_extra or {}, self.IGNORED)
+        return self.to_prompt()

@@ -1,0 +1,61 @@
+"""What an error looks like in the Anthropic dialect, as an answer and as an event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import Response
+
+from kolosal.errors import ContextLengthExceeded, KolosalError, LoadFailed, error_row
+from kolosal.http.responses import JsonResponse, retry_after
+from kolosal.routes.anthropic.frames import event_frame
+
+_OVERLOADED = 529
+"""Anthropic's own status for what HTTP calls 503."""
+
+_STATUSES = {422: 500, 503: _OVERLOADED}
+"""Statuses that Anthropic's API has another number for."""
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    _OVERLOADED: "overloaded_error",
+}
+"""By status; all others are an `invalid_request_error`."""
+
+
+def error_status(error: KolosalError) -> int:
+    """The HTTP status of an error."""
+    status = error_row(error).status
+    return _STATUSES.get(status, status)
+
+
+def error_body(error: KolosalError) -> dict[str, Any]:
+    """`{"type": "error", "error": {"type", "message"}}`."""
+    message = error.message
+    if isinstance(
+        error, ContextLengthExceeded
+    ):  # the words by which clients know that they should shorten the chat
+        message = f"prompt is too long: {message}"
+    kind = _TYPES.get(error_status(error), "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def error_response(error: KolosalError, request_id: str) -> Response:
+    """An error before anything was sent: a real status line."""
+    headers = retry_after(error)
+    if isinstance(
+        error, LoadFailed
+    ):  # official clients come back after any 500, and loading would fail again
+        headers["x-should-retry"] = "false"
+    return JsonResponse({**error_body(error), "request_id": request_id}, error_status(error), headers)
+
+
+def error_frame(error: KolosalError) -> bytes:
+    """The last event of a stream that failed."""
+    return event_frame(error_body(error))

@@ -1,0 +1,69 @@
+"""`POST /v1/messages` and `POST /v1/messages/count_tokens`."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kolosal.engines.calls import Render, Rendered
+from kolosal.errors import GenerationFailed
+from kolosal.http.decode import decode
+from kolosal.http.disconnect import unless_disconnected
+from kolosal.http.responses import JsonResponse
+from kolosal.http.sse import EventStream
+from kolosal.routes.answer_types import InputTokens
+from kolosal.routes.anthropic.answer_types import MessageAnswer
+from kolosal.routes.anthropic.body import CountBody, MessagesBody
+from kolosal.routes.anthropic.encode import Shape, message_frames, message_id, whole_message
+from kolosal.routes.anthropic.errors import error_frame
+from kolosal.routes.anthropic.frames import PING
+from kolosal.routes.operation import Group, Operation
+from kolosal.routes.services import registry_of
+from kolosal.routes.turns import collect_turns, start_turns
+from kolosal.schema import ChatPrompt
+
+_EXAMPLE = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+@Operation(
+    group=Group.ANTHROPIC,
+    body=MessagesBody,
+    answer="The message: its content blocks, why it ended, and the tokens it took.",
+    streams=True,
+    example={**_EXAMPLE, "max_tokens": 128},
+    answer_type=MessageAnswer,
+)
+async def create_message(request: Request) -> Response:
+    """Continue a conversation, in Anthropic's way."""
+    body = await decode(request, MessagesBody)
+    name = body.checked_model(registry_of(request).default_engine)
+    turns = await start_turns(request, name, [body.to_request()])
+    shape = Shape(message_id(), name or turns.engine.engine_id, body.max_tokens, body.shows_thinking)
+    if not body.stream:
+        [turn] = await collect_turns(request, turns)
+        return JsonResponse(whole_message(shape, turn))
+    frames = message_frames(shape, turns.events(), turns.usage(0))
+    return EventStream(frames, turns.abort, error_frame, ping=PING)
+
+
+@Operation(
+    group=Group.ANTHROPIC,
+    body=CountBody,
+    answer="`input_tokens`: the size of the prompt, with system, tools and all the chat template adds.",
+    example=_EXAMPLE,
+    answer_type=InputTokens,
+)
+async def count_tokens(request: Request) -> Response:
+    """Count the tokens of a conversation without continuing it."""
+    body = await decode(request, CountBody)
+    name = body.checked_model(registry_of(request).default_engine)
+    counting = _count(request, name, body.checked_prompt())
+    return JsonResponse({"input_tokens": await unless_disconnected(request, counting)})
+
+
+async def _count(request: Request, name: str | None, prompt: ChatPrompt) -> int:
+    engine = await registry_of(request).acquire(name)
+    answer = await engine.ask(Render(prompt))
+    if not isinstance(answer, Rendered):
+        raise GenerationFailed("The engine did not say how long the prompt is")
+    return answer.n_tokens

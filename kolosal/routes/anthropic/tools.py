@@ -1,0 +1,128 @@
+"""`tools` and `tool_choice` → how an engine is to use tools. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from kolosal.errors import InvalidRequest, UnsupportedFeature
+from kolosal.http.decode import RequestBody
+from kolosal.http.nesting import json_text
+from kolosal.schema import MAX_SCHEMA_CHARS, MAX_TOOL_NAME_CHARS, MAX_TOOLS, Tool, ToolMode, ToolUse
+
+MAX_EXAMPLES = 20
+"""Examples of one tool's input."""
+
+_MODES = {"auto": ToolMode.AUTO, "any": ToolMode.REQUIRED, "tool": ToolMode.REQUIRED, "none": ToolMode.NONE}
+
+
+class InputTool(RequestBody):
+    """A tool of the client's own. Anthropic's ready-made ones, which have another `type`, are refused."""
+
+    type: str | None = None
+    name: Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)] | None = None
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+    input_examples: Annotated[tuple[dict[str, Any], ...], Field(max_length=MAX_EXAMPLES)] | None = None
+    allowed_callers: Annotated[tuple[str, ...], Field(max_length=MAX_TOOLS)] | None = None
+    strict: bool | None = None
+    """Refuse a schema with keywords that cannot be enforced; otherwise those are passed over."""
+
+    def to_tool(self, path: str) -> Tool:
+        """The tool as engines know it; `path` is where it stands in the request.
+
+        Raises:
+            UnsupportedFeature: it is one of Anthropic's own, or not for the model itself to call.
+            InvalidRequest: its schema is missing, too long, or not that of an object.
+        """
+        if self.type not in (None, "custom"):
+            raise UnsupportedFeature(
+                f"{path}.type: tools of the type {self.type[:60]!r} are not supported by this server, only 'custom'",
+                param=f"{path}.type",
+            )
+        if self.allowed_callers is not None and "direct" not in self.allowed_callers:
+            raise UnsupportedFeature(
+                f"{path}.allowed_callers must contain 'direct': this server has no code that could call tools",
+                param=f"{path}.allowed_callers",
+            )
+        if self.name is None:
+            raise InvalidRequest(f"Missing required field: {path}.name", param=f"{path}.name")
+        return Tool(
+            self.name,
+            self._description(path),
+            self._parameters(path),
+            param=f"{path}.input_schema",
+            strict=bool(self.strict),
+        )
+
+    def _description(self, path: str) -> str:
+        lines = [] if not self.description else [self.description]
+        for index, example in enumerate(self.input_examples or ()):
+            lines.append(f"Example input: {json_text(example, f'{path}.input_examples.{index}')}")
+        return "\n".join(lines)
+
+    def _parameters(self, path: str) -> dict[str, Any]:
+        field, schema = f"{path}.input_schema", self.input_schema
+        if schema is None:
+            raise InvalidRequest(f"Missing required field: {field}", param=field)
+        if schema.get("type", "object") != "object":
+            raise InvalidRequest(f"{field}.type must be 'object'", param=f"{field}.type")
+        length = len(json_text(schema, field))
+        if length > MAX_SCHEMA_CHARS:
+            raise InvalidRequest(
+                f"{field} must have at most {MAX_SCHEMA_CHARS} characters as JSON, but has {length}",
+                param=field,
+            )
+        return {**schema, "type": "object"}
+
+
+class ToolChoice(RequestBody):
+    """`tool_choice`."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: Annotated[str, Field(max_length=MAX_TOOL_NAME_CHARS)] | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+InputTools = Annotated[tuple[InputTool, ...], Field(max_length=MAX_TOOLS)]
+
+
+def to_tool_use(tools: Sequence[InputTool], choice: ToolChoice | None) -> ToolUse:
+    """The tools of a request and how they are to be used.
+
+    Raises:
+        UnsupportedFeature: a tool is not the client's own.
+        InvalidRequest: a tool is not complete, two have one name, or the choice names none of them.
+    """
+    known = tuple(tool.to_tool(f"tools.{index}") for index, tool in enumerate(tools))
+    names: set[str] = set()
+    for index, tool in enumerate(known):
+        if tool.name in names:
+            raise InvalidRequest(
+                f"tools.{index}.name must be unique, but {tool.name[:60]!r} was given before",
+                param=f"tools.{index}.name",
+            )
+        names.add(tool.name)
+    if choice is None:
+        return ToolUse(known)
+    return ToolUse(
+        known,
+        _mode(choice, names),
+        only=(choice.name,) if choice.type == "tool" and choice.name is not None else (),
+        parallel=not choice.disable_parallel_tool_use,
+    )
+
+
+def _mode(choice: ToolChoice, names: set[str]) -> ToolMode:
+    if choice.type == "tool" and choice.name not in names:
+        given = "nothing" if choice.name is None else repr(choice.name[:60])
+        raise InvalidRequest(
+            f"tool_choice.name must be the name of one of the tools, not {given}", param="tool_choice.name"
+        )
+    if choice.type == "any" and not names:
+        raise InvalidRequest(
+            "tool_choice.type 'any' needs tools, but none were given", param="tool_choice.type"
+        )
+    return _MODES[choice.type]

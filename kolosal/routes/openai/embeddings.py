@@ -1,0 +1,194 @@
+"""`POST /v1/embeddings`: texts as vectors, with any engine."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import sys
+from array import array
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import ConfigDict, Discriminator, Field, Tag
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kolosal.engines.calls import (
+    MAX_DIMENSIONS,
+    MAX_INPUTS,
+    MAX_TEXT_CHARS,
+    Embed,
+    Embedded,
+    portions,
+)
+from kolosal.engines.engine import Engine
+from kolosal.errors import InvalidRequest
+from kolosal.http.decode import UNION_ERROR, RequestBody, decode
+from kolosal.http.responses import JsonResponse
+from kolosal.routes.openai.answer_types import Embeddings
+from kolosal.routes.openai.unsupported import refuse_unsupported
+from kolosal.routes.operation import Group, Operation
+from kolosal.routes.questions import ASKED_AT_ONCE, ModelName, TokenId, ask, with_engine
+from kolosal.routes.services import registry_of
+from kolosal.schema import TextPrompt, TokensPrompt
+
+EMBEDDING_FIELDS: dict[str, tuple[object, ...]] = {
+    "embd_normalize": (2,),
+    "truncate_prompt_tokens": (),
+}
+"""Fields of llama-server's and vLLM's requests that this daemon does not have, with the values that ask for nothing."""
+
+_MAX_INPUT_TOKENS = 131_072
+"""Tokens of one input, before its engine says how many it takes."""
+
+_NUMBERS_AT_ONCE = 1_048_576
+"""Numbers of the vectors of one question (5.6 MB as text): more is asked in several, so that each fits into a frame."""
+
+_THREAD_ABOVE_NUMBERS = 65_536
+"""Answers with more numbers than this are written in a thread, so that they do not hold up everyone's tokens."""
+
+
+def _kind_of_input(value: object) -> str | None:
+    """Discriminator of `input`. The tags never show in an error."""
+    if isinstance(value, str):
+        return "<text>"
+    if not isinstance(value, list | tuple):
+        return None
+    match value[0] if value else "":
+        case str():
+            return "<texts>"
+        case int():
+            return "<tokens>"
+        case list() | tuple():
+            return "<token lists>"
+        case _:
+            return None
+
+
+_Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
+_Tokens: TypeAlias = Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=_MAX_INPUT_TOKENS)]
+_Many = Field(min_length=1, max_length=MAX_INPUTS)
+
+Input: TypeAlias = Annotated[
+    Annotated[_Text, Tag("<text>")]
+    | Annotated[Annotated[tuple[_Text, ...], _Many], Tag("<texts>")]
+    | Annotated[_Tokens, Tag("<tokens>")]
+    | Annotated[Annotated[tuple[_Tokens, ...], _Many], Tag("<token lists>")],
+    Discriminator(
+        _kind_of_input,
+        custom_error_type=UNION_ERROR,
+        custom_error_message="a string, an array of strings, an array of tokens or an array of arrays of tokens",
+    ),
+]
+
+
+class EmbeddingBody(RequestBody):
+    """Texts to make vectors of."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+    MISSING = "Missing required fields (model, input)"
+
+    model: ModelName | None = None
+    """An `engine_id`; may be left out only where a default engine is configured."""
+    input: Input
+    """A string, an array of strings, an array of tokens, or an array of such arrays."""
+    encoding_format: Literal["float", "base64"] | None = None
+    """How vectors are written: as numbers, or as little-endian float32 in base64; `float` unless given."""
+    dimensions: Annotated[int, Field(ge=1, le=MAX_DIMENSIONS)] | None = None
+    """How many numbers a vector has: the first of the model's, scaled to length 1 again; all unless given."""
+
+    def checked_model(self, default_engine: str | None) -> str | None:
+        """The model's name, which may be left out only where a default engine is configured.
+
+        Raises:
+            InvalidRequest: it was left out.
+        """
+        if not self.model and default_engine is None:
+            raise InvalidRequest(self.MISSING, param="model")
+        return self.model or None
+
+    def prompts(self) -> tuple[TextPrompt | TokensPrompt, ...]:
+        """The inputs as engines know them."""
+        if isinstance(self.input, str):
+            return (TextPrompt(self.input),)
+        tokens = tuple(item for item in self.input if isinstance(item, int))
+        if tokens:  # one input, not many
+            return (TokensPrompt(tokens),)
+        return tuple(
+            TextPrompt(item) if isinstance(item, str) else TokensPrompt(item)
+            for item in self.input
+            if not isinstance(item, int)
+        )
+
+
+@Operation(
+    group=Group.OPENAI,
+    body=EmbeddingBody,
+    example={"model": "tiny", "input": ["Hello", "Good evening"]},
+    answer="`data`: a vector of length 1 for each input, in their order.",
+    answer_type=Embeddings,
+)
+async def create_embeddings(request: Request) -> Response:
+    """Make a vector of each text, such that texts of like meaning have vectors of like direction."""
+    body = await decode(request, EmbeddingBody)
+    refuse_unsupported(body.model_extra or {}, EMBEDDING_FIELDS)
+    name = body.checked_model(registry_of(request).default_engine)
+    prompts = body.prompts()
+    engine_id, answer = await with_engine(
+        request, name, lambda engine: _embed(engine, prompts, body.dimensions)
+    )
+    content = _Content(name or engine_id, answer, as_numbers=body.encoding_format != "base64")
+    if content.n_numbers > _THREAD_ABOVE_NUMBERS:
+        return await asyncio.to_thread(content.response)
+    return content.response()
+
+
+async def _embed(
+    engine: Engine, prompts: tuple[TextPrompt | TokensPrompt, ...], dimensions: int | None
+) -> tuple[str, Embedded]:
+    """The engine's id, and all vectors, asked for in as many questions as it takes."""
+    width = engine.info.n_embd if engine.info is not None else 0
+    at_once = max(1, _NUMBERS_AT_ONCE // max(1, dimensions or width))
+    sizes = [len(prompt.text if isinstance(prompt, TextPrompt) else prompt.tokens) for prompt in prompts]
+    vectors: tuple[str, ...] = ()
+    n_tokens: tuple[int, ...] = ()
+    for portion in portions(sizes, ASKED_AT_ONCE, at_once):
+        part = await ask(engine, Embed(prompts[portion], dimensions, portion.start), Embedded)
+        vectors += part.vectors
+        n_tokens += part.n_tokens
+    return engine.engine_id, Embedded(vectors, n_tokens)
+
+
+class _Content:
+    """An answer before it is written."""
+
+    def __init__(self, model: str, answer: Embedded, *, as_numbers: bool) -> None:
+        self._model = model
+        self._answer = answer
+        self._as_numbers = as_numbers
+
+    @property
+    def n_numbers(self) -> int:
+        """About how many numbers it has: four characters of base64 are three bytes, four bytes a number."""
+        return sum(map(len, self._answer.vectors)) * 3 // 16
+
+    def response(self) -> JsonResponse:
+        """The answer on the wire."""
+        total = sum(self._answer.n_tokens)
+        data = [
+            {
+                "object": "embedding",
+                "index": index,
+                "embedding": _numbers(vector) if self._as_numbers else vector,
+            }
+            for index, vector in enumerate(self._answer.vectors)
+        ]
+        usage = {"prompt_tokens": total, "total_tokens": total}
+        return JsonResponse({"object": "list", "data": data, "model": self._model, "usage": usage})
+
+
+def _numbers(vector: str) -> list[float]:
+    numbers = array("f", base64.b64decode(vector))
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tolist()

@@ -1,0 +1,146 @@
+"""The turns of a chat as OpenAI clients send them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import ConfigDict, Discriminator, Field, Tag
+
+from kolosal.errors import InvalidRequest, UnsupportedFeature
+from kolosal.http.decode import UNION_ERROR, RequestBody
+from kolosal.routes.openai.fields import text_or_list
+from kolosal.routes.openai.unsupported import MESSAGE_FIELDS, refuse_unsupported
+from kolosal.schema import MAX_TOOL_NAME_CHARS, MAX_TOOLS, Message, ToolCall
+
+MAX_MESSAGES = 16_384
+"""Turns of one chat."""
+
+MAX_PARTS = 1024
+"""Parts of one turn's content."""
+
+MAX_ID_CHARS = 256
+"""Characters of the id of a tool call."""
+
+MAX_ARGUMENT_CHARS = 1_048_576
+"""Characters of the arguments of one call that a turn made."""
+
+
+class ContentPart(RequestBody):
+    """One part of a message's content: text, or the words of a refusal."""
+
+    type: Annotated[str, Field(max_length=64)]
+    """`text`, or `refusal` in an assistant's turn."""
+    text: str | None = None
+    """The text."""
+    refusal: str | None = None
+    """The text of a refusal."""
+
+    def to_text(self, path: str) -> str:
+        """What the part says.
+
+        Raises:
+            InvalidRequest: its text is missing.
+            UnsupportedFeature: it is no text.
+        """
+        if self.type not in ("text", "refusal"):
+            raise UnsupportedFeature(
+                f"{path}.type is {self.type!r}, but this server reads text only", param=f"{path}.type"
+            )
+        text = self.text if self.type == "text" else self.refusal
+        if text is None:
+            raise InvalidRequest(f"Missing required field: {path}.{self.type}", param=f"{path}.{self.type}")
+        return text
+
+
+Content: TypeAlias = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[tuple[ContentPart, ...], Field(max_length=MAX_PARTS), Tag("<list>")],
+    Discriminator(
+        text_or_list,
+        custom_error_type=UNION_ERROR,
+        custom_error_message="a string, null or an array of text parts",
+    ),
+]
+
+
+class CalledFunction(RequestBody):
+    """The function of a call: its name, and its arguments as JSON text."""
+
+    name: Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)]
+    """The function's name."""
+    arguments: Annotated[str, Field(max_length=MAX_ARGUMENT_CHARS)] = "{}"
+    """JSON text of an object."""
+
+
+class MadeCall(RequestBody):
+    """One call that an assistant's turn made."""
+
+    id: Annotated[str, Field(max_length=MAX_ID_CHARS)] = ""
+    """What the turn with its result names as `tool_call_id`."""
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class ChatMessage(RequestBody):
+    """One turn."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+    role: Literal["system", "user", "assistant", "tool", "developer"]
+    """Who speaks; goes to the model's chat template."""
+    content: Content | None = None
+    """The text, or its parts, which are joined."""
+    name: Annotated[str, Field(max_length=256)] | None = None
+    """Goes to the model's chat template."""
+    tool_calls: Annotated[tuple[MadeCall, ...], Field(max_length=MAX_TOOLS)] | None = None
+    """Calls an assistant's turn made."""
+    tool_call_id: Annotated[str, Field(max_length=MAX_ID_CHARS)] | None = None
+    """The call that a tool's turn answers."""
+    reasoning_content: str | None = None
+    """What an assistant's turn thought before it answered."""
+    refusal: str | None = None
+    """Text of an assistant's turn, where it had no other."""
+
+    def to_message(self, path: str) -> Message:
+        """The turn as engines know it; `path` is where it stands.
+
+        Raises:
+            InvalidRequest: a field does not belong to this role, or is missing.
+            UnsupportedFeature: it holds what this daemon does not have.
+        """
+        refuse_unsupported(self.model_extra or {}, MESSAGE_FIELDS, f"{path}.")
+        if self.tool_calls and self.role != "assistant":
+            raise InvalidRequest(
+                f"{path}.tool_calls must be left out of a turn of the role {self.role}: only the assistant calls tools",
+                param=f"{path}.tool_calls",
+            )
+        return Message(
+            self.role,
+            self._text(path),
+            self.name,
+            tuple(
+                ToolCall(call.id, call.function.name, call.function.arguments)
+                for call in self.tool_calls or ()
+            ),
+            self.tool_call_id,
+            self.reasoning_content,
+        )
+
+    def _text(self, path: str) -> str:
+        if self.content is None:
+            return self.refusal or ""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.to_text(f"{path}.content.{i}") for i, part in enumerate(self.content))
+
+
+Messages: TypeAlias = Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_MESSAGES)]
+
+
+def to_messages(messages: tuple[ChatMessage, ...]) -> tuple[Message, ...]:
+    """All turns, as engines know them.
+
+    Raises:
+        InvalidRequest, UnsupportedFeature: see `ChatMessage.to_message`.
+    """
+    return tuple(message.to_message(f"messages.{i}") for i, message in enumerate(messages))

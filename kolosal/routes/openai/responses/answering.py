@@ -1,0 +1,103 @@
+"""Answering: one response being generated, sent and kept, and stopped when somebody cancels it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from starlette.requests import Request
+
+from kolosal.errors import KolosalError
+from kolosal.http.disconnect import unless_disconnected
+from kolosal.routes.openai.responses.events import Event, ResponseWriter, event_frame
+from kolosal.routes.openai.responses.items import Item
+from kolosal.routes.openai.responses.store import ResponseStore, StoredResponse
+from kolosal.routes.turns import Turns
+
+
+class Answering:
+    """A response whose turn has started. Either `whole` or `frames`, then `close`, which is idempotent."""
+
+    def __init__(
+        self,
+        turns: Turns,
+        writer: ResponseWriter,
+        store: ResponseStore | None,
+        earlier: tuple[Item, ...],
+        given: tuple[Item, ...],
+    ) -> None:
+        """Without a store nothing is kept."""
+        self._turns = turns
+        self._writer = writer
+        self._store = store
+        self._earlier = earlier
+        self._given = given
+        self._last: list[Event] = []
+
+    def snapshot(self) -> StoredResponse:
+        """What there is of it."""
+        return StoredResponse(self._writer.response(), self._earlier, self._given, self._writer.output)
+
+    def cancel(self) -> None:
+        """Stop, and keep what there is; its own connection sends the last events."""
+        if not self._writer.ended:
+            self._last = self._writer.cancel()
+            self._keep()
+        self._turns.abort()
+
+    async def whole(self, request: Request) -> dict[str, Any]:
+        """The whole response.
+
+        Raises:
+            KolosalError: the generation failed; nothing is kept.
+            ClientDisconnect: the client left; nothing is kept, and nothing runs on.
+        """
+        try:
+            await unless_disconnected(request, self._write())
+        finally:
+            self._turns.abort()
+        self._keep()
+        return self._writer.response()
+
+    async def _write(self) -> None:
+        async for _, event in self._turns.events():
+            self._writer.push(event)
+
+    async def frames(self) -> AsyncGenerator[bytes, None]:
+        """The frames of its stream. While they come, the response can be read and cancelled.
+
+        Raises:
+            KolosalError: the generation failed; `encode_error` gives the last frames then.
+        """
+        for first in self._writer.begin():
+            yield event_frame(first)
+        async for _, event in self._turns.events():
+            if self._writer.ended:  # cancelled, and this was made before
+                continue
+            made = self._writer.push(event)
+            if self._writer.ended:  # before the last frame is sent: who has it may follow up at once
+                self._keep()
+            for each in made:
+                yield event_frame(each)
+        for last in self._last:
+            yield event_frame(last)
+
+    def start(self) -> None:
+        """Let others find the response from now on."""
+        if self._store is not None:
+            self._store.start(self._writer.response_id, self)
+
+    def encode_error(self, error: KolosalError) -> bytes:
+        """The last frames of a stream that failed."""
+        if not self._writer.ended:
+            self._last = self._writer.fail(error)
+            self._keep()
+        return b"".join(event_frame(event) for event in self._last)
+
+    def close(self) -> None:
+        """The stream is over, however. One whose reader left is kept as cancelled."""
+        self.cancel()
+
+    def _keep(self) -> None:
+        if self._store is not None:
+            self._store.put(self.snapshot())

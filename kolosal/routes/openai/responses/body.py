@@ -1,0 +1,244 @@
+"""The fields of a request to the Responses API, and what they mean to an engine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from kolosal.errors import InvalidRequest, UnsupportedFeature
+from kolosal.http.decode import RequestBody, decode_fields
+from kolosal.routes.openai.fields import MAX_MODEL_CHARS
+from kolosal.routes.openai.responses.conversation import to_messages
+from kolosal.routes.openai.responses.given import MAX_ITEMS, FindItem, Input, ItemId, to_items
+from kolosal.routes.openai.responses.items import Item
+from kolosal.routes.openai.responses.options import CacheOptions, ReasoningConfig, StreamOptions, TextConfig
+from kolosal.routes.openai.responses.store import items_bytes
+from kolosal.routes.openai.responses.tools import ToolChoiceInput, ToolsInput, to_tool_use
+from kolosal.routes.openai.template_kwargs import TemplateKwargs, to_template_kwargs
+from kolosal.routes.openai.unsupported import refuse_unsupported
+from kolosal.sampling import MAX_LOGPROBS, MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.schema import MAX_PRIORITY, ChatPrompt, GenerateRequest
+
+MAX_CONVERSATION_BYTES = 12 * 1024 * 1024
+"""JSON of one conversation, the earlier items included: it has to fit into one frame to a worker."""
+
+_LOGPROBS = "message.output_text.logprobs"
+
+INCLUDABLE = (_LOGPROBS,)
+"""What `include` may ask for."""
+
+UNSUPPORTED_FIELDS: dict[str, tuple[object, ...]] = {
+    "access_programs": (),
+    "background": (False,),
+    "context_management": ([],),
+    "conversation": (),
+    "generate": (True,),
+    "image": ({"context_compression": "auto"}, {"context_compression": "disabled"}),
+    "moderation": (),
+    "personality": (),
+    "prompt": (),
+}
+"""For each field that this daemon does not have the values, besides null, that ask for nothing."""
+
+Label: TypeAlias = Annotated[str, Field(max_length=512)]
+
+Metadata: TypeAlias = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+
+Include: TypeAlias = Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=16)]
+
+_SAMPLING_FIELDS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repeat_penalty",
+    "repeat_last_n",
+    "seed",
+    "ignore_eos",
+)
+"""Fields that mean the same here and in `SamplingParams`, where the bounds are; from `top_k` on they are not OpenAI's."""
+
+_sampling_params: TypeAdapter[SamplingParams] = TypeAdapter(SamplingParams)
+
+
+class PromptBody(RequestBody):
+    """The fields that make the prompt: all that counting its tokens needs."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+    model: Annotated[str, Field(max_length=MAX_MODEL_CHARS)] | None = None
+    """An `engine_id`; may be left out only where a default engine is configured."""
+    input: Input | None = None
+    """A text, or items. Required unless `previous_response_id` is given."""
+    instructions: str | None = None
+    """The system message. Those of earlier responses do not count."""
+    previous_response_id: ItemId | None = None
+    """The kept response whose conversation goes on."""
+    tools: ToolsInput | None = None
+    """Functions that the model may call."""
+    tool_choice: ToolChoiceInput | None = None
+    """Whether and which tools are called; `auto` unless given."""
+    parallel_tool_calls: bool | None = None
+    """Whether one turn may make several calls; true unless given."""
+    reasoning: ReasoningConfig | None = None
+    """Whether and how much the model thinks, where its chat template can tell it to."""
+    text: TextConfig | None = None
+    """What the answer must conform to."""
+    truncation: Literal["auto", "disabled"] | None = None
+    """Must be disabled: a conversation that is too long is a 400."""
+    chat_template_kwargs: TemplateKwargs | None = None
+    """Variables for the model's chat template. Not OpenAI's."""
+
+    def checked_model(self, default_engine: str | None) -> str | None:
+        """The model's name, which may be left out only where a default engine is configured.
+
+        Raises:
+            InvalidRequest: it was left out.
+        """
+        if not self.model and default_engine is None:
+            raise InvalidRequest("Missing required field: model", param="model")
+        return self.model or None
+
+    def items(self, earlier: tuple[Item, ...], find: FindItem) -> tuple[Item, ...]:
+        """What the request adds to the conversation so far.
+
+        Raises:
+            InvalidRequest: there is nothing to answer, or too much, or an item is not complete.
+            UnsupportedFeature: an item is of a kind that this daemon does not have.
+        """
+        if self.input is None and self.previous_response_id is None:
+            raise InvalidRequest("Missing required field: input", param="input")
+        added = to_items(self.input, earlier, find)
+        count, size = len(earlier) + len(added), items_bytes(earlier + added)
+        if count == 0 and not self.instructions:
+            raise InvalidRequest("input must have at least 1 item", param="input")
+        if count > MAX_ITEMS:
+            raise InvalidRequest(
+                f"The conversation must have at most {MAX_ITEMS} items, but has {count}", param="input"
+            )
+        if size > MAX_CONVERSATION_BYTES:
+            raise InvalidRequest(
+                f"The conversation must have at most {MAX_CONVERSATION_BYTES} bytes, but has {size}",
+                param="input",
+            )
+        return added
+
+    def prompt(self, items: tuple[Item, ...]) -> ChatPrompt:
+        """The conversation as engines know it.
+
+        Raises:
+            InvalidRequest: the tools do not fit together.
+            UnsupportedFeature: the request asks for something that this daemon does not have.
+        """
+        refuse_unsupported(self.model_extra or {}, UNSUPPORTED_FIELDS)
+        reasoning = self.reasoning or ReasoningConfig()
+        _refuse("truncation", self.truncation, None, "disabled")
+        _refuse("text.verbosity", self.text and self.text.verbosity, None, "medium")
+        _refuse("reasoning.mode", reasoning.mode, None, "standard")
+        return ChatPrompt(
+            to_messages(self.instructions, items),
+            to_tool_use(self.tools, self.tool_choice, parallel=self.parallel_tool_calls),
+            template_kwargs=to_template_kwargs(self.chat_template_kwargs, reasoning.effort),
+        )
+
+
+class ResponseBody(PromptBody):
+    """A request for a response. Null is as good as leaving a field out."""
+
+    stream: bool | None = None
+    """Whether the answer comes in pieces, as server-sent events."""
+    stream_options: StreamOptions | None = None
+    store: bool | None = None
+    """Whether the response is kept, so that it can be read again and followed up."""
+    max_output_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)] | None = None
+    """Tokens to generate at most, thoughts included; without it, to the end of the context window."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """0 takes the most probable token; 1 unless given."""
+    top_p: float | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    """How many of the most probable tokens to report in each place; needs `include`."""
+    include: Include | None = None
+    """`message.output_text.logprobs` reports log-probabilities."""
+    metadata: Metadata | None = None
+    """Labels that come back with the response."""
+    max_tool_calls: Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)] | None = None
+    """Ignored: it bounds OpenAI's own tools only."""
+    user: Label | None = None
+    """Ignored."""
+    safety_identifier: Label | None = None
+    """Ignored."""
+    service_tier: Label | None = None
+    """Ignored."""
+    prompt_cache_key: Label | None = None
+    """Ignored."""
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    """Ignored."""
+    prompt_cache_options: CacheOptions | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repeat_penalty: float | None = None
+    repeat_last_n: int | None = None
+    seed: int | None = None
+    ignore_eos: bool | None = None
+    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] | None = None
+    """Higher starts first and is preempted last."""
+    cache_prompt: bool | None = None
+    """Whether KV cells of other requests may be used, and this one's left for them."""
+
+    def request(self, items: tuple[Item, ...]) -> GenerateRequest:
+        """The request as engines know it, for the whole conversation.
+
+        Raises:
+            InvalidRequest: a value is out of range, or fields do not fit together.
+            UnsupportedFeature: the request asks for something that this daemon does not have.
+        """
+        cache = self.prompt_cache_options or CacheOptions()
+        _refuse("prompt_cache_options.prewarm", cache.prewarm, None, False)
+        _refuse("prompt_cache_options.comparison_response_id", cache.comparison_response_id, None)
+        check_include(self.include or ())
+        form = None if self.text is None else self.text.format
+        return GenerateRequest(
+            self.prompt(items),
+            self._sampling(),
+            None if form is None else form.to_grammar(),
+            priority=self.priority or 0,
+            use_cache=self.cache_prompt is not False,
+        )
+
+    def _sampling(self) -> SamplingParams:
+        fields: dict[str, Any] = {name: getattr(self, name) for name in _SAMPLING_FIELDS} | {
+            "max_tokens": self.max_output_tokens,
+            "logprobs": self._logprobs(),
+        }
+        given = {name: value for name, value in fields.items() if value is not None}
+        return decode_fields(_sampling_params, given)
+
+    def _logprobs(self) -> int | None:
+        asked = _LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
+        return (self.top_logprobs or 0) if asked else None
+
+
+def check_include(include: tuple[str, ...]) -> None:
+    """Refuse what only OpenAI's own tools could add to an answer.
+
+    Raises:
+        UnsupportedFeature: something of that kind was asked for.
+    """
+    for name in include:
+        if name not in INCLUDABLE:
+            raise UnsupportedFeature(
+                f"include may have {', '.join(INCLUDABLE)} only, not {name!r}", param="include"
+            )
+
+
+def _refuse(field: str, value: object, *neutral: object) -> None:
+    if not any(value is harmless or value == harmless for harmless in neutral):
+        wanted = "left out" if neutral[-1] is None else str(neutral[-1]).lower()
+        raise UnsupportedFeature(f"{field} must be {wanted}: this server has nothing else", param=field)

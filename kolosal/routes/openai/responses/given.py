@@ -1,0 +1,252 @@
+"""`input`: what a request adds to a conversation, from JSON to items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal, TypeAlias, TypeGuard
+
+import orjson
+from pydantic import Discriminator, Field, Tag
+
+from kolosal.errors import InvalidRequest, UnsupportedFeature
+from kolosal.http.decode import UNION_ERROR, RequestBody
+from kolosal.routes.openai.fields import text_or_list
+from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_ID_CHARS, MAX_PARTS
+from kolosal.routes.openai.responses.items import (
+    CallItem,
+    CallOutputItem,
+    Item,
+    MessageItem,
+    ReasoningItem,
+    Status,
+    TextContent,
+    new_id,
+)
+from kolosal.routes.openai.responses.parts import MAX_TYPE_CHARS, Content
+from kolosal.schema import MAX_TOOL_NAME_CHARS
+
+MAX_ITEMS = 16_384
+"""Items of one conversation, the earlier ones included."""
+
+ItemId: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
+
+ItemStatus: TypeAlias = Literal["in_progress", "completed", "incomplete"]
+
+FindItem: TypeAlias = Callable[[str], Item | None]
+"""Looks a kept item up by its id."""
+
+
+class MessageInput(RequestBody):
+    """Something that was said; `type` may be left out."""
+
+    type: Literal["message"] | None = None
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Content
+    id: ItemId | None = None
+    status: ItemStatus | None = None
+
+    def to_item(self, path: str) -> Item:
+        """The item; `path` is where it stands.
+
+        Raises:
+            InvalidRequest: a part's text is missing.
+            UnsupportedFeature: a part is no text.
+        """
+        return MessageItem(self.id or new_id("msg"), self.role, self._content(path), _status(self.status))
+
+    def _content(self, path: str) -> tuple[TextContent, ...]:
+        if isinstance(self.content, str):
+            kind: Literal["input_text", "output_text"] = (
+                "output_text" if self.role == "assistant" else "input_text"
+            )
+            return (TextContent(kind, self.content),)
+        return tuple(part.to_content(f"{path}.content.{i}") for i, part in enumerate(self.content))
+
+
+class ThoughtPart(RequestBody):
+    """One part of a reasoning item."""
+
+    type: Annotated[str, Field(max_length=MAX_TYPE_CHARS)]
+    text: str
+
+
+Thoughts: TypeAlias = Annotated[tuple[ThoughtPart, ...], Field(max_length=MAX_PARTS)]
+
+
+class ReasoningInput(RequestBody):
+    """What the model thought earlier. Its `content` goes to the chat template, or, without any, its `summary`."""
+
+    type: Literal["reasoning"]
+    content: Thoughts | None = None
+    summary: Thoughts | None = None
+    id: ItemId | None = None
+    status: ItemStatus | None = None
+
+    def to_item(self, _path: str) -> Item:
+        """The item."""
+        content = tuple(part.text for part in self.content or ())
+        summary = tuple(part.text for part in self.summary or ())
+        return ReasoningItem(self.id or new_id("rs"), content, summary, _status(self.status))
+
+
+class CallInput(RequestBody):
+    """A function that the model called earlier."""
+
+    type: Literal["function_call"]
+    call_id: ItemId
+    name: Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)]
+    arguments: Annotated[str, Field(max_length=MAX_ARGUMENT_CHARS)]
+    """JSON text of an object."""
+    id: ItemId | None = None
+    status: ItemStatus | None = None
+
+    def to_item(self, path: str) -> Item:
+        """The item; `path` is where it stands. One that is not complete may have anything for arguments.
+
+        Raises:
+            InvalidRequest: the arguments are no JSON object.
+        """
+        status = _status(self.status)
+        arguments = self.arguments.strip() or "{}"
+        if status is Status.COMPLETED and not _is_object(arguments):
+            raise InvalidRequest(
+                f"{path}.arguments must be the JSON text of an object, not {arguments[:60]!r}",
+                param=f"{path}.arguments",
+            )
+        return CallItem(self.id or new_id("fc"), self.call_id, self.name, arguments, status)
+
+
+class CallOutputInput(RequestBody):
+    """What a call gave."""
+
+    type: Literal["function_call_output"]
+    call_id: ItemId
+    output: Content
+    id: ItemId | None = None
+    status: ItemStatus | None = None
+
+    def to_item(self, path: str) -> Item:
+        """The item; `path` is where it stands.
+
+        Raises:
+            InvalidRequest: a part's text is missing.
+            UnsupportedFeature: a part is no text.
+        """
+        content: str | tuple[TextContent, ...]
+        if isinstance(self.output, str):
+            content = self.output
+        else:
+            content = tuple(part.to_content(f"{path}.output.{i}") for i, part in enumerate(self.output))
+        return CallOutputItem(self.id or new_id("fco"), self.call_id, content, _status(self.status))
+
+
+class ReferenceInput(RequestBody):
+    """An item of a response that is kept, by its id; `type` may be left out."""
+
+    type: Literal["item_reference"] | None = None
+    id: ItemId
+
+
+class OtherInput(RequestBody):
+    """An item that only OpenAI's own tools make."""
+
+    type: Annotated[str, Field(max_length=MAX_TYPE_CHARS)]
+
+
+_TAGS = {
+    "message": "<message>",
+    "reasoning": "<reasoning>",
+    "function_call": "<call>",
+    "function_call_output": "<output>",
+    "item_reference": "<reference>",
+}
+
+
+def _kind(value: object) -> str | None:
+    """Discriminator of items; without a type, one that has a role is a message and one that has an id refers to it."""
+    if not isinstance(value, dict):
+        return None
+    kind = value.get("type")
+    if kind is None:
+        return "<reference>" if "id" in value and "role" not in value else "<message>"
+    return _TAGS.get(kind, "<other>") if isinstance(kind, str) else None
+
+
+InputItem: TypeAlias = Annotated[
+    Annotated[MessageInput, Tag("<message>")]
+    | Annotated[ReasoningInput, Tag("<reasoning>")]
+    | Annotated[CallInput, Tag("<call>")]
+    | Annotated[CallOutputInput, Tag("<output>")]
+    | Annotated[ReferenceInput, Tag("<reference>")]
+    | Annotated[OtherInput, Tag("<other>")],
+    Discriminator(
+        _kind, custom_error_type=UNION_ERROR, custom_error_message="an item: an object with a role or a type"
+    ),
+]
+
+Input: TypeAlias = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[tuple[InputItem, ...], Field(max_length=MAX_ITEMS), Tag("<list>")],
+    Discriminator(
+        text_or_list,
+        custom_error_type=UNION_ERROR,
+        custom_error_message="a string or an array of items",
+    ),
+]
+
+
+def to_items(given: Input | None, earlier: tuple[Item, ...], find: FindItem) -> tuple[Item, ...]:
+    """What a request adds to the conversation so far.
+
+    Raises:
+        InvalidRequest: an item refers to what is not there, or is not complete.
+        UnsupportedFeature: an item, or a part of one, is of a kind that this daemon does not have.
+    """
+    if given is None or isinstance(given, str):
+        text = () if given is None else (TextContent("input_text", given),)
+        return (MessageItem(new_id("msg"), "user", text),) if text else ()
+    calls = {item.call_id for item in earlier if _is_whole_call(item)}
+    items: list[Item] = []
+    for index, entry in enumerate(given):
+        item = _to_item(entry, f"input.{index}", find)
+        if _is_whole_call(item):
+            calls.add(item.call_id)
+        elif isinstance(item, CallOutputItem) and item.call_id not in calls:
+            raise InvalidRequest(
+                f"input.{index}.call_id must be that of a complete function call before it, not {item.call_id[:60]!r}",
+                param=f"input.{index}.call_id",
+            )
+        items.append(item)
+    return tuple(items)
+
+
+def _status(given: ItemStatus | None) -> Status:
+    return Status(given or "completed")
+
+
+def _to_item(entry: InputItem, path: str, find: FindItem) -> Item:
+    if isinstance(entry, OtherInput):
+        raise UnsupportedFeature(
+            f"{path}.type is {entry.type!r}, but this server knows message, reasoning, function_call,"
+            " function_call_output and item_reference only",
+            param=f"{path}.type",
+        )
+    if isinstance(entry, ReferenceInput):
+        item = find(entry.id)
+        if item is None:
+            raise InvalidRequest(
+                f"{path}.id is {entry.id[:60]!r}, which is no item of a kept response", param=f"{path}.id"
+            )
+        return item
+    return entry.to_item(path)
+
+
+def _is_whole_call(item: Item) -> TypeGuard[CallItem]:
+    return isinstance(item, CallItem) and item.status is Status.COMPLETED
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(orjson.loads(text), dict)
+    except orjson.JSONDecodeError:
+        return False

@@ -1,0 +1,94 @@
+"""Fields of a request to the Responses API that are objects of their own: `text`, `reasoning` and more."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from kolosal.errors import InvalidRequest
+from kolosal.http.decode import RequestBody
+from kolosal.routes.openai.grammar import JsonSchema, schema_grammar
+from kolosal.routes.openai.template_kwargs import ReasoningEffort
+from kolosal.schema import Grammar
+
+_ANY_OBJECT: JsonSchema = {"type": "object"}
+
+
+class TextFormat(RequestBody):
+    """`text.format`. Answers always conform to the schema, as if `strict` were true."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", populate_by_name=True)
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: Annotated[str, Field(max_length=256)] | None = None
+    definition: Annotated[JsonSchema | None, Field(alias="schema")] = None
+    description: Annotated[str, Field(max_length=65_536)] | None = None
+    strict: bool | None = None
+
+    def to_grammar(self) -> Grammar | None:
+        """The format as a grammar; None for text.
+
+        Raises:
+            InvalidRequest: the name or the schema is missing, or the schema is too long.
+        """
+        if self.type == "text":
+            return None
+        if self.type == "json_object":
+            return schema_grammar(_ANY_OBJECT, "text.format")
+        for field, value in (("name", self.name), ("schema", self.definition)):
+            if value is None:
+                raise InvalidRequest(
+                    f"Missing required field: text.format.{field}", param=f"text.format.{field}"
+                )
+        return schema_grammar(self.definition or {}, "text.format.schema")
+
+
+class TextConfig(RequestBody):
+    """`text`."""
+
+    format: TextFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    """Must be medium: no model here knows the others."""
+
+    def shown(self) -> dict[str, Any]:
+        """The text settings as a response repeats them."""
+        form = self.format or TextFormat(type="text")
+        return {"format": form.model_dump(exclude_none=True, by_alias=True), "verbosity": "medium"}
+
+
+class ReasoningConfig(RequestBody):
+    """`reasoning`."""
+
+    effort: ReasoningEffort | None = None
+    """Goes to the model's chat template."""
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    """Ignored: thoughts are given whole."""
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    """The old name of `summary`."""
+    context: Literal["auto", "current_turn", "all_turns"] | None = None
+    """Ignored: the model's chat template decides which earlier thoughts it sees."""
+    mode: Annotated[str, Field(max_length=64)] | None = None
+    """Must be standard."""
+
+    def shown(self) -> dict[str, Any]:
+        """The reasoning settings as a response repeats them."""
+        return {"effort": self.effort, "summary": None}
+
+
+class StreamOptions(RequestBody):
+    """`stream_options`."""
+
+    include_obfuscation: bool | None = None
+    """Ignored: nothing is ever added to hide the length of pieces."""
+
+
+class CacheOptions(RequestBody):
+    """`prompt_cache_options`. The cache of this daemon needs none."""
+
+    mode: Literal["implicit", "explicit"] | None = None
+    ttl: Annotated[str, Field(max_length=16)] | None = None
+    prewarm: bool | None = None
+    """Must be false."""
+    comparison_response_id: Annotated[str, Field(max_length=256)] | None = None
+    """Must be left out."""

@@ -1,0 +1,58 @@
+"""The parts of a message, and of what a call gave, as a request has them."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from pydantic import Discriminator, Field, Tag
+
+from kolosal.errors import InvalidRequest, UnsupportedFeature
+from kolosal.http.decode import UNION_ERROR, RequestBody
+from kolosal.routes.openai.fields import text_or_list
+from kolosal.routes.openai.messages import MAX_PARTS
+from kolosal.routes.openai.responses.items import TextContent
+
+MAX_TYPE_CHARS = 64
+"""Characters of the type of an item, a part or a tool."""
+
+
+class Part(RequestBody):
+    """One part of a message or of a call's output: text, or the words of a refusal."""
+
+    type: Annotated[str, Field(max_length=MAX_TYPE_CHARS)]
+    text: str | None = None
+    refusal: str | None = None
+
+    def to_content(self, path: str) -> TextContent:
+        """The part; `path` is where it stands.
+
+        Raises:
+            InvalidRequest: its text is missing.
+            UnsupportedFeature: it is no text.
+        """
+        match self.type:
+            case "input_text" | "output_text" as kind:
+                return TextContent(kind, _required(self.text, f"{path}.text"))
+            case "refusal":
+                return TextContent("refusal", _required(self.refusal, f"{path}.refusal"))
+            case _:
+                raise UnsupportedFeature(
+                    f"{path}.type is {self.type!r}, but this server reads input_text, output_text and refusal only",
+                    param=f"{path}.type",
+                )
+
+
+Content: TypeAlias = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[tuple[Part, ...], Field(max_length=MAX_PARTS), Tag("<list>")],
+    Discriminator(
+        text_or_list,
+        custom_error_type=UNION_ERROR,
+        custom_error_message="a string or an array of text parts",
+    ),
+]
+
+
+def _required(value: str | None, path: str) -> str:
+    if value is None:
+        raise InvalidRequest(f"Missing required field: {path}", param=path)
+    return value

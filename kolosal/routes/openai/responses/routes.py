@@ -1,0 +1,176 @@
+"""The endpoints of the Responses API."""
+
+from __future__ import annotations
+
+import time
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kolosal.engines.calls import Render, Rendered
+from kolosal.engines.engine import Engine
+from kolosal.errors import GenerationFailed, InvalidRequest, NotFound, UnsupportedFeature
+from kolosal.http.decode import decode
+from kolosal.http.disconnect import unless_disconnected
+from kolosal.http.responses import JsonResponse
+from kolosal.http.sse import EventStream
+from kolosal.routes.openai.responses.answer_types import (
+    InputItems,
+    InputTokenCount,
+    ResponseAnswer,
+    ResponseDeleted,
+)
+from kolosal.routes.openai.responses.answering import Answering
+from kolosal.routes.openai.responses.body import PromptBody, ResponseBody, check_include
+from kolosal.routes.openai.responses.encode import envelope
+from kolosal.routes.openai.responses.events import ResponseWriter
+from kolosal.routes.openai.responses.items import Item, Status, new_id
+from kolosal.routes.openai.responses.query import ItemsQuery, ResponseQuery, page_of, read_query
+from kolosal.routes.openai.responses.store import ResponseStore, StoredResponse
+from kolosal.routes.openai.responses.tools import in_flat_shape
+from kolosal.routes.operation import Group, Operation
+from kolosal.routes.services import registry_of, services_of
+from kolosal.routes.turns import start_turns
+from kolosal.sampling import SamplingParams
+from kolosal.schema import ChatPrompt
+
+_EXAMPLE = {"model": "tiny", "input": "Hello"}
+
+
+@Operation(
+    group=Group.RESPONSES,
+    body=ResponseBody,
+    bounds=SamplingParams,
+    example=_EXAMPLE,
+    streams=True,
+    answer="The response, or the events of its stream.",
+    answer_type=ResponseAnswer,
+)
+async def create_response(request: Request) -> Response:
+    """Answer the next turn of a conversation, and keep it unless told not to."""
+    body = await decode(request, ResponseBody)
+    name = body.checked_model(registry_of(request).default_engine)
+    store = services_of(request).responses
+    earlier, given = _conversation(store, body)
+    try:
+        turns = await start_turns(request, name, [body.request(earlier + given)])
+    except InvalidRequest as error:
+        raise in_flat_shape(error) from None
+    known = envelope(body, new_id("resp"), int(time.time()), name or turns.engine.engine_id)
+    writer = ResponseWriter(known, time.time)
+    answering = Answering(turns, writer, None if body.store is False else store, earlier, given)
+    if not body.stream:
+        return JsonResponse(await answering.whole(request))
+    answering.start()
+    return EventStream(answering.frames(), answering.close, answering.encode_error)
+
+
+@Operation(
+    group=Group.RESPONSES,
+    body=PromptBody,
+    example=_EXAMPLE,
+    answer="`input_tokens`: how many tokens the prompt would have.",
+    answer_type=InputTokenCount,
+)
+async def count_input_tokens(request: Request) -> Response:
+    """Count the tokens of a prompt, the chat template's and the tools' included. Nothing is generated."""
+    body = await decode(request, PromptBody)
+    registry = registry_of(request)
+    name = body.checked_model(registry.default_engine)
+    earlier, given = _conversation(services_of(request).responses, body)
+    prompt = body.prompt(earlier + given)
+
+    async def count() -> int:
+        return await _count(await registry.acquire(name), prompt)
+
+    tokens = await unless_disconnected(request, count())
+    return JsonResponse({"object": "response.input_tokens", "input_tokens": tokens})
+
+
+@Operation(
+    group=Group.RESPONSES,
+    query=ResponseQuery,
+    answer="The response; one that is being generated is `in_progress` and has what there is of it.",
+    answer_type=ResponseAnswer,
+)
+async def show_response(request: Request) -> Response:
+    """One kept response."""
+    query = read_query(request.query_params, ResponseQuery)
+    if query.stream or query.starting_after is not None:
+        name = "stream" if query.stream else "starting_after"
+        raise UnsupportedFeature(f"{name} is not supported here: a kept response is given whole", param=name)
+    check_include(query.include)
+    return JsonResponse(_stored(request).response)
+
+
+@Operation(group=Group.RESPONSES, answer="`deleted: true`.", answer_type=ResponseDeleted)
+async def delete_response(request: Request) -> Response:
+    """Forget a response. One that is being generated is stopped."""
+    response_id = request.path_params["response_id"]
+    services_of(request).responses.delete(response_id)
+    return JsonResponse({"id": response_id, "object": "response", "deleted": True})
+
+
+@Operation(group=Group.RESPONSES, answer="The response, `cancelled`.", answer_type=ResponseAnswer)
+async def cancel_response(request: Request) -> Response:
+    """Stop a response that is being streamed. What there is of it is kept."""
+    store, response_id = services_of(request).responses, request.path_params["response_id"]
+    running = store.running(response_id)
+    if running is not None:
+        running.cancel()
+        return JsonResponse(running.snapshot().response)
+    response = store.get(response_id).response
+    if response["status"] != Status.CANCELLED:
+        raise InvalidRequest(
+            f"The response cannot be cancelled: it is {response['status']} already", param="response_id"
+        )
+    return JsonResponse(response)
+
+
+@Operation(group=Group.RESPONSES, query=ItemsQuery, answer="A page of items.", answer_type=InputItems)
+async def list_input_items(request: Request) -> Response:
+    """What the request of a kept response added to the conversation."""
+    query = read_query(request.query_params, ItemsQuery)
+    check_include(query.include)
+    return JsonResponse(page_of(_stored(request).given, query))
+
+
+def _stored(request: Request) -> StoredResponse:
+    return services_of(request).responses.get(request.path_params["response_id"])
+
+
+def _conversation(store: ResponseStore, body: PromptBody) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """The conversation before a request, and what the request adds.
+
+    Raises:
+        InvalidRequest: the previous response is not there, or is not finished, or an item is not complete.
+        UnsupportedFeature: an item is of a kind that this daemon does not have.
+    """
+    earlier: tuple[Item, ...] = ()
+    if body.previous_response_id is not None:
+        earlier = _previous(store, body.previous_response_id).conversation
+    return earlier, body.items(earlier, store.item)
+
+
+def _previous(store: ResponseStore, response_id: str) -> StoredResponse:
+    try:
+        previous = store.get(response_id)
+    except NotFound:
+        raise InvalidRequest(
+            f"Previous response with id '{response_id}' not found.",
+            param="previous_response_id",
+            code="previous_response_not_found",
+        ) from None
+    if previous.response["status"] == Status.IN_PROGRESS:
+        raise InvalidRequest(
+            f"previous_response_id must be that of a response that has ended, but '{response_id}' is in progress",
+            param="previous_response_id",
+        )
+    return previous
+
+
+async def _count(engine: Engine, prompt: ChatPrompt) -> int:
+    answer = await engine.ask(Render(prompt))
+    if not isinstance(answer, Rendered):
+        raise GenerationFailed("The engine did not say how long the prompt is")
+    return answer.n_tokens

@@ -1,0 +1,179 @@
+"""ResponseStore: responses that were asked to be kept, so that they can be read again and followed up.
+
+In memory only, and bounded by number, bytes and age: what was used least recently goes first. Each response counts with
+the whole conversation before it, so one that can be read can be followed up too. Used on the event loop only.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+
+from kolosal.errors import NotFound
+from kolosal.routes.openai.responses.items import Item, item_json
+
+_SHOWN_CHARS = 100
+"""How much of an id a message repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    """A response and the conversation it belongs to."""
+
+    response: dict[str, Any]
+    """As the API shows it; never changed."""
+    earlier: tuple[Item, ...]
+    """The conversation before this request."""
+    given: tuple[Item, ...]
+    """What this request added."""
+    output: tuple[Item, ...]
+
+    @property
+    def id(self) -> str:
+        """The id of the response."""
+        response_id: str = self.response["id"]
+        return response_id
+
+    @property
+    def conversation(self) -> tuple[Item, ...]:
+        """What a follow-up continues. The instructions are no part of it."""
+        return self.earlier + self.given + self.output
+
+    def size_bytes(self) -> int:
+        """What it takes, as JSON."""
+        return len(orjson.dumps(self.response)) + items_bytes(self.earlier + self.given)
+
+
+class RunningResponse(Protocol):
+    """A response that is being generated."""
+
+    def snapshot(self) -> StoredResponse:
+        """What there is of it."""
+
+    def cancel(self) -> None:
+        """Stop it; it is kept as it is then. Idempotent."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """How much is kept, and for how long."""
+
+    max_responses: int
+    max_bytes: int
+    ttl_s: float
+
+
+@dataclass(slots=True)
+class _Kept:
+    stored: StoredResponse
+    size_bytes: int
+    expires_at: float
+
+
+class ResponseStore:
+    """Kept responses by id, and those that run. `clock` gives seconds and never goes back."""
+
+    def __init__(self, limits: StoreLimits, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._by_use: OrderedDict[str, _Kept] = OrderedDict()
+        self._by_age: OrderedDict[str, _Kept] = OrderedDict()
+        self._items: dict[str, Item] = {}
+        self._running: dict[str, RunningResponse] = {}
+        self._bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """What all kept responses take together."""
+        return self._bytes
+
+    def __len__(self) -> int:
+        return len(self._by_use)
+
+    def start(self, response_id: str, running: RunningResponse) -> None:
+        """Note a response that begins, so that others can read and cancel it."""
+        self._running[response_id] = running
+
+    def put(self, stored: StoredResponse) -> None:
+        """Keep a response that has ended. One that is larger than the whole store is not kept."""
+        self._running.pop(stored.id, None)
+        self._drop_expired()
+        size = stored.size_bytes()
+        if size > self._limits.max_bytes or self._limits.max_responses == 0:
+            return
+        kept = _Kept(stored, size, self._clock() + self._limits.ttl_s)
+        self._by_use[stored.id] = self._by_age[stored.id] = kept
+        self._bytes += size
+        for item in (*stored.given, *stored.output):
+            self._items.setdefault(item.id, item)  # the first wins: nobody can put words in another's item
+        while len(self._by_use) > self._limits.max_responses or self._bytes > self._limits.max_bytes:
+            self._drop(next(iter(self._by_use)))
+
+    def get(self, response_id: str) -> StoredResponse:
+        """A kept response, or what there is of a running one.
+
+        Raises:
+            NotFound: there is no such response (any more).
+        """
+        running = self._running.get(response_id)
+        if running is not None:
+            return running.snapshot()
+        self._drop_expired()
+        kept = self._by_use.get(response_id)
+        if kept is None:
+            raise NotFound(
+                f"Response with id '{response_id[:_SHOWN_CHARS]}' not found",
+                param="response_id",
+                code="response_not_found",
+            )
+        self._by_use.move_to_end(response_id)
+        return kept.stored
+
+    def running(self, response_id: str) -> RunningResponse | None:
+        """A response that is being generated."""
+        return self._running.get(response_id)
+
+    def item(self, item_id: str) -> Item | None:
+        """An item of any kept response."""
+        self._drop_expired()
+        return self._items.get(item_id)
+
+    def delete(self, response_id: str) -> None:
+        """Forget a response; one that runs is cancelled.
+
+        Raises:
+            NotFound: there is no such response (any more).
+        """
+        running = self._running.get(response_id)
+        if running is not None:
+            running.cancel()
+        else:
+            self.get(response_id)
+        self._drop(response_id)
+
+    def _drop_expired(self) -> None:
+        now = self._clock()
+        while self._by_age:
+            response_id, oldest = next(iter(self._by_age.items()))
+            if oldest.expires_at > now:
+                return
+            self._drop(response_id)
+
+    def _drop(self, response_id: str) -> None:
+        kept = self._by_use.pop(response_id, None)
+        if kept is None:
+            return
+        del self._by_age[response_id]
+        self._bytes -= kept.size_bytes
+        for item in (*kept.stored.given, *kept.stored.output):
+            if self._items.get(item.id) is item:
+                del self._items[item.id]
+
+
+def items_bytes(items: tuple[Item, ...]) -> int:
+    """What these items take, as JSON."""
+    return sum(len(orjson.dumps(item_json(item))) for item in items)

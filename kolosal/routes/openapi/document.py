@@ -1,0 +1,177 @@
+"""The OpenAPI 3.1 document of a list of routes. Pure: from routes and their `Operation`s to one JSON value."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.routing import BaseRoute, Route
+
+from kolosal import __version__
+from kolosal.routes.openapi.errors import ERROR_SCHEMAS, error_responses, refusals
+from kolosal.routes.openapi.notes import one_line
+from kolosal.routes.openapi.schemas import Mode, Schema, Schemas, complete
+from kolosal.routes.operation import GROUP_NOTES, Group, Operation, operation_of
+
+_DESCRIPTION = (
+    "A model-manager daemon over llama.cpp: many GGUF models at once, one process each, behind the APIs that clients "
+    "already speak. Null is as good as leaving a field out. Every answer has an `X-Request-Id`, which a request may "
+    "choose. Where there is a `GET` there is a `HEAD`."
+)
+
+_UNSAID = Operation(group=Group.DAEMON, answer="The answer.")
+"""Stands for what an endpoint does not say, so that the rest can still be served."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One verb of one path."""
+
+    path: str
+    verb: str
+    endpoint: Any
+    operation: Operation
+    alias_of: str | None
+    """The path that was declared first for the same endpoint, where this is another one."""
+
+
+def build_document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
+    """The document of all routes, in the order of their groups."""
+    entries = sorted(_entries(routes), key=lambda entry: list(Group).index(entry.operation.group))
+    schemas = Schemas(_types(entries))
+    # types of bounds are no types of the API, so they are made apart
+    bounds = Schemas((e.operation.bounds, "validation") for e in entries if e.operation.bounds is not None)
+    for operation in {id(entry.operation): entry.operation for entry in entries}.values():
+        _complete_body(operation, schemas, bounds)
+    paths: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        paths.setdefault(entry.path, {})[entry.verb] = _operation_object(entry, schemas)
+    used = {entry.operation.group for entry in entries}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Kolosal",
+            "version": __version__,
+            "description": _DESCRIPTION,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag, "description": GROUP_NOTES[tag]} for tag in Group if tag in used],
+        "paths": paths,
+        "components": {
+            "schemas": {**schemas.components, **ERROR_SCHEMAS},
+            "responses": error_responses(),
+        },
+    }
+
+
+def _entries(routes: Sequence[BaseRoute]) -> Iterable[_Entry]:
+    first: dict[tuple[object, str], str] = {}
+    for route in routes:
+        if not isinstance(route, Route):
+            continue
+        path = re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path)
+        for verb in sorted((route.methods or set()) - {"HEAD"}):
+            main = first.setdefault((route.endpoint, verb), path)
+            operation = operation_of(route.endpoint) or _UNSAID
+            yield _Entry(path, verb.lower(), route.endpoint, operation, main if main != path else None)
+
+
+def _types(entries: Sequence[_Entry]) -> Iterable[tuple[Any, Mode]]:
+    for entry in entries:
+        operation = entry.operation
+        for kind in (operation.body, operation.more, operation.query, *operation.path.values()):
+            if kind is not None:
+                yield kind, "validation"
+        if operation.answer_type is not None:
+            yield operation.answer_type, "serialization"
+
+
+def _complete_body(operation: Operation, schemas: Schemas, bounds: Schemas) -> None:
+    """Add to a body what its type leaves to others."""
+    if operation.body is None:
+        return
+    body = schemas.resolved(schemas.of(operation.body))
+    if operation.more is not None:
+        more = schemas.resolved(schemas.of(operation.more))
+        body["properties"] |= {name: dict(schema) for name, schema in more["properties"].items()}
+        body["additionalProperties"] = more.get("additionalProperties", True)
+    others = {} if operation.bounds is None else bounds.resolved(bounds.of(operation.bounds))
+    complete(body, others, operation.defaults)
+
+
+def _operation_object(entry: _Entry, schemas: Schemas) -> dict[str, Any]:
+    operation = entry.operation
+    summary, description = _words(entry.endpoint)
+    made: dict[str, Any] = {
+        "tags": [operation.group],
+        "operationId": _operation_id(entry),
+        "summary": summary,
+    }
+    if entry.alias_of is not None:
+        made["x-alias-of"] = entry.alias_of
+        description = f"The same as `{entry.verb.upper()} {entry.alias_of}`. {description}".rstrip()
+    if description:
+        made["description"] = description
+    if parameters := [*_path_parameters(entry, schemas), *_query_parameters(operation, schemas)]:
+        made["parameters"] = parameters
+    if operation.body is not None:
+        made["requestBody"] = {"required": True, "content": {"application/json": _body(operation, schemas)}}
+    made["responses"] = {str(operation.status): _answer(operation, schemas), **refusals(operation.group)}
+    return made
+
+
+def _body(operation: Operation, schemas: Schemas) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": schemas.of(operation.body)}
+    if operation.example is not None:
+        content["example"] = dict(operation.example)
+    return content
+
+
+def _answer(operation: Operation, schemas: Schemas) -> dict[str, Any]:
+    schema: Schema = {"type": "object" if operation.media_type == "application/json" else "string"}
+    if operation.answer_type is not None:
+        schema = schemas.of(operation.answer_type, "serialization")
+    content: dict[str, Any] = {operation.media_type: {"schema": schema}}
+    if operation.streams:
+        content["text/event-stream"] = {}  # no schema says what a sequence of events is
+    return {"description": operation.answer, "content": content}
+
+
+def _path_parameters(entry: _Entry, schemas: Schemas) -> Iterable[dict[str, Any]]:
+    for name in re.findall(r"\{(\w+)\}", entry.path):
+        kind = entry.operation.path.get(name)
+        schema = {"type": "string"} if kind is None else dict(schemas.of(kind))
+        yield _parameter(name, "path", schema, required=True)
+
+
+def _query_parameters(operation: Operation, schemas: Schemas) -> Iterable[dict[str, Any]]:
+    if operation.query is None:
+        return
+    whole = schemas.resolved(schemas.of(operation.query))
+    for name, schema in whole.get("properties", {}).items():
+        yield _parameter(name, "query", dict(schema), required=name in whole.get("required", ()))
+
+
+def _parameter(name: str, place: str, schema: Schema, *, required: bool) -> dict[str, Any]:
+    made: dict[str, Any] = {"name": name, "in": place, "required": required}
+    if description := schema.pop("description", None):
+        made["description"] = description
+    return {**made, "schema": schema}
+
+
+def _operation_id(entry: _Entry) -> str:
+    """The endpoint's name; an alias adds its path, because ids are unique."""
+    name: str = entry.endpoint.__name__
+    return name if entry.alias_of is None else f"{name}_{'_'.join(re.findall(r'[A-Za-z0-9]+', entry.path))}"
+
+
+def _words(endpoint: Any) -> tuple[str, str]:
+    """Summary and description of an endpoint: the first sentence of its docstring, and the rest but `Raises:`."""
+    paragraphs = (inspect.getdoc(endpoint) or endpoint.__name__).split("\n\n")
+    told = [one_line(paragraph) for paragraph in paragraphs if not paragraph.startswith("Raises:")]
+    summary, _, rest = told[0].partition(". ")
+    return summary.removesuffix("."), "\n\n".join(filter(None, (rest, *told[1:])))

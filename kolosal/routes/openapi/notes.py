@@ -1,0 +1,59 @@
+"""The docstrings under fields, read from the source when the document is built.
+
+Python drops them, and pydantic would have to look for them whenever the package is imported, document or not.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from itertools import pairwise
+
+_OURS = "kolosal."
+
+
+class FieldNotes:
+    """Reads each source file once; made for one build and thrown away."""
+
+    def __init__(self) -> None:
+        self._modules: dict[str, dict[str, dict[str, str]]] = {}
+
+    def of(self, cls: type) -> dict[str, str]:
+        """What is written under the fields of one of our classes, inherited ones included."""
+        notes: dict[str, str] = {}
+        for base in reversed(cls.__mro__):
+            if base.__module__.startswith(_OURS):
+                notes |= self._module(base.__module__).get(base.__qualname__, {})
+        return notes
+
+    def _module(self, name: str) -> dict[str, dict[str, str]]:
+        if name not in self._modules:
+            self._modules[name] = _notes_in(name)
+        return self._modules[name]
+
+
+def _notes_in(module: str) -> dict[str, dict[str, str]]:
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (OSError, TypeError):  # installed without its source: the document says less, nothing else
+        return {}
+    return {node.name: _notes_of(node) for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _notes_of(node: ast.ClassDef) -> dict[str, str]:
+    notes: dict[str, str] = {}
+    for statement, after in pairwise(node.body):
+        match statement, after:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                notes[name] = re.sub(r"\bNone\b", "null", one_line(text))  # as clients write it
+    return notes
+
+
+def one_line(text: str) -> str:
+    """A docstring's paragraph without its line breaks."""
+    return " ".join(text.split())

@@ -1,0 +1,86 @@
+"""What an endpoint takes and gives, said beside it; `/openapi.json` and `/docs` are made of it.
+
+    @Operation(group=Group.OPENAI, body=ChatBody, answer="The chat completion.", streams=True, example={…})
+    async def create_chat_completion(request: Request) -> Response:
+        "Continue a conversation."
+
+The endpoint's docstring is its summary and description, the docstring under a field the field's. Nothing is computed
+here: an application that nobody asks for its document pays nothing for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from kolosal.http.decode import RequestBody
+
+E = TypeVar("E", bound=Callable[..., Any])
+
+_ATTRIBUTE = "__operation__"
+
+
+class Group(StrEnum):
+    """The group of an endpoint, which is also its place in the document."""
+
+    OPENAI = "OpenAI"
+    RESPONSES = "OpenAI Responses"
+    ANTHROPIC = "Anthropic"
+    TEXT = "Tokens and ranking"
+    ENGINES = "Engines"
+    DAEMON = "Daemon"
+
+
+GROUP_NOTES: dict[Group, str] = {
+    Group.OPENAI: "Chat, completions, embeddings and models, as the OpenAI clients know them.",
+    Group.RESPONSES: "The Responses API: conversations that the daemon remembers.",
+    Group.ANTHROPIC: "The Messages API, as the Anthropic clients know it.",
+    Group.TEXT: "What llama-server has besides: ranking, filling in, tokens and templates.",
+    Group.ENGINES: "Add, list, look at and remove engines. An engine is one model in a process of its own.",
+    Group.DAEMON: "Health, and this document.",
+}
+"""A sentence about each group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """An endpoint's entry in the document; decorates the endpoint and leaves it as it is."""
+
+    group: Group
+    answer: str
+    """A sentence about the answer."""
+    answer_type: Any = None
+    """The type of a JSON answer, where there is one: anything pydantic can describe."""
+    body: type[RequestBody] | None = None
+    """What the endpoint decodes; None: it reads no body."""
+    more: type | None = None
+    """A type whose fields the body may have besides its own."""
+    bounds: type | None = None
+    """A type whose bounds, defaults and docstrings hold for the body's fields of the same name that have none."""
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    """Defaults of the body's fields that neither the body nor `bounds` knows."""
+    example: Mapping[str, object] | None = None
+    """A body that works as it is on an engine named `tiny`."""
+    path: Mapping[str, Any] = field(default_factory=dict)
+    """Types of the path's parameters; others are strings."""
+    query: type | None = None
+    """A type whose fields are the query's parameters."""
+    status: int = 200
+    """The status of success."""
+    media_type: str = "application/json"
+    """What a whole answer is."""
+    streams: bool = False
+    """Whether `"stream": true` in the body gets server-sent events."""
+
+    def __call__(self, endpoint: E) -> E:
+        """Attach this to an endpoint."""
+        setattr(endpoint, _ATTRIBUTE, self)
+        return endpoint
+
+
+def operation_of(endpoint: object) -> Operation | None:
+    """What was attached to an endpoint, if anything was."""
+    found = getattr(endpoint, _ATTRIBUTE, None)
+    return found if isinstance(found, Operation) else None

@@ -1,0 +1,102 @@
+"""Requests made up from our own document: none is a 5xx, and every answer is one of those the document tells."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from functools import cache
+from typing import Any
+
+import httpx
+import pytest
+import requests
+import schemathesis
+from hypothesis import settings
+from schemathesis import BaseSchema, Case
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.pytest.lazy import get_all_tests
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from kolosal.routes import all_routes
+from kolosal.routes.openapi.document import build_document
+from kolosal.sampling import SamplingParams
+from tests.fakes import FakeEngine, app_with, http_client, says
+
+CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
+
+KNOWN = {name: {"enum": ["tiny"]} for name in ("model", "engine_id")}
+"""Fields and parameters with the values that lead to an engine."""
+
+LEFT_OUT = {"grammar", "regex", "lark", "json_schema", "previous_response_id"}
+"""Fields that exclude each other or refer to something: with values made up for all of them nothing gets far."""
+
+LIKE_OTHERS = {field.name for field in dataclasses.fields(SamplingParams)} - {
+    "logit_bias", "logprobs", "max_tokens", "samplers", "seed", "stop", "temperature", "top_k", "top_p"
+}  # fmt: skip
+"""Numbers with bounds that are decoded as those that stay; left out to save half of the time."""
+
+
+def for_fuzzing(document: dict[str, Any]) -> dict[str, Any]:
+    """The document without aliases, which are the same endpoints again, and without what has every request refused."""
+    paths = {
+        path: {verb: operation for verb, operation in verbs.items() if "x-alias-of" not in operation}
+        for path, verbs in document["paths"].items()
+    }
+    schemas = {name: _narrowed(each) for name, each in document["components"]["schemas"].items()}
+    return {
+        **document,
+        "paths": {path: verbs for path, verbs in paths.items() if verbs},
+        "components": {**document["components"], "schemas": schemas},
+    }
+
+
+def _narrowed(component: dict[str, Any]) -> dict[str, Any]:
+    fields = component.get("properties", {}).items()
+    kept = {name: KNOWN.get(name, each) for name, each in fields if name not in LEFT_OUT | LIKE_OTHERS}
+    return {**component, "properties": kept} if fields else component
+
+
+SHORT = {"POST /apply-template", "POST /v1/messages/count_tokens", "POST /v1/responses/input_tokens"}
+"""Endpoints whose bodies others have too: a few requests each, without a tour of all bounds."""
+
+DOCUMENT = for_fuzzing(build_document(all_routes()))
+OPERATIONS = [f"{verb.upper()} {path}" for path, verbs in DOCUMENT["paths"].items() for verb in verbs]
+SETTINGS = settings(max_examples=5, derandomize=True, database=None, deadline=None)
+
+
+async def sent(case: Case[Any]) -> httpx.Response:
+    """The answer of a fresh application, so that no case depends on an earlier one."""
+    prepared = requests.Request(**case.as_transport_kwargs(base_url="http://daemon")).prepare()
+    app = app_with(FakeEngine("tiny", says("Hello")), default_engine="tiny")
+    async with http_client(app) as client:
+        assert prepared.body is None or isinstance(prepared.body, bytes | str)
+        headers = {name: str(value) for name, value in prepared.headers.items()}
+        return await client.request(
+            str(prepared.method), str(prepared.url), headers=headers, content=prepared.body
+        )
+
+
+@cache
+def loaded(*, bounds: bool) -> BaseSchema:
+    """The document as the maker of requests reads it; with `bounds` it goes to both sides of every bound."""
+    config = schemathesis.Config.from_dict({"seed": 1, "phases": {"coverage": {"enabled": bounds}}})
+    return schemathesis.openapi.from_dict(DOCUMENT, config=config)
+
+
+def check(case: Case[Any]) -> None:
+    case.validate_response(asyncio.run(sent(case)), checks=CHECKS)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_no_request_is_a_server_error(name: str) -> None:
+    """The requests are made up here, not when tests are collected: that takes seconds."""
+    schema = loaded(bounds=name not in SHORT).include(name=name)
+    (made,) = get_all_tests(schema=schema, test_func=check, settings=SETTINGS, given_kwargs=None)
+    assert isinstance(made, Ok)
+    _, test = made.ok()
+    test()

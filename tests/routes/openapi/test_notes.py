@@ -1,0 +1,31 @@
+"""Docstrings under fields, found in the source."""
+
+from __future__ import annotations
+
+from kolosal.engines.parameters import LoadingParameters
+from kolosal.routes.openai.chat import ChatBody
+from kolosal.routes.openapi.notes import FieldNotes
+from kolosal.sampling import SamplingParams
+
+
+def test_what_stands_under_a_field_is_found() -> None:
+    assert (
+        FieldNotes().of(LoadingParameters)["n_ctx"]
+        == "Tokens one request may use, prompt and answer together."
+    )
+
+
+def test_a_field_without_a_docstring_has_none() -> None:
+    assert "cache_type_k" not in FieldNotes().of(LoadingParameters)
+
+
+def test_null_is_called_what_clients_call_it() -> None:
+    assert "null draws a fresh one" in FieldNotes().of(SamplingParams)["seed"]
+
+
+def test_foreign_classes_have_no_notes() -> None:
+    assert FieldNotes().of(int) == {}
+
+
+def test_inherited_fields_have_theirs() -> None:
+    assert set(FieldNotes().of(ChatBody.__mro__[1])) <= set(FieldNotes().of(ChatBody))

@@ -1,0 +1,88 @@
+"""From items to turns: what belongs to one turn of the assistant, and what is left out."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kolosal.routes.openai.responses.conversation import to_messages
+from kolosal.routes.openai.responses.items import (
+    CallItem,
+    CallOutputItem,
+    Item,
+    MessageItem,
+    ReasoningItem,
+    Status,
+    TextContent,
+)
+from kolosal.schema import Message, ToolCall
+
+
+def said(role: str, text: str) -> MessageItem:
+    return MessageItem("msg", role, (TextContent("input_text", text),))
+
+
+CALL = CallItem("fc", "c1", "f", "{}")
+
+
+def test_instructions_come_first() -> None:
+    assert to_messages("Be brief", [said("system", "a")]) == (
+        Message("system", "Be brief"),
+        Message("system", "a"),
+    )
+
+
+def test_thoughts_text_and_calls_are_one_turn() -> None:
+    items: list[Item] = [
+        ReasoningItem("rs", ("a", "b")),
+        ReasoningItem("rs", (), ("c",)),
+        said("assistant", "d"),
+        CALL,
+    ]
+    assert to_messages(None, items) == (
+        Message("assistant", "d", tool_calls=(ToolCall("c1", "f", "{}"),), thinking="a\nb\nc"),
+    )
+
+
+def test_text_and_thoughts_after_an_answer_begin_a_turn() -> None:
+    items: list[Item] = [CALL, said("assistant", "a"), said("assistant", "b"), ReasoningItem("rs", ("c",))]
+    assert to_messages(None, items) == (
+        Message("assistant", "", tool_calls=(ToolCall("c1", "f", "{}"),)),
+        Message("assistant", "a"),
+        Message("assistant", "b"),
+        Message("assistant", "", thinking="c"),
+    )
+
+
+def test_a_call_that_was_cut_off_is_left_out() -> None:
+    cut_off = CallItem("fc", "c1", "f", '{"a', Status.INCOMPLETE)
+    assert to_messages(None, [said("assistant", "a"), cut_off]) == (Message("assistant", "a"),)
+
+
+items = st.lists(
+    st.one_of(
+        st.builds(said, st.sampled_from(["user", "assistant", "developer"]), st.text(min_size=1, max_size=2)),
+        st.builds(ReasoningItem, st.just("rs"), st.tuples(st.text(min_size=1, max_size=2))),
+        st.just(CALL),
+        st.just(CallOutputItem("fco", "c1", "x")),
+    ),
+    max_size=10,
+)
+
+
+@given(items)
+def test_nothing_is_lost_and_the_order_stays(given: list[Item]) -> None:
+    parts: list[str] = []
+    for message in to_messages(None, given):
+        parts += [*(message.thinking or "").split("\n"), *([message.content] if message.content else [])]
+        parts += [call.id for call in message.tool_calls]
+    expected: list[str] = []
+    for item in given:
+        match item:
+            case ReasoningItem():
+                expected += [*item.content[0].split("\n")]
+            case CallItem():
+                expected.append(item.call_id)
+            case _:
+                expected.append(item.text)
+    assert [part for part in parts if part] == [part for part in expected if part]

@@ -1,0 +1,96 @@
+"""The fields of sampling that chat completions and completions share, and their other names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kolosal.sampling import SamplerStage, SamplingParams
+from tests.fakes import FakeEngine, app_with, http_client, says
+
+PATHS: dict[str, dict[str, Any]] = {
+    "/v1/completions": {"prompt": "x"},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "x"}]},
+}
+
+
+async def ask(path: str, **fields: Any) -> tuple[FakeEngine, int, dict[str, Any]]:
+    engine = FakeEngine(script=says("x"))
+    async with http_client(app_with(engine)) as client:
+        response = await client.post(path, json={"model": "fake"} | PATHS[path] | fields)
+    return engine, response.status_code, response.json()
+
+
+PLAIN: dict[str, Any] = {
+    "temperature": 0.5, "top_p": 0.5, "top_k": 5, "min_p": 0.5, "presence_penalty": 1.0, "frequency_penalty": -1.0,
+    "repeat_penalty": 1.5, "repeat_last_n": 5, "typical_p": 0.5, "top_n_sigma": 1.5, "xtc_probability": 0.5,
+    "xtc_threshold": 0.25, "dynatemp_range": 0.5, "dynatemp_exponent": 2.0, "dry_multiplier": 0.5, "dry_base": 1.5,
+    "dry_allowed_length": 3, "dry_penalty_last_n": 100, "mirostat": 2, "mirostat_tau": 4.0, "mirostat_eta": 0.5,
+    "seed": 5, "ignore_eos": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("name", "value"), PLAIN.items())
+async def test_a_field_reaches_the_engine_under_its_name(path: str, name: str, value: object) -> None:
+    engine, status, _ = await ask(path, **{name: value})
+    assert status == 200
+    assert getattr(engine.requests[0].sampling, name) == value != getattr(SamplingParams(), name)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "value"),
+    [
+        ({"typ_p": 0.5}, "typical_p", 0.5), ({"typ_p": 0.5, "typical_p": 0.25}, "typical_p", 0.25),
+        ({"repetition_penalty": 1.5}, "repeat_penalty", 1.5),
+        ({"repetition_penalty": 1.5, "repeat_penalty": 1.25}, "repeat_penalty", 1.25),
+        ({"dry_sequence_breakers": ["a", "b"]}, "dry_sequence_breakers", ("a", "b")),
+        ({"dry_sequence_breakers": []}, "dry_sequence_breakers", ()),
+        ({"samplers": ["temperature", "top_k"]}, "samplers", (SamplerStage.TEMPERATURE, SamplerStage.TOP_K)),
+        ({"samplers": ["typical_p", "temp"]}, "samplers", (SamplerStage.TYPICAL_P, SamplerStage.TEMPERATURE)),
+        ({"samplers": []}, "samplers", ()),
+        ({"logit_bias": {"50256": -100, "7": 1.5}}, "logit_bias", ((50256, -100.0), (7, 1.5))),
+        ({"logit_bias": {}}, "logit_bias", ()),
+        ({"n_predict": 5}, "max_tokens", 5), ({"n_predict": -1}, "max_tokens", None),
+        ({"stop": ["a", "b"]}, "stop", ("a", "b")),
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_other_names_and_shapes_mean_the_same(fields: dict[str, Any], name: str, value: object) -> None:
+    for path in PATHS:
+        engine, status, _ = await ask(path, **fields)
+        assert status == 200
+        assert getattr(engine.requests[0].sampling, name) == value
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_null_is_no_value(path: str) -> None:
+    engine, status, _ = await ask(
+        path, **dict.fromkeys([*PLAIN, "samplers", "logit_bias", "typ_p", "n_predict"])
+    )
+    plain, _, _ = await ask(path)
+    assert status == 200
+    assert engine.requests == plain.requests
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"logit_bias": {"x": 1}}, "logit_bias"), ({"logit_bias": {"-1": 1}}, "logit_bias"),
+        ({"logit_bias": {"1": 101}}, "logit_bias.1"), ({"logit_bias": {"1": "x"}}, "logit_bias.1"),
+        ({"logit_bias": {str(k): 1 for k in range(1025)}}, "logit_bias"), ({"logit_bias": [1]}, "logit_bias"),
+        ({"samplers": ["infill"]}, "samplers.0"), ({"samplers": "kp"}, "samplers"), ({"samplers": ["top_k"] * 10}, "samplers"),
+        ({"dry_sequence_breakers": [""]}, "dry_sequence_breakers.0"),
+        ({"dry_sequence_breakers": ["a"] * 33}, "dry_sequence_breakers"),
+        ({"mirostat": 3}, "mirostat"), ({"typ_p": 0}, "typ_p"), ({"typical_p": 0}, "typical_p"),
+        ({"repetition_penalty": 11}, "repetition_penalty"), ({"xtc_probability": 1.5}, "xtc_probability"),
+        ({"dry_base": 0.5}, "dry_base"), ({"dynatemp_range": 6}, "dynatemp_range"), ({"top_n_sigma": -2}, "top_n_sigma"),
+        ({"n_predict": -2}, "n_predict"), ({"min_keep": 2}, "min_keep"), ({"adaptive_target": 0.5}, "adaptive_target"),
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_a_bad_value_is_a_400_that_names_it(fields: dict[str, Any], param: str) -> None:
+    for path in PATHS:
+        _, status, body = await ask(path, **fields)
+        assert (status, body["error"]["param"]) == (400, param)
