@@ -77,7 +77,7 @@ def test_templates_are_rendered_in_one_place() -> None:
         if "jinja2" in path.read_text(encoding="utf-8")
     }
 
-    assert mentions == {"engines/worker/template.py"}
+    assert mentions == {"engines/worker/jinja.py"}
 
 
 @pytest.mark.parametrize("module", ["pickle", "marshal", "shelve", "dill"])

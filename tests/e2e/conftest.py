@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -49,6 +49,15 @@ def sdk(daemon: Daemon) -> Iterator[openai.OpenAI]:
     """The official client, as the documentation says to set it up."""
     with openai.OpenAI(
         base_url=f"{daemon.url}/v1", api_key="none", max_retries=0, timeout=DEADLINE_S
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+async def async_sdk(daemon: Daemon) -> AsyncIterator[openai.AsyncOpenAI]:
+    """The same for many requests at once; one that finds the queue full tries again, as it does for everybody."""
+    async with openai.AsyncOpenAI(
+        base_url=f"{daemon.url}/v1", api_key="none", max_retries=10, timeout=10 * DEADLINE_S
     ) as client:
         yield client
 

@@ -64,7 +64,7 @@ SAMPLING: list[tuple[str, object]] = [
     ("temperature", "hot"),
     ("temperature", 2.5),
     ("top_p", 0),
-    ("max_tokens", 0),
+    ("max_tokens", -1),
     ("max_tokens", 1.5),
     ("max_tokens", True),
     ("seed", -1),
@@ -73,7 +73,8 @@ SAMPLING: list[tuple[str, object]] = [
     ("stream_options", "usage"),
     ("presence_penalty", -3),
     ("frequency_penalty", 1e300),
-    ("n", 2),
+    ("n", 0),
+    ("n", 129),
 ]
 for _name, _value in SAMPLING:
     WRONG.append((CHAT, {"model": ENGINE, "messages": [HELLO], _name: _value}, _name))
