@@ -56,10 +56,10 @@ def plain_answer(call: Call) -> Answer | KolosalError:
             return Tokenized(tuple(data), tuple(chr(byte) for byte in data) if with_pieces else ())
         case Detokenize(tokens=tokens):
             return Rendered(bytes(token % 256 for token in tokens).decode(errors="replace"), len(tokens))
-        case Render(prompt=prompt):
+        case Render(prompt=prompt, with_tokens=with_tokens):
             turns = prompt.messages if isinstance(prompt, ChatPrompt) else ()
             text = "|".join(turn.content for turn in turns) if turns else str(prompt)
-            return Rendered(text, len(text))
+            return Rendered(text, len(text), tuple(text.encode()) if with_tokens else ())
         case Embed(inputs=inputs):
             return Embedded(("AACAPwAAAAA=",) * len(inputs), (3,) * len(inputs))  # [1, 0]
         case Rank(documents=documents):

@@ -9,11 +9,11 @@ from __future__ import annotations
 from starlette.routing import BaseRoute
 
 from kolosal.http.dialects import Dialect
-from kolosal.routes import anthropic, engines, health, openai, openapi, rerank, tokens
+from kolosal.routes import anthropic, engines, health, ollama, openai, openapi, rerank, tokens
 
 __all__ = ["DIALECTS", "all_routes"]
 
-DIALECTS: tuple[Dialect, ...] = (anthropic.DIALECT,)
+DIALECTS: tuple[Dialect, ...] = (anthropic.DIALECT, ollama.DIALECT)
 """Protocols with a shape of errors other than OpenAI's."""
 
 
@@ -24,6 +24,7 @@ def all_routes() -> list[BaseRoute]:
         *engines.routes(),
         *openai.routes(),
         *anthropic.routes(),
+        *ollama.routes(),
         *rerank.routes(),
         *tokens.routes(),
         *openapi.routes(),

@@ -28,6 +28,7 @@ class Group(StrEnum):
     OPENAI = "OpenAI"
     RESPONSES = "OpenAI Responses"
     ANTHROPIC = "Anthropic"
+    OLLAMA = "Ollama"
     TEXT = "Tokens and ranking"
     ENGINES = "Engines"
     DAEMON = "Daemon"
@@ -37,6 +38,7 @@ GROUP_NOTES: dict[Group, str] = {
     Group.OPENAI: "Chat, completions, embeddings and models, as the OpenAI clients know them.",
     Group.RESPONSES: "The Responses API: conversations that the daemon remembers.",
     Group.ANTHROPIC: "The Messages API, as the Anthropic clients know it.",
+    Group.OLLAMA: "Generating, chat, embeddings and models, as the Ollama clients know them.",
     Group.TEXT: "What llama-server has besides: ranking, filling in, tokens and templates.",
     Group.ENGINES: "Add, list, look at and remove engines. An engine is one model in a process of its own.",
     Group.DAEMON: "Health, and this document.",
@@ -72,7 +74,9 @@ class Operation:
     media_type: str = "application/json"
     """What a whole answer is."""
     streams: bool = False
-    """Whether `"stream": true` in the body gets server-sent events."""
+    """Whether `stream` in the body says that the answer comes in pieces."""
+    stream_media_type: str = "text/event-stream"
+    """What an answer in pieces is."""
 
     def __call__(self, endpoint: E) -> E:
         """Attach this to an endpoint."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 
 from kolosal.engines.registry import EngineRegistry
+from kolosal.routes.digests import FileDigests
 
 if TYPE_CHECKING:  # its package has routes, which import this
     from kolosal.routes.openai.responses.store import ResponseStore
@@ -21,6 +22,8 @@ class Services:
     registry: EngineRegistry
     responses: ResponseStore
     """The responses that the Responses API keeps."""
+    digests: FileDigests = field(default_factory=FileDigests)
+    """The digests of model files."""
     started: float = field(default_factory=time.monotonic)
     """When the daemon started, on the clock that never jumps."""
 

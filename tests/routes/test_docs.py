@@ -19,6 +19,16 @@ from kolosal.routes.anthropic.conversation import InputMessage
 from kolosal.routes.anthropic.tools import InputTool
 from kolosal.routes.anthropic.unsupported import IGNORED_FIELDS, REFUSED_FIELDS
 from kolosal.routes.engine_body import EngineBody
+from kolosal.routes.ollama import fields as ollama_fields
+from kolosal.routes.ollama.chat import ChatBody as OllamaChatBody
+from kolosal.routes.ollama.embed import EmbedBody
+from kolosal.routes.ollama.embed import EmbeddingBody as OllamaEmbeddingBody
+from kolosal.routes.ollama.generate import GenerateBody
+from kolosal.routes.ollama.manage import CopyBody, DeleteBody
+from kolosal.routes.ollama.messages import UNSUPPORTED_IN_MESSAGES
+from kolosal.routes.ollama.messages import ChatMessage as OllamaMessage
+from kolosal.routes.ollama.models import ShowBody
+from kolosal.routes.ollama.options import IGNORED_OPTIONS, Options
 from kolosal.routes.openai.chat import ChatBody
 from kolosal.routes.openai.completions import CompletionBody
 from kolosal.routes.openai.embeddings import EMBEDDING_FIELDS, EmbeddingBody
@@ -66,6 +76,24 @@ def _other_alias(path: str) -> str:
         ("responses.md", [name for name in FunctionToolParam.__annotations__ if name != "async_"]),
         ("anthropic.md", [*MessagesBody.model_fields, *InputMessage.model_fields, *InputTool.model_fields]),
         ("anthropic.md", [*IGNORED_FIELDS, *REFUSED_FIELDS]),
+        (
+            "ollama.md",
+            [*GenerateBody.model_fields, *OllamaChatBody.model_fields, *OllamaMessage.model_fields],
+        ),
+        (
+            "ollama.md",
+            [*ollama_fields.UNSUPPORTED_FIELDS, *ollama_fields.IGNORED_FIELDS, *UNSUPPORTED_IN_MESSAGES],
+        ),
+        (
+            "ollama.md",
+            [
+                *Options.model_fields,
+                *IGNORED_OPTIONS,
+                *EmbedBody.model_fields,
+                *OllamaEmbeddingBody.model_fields,
+            ],
+        ),
+        ("ollama.md", [*ShowBody.model_fields, *CopyBody.model_fields, *DeleteBody.model_fields]),
     ],
 )
 def test_every_field_has_its_row(page: str, names: list[str]) -> None:

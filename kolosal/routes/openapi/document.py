@@ -137,7 +137,7 @@ def _answer(operation: Operation, schemas: Schemas) -> dict[str, Any]:
         schema = schemas.of(operation.answer_type, "serialization")
     content: dict[str, Any] = {operation.media_type: {"schema": schema}}
     if operation.streams:
-        content["text/event-stream"] = {}  # no schema says what a sequence of events is
+        content[operation.stream_media_type] = {}  # no schema says what a sequence of events is
     return {"description": operation.answer, "content": content}
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from kolosal.errors import ERROR_TABLE, InternalError, KolosalError, error_row
 from kolosal.routes.anthropic import errors as anthropic
+from kolosal.routes.ollama import errors as ollama
 from kolosal.routes.operation import Group
 
 _TEXT = {"type": "string"}
@@ -14,6 +16,7 @@ _TEXT_OR_NULL = {"type": ["string", "null"]}
 
 _OPENAI = "OpenAIError"
 _ANTHROPIC = "AnthropicError"
+_OLLAMA = "OllamaError"
 
 ERROR_SCHEMAS: dict[str, dict[str, Any]] = {
     _OPENAI: {
@@ -50,6 +53,12 @@ ERROR_SCHEMAS: dict[str, dict[str, Any]] = {
             },
             "request_id": _TEXT_OR_NULL,
         },
+    },
+    _OLLAMA: {
+        "type": "object",
+        "description": "An error, as the Ollama clients know it.",
+        "required": ["error"],
+        "properties": {"error": _TEXT},
     },
 }
 """Components; the names of the shapes."""
@@ -102,8 +111,17 @@ def _anthropic(error: KolosalError) -> tuple[int, str]:
     return anthropic.error_status(error), str(anthropic.error_body(error)["error"]["type"])
 
 
-_SHAPES = {Group.ANTHROPIC: _ANTHROPIC}
+def _ollama(error: KolosalError) -> tuple[int, str]:
+    status = ollama.error_status(error)
+    return status, HTTPStatus(status).phrase
+
+
+_SHAPES = {Group.ANTHROPIC: _ANTHROPIC, Group.OLLAMA: _OLLAMA}
 """The shapes of groups whose errors are not OpenAI's."""
 
-_WORDINGS: dict[str, Callable[[KolosalError], tuple[int, str]]] = {_OPENAI: _openai, _ANTHROPIC: _anthropic}
+_WORDINGS: dict[str, Callable[[KolosalError], tuple[int, str]]] = {
+    _OPENAI: _openai,
+    _ANTHROPIC: _anthropic,
+    _OLLAMA: _ollama,
+}
 """For each shape what an error's status is there, and the word that says which error it is."""

@@ -46,7 +46,9 @@ def with_example() -> list[str]:
     return [
         path
         for path, verbs in DOCUMENT["paths"].items()
-        if "post" in verbs and "requestBody" in verbs["post"] and not path.endswith("/engines")
+        if "post" in verbs
+        and "requestBody" in verbs["post"]
+        and "application/json" in verbs["post"]["responses"].get("200", {}).get("content", {})
     ]
 
 

@@ -42,9 +42,13 @@ LIKE_OTHERS = {field.name for field in dataclasses.fields(SamplingParams)} - {
 
 
 def for_fuzzing(document: dict[str, Any]) -> dict[str, Any]:
-    """The document without aliases, which are the same endpoints again, and without what has every request refused."""
+    """The document without aliases, which are the same endpoints again, and without what has every request refused, as a 501."""
     paths = {
-        path: {verb: operation for verb, operation in verbs.items() if "x-alias-of" not in operation}
+        path: {
+            verb: each
+            for verb, each in verbs.items()
+            if "x-alias-of" not in each and "501" not in each["responses"]
+        }
         for path, verbs in document["paths"].items()
     }
     schemas = {name: _narrowed(each) for name, each in document["components"]["schemas"].items()}
