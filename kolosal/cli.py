@@ -152,13 +152,16 @@ def load(
 @app.command(epilog="Example: kolosal unload tiny")
 def unload(
     engine_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The engines' names.")],
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the names: the next request loads the model again.")
+    ] = False,
     url: Url = None,
     config: ConfigFile = None,
 ) -> None:
     """Remove engines from the running daemon and free their memory. Running answers finish first."""
     from kolosal.terminal import commands
 
-    _ask(url, config, lambda client: commands.unload(client, engine_ids))
+    _ask(url, config, lambda client: commands.unload(client, engine_ids, keep=keep))
 
 
 @app.command(epilog="Example: kolosal ps --json")

@@ -15,16 +15,23 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import uvicorn
 
 from kolosal.app import create_app
+from kolosal.config.resolve import state_folder
 from kolosal.config.settings import ModelEntry, Settings
 from kolosal.engines.engine import Engine
+from kolosal.engines.ledger import RoomLimits
+from kolosal.engines.memory import ThisMachine
 from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.persist import Keeper, load_stored
 from kolosal.engines.process import WorkerCommand, worker_environment
 from kolosal.engines.registry import EngineRegistry
-from kolosal.errors import KolosalError, ModelFileError
+from kolosal.engines.restart import RestartPolicy
+from kolosal.engines.sizing import FileSizes
+from kolosal.errors import Conflict, KolosalError, ModelFileError
 from kolosal.http.protocol import GuardedProtocol
 from kolosal.paths import engine_config
 
@@ -55,30 +62,44 @@ async def serve(
     except OSError as exc:
         sys.stderr.write(f"Cannot listen on {_url(settings.host, settings.port)}: {exc.strerror or exc}\n")
         return 1
+    folder = state_folder(settings, environ) if settings.keep_engines else None
     registry = EngineRegistry(
         WorkerCommand(
             argv=worker_argv or WorkerCommand().argv,
             environment=worker_environment(environ),
             load_stall_timeout_s=settings.load_stall_timeout_s,
             stop_grace_s=settings.stop_grace_s,
+            step_timeout_s=settings.step_timeout_s,
+            restarts=RestartPolicy(max_deaths=settings.max_crashes, window_s=settings.crash_window_s),
         ),
         max_queued=settings.max_queued,
         default_engine=settings.default_engine,
+        limits=RoomLimits(
+            idle_ttl_s=settings.idle_ttl_s,
+            check_memory=settings.memory_check,
+            memory_limit_bytes=settings.memory_limit_bytes or None,
+            wait_s=settings.room_wait_s,
+        ),
+        sizes=FileSizes(ThisMachine(environ.get("CUDA_VISIBLE_DEVICES"))),
+        keeper=None if folder is None else Keeper(folder),
     )
     server = _Server(_server_config(settings, registry), _url(settings.host, listener.getsockname()[1]))
     stop = asyncio.Event()
     with _stop_signals(stop):
         engines = await _add_models(registry, settings.models)
+        if folder is not None:
+            await _restore(registry, folder)
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="serve")
         loading = asyncio.create_task(_load(engines), name="load models")
+        tending = asyncio.create_task(registry.room.tend(), name="unload idle engines")
         stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         log.info("daemon.stopping", extra={"drain_s": settings.shutdown_drain_s})
         server.should_exit = True
-        for task in (loading, stopping):
+        for task in (loading, tending, stopping):
             task.cancel()
         await registry.close(drain_s=settings.shutdown_drain_s)
-        await asyncio.wait((serving, loading, stopping))
+        await asyncio.wait((serving, loading, tending, stopping))
     serving.result()
     log.info("daemon.stopped")
     return 0
@@ -126,13 +147,22 @@ async def _add_models(registry: EngineRegistry, entries: tuple[ModelEntry, ...])
     for entry in entries:
         config = await _configured(entry)
         try:
-            engine = await registry.add(config, load=False)
+            engine = await registry.add(config, load=False, rules=entry.rules)
         except KolosalError as exc:  # two entries of one name
             _log_failure("model.not_added", entry.id, exc)
         else:
             if entry.load_immediately:
                 engines.append(engine)
     return engines
+
+
+async def _restore(registry: EngineRegistry, folder: Path) -> None:
+    """Add the engines that were there before the last stop, unloaded. Those of the configuration win."""
+    for stored in await asyncio.to_thread(load_stored, folder):
+        try:
+            await registry.add(stored.config, load=False, rules=stored.rules, keep=True)
+        except Conflict:
+            log.info("model.configured", extra={"engine_id": stored.config.engine_id})
 
 
 async def _load(engines: list[Engine]) -> None:

@@ -67,6 +67,8 @@ class KolosalError(Exception):
         self.code = code
         """A more precise code than the class's row in `ERROR_TABLE`."""
         self.details = details
+        self.retry_after_s: int | None = None
+        """When the same request may succeed; None where that is not known."""
 
 
 class ClientError(KolosalError):
@@ -148,9 +150,17 @@ class EngineError(KolosalError):
 class LoadFailed(EngineError):
     """The worker could not load the model. The message quotes llama.cpp's reason."""
 
+    worker_started = False
+    """Whether a process was started in vain, which an engine does not do without end."""
+
 
 class EngineDied(EngineError):
-    """The worker process ended while the request was in flight. Only its own requests are affected."""
+    """The worker process ended while the request was in flight, or ends too often to be started. Only its own requests are
+    affected."""
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class GenerationFailed(EngineError):

@@ -25,6 +25,7 @@ __all__ = [
     "config_file_path",
     "load_settings",
     "process_environment",
+    "state_folder",
 ]
 
 CONFIG_VARIABLE = "KOLOSAL_CONFIG"
@@ -129,6 +130,20 @@ def config_file_path(given: Path | None, environ: Mapping[str, str], platform: s
     if (folder := _user_folder(environ, platform)) is not None:
         candidates.append(folder / "config.yaml")
     return next((path for path in candidates if _exists(path)), None)
+
+
+def state_folder(settings: Settings, environ: Mapping[str, str], platform: str = sys.platform) -> Path | None:
+    """Where to remember things over restarts: as configured, else the user's own folder; None where there is none."""
+    if settings.state_dir is not None:
+        return Path(settings.state_dir).expanduser().absolute()
+    if platform == "win32":
+        return Path(environ["LOCALAPPDATA"], "Kolosal") if environ.get("LOCALAPPDATA") else None
+    if platform != "darwin" and environ.get("XDG_STATE_HOME"):
+        return Path(environ["XDG_STATE_HOME"], "kolosal")
+    if not environ.get("HOME"):
+        return None
+    within = "Library/Application Support/Kolosal" if platform == "darwin" else ".local/state/kolosal"
+    return Path(environ["HOME"], within)
 
 
 def _exists(path: Path) -> bool:

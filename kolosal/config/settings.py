@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from kolosal.engines.parameters import EngineId, LoadingParameters
+from kolosal.engines.policy import DEFAULT_RULES, MAX_TTL_S, Rules
 
 ENV_PREFIX = "KOLOSAL_"
 
@@ -38,6 +39,7 @@ class ModelEntry:
     load_immediately: bool = True
     """False: loaded at first use."""
     parameters: LoadingParameters = field(default_factory=LoadingParameters)
+    rules: Rules = DEFAULT_RULES
 
 
 class Settings(BaseModel):
@@ -90,6 +92,54 @@ class Settings(BaseModel):
             description="Requests that may wait per engine beyond those it runs; more are refused with 429.",
         ),
     ] = 256
+    idle_ttl_s: Annotated[
+        float,
+        Key("engines.idle_ttl_s"),
+        Field(
+            ge=0,
+            le=MAX_TTL_S,
+            allow_inf_nan=False,
+            description="Seconds without a request after which an engine is unloaded, until the next one; 0 never.",
+        ),
+    ] = 300.0
+    memory_check: Annotated[
+        bool,
+        Key("engines.memory_check"),
+        Field(
+            description="Load a model only where it fits by estimate, and unload idle engines to make room."
+        ),
+    ] = True
+    memory_limit_bytes: Annotated[
+        int,
+        Key("engines.memory_limit_bytes"),
+        Field(
+            ge=0,
+            le=1 << 50,
+            description="Bytes of host memory all engines may take together; 0: all there is.",
+        ),
+    ] = 0
+    room_wait_s: Annotated[
+        float,
+        Key("engines.room_wait_s"),
+        Field(
+            ge=0.1,
+            le=3600,
+            allow_inf_nan=False,
+            description="Seconds that a load may wait for busy engines to make room; then it is refused with 503.",
+        ),
+    ] = 60.0
+    keep_engines: Annotated[
+        bool,
+        Key("engines.keep"),
+        Field(
+            description="Remember engines that are added at run time, and have them again after a restart."
+        ),
+    ] = True
+    state_dir: Annotated[
+        str | None,
+        Key("server.state_dir"),
+        Field(min_length=1, max_length=4096, description="Folder for what is remembered over restarts."),
+    ] = None
     load_stall_timeout_s: Annotated[
         float,
         Key("engines.load_stall_timeout_s"),
@@ -110,6 +160,33 @@ class Settings(BaseModel):
             description="Seconds that a worker process gets to end by itself before it is made to.",
         ),
     ] = 5.0
+    step_timeout_s: Annotated[
+        float,
+        Key("engines.step_timeout_s"),
+        Field(
+            ge=1,
+            le=86_400,
+            allow_inf_nan=False,
+            description="Seconds without a sign of life after which a worker process is killed and replaced.",
+        ),
+    ] = 60.0
+    max_crashes: Annotated[
+        int,
+        Key("engines.max_crashes"),
+        Field(
+            ge=1, le=1000, description="Crashes within the window after which an engine rests for as long."
+        ),
+    ] = 5
+    crash_window_s: Annotated[
+        float,
+        Key("engines.crash_window_s"),
+        Field(
+            ge=1,
+            le=86_400,
+            allow_inf_nan=False,
+            description="Seconds for which a crash counts against an engine.",
+        ),
+    ] = 60.0
     responses_max_count: Annotated[
         int,
         Key("responses.max_count"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from starlette.routing import BaseRoute
 
 from kolosal.http.dialects import Dialect
-from kolosal.routes import anthropic, engines, health, ollama, openai, openapi, rerank, tokens
+from kolosal.routes import anthropic, engine_memory, engines, health, ollama, openai, openapi, rerank, tokens
 
 __all__ = ["DIALECTS", "all_routes"]
 
@@ -22,6 +22,7 @@ def all_routes() -> list[BaseRoute]:
     return [
         *health.routes(),
         *engines.routes(),
+        *engine_memory.routes(),
         *openai.routes(),
         *anthropic.routes(),
         *ollama.routes(),

@@ -81,6 +81,9 @@ class DaemonClient:
     async def remove_engine(self, engine_id: str) -> None:
         await self._ask("DELETE", f"/engines/{quote(engine_id, safe='')}", read_s=None)
 
+    async def unload_engine(self, engine_id: str) -> None:
+        await self._ask("POST", f"/engines/{quote(engine_id, safe='')}/unload", read_s=None)
+
     async def add_engine(self, body: Body, on_progress: Callable[[float], None] = lambda _: None) -> Body:
         """Add an engine and wait until it is loaded. `on_progress` is told the fraction, 0…1, meanwhile."""
         engine_id = str(body["engine_id"])

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from kolosal.daemon import _url
+from tests.gguf_files import gguf
 
 _PROGRAM = """
 import os, sys
@@ -32,7 +33,7 @@ sys.exit(run(Settings.model_validate_json(orjson.dumps(settings)), os.environ, (
 
 @contextlib.contextmanager
 def daemon(*faults: str, **settings: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    arguments = orjson.dumps([{"port": 0} | settings, list(faults)]).decode()
+    arguments = orjson.dumps([{"port": 0, "keep_engines": False} | settings, list(faults)]).decode()
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", _PROGRAM, arguments], **options) as process:  # type: ignore[call-overload]
         try:
@@ -52,7 +53,7 @@ def wait_for(url: str, status: str) -> None:
 
 @pytest.fixture
 def models(tmp_path: Path) -> list[dict[str, object]]:
-    (tmp_path / "a.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
+    (tmp_path / "a.gguf").write_bytes(gguf())
     return [{"id": "a", "path": str(tmp_path / "a.gguf"), "parameters": {"n_ctx": 5000}}]
 
 

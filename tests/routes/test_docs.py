@@ -18,7 +18,7 @@ from kolosal.routes.anthropic.body import MessagesBody
 from kolosal.routes.anthropic.conversation import InputMessage
 from kolosal.routes.anthropic.tools import InputTool
 from kolosal.routes.anthropic.unsupported import IGNORED_FIELDS, REFUSED_FIELDS
-from kolosal.routes.engine_body import EngineBody
+from kolosal.routes.engine_body import EngineBody, UnloadBody
 from kolosal.routes.ollama import fields as ollama_fields
 from kolosal.routes.ollama.chat import ChatBody as OllamaChatBody
 from kolosal.routes.ollama.embed import EmbedBody
@@ -65,6 +65,7 @@ def _other_alias(path: str) -> str:
     ("page", "names"),
     [
         ("engines.md", [*EngineBody.model_fields, *(field.name for field in fields(LoadingParameters))]),
+        ("engines.md", UnloadBody.model_fields),
         ("openai.md", [*ChatBody.model_fields, *CompletionBody.model_fields, *ChatMessage.model_fields]),
         ("openai.md", [*REQUEST_FIELDS, *MESSAGE_FIELDS, *InfillBody.model_fields]),
         (

@@ -58,10 +58,17 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve(self._get)
 
     def do_POST(self) -> None:
-        self._serve(self._chat if self.path == "/v1/chat/completions" else self._add)
+        if self.path.endswith("/unload"):
+            self._serve(self._unload)
+        else:
+            self._serve(self._chat if self.path == "/v1/chat/completions" else self._add)
 
     def do_DELETE(self) -> None:
         self._serve(self._remove)
+
+    def _unload(self, _body: Any) -> None:
+        engine_id = unquote(self.path.split("/")[2])
+        self._send(200, self.server.engines[engine_id] | {"state": "unloaded"})
 
     def _serve(self, answer: Any) -> None:
         length = int(self.headers.get("content-length", 0))

@@ -5,6 +5,8 @@ Owns what the scheduler, the engine loop and the text side need to know about it
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
+
 from kolosal.engines.worker.backend import Sampler
 from kolosal.engines.worker.constraint import Constraint
 from kolosal.engines.worker.detokenize import TextStream
@@ -51,6 +53,7 @@ class Sequence:
         request_id: int,
         prompt: list[int],
         *,
+        generated: Seq[int] = (),
         max_length: int,
         sampler: Sampler,
         text: TextStream,
@@ -62,15 +65,16 @@ class Sequence:
         constraint: Constraint | None = None,
         n_top: int | None = None,
         prompt_logprobs: bool = False,
+        n_logged: int = 0,
     ) -> None:
         self.request_id = request_id
-        self.tokens = prompt
-        """Prompt and generated tokens."""
+        self.tokens = [*prompt, *generated]
+        """Prompt and generated tokens; the first of these may be of a worker before this one."""
         self.n_prompt = len(prompt)
         self.n_computed = 0
         """Leading tokens whose KV cells exist."""
         self.n_cached: int | None = None
-        """Prompt tokens found in the cache when it was first admitted; None before."""
+        """Tokens found in the cache when it was first admitted; None before."""
         self.max_length = max_length
         """Length of `tokens` at which generation ends: the end of the window, or of what was asked for."""
         self.slot: int | None = None
@@ -94,7 +98,7 @@ class Sequence:
         """How many of the most probable tokens to report beside each of its own; None reports none."""
         self.prompt_logprobs = prompt_logprobs
         """Whether the prompt's tokens are reported too; then no cells of others serve it."""
-        self.n_logged = 0
+        self.n_logged = n_logged
         """Prompt tokens that were reported."""
 
     @property
@@ -120,4 +124,4 @@ class Sequence:
 
     def usage(self) -> Usage:
         """True counts so far."""
-        return Usage(self.n_prompt, len(self.tokens) - self.n_prompt, self.n_cached or 0)
+        return Usage(self.n_prompt, len(self.tokens) - self.n_prompt, min(self.n_cached or 0, self.n_prompt))

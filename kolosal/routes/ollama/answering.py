@@ -79,11 +79,10 @@ async def only_load(request: Request, shape: Shape, keep_alive: float | None) ->
         ClientDisconnect: the client left.
     """
     if keep_alive == 0:
-        registry = registry_of(request)
-        await unload(registry, find_engine(registry, shape.model), until_free=True)
+        await unload(find_engine(registry_of(request), shape.model), until_free=True)
         return JsonResponse(shape.loaded("unload"))
     loaded = await load(request, shape.model, keep_alive)
-    await apply_keep_alive(registry_of(request), loaded.engine, keep_alive)
+    await apply_keep_alive(loaded.engine, keep_alive)
     return JsonResponse(shape.loaded("load"))
 
 
@@ -106,7 +105,7 @@ async def answer(
 
     async def finish(text: str) -> Mapping[str, Any]:
         keys: Mapping[str, Any] = {} if more is None else await more(text)
-        await apply_keep_alive(registry_of(request), loaded.engine, loaded.keep_alive)
+        await apply_keep_alive(loaded.engine, loaded.keep_alive)
         return keys
 
     def stats(usage: Usage) -> Mapping[str, int]:

@@ -32,7 +32,6 @@ from kolosal.routes.openai.embeddings import embed_all, numbers
 from kolosal.routes.openai.fields import text_or_list
 from kolosal.routes.operation import Group, Operation
 from kolosal.routes.questions import ask
-from kolosal.routes.services import registry_of
 from kolosal.schema import TextPrompt, TokensPrompt
 
 _NS = 1_000_000_000
@@ -108,7 +107,7 @@ async def embed(request: Request) -> Response:
     if texts:
         making = _embed(loaded.engine, texts, body.dimensions or None, truncate=body.truncate is not False)
         made = await unless_disconnected(request, making)
-    await apply_keep_alive(registry_of(request), loaded.engine, keep_alive)
+    await apply_keep_alive(loaded.engine, keep_alive)
     if len(made.vectors) > 1:
         return await asyncio.to_thread(_response, loaded, made)
     return _response(loaded, made)
@@ -130,7 +129,7 @@ async def embeddings(request: Request) -> Response:
     if body.prompt:
         making = _embed(loaded.engine, (body.prompt,), None, truncate=True)
         vector = numbers((await unless_disconnected(request, making)).vectors[0])
-    await apply_keep_alive(registry_of(request), loaded.engine, keep_alive)
+    await apply_keep_alive(loaded.engine, keep_alive)
     return JsonResponse({"embedding": vector})
 
 

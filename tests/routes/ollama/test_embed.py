@@ -79,7 +79,7 @@ async def test_the_older_form_gives_one_vector() -> None:
 async def test_keep_alive_0_frees_the_model_after_the_answer(path: str, field: str) -> None:
     engine = loaded_engine()
     assert (await post(engine, path, {"model": "fake", field: "a", "keep_alive": 0})).status_code == 200
-    await eventually(lambda: engine.state is EngineState.CLOSED)
+    await eventually(lambda: engine.state is EngineState.UNLOADED)
 
 
 @pytest.mark.parametrize(

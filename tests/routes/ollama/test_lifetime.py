@@ -5,14 +5,26 @@ from __future__ import annotations
 import pytest
 
 from kolosal.engines.engine import EngineState
+from kolosal.engines.flights import Writing
 from kolosal.engines.stream import RequestStream
-from tests.fakes import app_with, eventually, http_client, says
+from kolosal.errors import Draining
+from kolosal.sampling import SamplingParams
+from kolosal.schema import GenerateRequest, TextPrompt
+from tests.fakes import FakeEngine, app_with, eventually, http_client, says
 from tests.routes.ollama.asking import loaded_engine
+
+
+def in_use(engine: FakeEngine) -> RequestStream:
+    """A generation of somebody else's that runs."""
+    stream = RequestStream(lambda: None)
+    request = GenerateRequest(TextPrompt("x"), SamplingParams())
+    engine._flights.add(99, Writing(request, stream))
+    return stream
 
 
 async def test_an_engine_that_others_use_stays() -> None:
     engine = loaded_engine(says("a"))
-    engine._streams[99] = RequestStream(lambda: None)
+    in_use(engine)
     async with http_client(app_with(engine)) as client:
         for body in ({"keep_alive": 0}, {"prompt": "a", "keep_alive": 0, "stream": False}):
             assert (await client.post("/api/generate", json={"model": "fake", **body})).status_code == 200
@@ -21,15 +33,13 @@ async def test_an_engine_that_others_use_stays() -> None:
 
 async def test_a_removed_engine_is_not_waited_for_while_it_is_used() -> None:
     engine = loaded_engine()
-    stream = RequestStream(lambda: None)
-    engine._streams[99] = stream
-    engine._idle.clear()
+    in_use(engine)
     app = app_with(engine)
     async with http_client(app) as client:
         assert (await client.request("DELETE", "/api/delete", json={"model": "fake"})).status_code == 200
         assert (await client.get("/api/tags")).json() == {"models": []}
     assert engine.in_flight == 1
-    engine._forget(99)
+    engine._flights.fail_all(Draining("over"))
     await eventually(lambda: not app.state.services.registry._draining)
 
 
@@ -47,6 +57,6 @@ async def test_the_default_engine_is_the_same_after_it_was_freed() -> None:
     app = app_with(engine, default_engine="fake")
     async with http_client(app) as client:
         await client.post("/api/generate", json={"keep_alive": 0})
-        [fresh] = app.state.services.registry.list()
-    assert (fresh.engine_id, fresh.created_at, fresh.info) == ("fake", engine.created_at, engine.info)
-    assert fresh is not engine
+        [same] = app.state.services.registry.list()
+        await eventually(lambda: engine.state is EngineState.UNLOADED)
+    assert same is engine
