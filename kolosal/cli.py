@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,12 +99,19 @@ def serve(
 ) -> None:
     """Start the daemon and stay in the foreground. Ctrl-C stops it, after the running answers."""
     flags = {"host": host, "port": port, "log_level": log_level}
-    configuration = load_settings(flags, models=model or (), config_path=config)
+    configuration = _settings(config, flags, models=model or ())
+    from kolosal.conversation.key_vault import KeyVaultError
+    from kolosal.conversation.startup import load_conversation
     from kolosal.daemon import run
-    from kolosal.log import configure_logging
 
-    configure_logging(configuration.settings.log_level)
-    raise typer.Exit(run(configuration.settings, process_environment()))
+    _configure_logging(configuration)
+    environ = process_environment()
+    try:
+        conversation = load_conversation(environ)
+    except KeyVaultError as exc:
+        typer.echo(f"Error: {exc}", err=True)
+        raise typer.Exit(1) from exc
+    raise typer.Exit(run(configuration.settings, environ, conversation=conversation))
 
 
 @app.command(epilog="Example: kolosal load tiny models/tiny.gguf --n-ctx 8192 --set cache_type_k=q8_0")
@@ -218,7 +225,7 @@ def run(
     request = RunRequest(model, prompt, system, {**options})
     if url:
         raise typer.Exit(run_chat(request, url, None, this_terminal()))
-    configuration = load_settings(config_path=config)
+    configuration = _settings(config)
     raise typer.Exit(run_chat(request, _url(configuration), ChildSpec.of(configuration), this_terminal()))
 
 
@@ -238,11 +245,31 @@ def config_show(as_json: Json = False, config: ConfigFile = None) -> None:
     """Show every setting, its value, and where that came from."""
     from kolosal.terminal import commands
 
-    commands.config_show(load_settings(config_path=config), as_json=as_json)
+    commands.config_show(_settings(config), as_json=as_json)
+
+
+def _configure_logging(configuration: Configuration) -> None:
+    from kolosal.log import configure_logging
+
+    settings = configuration.settings
+    try:
+        configure_logging(settings.log_level, None if settings.log_file is None else Path(settings.log_file))
+    except OSError as exc:
+        origin, reason = configuration.origins["log_file"], exc.strerror or str(exc)
+        raise ConfigError(f"{origin}: cannot log to {settings.log_file}: {reason}") from exc
+
+
+def _settings(
+    config: Path | None, flags: Mapping[str, object] | None = None, *, models: Sequence[str] = ()
+) -> Configuration:
+    """The settings in force, those of the conversation engine's files below all others."""
+    from kolosal.conversation.startup import daemon_source
+
+    return load_settings(flags, models=models, config_path=config, base=daemon_source(process_environment()))
 
 
 def _ask(url: str | None, config: Path | None, command: Callable[[DaemonClient], Awaitable[None]]) -> None:
-    address = url or _url(load_settings(config_path=config))
+    address = url or _url(_settings(config))
 
     async def ask() -> None:
         from kolosal.terminal.client import DaemonClient

@@ -18,10 +18,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from kolosal.app import create_app
 from kolosal.config.resolve import state_folder
 from kolosal.config.settings import ModelEntry, Settings
+from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.engine import Engine
 from kolosal.engines.ledger import RoomLimits
 from kolosal.engines.memory import ThisMachine
@@ -33,6 +35,7 @@ from kolosal.engines.restart import RestartPolicy
 from kolosal.engines.sizing import FileSizes
 from kolosal.errors import Conflict, KolosalError, ModelFileError
 from kolosal.http.protocol import GuardedProtocol
+from kolosal.http.websocket import PING_INTERVAL_S, PING_TIMEOUT_S, GuardedWebSocket
 from kolosal.paths import engine_config
 
 log = logging.getLogger(__name__)
@@ -44,17 +47,25 @@ _KEEP_ALIVE_S = 75
 """How long an idle connection is kept. Longer than clients keep theirs, so that they and not we close it."""
 
 
-def run(settings: Settings, environ: Mapping[str, str], worker_argv: tuple[str, ...] | None = None) -> int:
+def run(
+    settings: Settings,
+    environ: Mapping[str, str],
+    worker_argv: tuple[str, ...] | None = None,
+    conversation: ConversationSettings | None = None,
+) -> int:
     """Serve until told to stop; the exit status. Blocks, on the main thread.
 
     `environ` is what the workers' environment is chosen from; `worker_argv` replaces the worker program in tests.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(serve(settings, environ, worker_argv))
+        return runner.run(serve(settings, environ, worker_argv, conversation))
 
 
 async def serve(
-    settings: Settings, environ: Mapping[str, str], worker_argv: tuple[str, ...] | None = None
+    settings: Settings,
+    environ: Mapping[str, str],
+    worker_argv: tuple[str, ...] | None = None,
+    conversation: ConversationSettings | None = None,
 ) -> int:
     """As `run`, on a running loop."""
     try:
@@ -83,7 +94,8 @@ async def serve(
         sizes=FileSizes(ThisMachine(environ.get("CUDA_VISIBLE_DEVICES"))),
         keeper=None if folder is None else Keeper(folder),
     )
-    server = _Server(_server_config(settings, registry), _url(settings.host, listener.getsockname()[1]))
+    app = create_app(settings, registry, conversation)
+    server = _Server(_server_config(settings, app), _url(settings.host, listener.getsockname()[1]))
     stop = asyncio.Event()
     with _stop_signals(stop):
         engines = await _add_models(registry, settings.models)
@@ -122,13 +134,17 @@ class _Server(uvicorn.Server):
         sys.stdout.flush()
 
 
-def _server_config(settings: Settings, registry: EngineRegistry) -> uvicorn.Config:
+def _server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
     # Streams end by themselves when the engines have; this bounds what else may hang.
     patience_s = settings.shutdown_drain_s + 2 * settings.stop_grace_s + 1
     return uvicorn.Config(
-        create_app(settings, registry),
+        app,
         http=GuardedProtocol,
-        ws="none",
+        ws=GuardedWebSocket,
+        ws_max_size=settings.sessions_max_message_bytes,
+        ws_ping_interval=PING_INTERVAL_S,
+        ws_ping_timeout=PING_TIMEOUT_S,
+        ws_per_message_deflate=False,  # a few KiB can hold a whole message's worth of memory
         lifespan="off",
         log_config=None,
         log_level="warning",

@@ -215,6 +215,63 @@ class Settings(BaseModel):
             description="Seconds after which a kept response is forgotten.",
         ),
     ] = 86_400.0
+    rpc_max_iterations: Annotated[
+        int,
+        Key("rpc.max_iterations"),
+        Field(
+            ge=1,
+            le=10_000,
+            description="Times that results of tools may be sent back in one conversation over `/rpc`; then it must end.",
+        ),
+    ] = 30
+    sessions_max_count: Annotated[
+        int,
+        Key("sessions.max_count"),
+        Field(
+            ge=1, le=1_000_000, description="Sessions at most; the least recently used idle one goes first."
+        ),
+    ] = 1000
+    sessions_max_connections: Annotated[
+        int,
+        Key("sessions.max_connections"),
+        Field(
+            ge=1, le=100_000, description="WebSocket connections at the same time; more are closed with 1013."
+        ),
+    ] = 256
+    sessions_max_message_bytes: Annotated[
+        int,
+        Key("sessions.max_message_size"),
+        Field(
+            ge=1024,
+            le=1024**3,
+            description="Bytes of one WebSocket message; a longer one is closed with 1009.",
+        ),
+    ] = 4 * 1024 * 1024
+    sessions_max_legs: Annotated[
+        int,
+        Key("sessions.max_legs"),
+        Field(ge=1, le=1000, description="Times that one `generate` may call tools; then it must end."),
+    ] = 5
+    sessions_messages_per_s: Annotated[
+        float,
+        Key("sessions.messages_per_s"),
+        Field(
+            ge=0.1,
+            le=100_000,
+            allow_inf_nan=False,
+            description="Messages a second that one WebSocket connection may send; one that keeps sending more is closed with 1008.",
+        ),
+    ] = 50.0
+    sessions_ttl_s: Annotated[
+        float,
+        Key("sessions.ttl_s"),
+        Field(
+            ge=1,
+            le=30 * 86_400,
+            allow_inf_nan=False,
+            description="Seconds without a connection after which a session is forgotten, and that a call waits for its result.",
+        ),
+    ] = 3600.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Key("logging.level"),
@@ -223,6 +280,14 @@ class Settings(BaseModel):
     access_log: Annotated[
         bool, Key("logging.access_log"), Field(description="Log one line for each HTTP request.")
     ] = True
+    log_file: Annotated[
+        str | None,
+        Key("logging.file"),
+        Field(
+            max_length=4096,
+            description="File that log lines go to besides stderr; it is rotated at 10 MiB, and five old ones are kept.",
+        ),
+    ] = None
     models: Annotated[
         tuple[ModelEntry, ...],
         Key("models"),

@@ -9,11 +9,31 @@ from __future__ import annotations
 from starlette.routing import BaseRoute
 
 from kolosal.http.dialects import Dialect
-from kolosal.routes import anthropic, engine_memory, engines, health, ollama, openai, openapi, rerank, tokens
+from kolosal.routes import (
+    anthropic,
+    conversation,
+    engine_memory,
+    engines,
+    health,
+    jsonrpc,
+    ollama,
+    openai,
+    openapi,
+    rerank,
+    tokens,
+    websocket,
+)
 
 __all__ = ["DIALECTS", "all_routes"]
 
-DIALECTS: tuple[Dialect, ...] = (anthropic.DIALECT, ollama.DIALECT)
+DIALECTS: tuple[Dialect, ...] = (
+    anthropic.DIALECT,
+    conversation.DIALECT,
+    jsonrpc.DIALECT,
+    jsonrpc.DETAIL_DIALECT,
+    ollama.DIALECT,
+    websocket.DIALECT,
+)
 """Protocols with a shape of errors other than OpenAI's."""
 
 
@@ -26,6 +46,9 @@ def all_routes() -> list[BaseRoute]:
         *openai.routes(),
         *anthropic.routes(),
         *ollama.routes(),
+        *conversation.routes(),
+        *jsonrpc.routes(),
+        *websocket.routes(),
         *rerank.routes(),
         *tokens.routes(),
         *openapi.routes(),

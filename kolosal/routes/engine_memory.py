@@ -20,6 +20,7 @@ from kolosal.http.decode import decode
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.paths import engine_config
+from kolosal.routes.answer_types import EngineDetails, EngineEstimate
 from kolosal.routes.engine_body import EngineBody, UnloadBody
 from kolosal.routes.engines import shown
 from kolosal.routes.operation import Group, Operation
@@ -46,7 +47,9 @@ def routes() -> list[Route]:
     ]
 
 
-@Operation(group=Group.ENGINES, path={"engine_id": EngineId}, answer="The engine, loaded.")
+@Operation(
+    group=Group.ENGINES, path={"engine_id": EngineId}, answer="The engine, loaded.", answer_type=EngineDetails
+)
 async def load_engine(request: Request) -> Response:
     """Load an engine now, and wait for that. All who ask meanwhile share one load; who leaves does not stop it."""
     registry = registry_of(request)
@@ -61,6 +64,7 @@ async def load_engine(request: Request) -> Response:
     body=UnloadBody,
     example={},
     answer="The engine, unloaded.",
+    answer_type=EngineDetails,
 )
 async def unload_engine(request: Request) -> Response:
     """Free an engine's memory and keep its name: the next request loads it again. Running requests finish first."""
@@ -76,6 +80,7 @@ async def unload_engine(request: Request) -> Response:
     group=Group.ENGINES,
     path={"engine_id": EngineId},
     answer="Bytes by device and by purpose, what is free, and whether it fits.",
+    answer_type=EngineEstimate,
 )
 async def estimate_engine(request: Request) -> Response:
     """What an engine takes, or would take if it were loaded now. Loads nothing."""
@@ -89,6 +94,7 @@ async def estimate_engine(request: Request) -> Response:
     body=EngineBody,
     example={"model_path": "/models/tiny.gguf", "n_ctx": 4096},
     answer="Bytes by device and by purpose, what is free, and whether it fits.",
+    answer_type=EngineEstimate,
 )
 async def estimate_body(request: Request) -> Response:
     """What an engine would take, before it is added. Takes the body of `POST /engines`; adds and loads nothing."""

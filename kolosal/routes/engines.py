@@ -78,6 +78,7 @@ async def add_engine(request: Request) -> Response:
     body=EngineBody,
     example={"model_path": "/models/tiny.gguf", "n_ctx": 8192},
     answer="The engine as it is now, with all loading parameters; 201 where there was none of that name.",
+    answer_type=EngineAdded,
 )
 async def put_engine(request: Request) -> Response:
     """Replace an engine without a gap, or add it where there is none.
