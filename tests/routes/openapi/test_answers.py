@@ -49,6 +49,7 @@ def with_example() -> list[str]:
         if "post" in verbs
         and "requestBody" in verbs["post"]
         and "application/json" in verbs["post"]["responses"].get("200", {}).get("content", {})
+        and "/engines/" not in path  # these want a file or a process
     ]
 
 
