@@ -10,6 +10,7 @@ import time
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from kolosal.admission import Admission, AdmissionLimits
 from kolosal.config.settings import Settings
 from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.registry import EngineRegistry
@@ -28,7 +29,12 @@ def create_app(
     app = Starlette(
         routes=all_routes(),
         middleware=[
-            Middleware(RequestLog, access_log=settings.access_log, dialects=DIALECTS),
+            Middleware(
+                RequestLog,
+                access_log=settings.access_log,
+                dialects=DIALECTS,
+                on_end=registry.observer.answered,
+            ),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
@@ -44,11 +50,15 @@ def create_app(
         messages_per_s=settings.sessions_messages_per_s,
         ttl_s=settings.sessions_ttl_s,
     )
+    admission = AdmissionLimits(
+        settings.max_requests, settings.max_requests_per_key, settings.queue_timeout_s
+    )
     app.state.services = Services(
         registry,
         ResponseStore(limits, time.monotonic),
         SessionStore(session_limits, time.monotonic),
         max_iterations=settings.rpc_max_iterations,
         conversation=conversation or ConversationSettings(),
+        admission=Admission(admission),
     )
     return app

@@ -96,9 +96,19 @@ def serve(
         typer.Option("--model", "-m", metavar="ID=PATH", help="An engine to add at start; can be repeated."),
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    log_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write log lines to this file as well.")
+    ] = None,
 ) -> None:
     """Start the daemon and stay in the foreground. Ctrl-C stops it, after the running answers."""
-    flags = {"host": host, "port": port, "log_level": log_level}
+    flags = {
+        "host": host,
+        "port": port,
+        "log_level": log_level,
+        "log_format": log_format,
+        "log_file": log_file,
+    }
     configuration = _settings(config, flags, models=model or ())
     from kolosal.conversation.key_vault import KeyVaultError
     from kolosal.conversation.startup import load_conversation
@@ -171,12 +181,42 @@ def unload(
     _ask(url, config, lambda client: commands.unload(client, engine_ids, keep=keep))
 
 
-@app.command(epilog="Example: kolosal ps --json")
-def ps(as_json: Json = False, url: Url = None, config: ConfigFile = None) -> None:
+@app.command(epilog="Example: kolosal ps --watch")
+def ps(
+    as_json: Json = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Stay, and show every change. Ctrl-C ends it.")
+    ] = False,
+    url: Url = None,
+    config: ConfigFile = None,
+) -> None:
     """List the engines of the running daemon. Looking loads nothing."""
     from kolosal.terminal import commands
 
-    _ask(url, config, lambda client: commands.ps(client, as_json=as_json))
+    if watch:
+        from kolosal.terminal.watch import watch_engines
+
+        _ask(url, config, lambda client: watch_engines(client, as_json=as_json))
+    else:
+        _ask(url, config, lambda client: commands.ps(client, as_json=as_json))
+
+
+@app.command(epilog="Example: kolosal logs tiny -f")
+def logs(
+    engine_id: EngineId,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Stay, and show new lines. Ctrl-C ends it.")
+    ] = False,
+    tail: Annotated[
+        int, typer.Option("--tail", "-n", min=0, max=2000, help="How many of the last lines.")
+    ] = 100,
+    url: Url = None,
+    config: ConfigFile = None,
+) -> None:
+    """Show what an engine's process wrote to its log: mostly llama.cpp's own words about the model."""
+    from kolosal.terminal.watch import show_logs
+
+    _ask(url, config, lambda client: show_logs(client, engine_id, tail=tail, follow=follow))
 
 
 @app.command(epilog="Example: kolosal status tiny")
@@ -249,11 +289,16 @@ def config_show(as_json: Json = False, config: ConfigFile = None) -> None:
 
 
 def _configure_logging(configuration: Configuration) -> None:
-    from kolosal.log import configure_logging
+    from kolosal.log import LogFile, configure_logging
 
     settings = configuration.settings
+    file = None
+    if settings.log_file is not None:
+        file = LogFile(
+            path=settings.log_file, max_bytes=settings.log_file_bytes, count=settings.log_file_count
+        )
     try:
-        configure_logging(settings.log_level, None if settings.log_file is None else Path(settings.log_file))
+        configure_logging(settings.log_level, style=settings.log_format, file=file)
     except OSError as exc:
         origin, reason = configuration.origins["log_file"], exc.strerror or str(exc)
         raise ConfigError(f"{origin}: cannot log to {settings.log_file}: {reason}") from exc
@@ -277,7 +322,10 @@ def _ask(url: str | None, config: Path | None, command: Callable[[DaemonClient],
         async with DaemonClient(address) as client:
             await command(client)
 
-    asyncio.run(ask())
+    try:
+        asyncio.run(ask())
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
 
 
 def _url(configuration: Configuration) -> str:

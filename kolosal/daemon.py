@@ -1,7 +1,8 @@
 """The daemon: one process from the socket to the last worker's end.
 
-Owns the order of things. Start: bind, serve, then load models, so that health answers while they load. Stop: accept
-nothing new, let running requests finish, end the workers. Reads no configuration and no environment of its own.
+Owns the order of things. Start: bind, serve, then load models, so that health answers while they load. Stop: refuse new
+requests with a 503, let running ones finish, end the workers, then close the socket: a client that comes meanwhile learns
+why, and health answers to the end. Reads no configuration and no environment of its own.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -37,6 +38,10 @@ from kolosal.errors import Conflict, KolosalError, ModelFileError
 from kolosal.http.protocol import GuardedProtocol
 from kolosal.http.websocket import PING_INTERVAL_S, PING_TIMEOUT_S, GuardedWebSocket
 from kolosal.paths import engine_config
+from kolosal.service import notify
+
+if TYPE_CHECKING:
+    from kolosal.observe.otel import Traces
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +50,10 @@ _BACKLOG = 1024
 
 _KEEP_ALIVE_S = 75
 """How long an idle connection is kept. Longer than clients keep theirs, so that they and not we close it."""
+
+
+_LAST_BYTES_S = 3
+"""How long answers may take to reach their clients once the engines have ended."""
 
 
 def run(
@@ -68,6 +77,11 @@ async def serve(
     conversation: ConversationSettings | None = None,
 ) -> int:
     """As `run`, on a running loop."""
+    try:
+        traces = _traces(settings.traces_url)
+    except ImportError:
+        sys.stderr.write("logging.traces_url needs the extra 'otel': pip install 'kolosal[otel]'\n")
+        return 1
     try:
         listener = _bind(settings.host, settings.port)
     except OSError as exc:
@@ -94,8 +108,13 @@ async def serve(
         sizes=FileSizes(ThisMachine(environ.get("CUDA_VISIBLE_DEVICES"))),
         keeper=None if folder is None else Keeper(folder),
     )
-    app = create_app(settings, registry, conversation)
-    server = _Server(_server_config(settings, app), _url(settings.host, listener.getsockname()[1]))
+    if traces is not None:
+        registry.observer.sinks.append(traces.add)
+    server = _Server(
+        _server_config(settings, create_app(settings, registry, conversation)),
+        _url(settings.host, listener.getsockname()[1]),
+        lambda: notify(environ, "READY=1"),
+    )
     stop = asyncio.Event()
     with _stop_signals(stop):
         engines = await _add_models(registry, settings.models)
@@ -106,12 +125,16 @@ async def serve(
         tending = asyncio.create_task(registry.room.tend(), name="unload idle engines")
         stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        notify(environ, "STOPPING=1")
         log.info("daemon.stopping", extra={"drain_s": settings.shutdown_drain_s})
-        server.should_exit = True
         for task in (loading, tending, stopping):
             task.cancel()
         await registry.close(drain_s=settings.shutdown_drain_s)
+        registry.observer.events.close()
+        server.should_exit = True
         await asyncio.wait((serving, loading, tending, stopping))
+    if traces is not None:
+        await asyncio.to_thread(traces.close)
     serving.result()
     log.info("daemon.stopped")
     return 0
@@ -120,9 +143,10 @@ async def serve(
 class _Server(uvicorn.Server):
     """uvicorn, less its handling of signals: it would exit with the signal's status and drain nothing of ours."""
 
-    def __init__(self, config: uvicorn.Config, url: str) -> None:
+    def __init__(self, config: uvicorn.Config, url: str, on_listening: Callable[[], None]) -> None:
         super().__init__(config)
         self._url = url
+        self._on_listening = on_listening
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -132,11 +156,23 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         sys.stdout.write(f"Kolosal is listening on {self._url}\n")
         sys.stdout.flush()
+        self._on_listening()
+
+
+def _traces(url: str | None) -> Traces | None:
+    """Where traces of generations go, if anywhere.
+
+    Raises:
+        ImportError: the extra is not installed.
+    """
+    if url is None:
+        return None
+    from kolosal.observe.otel import traces_to  # noqa: PLC0415 - an extra, and slow to import
+
+    return traces_to(url)
 
 
 def _server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
-    # Streams end by themselves when the engines have; this bounds what else may hang.
-    patience_s = settings.shutdown_drain_s + 2 * settings.stop_grace_s + 1
     return uvicorn.Config(
         app,
         http=GuardedProtocol,
@@ -153,7 +189,7 @@ def _server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         proxy_headers=False,
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(patience_s),
+        timeout_graceful_shutdown=_LAST_BYTES_S,
     )
 
 

@@ -99,7 +99,7 @@ class FakeEngine(Engine):
         index = len(self.streams)
         if self.refusal is not None and index >= self.refuse_from:
             raise self.refusal
-        stream = RequestStream(lambda: self.aborted.append(index))
+        stream = RequestStream(lambda: self.aborted.append(index), self.observer.begin(self.engine_id))
         self.requests.append(request)
         self.streams.append(stream)
         self.submitted.set()
@@ -133,6 +133,8 @@ class FakeRegistry(EngineRegistry):
     def __init__(self, *engines: Engine, default_engine: str | None = None) -> None:
         super().__init__(WorkerCommand(), max_queued=0, default_engine=default_engine)
         self._engines = {engine.engine_id: engine for engine in engines}
+        for engine in engines:
+            engine.observe(self.observer)
 
 
 async def eventually(condition: Callable[[], object]) -> None:

@@ -83,6 +83,34 @@ class Settings(BaseModel):
             description="Seconds that running requests get to finish when the daemon stops; then they fail.",
         ),
     ] = 30.0
+    max_requests: Annotated[
+        int,
+        Key("server.max_requests"),
+        Field(
+            ge=1,
+            le=100_000,
+            description="Requests that may load, wait or generate at the same time; more are refused with 503.",
+        ),
+    ] = 1024
+    max_requests_per_key: Annotated[
+        int,
+        Key("server.max_requests_per_key"),
+        Field(
+            ge=1,
+            le=100_000,
+            description="The same for one API key, where keys are used; more are refused with 429.",
+        ),
+    ] = 512
+    queue_timeout_s: Annotated[
+        float,
+        Key("server.queue_timeout_s"),
+        Field(
+            ge=0.1,
+            le=86_400,
+            allow_inf_nan=False,
+            description="Seconds that a request may wait for its first token; then it is refused with 503.",
+        ),
+    ] = 600.0
     max_queued: Annotated[
         int,
         Key("engines.max_queued"),
@@ -277,17 +305,46 @@ class Settings(BaseModel):
         Key("logging.level"),
         Field(description="The least important events that are logged."),
     ] = "info"
-    access_log: Annotated[
-        bool, Key("logging.access_log"), Field(description="Log one line for each HTTP request.")
-    ] = True
+    log_format: Annotated[
+        Literal["text", "json"],
+        Key("logging.format"),
+        Field(description="How log lines look: for people, or one JSON object a line."),
+    ] = "text"
     log_file: Annotated[
         str | None,
         Key("logging.file"),
         Field(
+            min_length=1,
             max_length=4096,
-            description="File that log lines go to besides stderr; it is rotated at 10 MiB, and five old ones are kept.",
+            description="File that log lines are also written to, in an existing folder; empty: stderr only.",
         ),
     ] = None
+    log_file_bytes: Annotated[
+        int,
+        Key("logging.file_bytes"),
+        Field(
+            ge=4096,
+            le=1024**4,
+            description="Bytes after which the log file is put aside and a new one begun.",
+        ),
+    ] = 10 * 1024 * 1024
+    log_file_count: Annotated[
+        int,
+        Key("logging.file_count"),
+        Field(ge=1, le=1000, description="Log files put aside that are kept, named .1, .2 and so on."),
+    ] = 5
+    traces_url: Annotated[
+        str | None,
+        Key("logging.traces_url"),
+        Field(
+            max_length=2048,
+            pattern=r"^https?://[^\s]+$",
+            description="Where to send a trace of each generation by OTLP over HTTP; needs the extra otel; empty: nowhere.",
+        ),
+    ] = None
+    access_log: Annotated[
+        bool, Key("logging.access_log"), Field(description="Log one line for each HTTP request.")
+    ] = True
     models: Annotated[
         tuple[ModelEntry, ...],
         Key("models"),

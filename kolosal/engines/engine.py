@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import time
 from collections.abc import Callable
@@ -17,13 +18,16 @@ from typing import Protocol
 
 from kolosal.engines.calls import Answer, Call
 from kolosal.engines.flights import MAX_CRASHES, Asking, Flights, Writing
-from kolosal.engines.messages import Abort, EngineInfo, FromWorker
+from kolosal.engines.messages import Abort, EngineInfo, FromWorker, StepOutputs, Submit
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.policy import DEFAULT_RULES, Rules, idle_limit
 from kolosal.engines.process import WorkerCommand, WorkerProcess
 from kolosal.engines.restart import BreakerState, Restarts
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import EngineDied, InsufficientMemory, KolosalError, LoadFailed, NotFound, QueueFull
+from kolosal.observe.counts import Outcome
+from kolosal.observe.logtail import LogTail
+from kolosal.observe.observer import Observer
 from kolosal.schema import GenerateRequest
 
 log = logging.getLogger(__name__)
@@ -41,6 +45,7 @@ class Launcher(Protocol):
         on_progress: Callable[[float], None],
         on_frame: Callable[[FromWorker], None],
         on_exit: Callable[[str], None],
+        on_stderr: Callable[[bytes], None],
     ) -> tuple[WorkerProcess, EngineInfo]: ...
 
 
@@ -64,6 +69,10 @@ class Engine:
     between the check and the submission; `close` is idempotent.
     """
 
+    _state = EngineState.UNLOADED
+    _load_progress = 0.0
+    _replaced = False
+
     def __init__(
         self,
         config: EngineConfig,
@@ -74,11 +83,15 @@ class Engine:
         launcher: Launcher | None = None,
     ) -> None:
         self.config = config
+        self.observer = Observer()
+        """What this engine tells; the registry gives all engines its own."""
+        self.logs = LogTail()
+        """What its workers wrote to stderr."""
+        self.kv_cells: int | None = None
+        """Cells of the KV cache in use, finished conversations included; None until the worker said."""
         self.info: EngineInfo | None = None
         """What the worker got; None until it was loaded once."""
         self.state = EngineState.UNLOADED
-        self.load_progress = 0.0
-        """0…1 while loading, 1 once loaded."""
         self.last_error: str | None = None
         """Why the last load failed or the last worker ended; None after a good load."""
         self.created_at = time.time()
@@ -135,6 +148,39 @@ class Engine:
         """Seconds until a worker may be started; None where it may now."""
         return self._restarts.retry_after_s(time.monotonic())
 
+    # --- observing ---
+
+    def observe(self, observer: Observer) -> None:
+        """Tell another observer from now on, first of the state."""
+        self.observer = observer
+        observer.engine_state(self.engine_id, self._state, None, self.last_error)
+
+    def replaced(self) -> None:
+        """Tell no more of its state: its name is another engine's. Its requests are still counted."""
+        self._replaced = True
+
+    @property
+    def state(self) -> EngineState:
+        """Where the engine is in its life. Whoever sets `last_error` as well sets it first, so that both are told."""
+        return self._state
+
+    @state.setter
+    def state(self, state: EngineState) -> None:
+        before, self._state = self._state, state
+        if state is not before and not self._replaced:
+            self.observer.engine_state(self.engine_id, state, before, self.last_error)
+
+    @property
+    def load_progress(self) -> float:
+        """0…1 while loading, 1 once loaded."""
+        return self._load_progress
+
+    @load_progress.setter
+    def load_progress(self, fraction: float) -> None:
+        self._load_progress = fraction
+        if self._state is EngineState.LOADING and not self._replaced:
+            self.observer.load_progress(self.engine_id, fraction)
+
     # --- loading ---
 
     async def ensure_ready(self) -> None:
@@ -179,7 +225,10 @@ class Engine:
         self.load_progress = 0.0
         if self.state is not EngineState.CLOSED:  # one that drains starts a worker for what is in flight
             self.state = EngineState.LOADING
-        self._load_task = asyncio.create_task(self._load(), name=f"load {self.engine_id}")
+        # In a context of its own: what the worker does later is not the work of the request that loads.
+        self._load_task = asyncio.create_task(
+            self._load(), name=f"load {self.engine_id}", context=contextvars.Context()
+        )
         self._load_task.add_done_callback(self._load_ended)
         return self._load_task
 
@@ -208,13 +257,14 @@ class Engine:
         self._worker, self.info = await self._launcher(
             self.config,
             on_progress=self._note_progress,
-            on_frame=self._flights.take,
+            on_frame=self._on_frame,
             on_exit=self._on_exit,
+            on_stderr=self.logs.feed,
         )
+        self.last_error = None
         if self.state is EngineState.LOADING:
             self.state = EngineState.READY
         self.load_progress = 1.0
-        self.last_error = None
         now = time.monotonic()
         self._restarts.started(now)
         fields = {"engine_id": self.engine_id, "pid": self._worker.pid, "load_s": round(now - started, 3)}
@@ -276,10 +326,9 @@ class Engine:
         """
         worker = self._admit()
         request_id = self._flights.next_id()
-        stream = RequestStream(lambda: self._abort(request_id))
-        flight = Writing(request, stream)
-        worker.send(flight.frame(request_id))
-        self._flights.add(request_id, flight)
+        worker.send(Submit(request_id, request))
+        stream = RequestStream(lambda: self._abort(request_id), self.observer.begin(self.engine_id))
+        self._flights.add(request_id, Writing(request, stream))
         return stream
 
     async def ask(self, call: Call) -> Answer:
@@ -300,6 +349,7 @@ class Engine:
             return await flight.answer
         finally:
             self._abort(request_id)
+            self.observer.asked(self.engine_id, call.kind, _outcome(flight.answer))
 
     def _admit(self) -> WorkerProcess:
         """The worker that takes one more request."""
@@ -308,7 +358,8 @@ class Engine:
         limit = self.info.n_parallel + self._max_queued
         if self.in_flight >= limit:
             raise QueueFull(
-                f"Engine '{self.engine_id}' has {limit} requests running and waiting, as many as it may"
+                f"Engine '{self.engine_id}' has {limit} requests running and waiting, as many as it may",
+                retry_after_s=self.observer.place_free_in_s(self.engine_id, self.info.n_parallel),
             )
         self._keep_alive_s = None
         self.last_used_at = time.time()
@@ -320,11 +371,17 @@ class Engine:
         if self._flights.abort(request_id, confirmed=worker is not None) and worker is not None:
             worker.send(Abort(request_id))
 
+    def _on_frame(self, frame: FromWorker) -> None:
+        self._flights.take(frame)
+        if isinstance(frame, StepOutputs) and frame.kv_cells is not None:
+            self.kv_cells = frame.kv_cells
+
     def _on_empty(self) -> None:
         self.on_change()
 
     def _on_exit(self, reason: str) -> None:
         self._worker = None
+        self.kv_cells = None
         if self._closing or self.state is EngineState.UNLOADING:
             self._flights.fail_all(self._cut_short())
             if not self._closing:
@@ -428,3 +485,9 @@ class Engine:
 
 def _nothing() -> None:
     """Nobody asked to be told of changes."""
+
+
+def _outcome(answer: asyncio.Future[Answer]) -> Outcome:
+    if not answer.done() or answer.cancelled():
+        return Outcome.CANCELLED
+    return Outcome.COMPLETED if answer.exception() is None else Outcome.FAILED

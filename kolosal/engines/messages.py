@@ -169,6 +169,8 @@ class StepOutputs:
     """One frame per engine step, for all generations that got something."""
 
     outputs: tuple[SequenceOutput, ...]
+    kv_cells: int | None = None
+    """Cells of the KV cache in use; None: not said this time."""
     tag: Literal["step"] = "step"
 
 

@@ -155,6 +155,7 @@ class WorkerProcess:
 
     `on_frame` is called for each frame after the handshake; a `FrameError` it raises is the worker's fault and ends it.
     `on_exit` is called exactly once, with the reason in words, when the pipe ends, also when `stop()` was the cause.
+    `on_stderr` gets what it writes there, and nothing when that ends.
     """
 
     def __init__(
@@ -164,12 +165,14 @@ class WorkerProcess:
         engine_id: str,
         on_frame: Callable[[FromWorker], None],
         on_exit: Callable[[str], None],
+        on_stderr: Callable[[bytes], None] | None = None,
     ) -> None:
         self._process = process
         self._command = command
         self._engine_id = engine_id
         self._on_frame = on_frame
         self._on_exit = on_exit
+        self._on_stderr = on_stderr
         self._stderr_tail = b""
         self._fatal: str | None = None
         self._stall: asyncio.Timeout | None = None
@@ -194,6 +197,7 @@ class WorkerProcess:
         on_progress: Callable[[float], None],
         on_frame: Callable[[FromWorker], None],
         on_exit: Callable[[str], None],
+        on_stderr: Callable[[bytes], None] | None = None,
     ) -> tuple[WorkerProcess, EngineInfo]:
         """Spawn a worker and load its model; return when it is ready. A cancelled launch leaves no process.
 
@@ -212,7 +216,7 @@ class WorkerProcess:
             )
         except OSError as exc:
             raise LoadFailed(f"The worker process could not be started: {exc.strerror}") from exc
-        worker = cls(process, command, config.engine_id, on_frame, on_exit)
+        worker = cls(process, command, config.engine_id, on_frame, on_exit, on_stderr)
         try:
             worker.send(Hello(config))
             info = await worker._handshake(on_progress)
@@ -345,10 +349,14 @@ class WorkerProcess:
         assert self._process.stderr is not None  # noqa: S101 - spawned with a pipe
         while chunk := await self._process.stderr.read(STDERR_TAIL_BYTES):
             self._note_activity()
+            if self._on_stderr is not None:
+                self._on_stderr(chunk)
             self._stderr_tail = (self._stderr_tail + chunk)[-STDERR_TAIL_BYTES:]
             if log.isEnabledFor(logging.DEBUG):
                 text = chunk.decode(errors="replace").rstrip()
                 log.debug("worker.stderr", extra={"engine_id": self._engine_id, "text": text})
+        if self._on_stderr is not None:
+            self._on_stderr(b"")
 
     def _note_activity(self) -> None:
         if self._stall is not None and not self._stall.expired():

@@ -21,6 +21,7 @@ from kolosal.engines.process import WorkerCommand
 from kolosal.engines.room import Preview, Room
 from kolosal.engines.sizing import NoSizes, Sizes
 from kolosal.errors import Conflict, Draining, EngineNotFound, InsufficientMemory, NotFound
+from kolosal.observe.observer import Observer
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ class EngineRegistry:
         self._replacing: set[str] = set()
         self._draining: dict[asyncio.Task[None], Engine] = {}
         self._closed = False
+        self.observer = Observer()
+        """Where all engines tell what they do."""
 
     @property
     def room(self) -> Room:
@@ -104,12 +107,14 @@ class EngineRegistry:
                 code="engine_id_exists",
             )
         engine = self._engines[engine_id] = self._room.engine(config, rules, self._max_queued)
+        engine.observe(self.observer)
         if load:
             try:
                 await engine.ensure_ready()
             except BaseException:
                 if self._engines.get(engine_id) is engine:
                     del self._engines[engine_id]
+                    self.observer.forget(engine_id)
                 await asyncio.shield(engine.close())
                 raise
         self._keep(engine_id, keep=keep)
@@ -140,12 +145,14 @@ class EngineRegistry:
             )
         self._replacing.add(engine_id)
         new = self._room.engine(config, rules, self._max_queued)
+        new.observe(self.observer)
         try:
             if load:
                 await self._load_in_place_of(old, new)
             else:
                 self._take_over(old, new)
         except BaseException:
+            self._stays(old, new)
             await asyncio.shield(new.close())
             raise
         finally:
@@ -174,7 +181,14 @@ class EngineRegistry:
         if self._engines.get(new.engine_id) is not old:
             raise EngineNotFound("Engine not found", param="engine_id")
         self._engines[new.engine_id] = new
+        old.replaced()
         self._retire_later(old)
+
+    def _stays(self, old: Engine, new: Engine) -> None:
+        """Have those who follow the name know again in what state it is."""
+        new.replaced()
+        if self._is_current(old):
+            self.observer.events.publish("engine.state", engine_id=old.engine_id, state=old.state)
 
     def remove(self, engine_id: str) -> asyncio.Task[None]:
         """Forget an engine at once; its running requests finish, then its worker ends. A load under way is given up.
@@ -187,6 +201,7 @@ class EngineRegistry:
         """
         engine = self.get(engine_id)
         del self._engines[engine_id]
+        self.observer.forget(engine_id)
         self._keep(engine_id, keep=False)
         return self._retire_later(engine)
 
@@ -210,6 +225,8 @@ class EngineRegistry:
             try:
                 await engine.ensure_ready()
             except NotFound:
+                if self._closed:  # it waited for a load that was given up
+                    raise Draining("The server is shutting down") from None
                 if self._is_current(engine) or engine.engine_id not in self._engines:
                     raise
             if self._is_current(engine):
@@ -310,6 +327,7 @@ class EngineRegistry:
             await engine.drain()
         finally:
             await engine.close()
+            engine.logs.ring.close()
 
     def _check_open(self) -> None:
         if self._closed:

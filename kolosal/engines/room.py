@@ -100,6 +100,7 @@ class Room:
             on_progress: Callable[[float], None],
             on_frame: Callable[[FromWorker], None],
             on_exit: Callable[[str], None],
+            on_stderr: Callable[[bytes], None],
         ) -> tuple[WorkerProcess, EngineInfo]:
             def exited(reason: str) -> None:
                 self._forget(engine)
@@ -111,6 +112,7 @@ class Room:
                 on_progress=on_progress,
                 on_frame=on_frame,
                 on_exit=exited,
+                on_stderr=on_stderr,
             )
             return await self._launch(engine, config, start)
 

@@ -14,8 +14,10 @@ from kolosal.routes import (
     conversation,
     engine_memory,
     engines,
+    events,
     health,
     jsonrpc,
+    metrics,
     ollama,
     openai,
     openapi,
@@ -41,6 +43,8 @@ def all_routes() -> list[BaseRoute]:
     """Every path this daemon answers."""
     return [
         *health.routes(),
+        *metrics.routes(),
+        *events.routes(),
         *engines.routes(),
         *engine_memory.routes(),
         *openai.routes(),

@@ -201,6 +201,15 @@ class EngineRemoved(TypedDict):
     """Generations that still run; the memory is free when they have finished."""
 
 
+class EngineLog(TypedDict):
+    """The last lines of an engine's worker."""
+
+    engine_id: str
+    lines: list[str]
+    dropped: int
+    """Lines before these, kept or not."""
+
+
 class RankedText(TypedDict):
     """The document of a result."""
 

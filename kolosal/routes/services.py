@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
+from kolosal.admission import Admission, Place
 from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.registry import EngineRegistry
+from kolosal.http.middleware import key_id
+from kolosal.observe.system import SystemMonitor
 from kolosal.routes.digests import FileDigests
 
 if TYPE_CHECKING:  # their packages have routes, which import this
@@ -32,6 +35,10 @@ class Services:
     """Prompts, sampling and key of the conversation paths."""
     digests: FileDigests = field(default_factory=FileDigests)
     """The digests of model files."""
+    admission: Admission = field(default_factory=Admission)
+    """How many requests there may be."""
+    system: SystemMonitor = field(default_factory=SystemMonitor)
+    """What this machine uses."""
     started: float = field(default_factory=time.monotonic)
     """When the daemon started, on the clock that never jumps."""
 
@@ -45,3 +52,12 @@ def services_of(request: HTTPConnection) -> Services:
 def registry_of(request: HTTPConnection) -> EngineRegistry:
     """The engines of the application that got this request."""
     return services_of(request).registry
+
+
+def place_of(request: HTTPConnection) -> Place:
+    """A place for this request among those that the daemon holds; to be left in the end.
+
+    Raises:
+        Overloaded: there is none.
+    """
+    return services_of(request).admission.enter(key_id(request.scope))

@@ -52,11 +52,15 @@ async def ps(client: DaemonClient, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(view) for view in views], default=str, indent=2))
         return
-    now = datetime.now(UTC)
-    header = ("ID", "STATE", "MODEL", "N_CTX", "IN FLIGHT", "LAST USED")
-    show_table([header, *(_row(view, now) for view in views)])
+    show_table(engine_rows(views))
     if not views:
         typer.echo("No engine yet: add one with `kolosal load ID PATH`", err=True)
+
+
+def engine_rows(views: Sequence[EngineView]) -> list[tuple[str, ...]]:
+    """The table of engines, its header first."""
+    now = datetime.now(UTC)
+    return [("ID", "STATE", "MODEL", "N_CTX", "IN FLIGHT", "LAST USED"), *(_row(view, now) for view in views)]
 
 
 def _row(view: EngineView, now: datetime) -> tuple[str, ...]:

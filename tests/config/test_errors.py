@@ -44,10 +44,7 @@ MODEL = "models:\n  - id: a\n    path: a.gguf\n    "
             "auth: {enabled: true}",
             ":1: auth: unknown key: known are engines, logging, models, responses, rpc, server, sessions",
         ),
-        (
-            "logging: {where: x}",
-            ":1: logging.where: unknown key: known are logging.level, logging.access_log, logging.file",
-        ),
+        ("logging: {shape: x}", ":1: logging.shape: unknown key: known are logging.level, logging.format"),
         (MODEL + "pth: b", ":4: models[0].pth: unknown key: did you mean 'path'?"),
         (MODEL + "parameters: {}", ":4: models[0].parameters: unknown key"),
         (

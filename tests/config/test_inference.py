@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kolosal.config.inference import inference_variables
 from kolosal.config.resolve import ConfigError, Settings, load_settings
 from kolosal.engines.parameters import FlashAttention
-from kolosal.log import MAX_LOG_BYTES, OLD_LOG_FILES, configure_logging
+from kolosal.log import LogFile, configure_logging
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 
@@ -161,17 +161,20 @@ def test_W12_log_lines_go_to_a_file_that_is_rotated_and_to_the_console(
 ) -> None:
     console = io.StringIO()
     monkeypatch.setattr(sys, "stderr", console)
-    configure_logging("info", folder / "inference_server.log")
+    defaults = Settings()
+    max_bytes, count = defaults.log_file_bytes, defaults.log_file_count
+    file = LogFile(path=str(folder / "inference_server.log"), max_bytes=max_bytes, count=count)
+    configure_logging("info", file=file)
     log = logging.getLogger("test")
     line = "ü" * 1_000_000
-    for number in range(OLD_LOG_FILES * 6):
+    for number in range(count * 6):
         log.info(line, extra={"number": number})
     files = sorted(path.name for path in folder.iterdir())
     assert files == [
         "inference_server.log",
-        *(f"inference_server.log.{n}" for n in range(1, OLD_LOG_FILES + 1)),
+        *(f"inference_server.log.{n}" for n in range(1, count + 1)),
     ]
-    assert all(path.stat().st_size <= MAX_LOG_BYTES for path in folder.iterdir())
+    assert all(path.stat().st_size <= max_bytes for path in folder.iterdir())
     last = (folder / "inference_server.log").read_text(encoding="utf-8").splitlines()[-1]
-    assert last.endswith(f" number={OLD_LOG_FILES * 6 - 1}")
+    assert last.endswith(f" number={count * 6 - 1}")
     assert console.getvalue().splitlines()[-1] == last

@@ -20,7 +20,7 @@ from tests.terminal.stub_daemon import StubDaemon
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-COMMANDS = ["serve", "load", "unload", "ps", "status", "run", "doctor", "config show"]
+COMMANDS = ["serve", "load", "unload", "ps", "logs", "status", "run", "doctor", "config show"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -161,6 +161,7 @@ class Intake:
             priority=request.priority,
             use_cache=request.use_cache,
             cache_scope=request.cache_scope,
+            client=request.client,
             speculator=None if constraint is not None else self._speculator([*prompt, *generated]),
             constraint=constraint,
             n_top=params.logprobs,

@@ -140,7 +140,8 @@ class EngineLoop:
                 outputs.append(SequenceOutput(chunk.sequence.request_id, self._advance(chunk, row)))
                 row += chunk.n_outputs
         if outputs:
-            self._emit(StepOutputs(tuple(outputs)))
+            used = self._cache.n_cells - self._cache.free_cells
+            self._emit(StepOutputs(tuple(outputs), used))
 
     def _advance(self, chunk: Chunk, row: int) -> TokenDelta:
         """What the rows of a sequence say: about its prompt, where that is reported, then its next tokens; retire it when

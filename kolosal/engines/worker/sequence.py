@@ -28,6 +28,7 @@ class Sequence:
 
     __slots__ = (
         "cache_scope",
+        "client",
         "constraint",
         "draft",
         "ignore_eos",
@@ -45,6 +46,7 @@ class Sequence:
         "speculator",
         "text",
         "tokens",
+        "turn",
         "use_cache",
     )
 
@@ -61,6 +63,7 @@ class Sequence:
         priority: int = 0,
         use_cache: bool = True,
         cache_scope: str = "",
+        client: str = "",
         speculator: Speculator | None = None,
         constraint: Constraint | None = None,
         n_top: int | None = None,
@@ -71,6 +74,8 @@ class Sequence:
         self.tokens = [*prompt, *generated]
         """Prompt and generated tokens; the first of these may be of a worker before this one."""
         self.n_prompt = len(prompt)
+        self.turn = 0
+        """When it is its client's turn, among those of its priority; set when it is queued."""
         self.n_computed = 0
         """Leading tokens whose KV cells exist."""
         self.n_cached: int | None = None
@@ -87,6 +92,8 @@ class Sequence:
         self.use_cache = use_cache
         """Whether it may take cells from others and leave its own for others."""
         self.cache_scope = cache_scope
+        self.client = client or cache_scope
+        """With whose requests it takes turns."""
         """Only sequences of the same scope share cells."""
         self.speculator = speculator
         """Guesses its next tokens; None where speculation is off."""

@@ -6,13 +6,14 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from starlette.requests import Request
 
+from kolosal.admission import Place
 from kolosal.chat.events import TextPiece
 from kolosal.conversation.parameters import GenerationParameters
 from kolosal.conversation.pipeline import Course, Stage
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.sse import EventStream
-from kolosal.routes.generation import Generation
-from kolosal.routes.services import registry_of, services_of
+from kolosal.routes.generation import Generation, within
+from kolosal.routes.services import place_of, registry_of, services_of
 from kolosal.routes.turns import Turns
 from kolosal.schema import ChatPrompt, GenerateRequest
 
@@ -24,12 +25,13 @@ class Answering:
     """An answer being made. Whoever has one calls `abort()` in the end: idempotent, synchronous."""
 
     def __init__(self, request: Request, model: str | None, course: Course) -> None:
-        self._registry = registry_of(request)
+        self._request = request
         self._parameters: GenerationParameters = services_of(request).conversation.parameters
         self._model = model
         self._course = course
         self._stage = course.next_stage()
         self._turns: Turns | None = None
+        self._place: Place | None = None
 
     async def start(self) -> None:
         """Begin the first stage and wait for its first event, so that an error can still be a status line.
@@ -79,9 +81,12 @@ class Answering:
 
     async def _generate(self, stage: Stage) -> Turns:
         request = GenerateRequest(ChatPrompt(stage.messages), self._parameters.sampling())
-        generation = Generation()
+        if self._place is None:  # one for all stages, left with the last
+            self._place = place_of(self._request)
+        generation = Generation(self._place)
+        patience_s = services_of(self._request).admission.limits.queue_timeout_s
         try:
-            await generation.start(self._registry, self._model, [request])
+            await within(patience_s, generation.start(registry_of(self._request), self._model, [request]))
         except BaseException:
             generation.abort()
             raise

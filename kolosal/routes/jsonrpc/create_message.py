@@ -27,7 +27,7 @@ async def create_message(services: Services, params: CreateMessageParams) -> dic
     history = conversation(params)
     iteration_count = (params.iteration_count or 0) + bool(params.tool_results)
     leg = await take_leg(
-        services.registry,
+        services,
         params.asked(),
         to_messages(history),
         calls_made(history),

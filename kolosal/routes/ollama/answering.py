@@ -21,7 +21,7 @@ from kolosal.routes.ollama.encode import Finish, Shape, Stats, answer_lines, dur
 from kolosal.routes.ollama.errors import error_line
 from kolosal.routes.ollama.lifetime import apply_keep_alive, unload
 from kolosal.routes.ollama.names import checked_name, find_engine
-from kolosal.routes.services import registry_of
+from kolosal.routes.services import place_of, registry_of
 from kolosal.routes.turns import start_turns, whole_turn
 from kolosal.schema import GenerateRequest, InfillPrompt, TextPrompt, Usage
 
@@ -66,8 +66,12 @@ async def load(request: Request, model: str | None, keep_alive: float | None) ->
     began = time.monotonic()
     registry = registry_of(request)
     name = checked_name(registry, model)
-    acquiring = registry.acquire(find_engine(registry, name).engine_id)
-    engine = await unless_disconnected(request, acquiring)
+    engine_id = find_engine(registry, name).engine_id
+    place = place_of(request)
+    try:
+        engine = await unless_disconnected(request, registry.acquire(engine_id))
+    finally:
+        place.leave()
     return Loaded(engine, name, keep_alive, began, time.monotonic() - began)
 
 

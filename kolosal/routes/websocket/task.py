@@ -87,7 +87,7 @@ class SessionTask:
         limits = self._services.sessions.limits
         for n_called in itertools.count():
             leg = await take_leg(
-                self._services.registry,
+                self._services,
                 self._asked,
                 to_messages(history),
                 calls_made(history),

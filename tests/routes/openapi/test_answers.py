@@ -71,6 +71,10 @@ async def test_an_example_is_answered_as_told(path: str) -> None:
         "/engines/{engine_id}/status",
         "/v1/models",
         "/v1/models/{model}",
+        "/metrics",
+        "/metrics/system",
+        "/metrics/completion",
+        "/v1/engines/{engine_id}/logs",
     ],
 )
 async def test_what_is_looked_at_is_as_told(path: str) -> None:
