@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.helpers import DEADLINE_S
 from tests.e2e.surfaces import SURFACES
 from tests.http.test_daemon import daemon
+from tests.tiny_gguf import write_tiny_gguf
 
 WORDS = "漢字 🤔 é שלום 👍🏽"
 """Every character takes several tokens."""
@@ -21,7 +22,7 @@ WORDS = "漢字 🤔 é שלום 👍🏽"
 def add(client: httpx.Client, folder: Path, engine_id: str, **parameters: int) -> None:
     """Add an engine over HTTP."""
     path = folder / f"{engine_id}.gguf"
-    path.write_bytes(b"GGUF\x03\x00\x00\x00")
+    write_tiny_gguf(path)
     added = client.post(
         "/engines", json={"engine_id": engine_id, "model_path": str(path), "n_ctx": 8192, **parameters}
     )

@@ -158,13 +158,20 @@ def test_W07_an_unknown_session_is_closed_with_1008(daemon: Daemon) -> None:
     assert closed.value.rcvd.code == 1008
 
 
-def test_an_engine_that_dies_is_told_and_the_next_generate_works(
+def test_an_engine_that_dies_twice_is_told_and_the_next_generate_works(
     socket: Socket, http: httpx.Client, smollm2: Path
 ) -> None:
+    def loaded() -> dict[str, Any]:
+        engine: dict[str, Any] = http.get("/engines/doomed").json()
+        return engine if engine["status"] == "loaded" else {}
+
     add_engine(http, "doomed", smollm2)
     socket.generate(**LONG, model="doomed")
     socket.until("text_chunk")
-    psutil.Process(http.get("/engines/doomed").json()["worker_pid"]).kill()
+    first = loaded()["worker_pid"]
+    psutil.Process(first).kill()  # a pause
+    wait_until(lambda: loaded().get("worker_pid", first) != first)
+    psutil.Process(loaded()["worker_pid"]).kill()
     *_, error, _ = socket.until("end")
     assert (error["method"], error["params"]["error"]["data"]["code"]) == ("error", "engine_died")
     socket.generate(message="Hi", max_new_tokens=5, model="doomed")
