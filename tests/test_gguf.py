@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -149,12 +148,6 @@ def test_the_largest_header_costs_little(file: Path, what: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 64 * 1024 * 1024
-    started = time.process_time()
-    try:
-        read_header(file)
-    except ModelFileError:
-        assert what == "names"
-    assert time.process_time() - started < 1
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
