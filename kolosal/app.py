@@ -10,21 +10,31 @@ import time
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from kolosal.admission import Admission, AdmissionLimits
 from kolosal.config.settings import Settings
+from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.registry import EngineRegistry
 from kolosal.http.handlers import EXCEPTION_HANDLERS
 from kolosal.http.middleware import BodyLimit, RequestLog
 from kolosal.routes import DIALECTS, all_routes
 from kolosal.routes.openai.responses.store import ResponseStore, StoreLimits
 from kolosal.routes.services import Services
+from kolosal.routes.websocket.sessions import SessionLimits, SessionStore
 
 
-def create_app(settings: Settings, registry: EngineRegistry) -> Starlette:
-    """An ASGI application that serves these engines."""
+def create_app(
+    settings: Settings, registry: EngineRegistry, conversation: ConversationSettings | None = None
+) -> Starlette:
+    """An ASGI application that serves these engines. `conversation` is the package's own unless given."""
     app = Starlette(
         routes=all_routes(),
         middleware=[
-            Middleware(RequestLog, access_log=settings.access_log, dialects=DIALECTS),
+            Middleware(
+                RequestLog,
+                access_log=settings.access_log,
+                dialects=DIALECTS,
+                on_end=registry.observer.answered,
+            ),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
@@ -33,5 +43,22 @@ def create_app(settings: Settings, registry: EngineRegistry) -> Starlette:
         False  # a redirect would be made of the Host header, and clients drop the body
     )
     limits = StoreLimits(settings.responses_max_count, settings.responses_max_bytes, settings.responses_ttl_s)
-    app.state.services = Services(registry, ResponseStore(limits, time.monotonic))
+    session_limits = SessionLimits(
+        max_sessions=settings.sessions_max_count,
+        max_connections=settings.sessions_max_connections,
+        max_legs=settings.sessions_max_legs,
+        messages_per_s=settings.sessions_messages_per_s,
+        ttl_s=settings.sessions_ttl_s,
+    )
+    admission = AdmissionLimits(
+        settings.max_requests, settings.max_requests_per_key, settings.queue_timeout_s
+    )
+    app.state.services = Services(
+        registry,
+        ResponseStore(limits, time.monotonic),
+        SessionStore(session_limits, time.monotonic),
+        max_iterations=settings.rpc_max_iterations,
+        conversation=conversation or ConversationSettings(),
+        admission=Admission(admission),
+    )
     return app

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -96,15 +96,32 @@ def serve(
         typer.Option("--model", "-m", metavar="ID=PATH", help="An engine to add at start; can be repeated."),
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    log_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write log lines to this file as well.")
+    ] = None,
 ) -> None:
     """Start the daemon and stay in the foreground. Ctrl-C stops it, after the running answers."""
-    flags = {"host": host, "port": port, "log_level": log_level}
-    configuration = load_settings(flags, models=model or (), config_path=config)
+    flags = {
+        "host": host,
+        "port": port,
+        "log_level": log_level,
+        "log_format": log_format,
+        "log_file": log_file,
+    }
+    configuration = _settings(config, flags, models=model or ())
+    from kolosal.conversation.key_vault import KeyVaultError
+    from kolosal.conversation.startup import load_conversation
     from kolosal.daemon import run
-    from kolosal.log import configure_logging
 
-    configure_logging(configuration.settings.log_level)
-    raise typer.Exit(run(configuration.settings, process_environment()))
+    _configure_logging(configuration)
+    environ = process_environment()
+    try:
+        conversation = load_conversation(environ)
+    except KeyVaultError as exc:
+        typer.echo(f"Error: {exc}", err=True)
+        raise typer.Exit(1) from exc
+    raise typer.Exit(run(configuration.settings, environ, conversation=conversation))
 
 
 @app.command(epilog="Example: kolosal load tiny models/tiny.gguf --n-ctx 8192 --set cache_type_k=q8_0")
@@ -152,21 +169,54 @@ def load(
 @app.command(epilog="Example: kolosal unload tiny")
 def unload(
     engine_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The engines' names.")],
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the names: the next request loads the model again.")
+    ] = False,
     url: Url = None,
     config: ConfigFile = None,
 ) -> None:
     """Remove engines from the running daemon and free their memory. Running answers finish first."""
     from kolosal.terminal import commands
 
-    _ask(url, config, lambda client: commands.unload(client, engine_ids))
+    _ask(url, config, lambda client: commands.unload(client, engine_ids, keep=keep))
 
 
-@app.command(epilog="Example: kolosal ps --json")
-def ps(as_json: Json = False, url: Url = None, config: ConfigFile = None) -> None:
+@app.command(epilog="Example: kolosal ps --watch")
+def ps(
+    as_json: Json = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Stay, and show every change. Ctrl-C ends it.")
+    ] = False,
+    url: Url = None,
+    config: ConfigFile = None,
+) -> None:
     """List the engines of the running daemon. Looking loads nothing."""
     from kolosal.terminal import commands
 
-    _ask(url, config, lambda client: commands.ps(client, as_json=as_json))
+    if watch:
+        from kolosal.terminal.watch import watch_engines
+
+        _ask(url, config, lambda client: watch_engines(client, as_json=as_json))
+    else:
+        _ask(url, config, lambda client: commands.ps(client, as_json=as_json))
+
+
+@app.command(epilog="Example: kolosal logs tiny -f")
+def logs(
+    engine_id: EngineId,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Stay, and show new lines. Ctrl-C ends it.")
+    ] = False,
+    tail: Annotated[
+        int, typer.Option("--tail", "-n", min=0, max=2000, help="How many of the last lines.")
+    ] = 100,
+    url: Url = None,
+    config: ConfigFile = None,
+) -> None:
+    """Show what an engine's process wrote to its log: mostly llama.cpp's own words about the model."""
+    from kolosal.terminal.watch import show_logs
+
+    _ask(url, config, lambda client: show_logs(client, engine_id, tail=tail, follow=follow))
 
 
 @app.command(epilog="Example: kolosal status tiny")
@@ -215,7 +265,7 @@ def run(
     request = RunRequest(model, prompt, system, {**options})
     if url:
         raise typer.Exit(run_chat(request, url, None, this_terminal()))
-    configuration = load_settings(config_path=config)
+    configuration = _settings(config)
     raise typer.Exit(run_chat(request, _url(configuration), ChildSpec.of(configuration), this_terminal()))
 
 
@@ -235,11 +285,36 @@ def config_show(as_json: Json = False, config: ConfigFile = None) -> None:
     """Show every setting, its value, and where that came from."""
     from kolosal.terminal import commands
 
-    commands.config_show(load_settings(config_path=config), as_json=as_json)
+    commands.config_show(_settings(config), as_json=as_json)
+
+
+def _configure_logging(configuration: Configuration) -> None:
+    from kolosal.log import LogFile, configure_logging
+
+    settings = configuration.settings
+    file = None
+    if settings.log_file is not None:
+        file = LogFile(
+            path=settings.log_file, max_bytes=settings.log_file_bytes, count=settings.log_file_count
+        )
+    try:
+        configure_logging(settings.log_level, style=settings.log_format, file=file)
+    except OSError as exc:
+        origin, reason = configuration.origins["log_file"], exc.strerror or str(exc)
+        raise ConfigError(f"{origin}: cannot log to {settings.log_file}: {reason}") from exc
+
+
+def _settings(
+    config: Path | None, flags: Mapping[str, object] | None = None, *, models: Sequence[str] = ()
+) -> Configuration:
+    """The settings in force, those of the conversation engine's files below all others."""
+    from kolosal.conversation.startup import daemon_source
+
+    return load_settings(flags, models=models, config_path=config, base=daemon_source(process_environment()))
 
 
 def _ask(url: str | None, config: Path | None, command: Callable[[DaemonClient], Awaitable[None]]) -> None:
-    address = url or _url(load_settings(config_path=config))
+    address = url or _url(_settings(config))
 
     async def ask() -> None:
         from kolosal.terminal.client import DaemonClient
@@ -247,7 +322,10 @@ def _ask(url: str | None, config: Path | None, command: Callable[[DaemonClient],
         async with DaemonClient(address) as client:
             await command(client)
 
-    asyncio.run(ask())
+    try:
+        asyncio.run(ask())
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
 
 
 def _url(configuration: Configuration) -> str:

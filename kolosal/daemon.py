@@ -1,7 +1,8 @@
 """The daemon: one process from the socket to the last worker's end.
 
-Owns the order of things. Start: bind, serve, then load models, so that health answers while they load. Stop: accept
-nothing new, let running requests finish, end the workers. Reads no configuration and no environment of its own.
+Owns the order of things. Start: bind, serve, then load models, so that health answers while they load. Stop: refuse new
+requests with a 503, let running ones finish, end the workers, then close the socket: a client that comes meanwhile learns
+why, and health answers to the end. Reads no configuration and no environment of its own.
 """
 
 from __future__ import annotations
@@ -9,24 +10,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from kolosal.app import create_app
+from kolosal.config.resolve import state_folder
 from kolosal.config.settings import ModelEntry, Settings
+from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.engine import Engine
+from kolosal.engines.ledger import RoomLimits
+from kolosal.engines.memory import ThisMachine
 from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.persist import Keeper, load_stored
 from kolosal.engines.process import WorkerCommand, worker_environment
 from kolosal.engines.registry import EngineRegistry
-from kolosal.errors import KolosalError, ModelFileError
+from kolosal.engines.restart import RestartPolicy
+from kolosal.engines.sizing import FileSizes
+from kolosal.errors import Conflict, KolosalError, ModelFileError
 from kolosal.http.protocol import GuardedProtocol
+from kolosal.http.websocket import PING_INTERVAL_S, PING_TIMEOUT_S, GuardedWebSocket
 from kolosal.paths import engine_config
+from kolosal.service import notify
+
+if TYPE_CHECKING:
+    from kolosal.observe.otel import Traces
 
 log = logging.getLogger(__name__)
 
@@ -37,48 +52,89 @@ _KEEP_ALIVE_S = 75
 """How long an idle connection is kept. Longer than clients keep theirs, so that they and not we close it."""
 
 
-def run(settings: Settings, environ: Mapping[str, str], worker_argv: tuple[str, ...] | None = None) -> int:
+_LAST_BYTES_S = 3
+"""How long answers may take to reach their clients once the engines have ended."""
+
+
+def run(
+    settings: Settings,
+    environ: Mapping[str, str],
+    worker_argv: tuple[str, ...] | None = None,
+    conversation: ConversationSettings | None = None,
+) -> int:
     """Serve until told to stop; the exit status. Blocks, on the main thread.
 
     `environ` is what the workers' environment is chosen from; `worker_argv` replaces the worker program in tests.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(serve(settings, environ, worker_argv))
+        return runner.run(serve(settings, environ, worker_argv, conversation))
 
 
 async def serve(
-    settings: Settings, environ: Mapping[str, str], worker_argv: tuple[str, ...] | None = None
+    settings: Settings,
+    environ: Mapping[str, str],
+    worker_argv: tuple[str, ...] | None = None,
+    conversation: ConversationSettings | None = None,
 ) -> int:
     """As `run`, on a running loop."""
+    try:
+        traces = _traces(settings.traces_url)
+    except ImportError:
+        sys.stderr.write("logging.traces_url needs the extra 'otel': pip install 'kolosal[otel]'\n")
+        return 1
     try:
         listener = _bind(settings.host, settings.port)
     except OSError as exc:
         sys.stderr.write(f"Cannot listen on {_url(settings.host, settings.port)}: {exc.strerror or exc}\n")
         return 1
+    folder = state_folder(settings, environ) if settings.keep_engines else None
     registry = EngineRegistry(
         WorkerCommand(
             argv=worker_argv or WorkerCommand().argv,
             environment=worker_environment(environ),
             load_stall_timeout_s=settings.load_stall_timeout_s,
             stop_grace_s=settings.stop_grace_s,
+            step_timeout_s=settings.step_timeout_s,
+            restarts=RestartPolicy(max_deaths=settings.max_crashes, window_s=settings.crash_window_s),
         ),
         max_queued=settings.max_queued,
         default_engine=settings.default_engine,
+        limits=RoomLimits(
+            idle_ttl_s=settings.idle_ttl_s,
+            check_memory=settings.memory_check,
+            memory_limit_bytes=settings.memory_limit_bytes or None,
+            wait_s=settings.room_wait_s,
+        ),
+        sizes=FileSizes(ThisMachine(environ.get("CUDA_VISIBLE_DEVICES"))),
+        keeper=None if folder is None else Keeper(folder),
     )
-    server = _Server(_server_config(settings, registry), _url(settings.host, listener.getsockname()[1]))
+    if traces is not None:
+        registry.observer.sinks.append(traces.add)
+    server = _Server(
+        _server_config(settings, create_app(settings, registry, conversation)),
+        _url(settings.host, listener.getsockname()[1]),
+        lambda: notify(environ, "READY=1"),
+    )
     stop = asyncio.Event()
     with _stop_signals(stop):
         engines = await _add_models(registry, settings.models)
+        if folder is not None:
+            await _restore(registry, folder)
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="serve")
         loading = asyncio.create_task(_load(engines), name="load models")
+        tending = asyncio.create_task(registry.room.tend(), name="unload idle engines")
         stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        notify(environ, "STOPPING=1")
         log.info("daemon.stopping", extra={"drain_s": settings.shutdown_drain_s})
-        server.should_exit = True
-        for task in (loading, stopping):
+        for task in (loading, tending, stopping):
             task.cancel()
         await registry.close(drain_s=settings.shutdown_drain_s)
-        await asyncio.wait((serving, loading, stopping))
+        registry.observer.events.close()
+        server.should_exit = True
+        await asyncio.wait((serving, loading, tending, stopping))
+    if traces is not None:
+        await asyncio.to_thread(traces.close)
     serving.result()
     log.info("daemon.stopped")
     return 0
@@ -87,9 +143,10 @@ async def serve(
 class _Server(uvicorn.Server):
     """uvicorn, less its handling of signals: it would exit with the signal's status and drain nothing of ours."""
 
-    def __init__(self, config: uvicorn.Config, url: str) -> None:
+    def __init__(self, config: uvicorn.Config, url: str, on_listening: Callable[[], None]) -> None:
         super().__init__(config)
         self._url = url
+        self._on_listening = on_listening
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -99,15 +156,31 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         sys.stdout.write(f"Kolosal is listening on {self._url}\n")
         sys.stdout.flush()
+        self._on_listening()
 
 
-def _server_config(settings: Settings, registry: EngineRegistry) -> uvicorn.Config:
-    # Streams end by themselves when the engines have; this bounds what else may hang.
-    patience_s = settings.shutdown_drain_s + 2 * settings.stop_grace_s + 1
+def _traces(url: str | None) -> Traces | None:
+    """Where traces of generations go, if anywhere.
+
+    Raises:
+        ImportError: the extra is not installed.
+    """
+    if url is None:
+        return None
+    from kolosal.observe.otel import traces_to  # noqa: PLC0415 - an extra, and slow to import
+
+    return traces_to(url)
+
+
+def _server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(settings, registry),
+        app,
         http=GuardedProtocol,
-        ws="none",
+        ws=GuardedWebSocket,
+        ws_max_size=settings.sessions_max_message_bytes,
+        ws_ping_interval=PING_INTERVAL_S,
+        ws_ping_timeout=PING_TIMEOUT_S,
+        ws_per_message_deflate=False,  # a few KiB can hold a whole message's worth of memory
         lifespan="off",
         log_config=None,
         log_level="warning",
@@ -116,7 +189,7 @@ def _server_config(settings: Settings, registry: EngineRegistry) -> uvicorn.Conf
         proxy_headers=False,
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(patience_s),
+        timeout_graceful_shutdown=_LAST_BYTES_S,
     )
 
 
@@ -126,13 +199,22 @@ async def _add_models(registry: EngineRegistry, entries: tuple[ModelEntry, ...])
     for entry in entries:
         config = await _configured(entry)
         try:
-            engine = await registry.add(config, load=False)
+            engine = await registry.add(config, load=False, rules=entry.rules)
         except KolosalError as exc:  # two entries of one name
             _log_failure("model.not_added", entry.id, exc)
         else:
             if entry.load_immediately:
                 engines.append(engine)
     return engines
+
+
+async def _restore(registry: EngineRegistry, folder: Path) -> None:
+    """Add the engines that were there before the last stop, unloaded. Those of the configuration win."""
+    for stored in await asyncio.to_thread(load_stored, folder):
+        try:
+            await registry.add(stored.config, load=False, rules=stored.rules, keep=True)
+        except Conflict:
+            log.info("model.configured", extra={"engine_id": stored.config.engine_id})
 
 
 async def _load(engines: list[Engine]) -> None:

@@ -4,7 +4,7 @@
     ├─ ClientError      InvalidRequest · ContextLengthExceeded · AuthenticationFailed · Forbidden · NotFound
     │                   · EngineNotFound · Conflict · MethodNotAllowed · PayloadTooLarge · UnsupportedMediaType
     │                   · UnsupportedFeature · ModelFileError
-    ├─ Overloaded       QueueFull · Draining · InsufficientMemory      (each carries retry_after_s)
+    ├─ Overloaded       QueueFull · ServerBusy · QueueTimeout · Draining · InsufficientMemory   (each carries retry_after_s)
     ├─ EngineError      LoadFailed · EngineDied · GenerationFailed
     └─ InternalError    fixed text; the detail goes to the log under the request id
 
@@ -42,6 +42,8 @@ __all__ = [
     "Overloaded",
     "PayloadTooLarge",
     "QueueFull",
+    "QueueTimeout",
+    "ServerBusy",
     "UnsupportedFeature",
     "UnsupportedMediaType",
     "error_named",
@@ -67,6 +69,8 @@ class KolosalError(Exception):
         self.code = code
         """A more precise code than the class's row in `ERROR_TABLE`."""
         self.details = details
+        self.retry_after_s: int | None = None
+        """When the same request may succeed; None where that is not known."""
 
 
 class ClientError(KolosalError):
@@ -130,7 +134,15 @@ class Overloaded(KolosalError):
 
 
 class QueueFull(Overloaded):
-    """The engine has as many requests waiting as it may hold."""
+    """The engine, or this API key, has as many requests waiting as it may."""
+
+
+class ServerBusy(Overloaded):
+    """The daemon has as many requests as it may hold, whatever the engine."""
+
+
+class QueueTimeout(Overloaded):
+    """The request waited too long for its first token and was given up."""
 
 
 class Draining(Overloaded):
@@ -148,9 +160,17 @@ class EngineError(KolosalError):
 class LoadFailed(EngineError):
     """The worker could not load the model. The message quotes llama.cpp's reason."""
 
+    worker_started = False
+    """Whether a process was started in vain, which an engine does not do without end."""
+
 
 class EngineDied(EngineError):
-    """The worker process ended while the request was in flight. Only its own requests are affected."""
+    """The worker process ended while the request was in flight, or ends too often to be started. Only its own requests are
+    affected."""
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class GenerationFailed(EngineError):
@@ -187,6 +207,8 @@ ERROR_TABLE: dict[type[KolosalError], ErrorRow] = {
     UnsupportedFeature: ErrorRow(400, "invalid_request_error", "unsupported_feature"),
     ModelFileError: ErrorRow(400, "invalid_request_error", None),
     QueueFull: ErrorRow(429, "rate_limit_error", "queue_full"),
+    ServerBusy: ErrorRow(503, "server_error", "server_busy"),
+    QueueTimeout: ErrorRow(503, "server_error", "queue_timeout"),
     Draining: ErrorRow(503, "server_error", "server_shutting_down"),
     InsufficientMemory: ErrorRow(503, "server_error", "insufficient_memory"),
     LoadFailed: ErrorRow(422, "model_loading_error", "model_loading_failed"),

@@ -1,13 +1,24 @@
-"""Log lines as events: a fixed name and fields, on stderr.
+"""Log lines as events: a fixed name and fields, on stderr and, where one is wanted, in a file that is rotated.
 
 `log.info("engine.loaded", extra={"engine_id": "a", "load_s": 1.2})` is written as
-`2026-11-20 12:00:00 INFO engine.loaded engine_id=a load_s=1.2`. Prompts, answers and keys are never logged.
+`2026-11-20 12:00:00 INFO engine.loaded engine_id=a load_s=1.2`, or as
+`{"time":"2026-11-20T12:00:00.000Z","level":"info","event":"engine.loaded","engine_id":"a","load_s":1.2}`. A line that is
+written in the course of a request has its `request_id`. Prompts, answers and keys are never logged.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Literal
+
+import orjson
+
+from kolosal.observe.context import REQUEST_ID
 
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -25,13 +36,70 @@ class EventFormatter(logging.Formatter):
         return " ".join((super().formatMessage(record), *fields))
 
 
-def configure_logging(level: str) -> None:
-    """Send all log lines of this process to stderr in the one format. Called once, before the daemon starts."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(EventFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+class JsonFormatter(logging.Formatter):
+    """One JSON object an event and line: time (UTC), level, event, then the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, object] = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        try:
+            return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except orjson.JSONEncodeError:  # a lone surrogate, or an integer of more than 64 bits
+            return orjson.dumps({key: _plain(value) for key, value in line.items()}).decode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFile:
+    """A file that log lines are written to as well."""
+
+    path: str
+    max_bytes: int
+    """How long it may get before it is put aside."""
+    count: int
+    """How many that were put aside are kept, at least one: with none Python would never rotate."""
+
+
+def configure_logging(
+    level: str, *, style: Literal["text", "json"] = "text", file: LogFile | None = None
+) -> None:
+    """Send all log lines of this process to stderr, and to a file if there is one. Called once, before the daemon starts.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if file is not None:
+        path = Path(file.path).expanduser()
+        handlers.append(
+            RotatingFileHandler(
+                path, maxBytes=file.max_bytes, backupCount=file.count, encoding="utf-8", errors="replace"
+            )
+        )
+    for handler in handlers:
+        handler.setFormatter(JsonFormatter() if style == "json" else EventFormatter())
+        handler.addFilter(_add_request_id)
+    logging.basicConfig(level=level.upper(), handlers=handlers, force=True)
+
+
+def _add_request_id(record: logging.LogRecord) -> bool:
+    """Name the request in whose course a line is written, where the line does not."""
+    if (request_id := REQUEST_ID.get()) is not None and not hasattr(record, "request_id"):
+        record.request_id = request_id
+    return True
 
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return repr(text) if not text or any(char.isspace() or char in "\"'=" for char in text) else text
+    return repr(text) if not text or not text.isprintable() or any(char in " \"'=" for char in text) else text
+
+
+def _plain(value: object) -> str:
+    return str(value).encode("ascii", "backslashreplace").decode()

@@ -1,8 +1,7 @@
 """Model paths: the only place that turns a name given by a client or a file into a path of a model.
 
-Owns the checks of `model_path`: it exists, is a regular file (never a device or a pipe), ends in `.gguf` and begins like a
-GGUF file. Reads four bytes and no more: what else is in the file is the worker's business. Blocks on the disk, so the
-event loop calls it in a thread.
+Owns the checks of `model_path`: it exists, is a regular file (never a device or a pipe), ends in `.gguf`, begins like a
+GGUF file and has a header that makes sense, in all its parts. Blocks on the disk, so the event loop calls it in a thread.
 """
 
 from __future__ import annotations
@@ -13,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
+from kolosal.engines.shape import ModelShape
 from kolosal.errors import ModelFileError
+from kolosal.gguf import GgufHeader, read_header
 
 GGUF_MAGIC = b"GGUF"
 """The first four bytes of every GGUF file."""
@@ -24,19 +25,24 @@ _SHOWN_CHARS = 100
 _SHOWN_FILES = 8
 """How many files of an ambiguous directory a message names."""
 
+_MAX_PARTS = 1000
+"""Files of one model."""
+
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 
 
 def engine_config(engine_id: str, model_path: str, parameters: LoadingParameters) -> EngineConfig:
-    """An engine whose files are there.
+    """An engine whose files are there, and whose headers can be read: no worker is started for a damaged file.
 
     Raises:
         ModelFileError: a path names no model; `param` is the field it came from.
     """
     path = model_file(model_path)
+    read_shape(path)
     if parameters.draft_model_path is not None:
         try:
             draft = model_file(parameters.draft_model_path)
+            read_shape(draft)
         except ModelFileError as exc:
             exc.param = "draft_model_path"
             raise
@@ -65,6 +71,64 @@ def model_file(model_path: str) -> Path:
         raise _error("invalid_model_path_type", f"{_shown(model_path)} is neither a file nor a directory")
     _check_is_gguf(path)
     return path
+
+
+def read_shape(path: Path) -> ModelShape:
+    """The sizes of a model, from the headers of all its parts. `path` is the first part.
+
+    Raises:
+        ModelFileError: a part is missing, cannot be read, or is no GGUF file that llama.cpp could load.
+    """
+    first = read_header(path)
+    count = first.metadata.get("split.count", 0)
+    if not isinstance(count, int) or not 0 <= count <= _MAX_PARTS:
+        raise _error(
+            "invalid_model_format", f"The model file {_shown(path.name)} says that it has {count!r} parts"
+        )
+    others = [read_header(part) for part in _parts(path, count)[1:]]
+    headers = (first, *others)
+    if count > 1:
+        _check_parts(path, headers)
+    return ModelShape.of(headers)
+
+
+def _parts(path: Path, count: int) -> list[Path]:
+    """The files of a split model, all of which are there."""
+    if count <= 1:
+        return [path]
+    shard = _SHARD.search(path.name)
+    if shard is None or int(shard[2]) != count:
+        raise _error(
+            "invalid_model_format",
+            f"The model file {_shown(path.name)} is the first of {count} parts,"
+            f" and its name must end in -00001-of-{count:05}.gguf",
+        )
+    stem = path.name[: shard.start()]
+    parts = [path, *(path.with_name(f"{stem}-{n:05}-of-{count:05}.gguf") for n in range(2, count + 1))]
+    for number, part in enumerate(parts, 1):
+        if not part.is_file():
+            raise _error(
+                "model_file_not_found",
+                f"Part {number} of {count} is missing: there is no file {_shown(part.name)}",
+            )
+    return parts
+
+
+def _check_parts(path: Path, headers: tuple[GgufHeader, ...]) -> None:
+    """Each part is the one its name says, and together they hold what the first says."""
+    for number, header in enumerate(headers):
+        if header.metadata.get("split.no") != number:
+            raise _error(
+                "invalid_model_format",
+                f"Part {number + 1} of {_shown(path.name)} says that it is another part",
+            )
+    names = [tensor.name for header in headers for tensor in header.tensors]
+    expected = headers[0].metadata.get("split.tensors.count", len(names))
+    if expected != len(names) or len(set(names)) < len(names):
+        raise _error(
+            "invalid_model_format",
+            f"The parts of {_shown(path.name)} hold {len(names)} tensors, and {expected!r} belong to the model",
+        )
 
 
 def _mode(path: Path, given: str) -> int:

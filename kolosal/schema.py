@@ -199,6 +199,8 @@ class GenerateRequest:
     """Whether KV cells of other requests may be used, and this one's left for others."""
     cache_scope: Annotated[str, Field(max_length=256)] = ""
     """Only requests of the same scope share KV cells."""
+    client: Annotated[str, Field(max_length=256)] = ""
+    """Who asks, e.g. the id of an API key: waiting requests of different clients take turns. Empty: `cache_scope` says who."""
     prompt_logprobs: bool = False
     """Whether the prompt's own tokens get log-probabilities too; then its cells are computed anew."""
 

@@ -56,10 +56,10 @@ def plain_answer(call: Call) -> Answer | KolosalError:
             return Tokenized(tuple(data), tuple(chr(byte) for byte in data) if with_pieces else ())
         case Detokenize(tokens=tokens):
             return Rendered(bytes(token % 256 for token in tokens).decode(errors="replace"), len(tokens))
-        case Render(prompt=prompt):
+        case Render(prompt=prompt, with_tokens=with_tokens):
             turns = prompt.messages if isinstance(prompt, ChatPrompt) else ()
             text = "|".join(turn.content for turn in turns) if turns else str(prompt)
-            return Rendered(text, len(text))
+            return Rendered(text, len(text), tuple(text.encode()) if with_tokens else ())
         case Embed(inputs=inputs):
             return Embedded(("AACAPwAAAAA=",) * len(inputs), (3,) * len(inputs))  # [1, 0]
         case Rank(documents=documents):
@@ -99,7 +99,7 @@ class FakeEngine(Engine):
         index = len(self.streams)
         if self.refusal is not None and index >= self.refuse_from:
             raise self.refusal
-        stream = RequestStream(lambda: self.aborted.append(index))
+        stream = RequestStream(lambda: self.aborted.append(index), self.observer.begin(self.engine_id))
         self.requests.append(request)
         self.streams.append(stream)
         self.submitted.set()
@@ -133,6 +133,8 @@ class FakeRegistry(EngineRegistry):
     def __init__(self, *engines: Engine, default_engine: str | None = None) -> None:
         super().__init__(WorkerCommand(), max_queued=0, default_engine=default_engine)
         self._engines = {engine.engine_id: engine for engine in engines}
+        for engine in engines:
+            engine.observe(self.observer)
 
 
 async def eventually(condition: Callable[[], object]) -> None:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kolosal.config.file import ConfigError, read_yaml
+from kolosal.config.inference import from_inference, inference_variables
 from kolosal.config.settings import MAX_MODELS, ModelEntry, Settings, variable_name, yaml_key
-from kolosal.config.sources import from_environment, from_file, from_flags
+from kolosal.config.sources import Source, from_environment, from_file, from_flags
 
 __all__ = [
     "ConfigError",
@@ -25,6 +26,7 @@ __all__ = [
     "config_file_path",
     "load_settings",
     "process_environment",
+    "state_folder",
 ]
 
 CONFIG_VARIABLE = "KOLOSAL_CONFIG"
@@ -91,18 +93,23 @@ def load_settings(
     config_path: Path | None = None,
     environ: Mapping[str, str] | None = None,
     platform: str = sys.platform,
+    base: Source | None = None,
 ) -> Configuration:
     """Read and merge all sources.
 
     `flags` are fields of `Settings` (None: not given); `models` are `ID=PATH` pairs, which add to the engines of the
-    file or replace the one of the same id.
+    file or replace the one of the same id. `base` wins over the defaults only.
 
     Raises:
         ConfigError: a source cannot be read, or holds something that is unknown, mistyped or out of range.
     """
     environ = os.environ if environ is None else environ
     path = config_file_path(config_path, environ, platform)
-    given = [from_file(read_yaml(path))] if path is not None else []
+    given = [base] if base is not None else []
+    given += [from_file(read_yaml(path))] if path is not None else []
+    known = {entry.id: entry for source in given for entry in source.settings.models}
+    folder = Path.cwd()
+    given += [from_inference(inference_variables(environ, folder), known, folder)]
     given += [from_environment(environ), from_flags(flags or {}, models)]
 
     values: dict[str, object] = {}
@@ -129,6 +136,20 @@ def config_file_path(given: Path | None, environ: Mapping[str, str], platform: s
     if (folder := _user_folder(environ, platform)) is not None:
         candidates.append(folder / "config.yaml")
     return next((path for path in candidates if _exists(path)), None)
+
+
+def state_folder(settings: Settings, environ: Mapping[str, str], platform: str = sys.platform) -> Path | None:
+    """Where to remember things over restarts: as configured, else the user's own folder; None where there is none."""
+    if settings.state_dir is not None:
+        return Path(settings.state_dir).expanduser().absolute()
+    if platform == "win32":
+        return Path(environ["LOCALAPPDATA"], "Kolosal") if environ.get("LOCALAPPDATA") else None
+    if platform != "darwin" and environ.get("XDG_STATE_HOME"):
+        return Path(environ["XDG_STATE_HOME"], "kolosal")
+    if not environ.get("HOME"):
+        return None
+    within = "Library/Application Support/Kolosal" if platform == "darwin" else ".local/state/kolosal"
+    return Path(environ["HOME"], within)
 
 
 def _exists(path: Path) -> bool:

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from kolosal.config.file import ConfigError, KeyPath, YamlFile, dotted
 from kolosal.config.settings import ENV_PREFIX, ModelEntry, Settings, variable_name, yaml_key
 from kolosal.engines.parameters import LoadingParameters
+from kolosal.engines.policy import Rules
 
 NOT_SETTINGS = frozenset({"KOLOSAL_CONFIG", "KOLOSAL_TEST_MODEL"})
 """Variables with our prefix that set nothing: the file's path, and the model that the tests use."""
@@ -27,7 +28,16 @@ NOT_SETTINGS = frozenset({"KOLOSAL_CONFIG", "KOLOSAL_TEST_MODEL"})
 _FIELD_BY_KEY = {yaml_key(name): name for name in Settings.model_fields}
 _FIELD_BY_VARIABLE = {variable_name(name): name for name in Settings.model_fields if name != "models"}
 _SECTIONS = sorted({key.partition(".")[0] for key in _FIELD_BY_KEY})
-_ENTRY_KEYS = ("id", "path", "load_immediately", "load_at_startup", "main_gpu_id", "load_params")
+_RULE_KEYS = tuple(field.name for field in dataclasses.fields(Rules))
+_ENTRY_KEYS = (
+    "id",
+    "path",
+    "load_immediately",
+    "load_at_startup",
+    "main_gpu_id",
+    "load_params",
+    *_RULE_KEYS,
+)
 _PARAMETER_KEYS = tuple(field.name for field in dataclasses.fields(LoadingParameters))
 
 
@@ -112,9 +122,11 @@ def _entry(file: YamlFile, at: KeyPath, written: dict[str, JsonValue]) -> JsonVa
         if "main_gpu_id" in parameters:
             raise _twice(file, (*at, "load_params", "main_gpu_id"), "main_gpu_id")
         parameters = {**parameters, "main_gpu_id": entry.pop("main_gpu_id")}
-    if "parameters" in entry:  # our own name for load_params
-        raise _unknown(file, (*at, "parameters"))
-    return {**entry, "parameters": parameters}
+    for name in ("parameters", "rules"):  # our own names
+        if name in entry:
+            raise _unknown(file, (*at, name))
+    rules = {name: entry.pop(name) for name in _RULE_KEYS if name in entry}
+    return {**entry, "parameters": parameters, "rules": rules}
 
 
 def _written(file: YamlFile, loc: KeyPath) -> KeyPath:
@@ -123,7 +135,7 @@ def _written(file: YamlFile, loc: KeyPath) -> KeyPath:
         return ()
     if loc[0] != "models":
         return tuple(yaml_key(str(loc[0])).split("."))
-    key = tuple("load_params" if part == "parameters" else part for part in loc)
+    key = tuple("load_params" if part == "parameters" else part for part in loc if part != "rules")
     elsewhere = {"main_gpu_id": (*key[:2], "main_gpu_id"), "load_immediately": (*key[:2], "load_at_startup")}
     moved = elsewhere.get(str(key[-1]), key)
     return moved if moved in file.lines and key not in file.lines else key

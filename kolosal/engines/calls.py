@@ -64,6 +64,8 @@ class Render:
     """A prompt as the model would get it: through the chat template, with the tools, as tokens."""
 
     prompt: Prompt
+    with_tokens: bool = False
+    """Whether to tell the tokens, too."""
     kind: Literal["render"] = "render"
 
 
@@ -73,6 +75,8 @@ class Rendered:
 
     text: str
     n_tokens: int
+    tokens: tuple[int, ...] = ()
+    """Empty unless asked for."""
     kind: Literal["rendered"] = "rendered"
 
 

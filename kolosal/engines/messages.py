@@ -17,9 +17,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 from kolosal.chat.formats import ToolFormat
 from kolosal.engines.calls import Answer, Call
 from kolosal.engines.parameters import EngineConfig
+from kolosal.sampling import MAX_TOKENS_LIMIT
 from kolosal.schema import GenerateRequest, TokenDelta
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Raised when a frame changes; a worker of another version refuses the handshake."""
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
@@ -48,10 +49,17 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Start one generation. `request_id` is unique for the life of the worker."""
+    """Start one generation, or go on with one that a worker before this one began.
+
+    `request_id` is unique for the life of the worker.
+    """
 
     request_id: int
     request: GenerateRequest
+    generated: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MAX_TOKENS_LIMIT)] = ()
+    """The tokens of the answer that were sent before: they count, and none of them is sent again."""
+    n_logged: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] = 0
+    """Tokens of the prompt whose log-probabilities were sent before."""
     tag: Literal["submit"] = "submit"
 
 
@@ -70,6 +78,14 @@ class Abort:
 
     request_id: int
     tag: Literal["abort"] = "abort"
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Asks for a `Pong` of the same number, from the engine's own thread."""
+
+    number: int
+    tag: Literal["ping"] = "ping"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +169,8 @@ class StepOutputs:
     """One frame per engine step, for all generations that got something."""
 
     outputs: tuple[SequenceOutput, ...]
+    kv_cells: int | None = None
+    """Cells of the KV cache in use; None: not said this time."""
     tag: Literal["step"] = "step"
 
 
@@ -163,6 +181,14 @@ class Answered:
     request_id: int
     answer: Annotated[Answer, Field(discriminator="kind")]
     tag: Literal["answered"] = "answered"
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The engine has come round to its next step since it was asked."""
+
+    number: int
+    tag: Literal["pong"] = "pong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +211,8 @@ class Fatal:
     tag: Literal["fatal"] = "fatal"
 
 
-ToWorker: TypeAlias = Hello | Submit | Ask | Abort | Shutdown
-FromWorker: TypeAlias = Ready | Progress | StepOutputs | Answered | Failed | Fatal
+ToWorker: TypeAlias = Hello | Submit | Ask | Abort | Ping | Shutdown
+FromWorker: TypeAlias = Ready | Progress | StepOutputs | Answered | Pong | Failed | Fatal
 
 T = TypeVar("T")
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from pathlib import Path
 from typing import TypedDict
+
+_KERNEL_COUNTERS = Path("/proc/vmstat")
 
 
 class SpawnOptions(TypedDict):
@@ -25,3 +29,13 @@ def describe_exit(returncode: int) -> str:
         return f"killed by {signal.Signals(-returncode).name}"
     except ValueError:
         return f"killed by signal {-returncode}"
+
+
+def memory_kills() -> int | None:
+    """How many processes the kernel has ended because memory ran out; None where it does not say (macOS)."""
+    try:
+        counters = _KERNEL_COUNTERS.read_text(encoding="ascii")
+    except OSError:
+        return None
+    found = re.search(r"^oom_kill (\d+)$", counters, re.MULTILINE)
+    return int(found[1]) if found else None

@@ -1,18 +1,27 @@
 """EngineRegistry: names → engines.
 
-Owns the set of engines and the background tasks that drain removed ones. The only place that adds or removes an
-engine. Listing never touches an engine: it loads nothing and resets no timer.
+Owns the set of engines and the background tasks that drain removed ones. The only place that adds, replaces or removes an
+engine. Listing never touches an engine: it loads nothing and resets no timer. Which engines have memory is `room`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
+from collections.abc import Callable
 
-from kolosal.engines.engine import Engine
+from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.ledger import RoomLimits
 from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.persist import Keeper, StoredEngine
+from kolosal.engines.policy import DEFAULT_RULES, Rules
 from kolosal.engines.process import WorkerCommand
-from kolosal.errors import Conflict, Draining, EngineNotFound, NotFound
+from kolosal.engines.room import Preview, Room
+from kolosal.engines.sizing import NoSizes, Sizes
+from kolosal.errors import Conflict, Draining, EngineNotFound, InsufficientMemory, NotFound
+from kolosal.observe.observer import Observer
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +29,44 @@ log = logging.getLogger(__name__)
 class EngineRegistry:
     """All engines of a daemon, by id. Used on the event loop only."""
 
-    def __init__(self, command: WorkerCommand, *, max_queued: int, default_engine: str | None = None) -> None:
-        self._command = command
+    def __init__(
+        self,
+        command: WorkerCommand,
+        *,
+        max_queued: int,
+        default_engine: str | None = None,
+        limits: RoomLimits | None = None,
+        sizes: Sizes | None = None,
+        keeper: Keeper | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._max_queued = max_queued
         self._default_engine = default_engine
+        self._room = Room(command, limits or RoomLimits(), sizes or NoSizes(), clock)
+        self._keeper = keeper
+        self._kept: set[str] = set()
+        """Engines that come back after a restart of the daemon."""
         self._engines: dict[str, Engine] = {}
+        self._replacing: set[str] = set()
         self._draining: dict[asyncio.Task[None], Engine] = {}
         self._closed = False
+        self.observer = Observer()
+        """Where all engines tell what they do."""
+
+    @property
+    def room(self) -> Room:
+        """Which engines are in memory."""
+        return self._room
+
+    @property
+    def default_engine(self) -> str | None:
+        """The engine used where a request may leave the name out, as configured."""
+        return self._default_engine
+
+    @property
+    def max_queued(self) -> int:
+        """Requests that may wait for an engine that has no limit of its own."""
+        return self._max_queued
 
     def list(self) -> list[Engine]:
         """All engines in the order they were added."""
@@ -43,16 +83,22 @@ class EngineRegistry:
         except KeyError:
             raise EngineNotFound("Engine not found", param="engine_id") from None
 
-    async def add(self, config: EngineConfig, *, load: bool) -> Engine:
+    # --- adding, replacing, removing ---
+
+    async def add(
+        self, config: EngineConfig, *, load: bool, rules: Rules = DEFAULT_RULES, keep: bool = False
+    ) -> Engine:
         """Register an engine and load it unless told not to. When loading fails the name is free again.
+
+        With `keep` it comes back, unloaded, after a restart of the daemon.
 
         Raises:
             Conflict: the name is taken, also by an engine that is still loading.
             LoadFailed: the worker could not load the model.
+            InsufficientMemory: there is no room for it.
             Draining: the daemon is shutting down.
         """
-        if self._closed:
-            raise Draining("The server is shutting down")
+        self._check_open()
         engine_id = config.engine_id
         if engine_id in self._engines:
             raise Conflict(
@@ -60,19 +106,92 @@ class EngineRegistry:
                 param="engine_id",
                 code="engine_id_exists",
             )
-        engine = self._engines[engine_id] = Engine(config, self._command, self._max_queued)
+        engine = self._engines[engine_id] = self._room.engine(config, rules, self._max_queued)
+        engine.observe(self.observer)
         if load:
             try:
                 await engine.ensure_ready()
             except BaseException:
                 if self._engines.get(engine_id) is engine:
                     del self._engines[engine_id]
+                    self.observer.forget(engine_id)
                 await asyncio.shield(engine.close())
                 raise
+        self._keep(engine_id, keep=keep)
         return engine
 
+    async def replace(
+        self, config: EngineConfig, *, load: bool, rules: Rules = DEFAULT_RULES, keep: bool = False
+    ) -> Engine:
+        """Put another engine in the place of the one of that name, without a gap.
+
+        The new one loads first where memory allows that, takes over, and the old one ends after its last stream.
+        Otherwise new requests wait while the old one finishes, and is unloaded for the new one to load. Where loading
+        fails the old one goes on serving.
+
+        Raises:
+            EngineNotFound: there is no engine of that name, or it was removed meanwhile.
+            Conflict: it is already being replaced.
+            LoadFailed: the worker could not load the model.
+            InsufficientMemory: there is no room for the new one, even without the old one.
+            Draining: the daemon is shutting down.
+        """
+        self._check_open()
+        engine_id = config.engine_id
+        old = self.get(engine_id)
+        if engine_id in self._replacing:
+            raise Conflict(
+                f"Engine '{engine_id}' is already being replaced", param="engine_id", code="engine_busy"
+            )
+        self._replacing.add(engine_id)
+        new = self._room.engine(config, rules, self._max_queued)
+        new.observe(self.observer)
+        try:
+            if load:
+                await self._load_in_place_of(old, new)
+            else:
+                self._take_over(old, new)
+        except BaseException:
+            self._stays(old, new)
+            await asyncio.shield(new.close())
+            raise
+        finally:
+            self._replacing.discard(engine_id)
+        self._keep(engine_id, keep=keep)
+        return new
+
+    async def _load_in_place_of(self, old: Engine, new: Engine) -> None:
+        try:
+            with self._room.beside(new, old):
+                await new.ensure_ready()
+        except InsufficientMemory:
+            if old.state is EngineState.UNLOADED:
+                raise  # it has nothing to give
+        else:
+            self._take_over(old, new)
+            return
+        with self._room.hold(old):
+            await self._idle(old, self._room.limits.wait_s)
+            await asyncio.shield(old.unload())
+            await new.ensure_ready()
+            self._take_over(old, new)
+
+    def _take_over(self, old: Engine, new: Engine) -> None:
+        self._check_open()
+        if self._engines.get(new.engine_id) is not old:
+            raise EngineNotFound("Engine not found", param="engine_id")
+        self._engines[new.engine_id] = new
+        old.replaced()
+        self._retire_later(old)
+
+    def _stays(self, old: Engine, new: Engine) -> None:
+        """Have those who follow the name know again in what state it is."""
+        new.replaced()
+        if self._is_current(old):
+            self.observer.events.publish("engine.state", engine_id=old.engine_id, state=old.state)
+
     def remove(self, engine_id: str) -> asyncio.Task[None]:
-        """Forget an engine at once; its running requests finish, then its worker ends.
+        """Forget an engine at once; its running requests finish, then its worker ends. A load under way is given up.
 
         Returns the task that waits for that. It is the registry's own: awaiting it is optional, and whoever does
         shields it.
@@ -82,10 +201,11 @@ class EngineRegistry:
         """
         engine = self.get(engine_id)
         del self._engines[engine_id]
-        task = asyncio.create_task(self._retire(engine), name=f"retire {engine_id}")
-        self._draining[task] = engine
-        task.add_done_callback(self._draining.pop)
-        return task
+        self.observer.forget(engine_id)
+        self._keep(engine_id, keep=False)
+        return self._retire_later(engine)
+
+    # --- using ---
 
     async def acquire(self, model: str | None) -> Engine:
         """The engine a request names, loaded. Call `generate` on it before the next await.
@@ -95,22 +215,88 @@ class EngineRegistry:
         Raises:
             NotFound: there is no such engine, or none at all.
             LoadFailed: it was not loaded, and loading failed.
+            InsufficientMemory: it was not loaded, and there is no room for it.
         """
-        if self._closed:
-            raise Draining("The server is shutting down")
+        while True:
+            engine = self._named(model)
+            await self._room.admission(engine)
+            if not self._is_current(engine):
+                continue
+            try:
+                await engine.ensure_ready()
+            except NotFound:
+                if self._closed:  # it waited for a load that was given up
+                    raise Draining("The server is shutting down") from None
+                if self._is_current(engine) or engine.engine_id not in self._engines:
+                    raise
+            if self._is_current(engine):
+                return engine
+
+    def _named(self, model: str | None) -> Engine:
+        self._check_open()
         name = model or self._default_engine or next(iter(self._engines), None)
         if name is None:
             raise NotFound("No engine has been added yet: add one with POST /engines")
         engine = self._engines.get(name)
         if engine is None:
             raise NotFound(f"Model '{name}' not found or could not be loaded")
-        await engine.ensure_ready()
         return engine
 
-    @property
-    def default_engine(self) -> str | None:
-        """The engine used where a request may leave the name out, as configured."""
-        return self._default_engine
+    def _is_current(self, engine: Engine) -> bool:
+        """Whether it was not replaced or removed."""
+        return self._engines.get(engine.engine_id) is engine
+
+    async def load(self, engine_id: str) -> Engine:
+        """Load an engine now, also one that was given up after it had died too often.
+
+        Raises:
+            EngineNotFound: there is none.
+            LoadFailed: the model cannot be loaded.
+            InsufficientMemory: there is no room for it.
+        """
+        self._check_open()
+        self.get(engine_id).forgive()
+        return await self.acquire(engine_id)
+
+    async def unload(self, engine_id: str, *, limit_s: float) -> Engine:
+        """Free an engine's memory and keep its name; the next request loads it again.
+
+        Its running requests get `limit_s` seconds; new ones wait meanwhile. A load under way is given up at once.
+
+        Raises:
+            EngineNotFound: there is none.
+            Conflict: its requests took longer; it stays loaded.
+        """
+        engine = self.get(engine_id)
+        if engine.state is not EngineState.LOADING or engine.in_flight:
+            with self._room.hold(engine):
+                await self._idle(engine, limit_s)
+                await asyncio.shield(engine.unload())
+        else:
+            await asyncio.shield(engine.unload())
+        return engine
+
+    async def _idle(self, engine: Engine, limit_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._room.idle(engine)
+        if engine.busy:
+            raise Conflict(
+                f"Engine '{engine.engine_id}' still has {engine.in_flight} requests after {limit_s:g} seconds",
+                param="engine_id",
+                code="engine_busy",
+            )
+
+    async def preview(self, config: EngineConfig) -> Preview:
+        """What an engine would need, and whether there is room for it. Loads and changes nothing.
+
+        Raises:
+            ModelFileError: its files are damaged.
+        """
+        current = self._engines.get(config.engine_id)
+        return await self._room.preview(config, current if current and current.config is config else None)
+
+    # --- ending ---
 
     async def close(self, *, drain_s: float) -> None:
         """End all engines. Running requests get `drain_s` seconds to finish, then fail. Idempotent."""
@@ -127,9 +313,35 @@ class EngineRegistry:
                 await asyncio.wait(late)
         # Again, and surely: a late task may have been cancelled while it ended its worker.
         await asyncio.gather(*(engine.close() for engine in retiring.values()))
+        if self._keeper is not None:
+            await self._keeper.flush()
+
+    def _retire_later(self, engine: Engine) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._retire(engine), name=f"retire {engine.engine_id}")
+        self._draining[task] = engine
+        task.add_done_callback(self._draining.pop)
+        return task
 
     async def _retire(self, engine: Engine) -> None:
         try:
             await engine.drain()
         finally:
             await engine.close()
+            engine.logs.ring.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Draining("The server is shutting down")
+
+    def _keep(self, engine_id: str, *, keep: bool) -> None:
+        """Have an engine come back after a restart, or no more."""
+        before = set(self._kept)
+        (self._kept.add if keep else self._kept.discard)(engine_id)
+        if self._keeper is not None and (keep or before != self._kept):
+            self._keeper.save(
+                [
+                    StoredEngine(engine.config, engine.rules)
+                    for engine in self._engines.values()
+                    if engine.engine_id in self._kept
+                ]
+            )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kolosal.errors import KolosalError
+from kolosal.observe.observer import RequestWatch
 from kolosal.schema import FinishReason, TokenDelta, TokenLogprobs, Usage
 
 
@@ -35,8 +36,9 @@ class RequestStream:
     Whoever holds a stream calls `abort()` when it stops reading early; after the end that does nothing.
     """
 
-    def __init__(self, on_abort: Callable[[], None]) -> None:
+    def __init__(self, on_abort: Callable[[], None], watch: RequestWatch | None = None) -> None:
         self._on_abort = on_abort
+        self._watch = watch
         self._pending: TokenDelta | None = None
         self._error: KolosalError | None = None
         self._finished = False
@@ -55,6 +57,8 @@ class RequestStream:
         self._pending = delta if self._pending is None else self._pending.merge(delta)
         self._finished = delta.finish_reason is not None
         self._usage = delta.usage or self._usage
+        if self._watch is not None:
+            self._watch.delta(delta)
         if self._first_at is None and (delta.tokens or delta.text or self._finished):
             self._first_at = time.monotonic()
         if self._finished:
@@ -66,6 +70,8 @@ class RequestStream:
         if not self._finished:
             self._error = error
             self._finished = True
+            if self._watch is not None:
+                self._watch.failed(error)
             self._changed.set()
 
     # --- the consumer's side ---
@@ -87,6 +93,8 @@ class RequestStream:
         if not self._finished:
             self._finished = True
             self._pending = None
+            if self._watch is not None:
+                self._watch.cancelled()
             self._changed.set()
             self._on_abort()
 

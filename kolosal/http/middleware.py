@@ -9,18 +9,22 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kolosal.errors import InternalError, PayloadTooLarge
 from kolosal.http.dialects import Dialect, note_dialect
+from kolosal.observe.context import REQUEST_ID, TRACE_PARENT
 
 log = logging.getLogger(__name__)
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """A request id that a client may choose. Anything else is replaced: it goes into log lines and headers."""
+
+_TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+"""The W3C's header by which a client says which trace a request belongs to."""
 
 _LOGGED_PATH_CHARS = 200
 """How much of a path a log line holds."""
@@ -32,10 +36,19 @@ class RequestLog:
     Also notes the dialect in which the request is answered, since it is the first to see a request.
     """
 
-    def __init__(self, app: ASGIApp, *, access_log: bool, dialects: Sequence[Dialect] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        access_log: bool,
+        dialects: Sequence[Dialect] = (),
+        on_end: Callable[[int], None] = lambda _status: None,
+    ) -> None:
+        """`on_end` is told the status of every answer, 0 where the client left before there was one."""
         self._app = app
         self._access_log = access_log
         self._dialects = dialects
+        self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,6 +56,8 @@ class RequestLog:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
+        REQUEST_ID.set(request_id)  # for what this request starts: tasks inherit it
+        TRACE_PARENT.set(_trace_parent(scope))
         dialect = note_dialect(scope, self._dialects)
         started = time.monotonic()
         status = 0
@@ -65,6 +80,7 @@ class RequestLog:
                 raise  # too late for an answer: the server closes the connection, so that the client sees a break
             await dialect.encode_error(InternalError(), request_id)(scope, receive, send_with_id)
         finally:
+            self._on_end(status)
             if self._access_log:
                 duration_ms = round((time.monotonic() - started) * 1000, 1)
                 log.info("request.finished", extra=_fields(scope) | {"status": status, "ms": duration_ms})
@@ -106,6 +122,17 @@ def request_id(scope: Scope) -> str:
 def _request_id(scope: Scope) -> str:
     given = Headers(scope=scope).get("x-request-id", "")
     return given if _CLIENT_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+
+
+def key_id(scope: Scope) -> str | None:
+    """The id of the API key of the request at hand; None where no key was needed."""
+    found = scope.get("state", {}).get("key_id")
+    return found if isinstance(found, str) else None
+
+
+def _trace_parent(scope: Scope) -> str | None:
+    given = Headers(scope=scope).get("traceparent", "")
+    return given if _TRACE_PARENT.fullmatch(given) else None
 
 
 def _fields(scope: Scope) -> dict[str, object]:

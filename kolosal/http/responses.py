@@ -11,7 +11,7 @@ import orjson
 from pydantic import JsonValue
 from starlette.responses import Response
 
-from kolosal.errors import KolosalError, Overloaded, error_row
+from kolosal.errors import KolosalError, error_row
 
 
 class JsonResponse(Response):
@@ -44,4 +44,4 @@ def error_response(error: KolosalError) -> JsonResponse:
 
 def retry_after(error: KolosalError) -> dict[str, str]:
     """The header that says when to come back, for errors that pass."""
-    return {"retry-after": str(error.retry_after_s)} if isinstance(error, Overloaded) else {}
+    return {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}

@@ -1,4 +1,4 @@
-"""Server-sent events: a response that streams frames and gives up everything the moment its reader is gone.
+"""Server-sent events, and lines of JSON: a response that streams frames and gives up everything the moment its reader is gone.
 
 Owns the pings, the watch for a disconnect and the end of a stream that fails half-way. Knows no protocol's events: frames
 and the encoding of an error are handed in. A reader that stops reading is dropped by `protocol.GuardedProtocol`, and is a
@@ -28,6 +28,12 @@ DONE = b"data: [DONE]\n\n"
 PING_INTERVAL_S = 15.0
 """After this long without an event a ping is sent, so that proxies and clients do not give up on a long prompt."""
 
+EVENTS = "text/event-stream; charset=utf-8"
+"""Server-sent events."""
+
+NDJSON = "application/x-ndjson"
+"""One JSON value a line."""
+
 PING = b": ping\n\n"
 """A comment, which every reader of events skips."""
 
@@ -51,13 +57,14 @@ class EventStream(Response):
         close: Callable[[], None],
         encode_error: Callable[[KolosalError], bytes],
         *,
-        ping: bytes = PING,
+        ping: bytes | None = PING,
         ping_interval_s: float = PING_INTERVAL_S,
+        media_type: str = EVENTS,
     ) -> None:
-        """`ping` is the frame that is sent while there is nothing else to send."""
+        """`ping` is the frame that is sent while there is nothing else to send; None: nothing is."""
         self.status_code = 200
         self.background = None
-        self.init_headers({"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"})
+        self.init_headers({"content-type": media_type, "cache-control": "no-cache"})
         self._frames = frames
         self._close = close
         self._encode_error = encode_error
@@ -74,7 +81,8 @@ class EventStream(Response):
             tasks.append(watch)
             pump = asyncio.create_task(self._pump(scope, send))
             tasks.append(pump)
-            tasks.append(asyncio.create_task(self._ping(send)))
+            if self._ping_frame is not None:
+                tasks.append(asyncio.create_task(self._ping(send, self._ping_frame)))
             await asyncio.wait((watch, pump), return_when=asyncio.FIRST_COMPLETED)
             finished = pump.done() and not pump.cancelled()
         finally:
@@ -97,13 +105,13 @@ class EventStream(Response):
             log.exception("stream.failed", extra={"request_id": request_id(scope)})
             await self._send(send, self._encode_error(InternalError()))
 
-    async def _ping(self, send: Send) -> None:
+    async def _ping(self, send: Send, frame: bytes) -> None:
         """Frames and pings may wait for the same full buffer; each is written whole, so they cannot mix."""
         now = asyncio.get_running_loop().time
         while True:
             silent_s = now() - self._last_sent_at
             if silent_s >= self._ping_interval_s:
-                await self._send(send, self._ping_frame)
+                await self._send(send, frame)
             else:
                 await asyncio.sleep(self._ping_interval_s - silent_s)
 

@@ -9,11 +9,33 @@ from __future__ import annotations
 from starlette.routing import BaseRoute
 
 from kolosal.http.dialects import Dialect
-from kolosal.routes import anthropic, engines, health, openai, openapi, rerank, tokens
+from kolosal.routes import (
+    anthropic,
+    conversation,
+    engine_memory,
+    engines,
+    events,
+    health,
+    jsonrpc,
+    metrics,
+    ollama,
+    openai,
+    openapi,
+    rerank,
+    tokens,
+    websocket,
+)
 
 __all__ = ["DIALECTS", "all_routes"]
 
-DIALECTS: tuple[Dialect, ...] = (anthropic.DIALECT,)
+DIALECTS: tuple[Dialect, ...] = (
+    anthropic.DIALECT,
+    conversation.DIALECT,
+    jsonrpc.DIALECT,
+    jsonrpc.DETAIL_DIALECT,
+    ollama.DIALECT,
+    websocket.DIALECT,
+)
 """Protocols with a shape of errors other than OpenAI's."""
 
 
@@ -21,9 +43,16 @@ def all_routes() -> list[BaseRoute]:
     """Every path this daemon answers."""
     return [
         *health.routes(),
+        *metrics.routes(),
+        *events.routes(),
         *engines.routes(),
+        *engine_memory.routes(),
         *openai.routes(),
         *anthropic.routes(),
+        *ollama.routes(),
+        *conversation.routes(),
+        *jsonrpc.routes(),
+        *websocket.routes(),
         *rerank.routes(),
         *tokens.routes(),
         *openapi.routes(),

@@ -86,10 +86,77 @@ class EngineAdded(TypedDict):
     message: str
 
 
+class BytesHeld(TypedDict):
+    """Bytes, by where they are."""
+
+    host: int
+    gpus: dict[str, int]
+
+
+class BytesByPurpose(TypedDict):
+    """Bytes on one device."""
+
+    weights: int
+    kv_cache: int
+    compute: int
+    process: int
+    total: int
+    mapped: NotRequired[int]
+    """Of the host's: bytes of the file that are only mapped, and can be read again."""
+
+
+class DeviceBytes(TypedDict):
+    """Bytes by device and by purpose, for a number of KV cells."""
+
+    kv_pool_tokens: int
+    host: BytesByPurpose
+    gpus: dict[str, BytesByPurpose]
+
+
+class HostMemory(TypedDict):
+    """The host's memory, in bytes."""
+
+    total: int
+    free: int
+
+
+class GpuMemory(TypedDict):
+    """A GPU's memory."""
+
+    index: int
+    name: str
+    total_bytes: int
+    free_bytes: int
+
+
+class Machine(TypedDict):
+    """What there is."""
+
+    host: HostMemory
+    gpus: list[GpuMemory]
+
+
+class EngineEstimate(DeviceBytes):
+    """What an engine takes or would take."""
+
+    engine_id: str
+    model_path: str
+    fits: bool
+    """It could be loaded now."""
+    can_fit: bool
+    """It could be loaded once others are idle."""
+    unloads: list[str]
+    """Engines that would be unloaded for it."""
+    least: DeviceBytes
+    """With the smallest KV cache that it works with."""
+    free: BytesHeld
+    machine: Machine
+
+
 class EngineDetails(EngineRow):
     """Everything there is to know about an engine."""
 
-    state: Literal["unloaded", "loading", "ready", "closed"]
+    state: Literal["unloaded", "loading", "ready", "unloading", "closed"]
     model_path: str
     loading_parameters: LoadingParameters
     """What the worker really got once the model was loaded, before that what was asked for."""
@@ -99,9 +166,22 @@ class EngineDetails(EngineRow):
     load_progress: float | None
     """0 to 1 while it loads."""
     last_error: str | None
+    recent_crashes: int
+    breaker: Literal["closed", "open", "half_open"]
+    """Whether its process may be started again: open after too many crashes."""
+    retry_after_s: float | None
+    """Seconds until it may."""
     in_flight: int
     """Requests that run or wait."""
     worker_pid: int | None
+    pin: bool
+    idle_ttl_s: float
+    """Seconds without a request after which it is unloaded; 0: never."""
+    max_queued: int
+    expires_in_s: float | None
+    """Seconds until it is unloaded, unless it is used; null: not by the clock."""
+    memory: BytesHeld | None
+    """What it holds, as estimated; null while it holds nothing."""
 
 
 class EngineSays(EngineStatus):
@@ -119,6 +199,15 @@ class EngineRemoved(TypedDict):
     message: str
     in_flight: int
     """Generations that still run; the memory is free when they have finished."""
+
+
+class EngineLog(TypedDict):
+    """The last lines of an engine's worker."""
+
+    engine_id: str
+    lines: list[str]
+    dropped: int
+    """Lines before these, kept or not."""
 
 
 class RankedText(TypedDict):

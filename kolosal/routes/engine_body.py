@@ -1,4 +1,4 @@
-"""The body of `POST /engines`, and the loading parameters it is answered with.
+"""The bodies of the engine routes, and the loading parameters they are answered with.
 
 The original documents `n_ctx` and the like at the top level but reads them from `loading_parameters` only; here both
 places count, and the top level wins. A name that no one knows is refused, because nothing is silently ignored.
@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.parameters import EngineId, LoadingParameters
+from kolosal.engines.policy import MAX_QUEUED_LIMIT, MAX_TTL_S, Rules
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import RequestBody, decode_fields
 
@@ -45,6 +46,12 @@ class EngineBody(RequestBody):
     """Not given: true. False: the engine is loaded at its first use."""
     loading_parameters: dict[str, Any] | None = None
     """Loading parameters, where they do not stand beside it; those that do win."""
+    idle_ttl_s: Annotated[float, Field(ge=0, le=MAX_TTL_S, allow_inf_nan=False)] | None = None
+    """Seconds without a request after which it is unloaded, until the next one. 0: never. Not given: as configured."""
+    pin: bool | None = None
+    """Never unload it, neither for its idleness nor to make room. Not given: false."""
+    max_queued: Annotated[int, Field(ge=0, le=MAX_QUEUED_LIMIT)] | None = None
+    """Requests that may wait beyond those that run. Not given: as configured."""
     model_type: str | None = None
     """Accepted for compatibility: the GGUF file says what it is."""
     inference_engine: str | None = None
@@ -54,25 +61,48 @@ class EngineBody(RequestBody):
     def load(self) -> bool:
         return self.load_immediately is not False
 
+    @property
+    def name(self) -> str | None:
+        """The engine's id, whichever field it came in."""
+        return self.engine_id or self.model_id
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(idle_ttl_s=self.idle_ttl_s, pin=bool(self.pin), max_queued=self.max_queued)
+
     def required(self) -> tuple[str, str, LoadingParameters]:
         """Engine id, model path and all loading parameters.
 
         Raises:
             InvalidRequest: one is missing, or a loading parameter is unknown or not valid.
         """
-        engine_id = self.engine_id or self.model_id
+        engine_id = self.name
         if engine_id is None or not self.model_path:
             missing = "model_path" if engine_id is not None else "engine_id"
             raise InvalidRequest(
                 "Missing required fields: engine_id and model_path are required", param=missing
             )
-        return engine_id, self.model_path, self._parameters()
+        return engine_id, self.model_path, self.parameters()
 
-    def _parameters(self) -> LoadingParameters:
+    def parameters(self) -> LoadingParameters:
+        """All loading parameters.
+
+        Raises:
+            InvalidRequest: one is unknown or not valid.
+        """
         flat = _given(self.model_extra)
         nested = _given(self.loading_parameters)
         decode_fields(_loading_parameters, nested, prefix="loading_parameters.")
         return decode_fields(_loading_parameters, {**nested, **flat})
+
+
+class UnloadBody(RequestBody):
+    """What a client may say when it unloads an engine."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    timeout_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] | None = None
+    """Seconds that running requests get to finish. Not given: 30."""
 
 
 def resolved_parameters(engine: Engine) -> dict[str, Any]:

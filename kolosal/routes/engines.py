@@ -1,18 +1,23 @@
-"""Engine management: add, list, look at and remove engines. Listing loads nothing and resets no timer."""
+"""Engine management: add, list, look at, replace and remove engines. Listing loads nothing and resets no timer."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from datetime import UTC, datetime
+from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from kolosal.engines.engine import Engine, EngineState
-from kolosal.engines.parameters import EngineId, LoadingParameters
-from kolosal.errors import LoadFailed
-from kolosal.http.decode import decode
+from kolosal.engines.parameters import EngineConfig, EngineId, LoadingParameters
+from kolosal.engines.policy import Bytes
+from kolosal.engines.registry import EngineRegistry
+from kolosal.errors import InvalidRequest, LoadFailed
+from kolosal.http.decode import complaint, decode
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.paths import engine_config
@@ -21,9 +26,12 @@ from kolosal.routes.engine_body import EngineBody, resolved_parameters
 from kolosal.routes.operation import Group, Operation
 from kolosal.routes.services import registry_of
 
+_engine_id: TypeAdapter[str] = TypeAdapter(EngineId)
+
 _MESSAGES = {
     EngineState.READY: "Engine is loaded and ready",
     EngineState.LOADING: "Engine is loading",
+    EngineState.UNLOADING: "Engine is being unloaded",
     EngineState.UNLOADED: "Engine exists but is currently unloaded",
     EngineState.CLOSED: "Engine is being removed",
 }
@@ -38,6 +46,7 @@ def routes() -> list[Route]:
             Route(f"{prefix}/engines", add_engine, methods=["POST"]),
             Route(f"{prefix}/engines", list_engines),
             Route(f"{prefix}/engines/{{engine_id}}", show_engine),
+            Route(f"{prefix}/engines/{{engine_id}}", put_engine, methods=["PUT"]),
             Route(f"{prefix}/engines/{{engine_id}}", remove_engine, methods=["DELETE"]),
             Route(f"{prefix}/engines/{{engine_id}}/status", show_status),
         )
@@ -58,25 +67,80 @@ async def add_engine(request: Request) -> Response:
     body = await decode(request, EngineBody)
     engine_id, model_path, parameters = body.required()
     config = await asyncio.to_thread(engine_config, engine_id, model_path, parameters)
-    adding = registry_of(request).add(config, load=body.load)
+    adding = registry_of(request).add(config, load=body.load, rules=body.rules, keep=True)
+    engine = await _loaded(request, adding, config, model_path)
+    return _added(engine, body, model_path, "Engine added successfully", status=201)
+
+
+@Operation(
+    group=Group.ENGINES,
+    path={"engine_id": EngineId},
+    body=EngineBody,
+    example={"model_path": "/models/tiny.gguf", "n_ctx": 8192},
+    answer="The engine as it is now, with all loading parameters; 201 where there was none of that name.",
+    answer_type=EngineAdded,
+)
+async def put_engine(request: Request) -> Response:
+    """Replace an engine without a gap, or add it where there is none.
+
+    The new one loads first where memory allows that, takes over, and the old one ends after its last answer. Where it
+    cannot be loaded the old one goes on serving.
+    """
+    registry = registry_of(request)
+    given = await decode(request, EngineBody)
+    engine_id = request.path_params["engine_id"]
+    if given.name is not None and given.name != engine_id:
+        raise InvalidRequest(
+            f"engine_id must be the one of the path, {engine_id!r}, or left out, not {given.name!r}",
+            param="engine_id",
+        )
+    body = given.model_copy(update={"engine_id": _checked_id(engine_id)})
+    engine_id, model_path, parameters = body.required()
+    config = await asyncio.to_thread(engine_config, engine_id, model_path, parameters)
+    is_new = all(engine.engine_id != engine_id for engine in registry.list())
+    putting = (registry.add if is_new else registry.replace)(
+        config, load=body.load, rules=body.rules, keep=True
+    )
+    engine = await _loaded(request, putting, config, model_path)
+    if is_new:
+        return _added(engine, body, model_path, "Engine added successfully", status=201)
+    return _added(engine, body, model_path, "Engine replaced successfully", status=200)
+
+
+async def _loaded(
+    request: Request, work: Coroutine[Any, Any, Engine], config: EngineConfig, model_path: str
+) -> Engine:
+    """The engine that `work` gives. A model that cannot be loaded is told with the numbers it was loaded with."""
     try:
-        engine = await unless_disconnected(request, adding)
+        return await unless_disconnected(request, work)
     except LoadFailed as exc:
-        details = {"engine_id": engine_id, "model_path": model_path}
-        numbers = {name: getattr(parameters, name) for name in ("n_ctx", "n_gpu_layers", "main_gpu_id")}
+        details = {"engine_id": config.engine_id, "model_path": model_path}
+        names = ("n_ctx", "n_gpu_layers", "main_gpu_id")
+        numbers = {name: getattr(config.parameters, name) for name in names}
         raise LoadFailed(exc.message, param="model_path", details={**details, **numbers}) from exc
+
+
+def _added(engine: Engine, body: EngineBody, model_path: str, message: str, *, status: int) -> JsonResponse:
     return JsonResponse(
         {
-            "engine_id": engine_id,
+            "engine_id": engine.engine_id,
             "model_path": model_path,
             "status": "loaded" if body.load else "created",
             "load_immediately": body.load,
             "loading_parameters": resolved_parameters(engine),
-            "main_gpu_id": parameters.main_gpu_id,
-            "message": "Engine added successfully",
+            "main_gpu_id": engine.config.parameters.main_gpu_id,
+            "message": message,
         },
-        status=201,
+        status=status,
     )
+
+
+def _checked_id(engine_id: str) -> str:
+    """A name out of a path, which may hold what no name may."""
+    try:
+        return _engine_id.validate_python(engine_id)
+    except ValidationError as exc:
+        raise complaint(exc.errors(include_url=False)[0], "engine_id") from None
 
 
 @Operation(
@@ -100,23 +164,7 @@ async def list_engines(request: Request) -> Response:
 )
 async def show_engine(request: Request) -> Response:
     """Everything there is to know about one engine."""
-    engine = _engine(request)
-    return JsonResponse(
-        {
-            "engine_id": engine.engine_id,
-            "status": status_word(engine),
-            "state": engine.state,
-            "model_path": engine.config.model_path,
-            "loading_parameters": resolved_parameters(engine),
-            "main_gpu_id": engine.config.parameters.main_gpu_id,
-            "info": engine.info,
-            "load_progress": engine.load_progress,
-            "last_error": engine.last_error,
-            "last_accessed": _last_accessed(engine),
-            "in_flight": engine.in_flight,
-            "worker_pid": engine.worker_pid,
-        }
-    )
+    return JsonResponse(shown(registry_of(request), _engine(request)))
 
 
 @Operation(
@@ -159,6 +207,38 @@ async def remove_engine(request: Request) -> Response:
             "in_flight": in_flight,
         }
     )
+
+
+def shown(registry: EngineRegistry, engine: Engine) -> dict[str, Any]:
+    """All about one engine, as its routes answer."""
+    held = registry.room.estimate_of(engine)
+    default_ttl_s = registry.room.limits.idle_ttl_s
+    return {
+        "engine_id": engine.engine_id,
+        "status": status_word(engine),
+        "state": engine.state,
+        "model_path": engine.config.model_path,
+        "loading_parameters": resolved_parameters(engine),
+        "main_gpu_id": engine.config.parameters.main_gpu_id,
+        "info": engine.info,
+        "load_progress": engine.load_progress,
+        "last_error": engine.last_error,
+        "recent_crashes": engine.recent_deaths,
+        "breaker": engine.breaker,
+        "retry_after_s": engine.retry_after_s,
+        "last_accessed": _last_accessed(engine),
+        "in_flight": engine.in_flight,
+        "worker_pid": engine.worker_pid,
+        "pin": engine.rules.pin,
+        "idle_ttl_s": default_ttl_s if engine.rules.idle_ttl_s is None else engine.rules.idle_ttl_s,
+        "max_queued": registry.max_queued if engine.rules.max_queued is None else engine.rules.max_queued,
+        "expires_in_s": registry.room.expires_in_s(engine),
+        "memory": None if held is None else _bytes(held.need),
+    }
+
+
+def _bytes(amount: Bytes) -> dict[str, Any]:
+    return {"host": amount.host, "gpus": {str(index): n_bytes for index, n_bytes in amount.gpus.items()}}
 
 
 def is_loaded(engine: Engine) -> bool:

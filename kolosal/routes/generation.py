@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from starlette.requests import Request
 
+from kolosal.admission import Place
 from kolosal.engines.engine import Engine
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.stream import Completion, RequestStream
+from kolosal.errors import QueueTimeout
 from kolosal.http.disconnect import unless_disconnected
+from kolosal.http.middleware import key_id
+from kolosal.routes.services import place_of, services_of
 from kolosal.schema import GenerateRequest, TokenDelta, Usage
+
+T = TypeVar("T")
 
 
 class Generation:
@@ -21,7 +29,8 @@ class Generation:
     to streams that have ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place) -> None:
+        self._place = place
         self._engine: Engine | None = None
         self._streams: tuple[RequestStream, ...] = ()
 
@@ -58,6 +67,7 @@ class Generation:
         """Stop all streams that still run."""
         for stream in self._streams:
             stream.abort()
+        self._place.leave()
 
     async def collect(self) -> list[Completion]:
         """All generations, whole, in the order of their prompts.
@@ -102,9 +112,13 @@ async def start_generation(
         KolosalError: it cannot start.
         ClientDisconnect: the client left meanwhile; nothing runs on.
     """
-    generation = Generation()
+    if (client := key_id(request.scope)) is not None:
+        prompts = [replace(prompt, client=client) for prompt in prompts]
+    generation = Generation(place_of(request))
+    patience_s = services_of(request).admission.limits.queue_timeout_s
     try:
-        await unless_disconnected(request, generation.start(registry, model, prompts))
+        starting = within(patience_s, generation.start(registry, model, prompts))
+        await unless_disconnected(request, starting)
     except BaseException:
         generation.abort()
         raise
@@ -122,6 +136,18 @@ async def collect_generation(request: Request, generation: Generation) -> list[C
         return await unless_disconnected(request, generation.collect())
     finally:
         generation.abort()
+
+
+async def within(patience_s: float, starting: Awaitable[T]) -> T:
+    """What a start gives, waited for but not for ever. A load goes on: others may wait for it, and it has a limit of its own."""
+    try:
+        async with asyncio.timeout(patience_s):
+            return await starting
+    except TimeoutError:
+        raise QueueTimeout(
+            f"The request waited {patience_s:g} seconds for its first token and was given up",
+            retry_after_s=30,
+        ) from None
 
 
 async def _anext(stream: RequestStream) -> TokenDelta:

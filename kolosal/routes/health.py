@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from kolosal import __version__
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.answer_types import About, Health
 from kolosal.routes.engines import is_loaded, status_word
+from kolosal.routes.ollama.greeting import GREETING, wants_greeting
 from kolosal.routes.operation import Group, Operation
 from kolosal.routes.services import services_of
 
@@ -29,8 +30,10 @@ def routes() -> list[Route]:
 
 
 @Operation(group=Group.DAEMON, answer="Name, version and the main paths.", answer_type=About)
-async def index(_request: Request) -> Response:
-    """For whoever opens the address in a browser."""
+async def index(request: Request) -> Response:
+    """For whoever opens the address in a browser. Clients of Ollama, and who asks for plain text, get `Ollama is running`."""
+    if wants_greeting(request):
+        return PlainTextResponse(GREETING)
     return JsonResponse(
         {
             "name": _SERVER_NAME,

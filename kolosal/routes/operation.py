@@ -28,6 +28,10 @@ class Group(StrEnum):
     OPENAI = "OpenAI"
     RESPONSES = "OpenAI Responses"
     ANTHROPIC = "Anthropic"
+    OLLAMA = "Ollama"
+    JSON_RPC = "JSON-RPC"
+    SESSIONS = "Sessions and streams"
+    CONVERSATION = "Conversation engine"
     TEXT = "Tokens and ranking"
     ENGINES = "Engines"
     DAEMON = "Daemon"
@@ -37,6 +41,10 @@ GROUP_NOTES: dict[Group, str] = {
     Group.OPENAI: "Chat, completions, embeddings and models, as the OpenAI clients know them.",
     Group.RESPONSES: "The Responses API: conversations that the daemon remembers.",
     Group.ANTHROPIC: "The Messages API, as the Anthropic clients know it.",
+    Group.OLLAMA: "Generating, chat, embeddings and models, as the Ollama clients know them.",
+    Group.JSON_RPC: "Conversations in which the client has tools and carries the history.",
+    Group.SESSIONS: "The same as a stream of text, and as sessions over WebSockets.",
+    Group.CONVERSATION: "Chats as plain text, whole or as they are written, with answers that are reviewed and revised.",
     Group.TEXT: "What llama-server has besides: ranking, filling in, tokens and templates.",
     Group.ENGINES: "Add, list, look at and remove engines. An engine is one model in a process of its own.",
     Group.DAEMON: "Health, and this document.",
@@ -69,10 +77,14 @@ class Operation:
     """A type whose fields are the query's parameters."""
     status: int = 200
     """The status of success."""
+    empty_statuses: Mapping[int, str] = field(default_factory=dict)
+    """Other statuses of success, which come without a body, and what they mean."""
     media_type: str = "application/json"
     """What a whole answer is."""
     streams: bool = False
-    """Whether `"stream": true` in the body gets server-sent events."""
+    """Whether `stream` in the body says that the answer comes in pieces."""
+    stream_media_type: str = "text/event-stream"
+    """What an answer in pieces is."""
 
     def __call__(self, endpoint: E) -> E:
         """Attach this to an endpoint."""

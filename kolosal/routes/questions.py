@@ -12,7 +12,7 @@ from kolosal.engines.calls import MAX_TEXT_CHARS, Answer, Call
 from kolosal.engines.engine import Engine
 from kolosal.errors import InternalError, InvalidRequest
 from kolosal.http.disconnect import unless_disconnected
-from kolosal.routes.services import registry_of
+from kolosal.routes.services import place_of, registry_of
 
 MAX_MODEL_CHARS = 256
 """As long as the id of an engine can be."""
@@ -54,7 +54,11 @@ async def with_engine(request: Request, model: str | None, work: Callable[[Engin
     async def run() -> T:
         return await work(await registry_of(request).acquire(model))
 
-    return await unless_disconnected(request, run())
+    place = place_of(request)
+    try:
+        return await unless_disconnected(request, run())
+    finally:
+        place.leave()
 
 
 async def ask(engine: Engine, call: Call, kind: type[A]) -> A:

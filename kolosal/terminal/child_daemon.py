@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from kolosal.config.resolve import Configuration
+from kolosal.config.resolve import Configuration, process_environment
 from kolosal.terminal.client import ClientError, DaemonClient, DaemonUnreachable
 
 START_TIMEOUT_S = 60.0
@@ -32,6 +32,9 @@ LOOK_INTERVAL_S = 0.1
 """Between two attempts to reach the child."""
 LAST_WORDS_CHARS = 300
 """How much of the log's last line a message repeats."""
+
+_FOR_A_WHILE = {"KOLOSAL_KEEP_ENGINES": "false"}
+"""What one conversation loads is not there again when the next daemon starts."""
 
 if sys.platform == "win32":
     _FLAGS = subprocess.CREATE_NEW_PROCESS_GROUP
@@ -90,6 +93,7 @@ class ChildDaemon:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
+                    env=process_environment() | _FOR_A_WHILE,
                     creationflags=_FLAGS,
                     start_new_session=sys.platform != "win32",
                 )

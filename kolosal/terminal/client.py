@@ -23,6 +23,7 @@ from kolosal.terminal.wire import (
     items,
     json_object,
     piece_of,
+    typed_events,
 )
 
 __all__ = ["ApiError", "Body", "ClientError", "DaemonClient", "DaemonUnreachable", "EngineView"]
@@ -81,6 +82,9 @@ class DaemonClient:
     async def remove_engine(self, engine_id: str) -> None:
         await self._ask("DELETE", f"/engines/{quote(engine_id, safe='')}", read_s=None)
 
+    async def unload_engine(self, engine_id: str) -> None:
+        await self._ask("POST", f"/engines/{quote(engine_id, safe='')}/unload", read_s=None)
+
     async def add_engine(self, body: Body, on_progress: Callable[[float], None] = lambda _: None) -> Body:
         """Add an engine and wait until it is loaded. `on_progress` is told the fraction, 0…1, meanwhile."""
         engine_id = str(body["engine_id"])
@@ -113,6 +117,37 @@ class DaemonClient:
         except httpx.TransportError as exc:
             raise self._unreachable(exc) from exc
         raise ClientError("The daemon ended the answer early")
+
+    async def events(self) -> AsyncGenerator[tuple[str, Body], None]:
+        """What happens in the daemon from now on, by kind: first `hello`, once the daemon listens. Ends with the daemon."""
+        async for kind, data in self._follow("/v1/events"):
+            yield kind, data
+
+    async def logs(self, engine_id: str, tail: int) -> list[str]:
+        """The last lines of an engine's worker."""
+        answer = await self._ask("GET", f"/engines/{quote(engine_id, safe='')}/logs?tail={tail}")
+        lines = answer.get("lines")
+        return [str(line) for line in lines] if isinstance(lines, list) else []
+
+    async def follow_logs(self, engine_id: str, tail: int) -> AsyncGenerator[str, None]:
+        """The last lines of an engine's worker, and those that come. Ends with the engine."""
+        path = f"/engines/{quote(engine_id, safe='')}/logs?follow=true&tail={tail}"
+        async for kind, data in self._follow(path):
+            if kind == "line":
+                yield str(data.get("line", ""))
+            elif kind == "lines.lost":
+                yield f"({data.get('lost')} lines were lost)"
+
+    async def _follow(self, path: str) -> AsyncGenerator[tuple[str, Body], None]:
+        timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
+        try:
+            async with self._http.stream("GET", path, timeout=timeout) as response:
+                if response.is_error:
+                    raise api_error(response.status_code, await response.aread())
+                async for kind, data in typed_events(response.aiter_bytes()):
+                    yield kind, json_object(data)
+        except httpx.TransportError as exc:
+            raise self._unreachable(exc) from exc
 
     async def _report_progress(self, engine_id: str, on_progress: Callable[[float], None]) -> None:
         try:

@@ -36,14 +36,14 @@ async def load(client: DaemonClient, engine_id: str, path: str, options: Body) -
     typer.echo(f"{engine_id}: {answer.get('status', 'added')}")
 
 
-async def unload(client: DaemonClient, engine_ids: Sequence[str]) -> None:
-    """Remove engines, in order; the first that cannot be removed ends it."""
+async def unload(client: DaemonClient, engine_ids: Sequence[str], *, keep: bool = False) -> None:
+    """Remove engines, or free their memory only, in order; the first that cannot be ends it."""
     for engine_id in engine_ids:
         try:
-            await client.remove_engine(engine_id)
+            await (client.unload_engine(engine_id) if keep else client.remove_engine(engine_id))
         except ApiError as exc:
             raise ClientError(f"{engine_id}: {exc}") from exc  # which of them it was
-        typer.echo(f"{engine_id}: removed")
+        typer.echo(f"{engine_id}: {'unloaded' if keep else 'removed'}")
 
 
 async def ps(client: DaemonClient, *, as_json: bool) -> None:
@@ -52,11 +52,15 @@ async def ps(client: DaemonClient, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(view) for view in views], default=str, indent=2))
         return
-    now = datetime.now(UTC)
-    header = ("ID", "STATE", "MODEL", "N_CTX", "IN FLIGHT", "LAST USED")
-    show_table([header, *(_row(view, now) for view in views)])
+    show_table(engine_rows(views))
     if not views:
         typer.echo("No engine yet: add one with `kolosal load ID PATH`", err=True)
+
+
+def engine_rows(views: Sequence[EngineView]) -> list[tuple[str, ...]]:
+    """The table of engines, its header first."""
+    now = datetime.now(UTC)
+    return [("ID", "STATE", "MODEL", "N_CTX", "IN FLIGHT", "LAST USED"), *(_row(view, now) for view in views)]
 
 
 def _row(view: EngineView, now: datetime) -> tuple[str, ...]:
@@ -109,12 +113,29 @@ def _verdict(check: Check) -> str:
 
 @contextmanager
 def loading_progress(what: str) -> Iterator[Callable[[float], None]]:
-    """A spinner with the time that has passed, and a bar once there is progress. Nothing where stderr is no terminal."""
+    """A spinner with the time that has passed, and a bar once there is progress; plain lines where stderr is no terminal."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield plain_progress(what)
+        return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what.replace("[", r"\["), total=None)
         yield lambda fraction: progress.update(task, total=1.0, completed=fraction) if fraction > 0 else None
+
+
+def plain_progress(what: str) -> Callable[[float], None]:
+    """A line for each quarter that was reached, for logs and pipes."""
+    reached = 0
+
+    def on_progress(fraction: float) -> None:
+        nonlocal reached
+        quarter = int(fraction * 4)
+        if quarter > reached:
+            reached = quarter
+            typer.echo(f"{what}: {25 * quarter} %", err=True)
+
+    return on_progress
 
 
 def absolute_path(path: str) -> str:

@@ -79,6 +79,21 @@ async def event_data(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
                 yield line[5:].strip().decode(errors="replace")
 
 
+async def typed_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[str, str]]:
+    """The kind and the data of server-sent events, each of one line."""
+    kind, buffer = "message", b""
+    async for chunk in chunks:
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        if len(buffer) > MAX_EVENT_BYTES:
+            raise ClientError("The daemon sent an event of more than 16 MiB")
+        for line in lines:
+            if line.startswith(b"event:"):
+                kind = line[6:].strip().decode(errors="replace")
+            elif line.startswith(b"data:"):
+                yield kind, line[5:].strip().decode(errors="replace")
+                kind = "message"
+
+
 def piece_of(data: str) -> str:
     """The text of one chunk.
 

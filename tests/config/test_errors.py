@@ -42,9 +42,9 @@ MODEL = "models:\n  - id: a\n    path: a.gguf\n    "
         ),
         (
             "auth: {enabled: true}",
-            ":1: auth: unknown key: known are engines, logging, models, responses, server",
+            ":1: auth: unknown key: known are engines, logging, models, responses, rpc, server, sessions",
         ),
-        ("logging: {file: x}", ":1: logging.file: unknown key: known are logging.level, logging.access_log"),
+        ("logging: {shape: x}", ":1: logging.shape: unknown key: known are logging.level, logging.format"),
         (MODEL + "pth: b", ":4: models[0].pth: unknown key: did you mean 'path'?"),
         (MODEL + "parameters: {}", ":4: models[0].parameters: unknown key"),
         (

@@ -47,7 +47,8 @@ def user_environment(home: Path) -> dict[str, str]:
     Models get one thread: threads that wait for each other are many times slower when anything else is running.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("KOLOSAL_")}
-    home_variables = dict.fromkeys(("HOME", "APPDATA", "XDG_CONFIG_HOME"), str(home))
+    names = ("HOME", "APPDATA", "LOCALAPPDATA", "XDG_CONFIG_HOME", "XDG_STATE_HOME")
+    home_variables = dict.fromkeys(names, str(home))
     return inherited | home_variables | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "OMP_THREAD_LIMIT": "1"}
 
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.e2e.helpers import ENGINE, chat, content_of
+from tests.gguf_files import STRING, gguf
 
 pytestmark = pytest.mark.model
 
@@ -147,9 +148,9 @@ class TestModelFiles:
     @pytest.mark.parametrize(
         ("kept", "reason"),
         [
-            (0.9, "corrupted or incomplete"),
-            (0.01, "could not load the file"),
-            (0.0, "could not load the file"),
+            (0.9, "it was cut off, or not fully downloaded"),
+            (0.01, "more than the file holds"),
+            (0.0, "ends at byte 4"),
         ],
     )
     def test_a_truncated_model(
@@ -157,12 +158,17 @@ class TestModelFiles:
     ) -> None:
         whole = tiny_gguf.read_bytes()
         (tmp_path / "half.gguf").write_bytes(whole[: max(4, int(len(whole) * kept))])
-        error = self.refused(http, tmp_path / "half.gguf", 422, "model_loading_failed")
+        error = self.refused(http, tmp_path / "half.gguf", 400, "invalid_model_format")
         assert reason in error["message"]
+        assert content_of(http.post(CHAT, json=chat("Hello", max_tokens=1)))
+
+    def test_a_model_that_llama_cpp_does_not_know(self, http: httpx.Client, tmp_path: Path) -> None:
+        (tmp_path / "strange.gguf").write_bytes(gguf({"general.architecture": (STRING, "strange")}))
+        error = self.refused(http, tmp_path / "strange.gguf", 422, "model_loading_failed")
         assert error["type"] == "model_loading_error"
         assert error["details"] == {
             "engine_id": "x",
-            "model_path": str(tmp_path / "half.gguf"),
+            "model_path": str(tmp_path / "strange.gguf"),
             "n_ctx": 512,
             "n_gpu_layers": 100,
             "main_gpu_id": 0,

@@ -8,6 +8,8 @@ import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -57,6 +59,31 @@ def script_worker(
     script = _PRELUDE + textwrap.dedent(body)
     argv = (sys.executable, "-I", "-S", "-c", script, encode(Ready(INFO)).decode())
     return WorkerCommand(argv, environment or {}, load_stall_timeout_s, stop_grace_s)
+
+
+def in_turn(folder: Path, *commands: WorkerCommand) -> WorkerCommand:
+    """The first worker is started by the first command, the next by the next, and all later ones by the last.
+
+    `starts(folder)` tells how many there were.
+    """
+    argvs = [list(command.argv) for command in commands]
+    body = f"""
+import os, sys
+with open({str(folder / "starts")!r}, "a+") as log:
+    log.write("x")
+    log.seek(0)
+    turn = len(log.read())
+argvs = {argvs!r}
+argv = argvs[min(turn, len(argvs)) - 1]
+os.execv(argv[0], argv)
+"""
+    return replace(commands[-1], argv=(sys.executable, "-I", "-S", "-c", body))
+
+
+def starts(folder: Path) -> int:
+    """How many workers a command of `in_turn` has started."""
+    log = folder / "starts"
+    return len(log.read_text()) if log.exists() else 0
 
 
 class Launched:

@@ -111,7 +111,7 @@ async def test_caller_who_leaves_takes_the_question_back() -> None:
 
         answer = await asyncio.wait_for(engine.ask(Tokenize("b")), DEADLINE_S)  # the late answer did no harm
         assert answer == Rendered("on time", 1)
-        assert not engine._aborted
+        assert not engine._flights._aborted
 
 
 async def test_question_that_was_taken_back_may_have_failed() -> None:

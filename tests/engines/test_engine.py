@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +14,7 @@ from kolosal.engines.process import WorkerCommand
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import ContextLengthExceeded, EngineDied, LoadFailed, NotFound, QueueFull
 from kolosal.schema import FinishReason
-from tests.engines.helpers import DEADLINE_S, config, eventually, gone, loaded, script_worker
+from tests.engines.helpers import DEADLINE_S, config, eventually, gone, loaded
 from tests.worker.helpers import ask, counting
 
 FakeWorker = Callable[..., WorkerCommand]
@@ -25,9 +22,6 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 
 SLOW = "step_s=0.005"
 """A step takes long enough for a test to act in the middle of an answer, however fast the machine."""
-
-STREAMS_END_WITHIN_S = 1.0
-"""From a kill to the last error. 0.1 s on an idle machine; this one is shared."""
 
 
 @pytest.fixture
@@ -190,7 +184,7 @@ async def test_abort_of_a_request_that_fails_is_tolerated(fake_worker: FakeWorke
 async def test_aborts_the_worker_confirmed_are_forgotten(fake_worker: FakeWorker) -> None:
     async with loaded(fake_worker(SLOW)) as engine:
         engine.generate(ask("5:")).abort()
-        await eventually(lambda: not engine._aborted)
+        await eventually(lambda: not engine._flights._aborted)
 
 
 # --- loading ---
@@ -283,134 +277,6 @@ async def test_next_use_after_a_failed_load_tries_again(tmp_path: Path, fake_wor
         assert engine.last_error is None
     finally:
         await engine.close()
-
-
-# --- a worker that dies ---
-
-
-@posix
-async def test_kill_ends_every_stream_at_once(fake_worker: FakeWorker) -> None:
-    async with loaded(fake_worker(SLOW), config(n_parallel=4), max_queued=64) as engine:
-        streams = [engine.generate(ask("5:")) for _ in range(32)]
-        await first_delta(streams[0])
-        collecting = [asyncio.ensure_future(stream.collect()) for stream in streams]
-        started = time.monotonic()
-        os.kill(engine.worker_pid or 0, signal.SIGKILL)
-        ends = await asyncio.gather(*collecting, return_exceptions=True)
-
-        assert time.monotonic() - started < STREAMS_END_WITHIN_S
-        assert [type(end) for end in ends] == [EngineDied] * 32
-
-
-@posix
-async def test_kill_costs_another_engine_no_token(fake_worker: FakeWorker) -> None:
-    async with loaded(fake_worker(SLOW)) as dying, loaded(fake_worker(SLOW)) as living:
-        other = asyncio.ensure_future(living.generate(ask("5:", max_tokens=60)).collect())
-        doomed = dying.generate(ask("5:"))
-        await first_delta(doomed)
-        os.kill(dying.worker_pid or 0, signal.SIGKILL)
-        with pytest.raises(EngineDied):
-            await doomed.collect()
-
-        assert (await other).text == counting(5, 60)
-
-
-@posix
-async def test_reason_of_a_death_is_told(fake_worker: FakeWorker) -> None:
-    async with loaded(fake_worker("crash@2")) as engine:
-        with pytest.raises(EngineDied, match="exit status 3"):
-            await engine.generate(ask("5:")).collect()
-
-
-async def test_reason_of_a_death_is_kept(fake_worker: FakeWorker) -> None:
-    async with loaded(fake_worker("crash@2")) as engine:
-        with pytest.raises(EngineDied):
-            await engine.generate(ask("5:")).collect()
-
-        assert engine.last_error == "The worker stopped: exit status 3"
-
-
-async def test_dead_engine_loads_again_on_next_use(fake_worker: FakeWorker) -> None:
-    async with loaded(fake_worker("crash@2")) as engine:
-        with pytest.raises(EngineDied):
-            await engine.generate(ask("5:")).collect()
-        await engine.ensure_ready()
-
-        assert (await engine.generate(ask("5:", max_tokens=1)).collect()).text == "6"
-
-
-@posix
-async def test_deltas_before_a_death_are_delivered(fake_worker: FakeWorker) -> None:
-    async with loaded(fake_worker("hang@5")) as engine:
-        stream = engine.generate(ask("5:"))
-        text = ""
-        while len(text) < 4:
-            text += await first_delta(stream)
-        os.kill(engine.worker_pid or 0, signal.SIGKILL)
-
-        assert text == "6 7 "
-        with pytest.raises(EngineDied):
-            await anext(stream)
-
-
-async def test_abort_after_a_death_does_nothing(fake_worker: FakeWorker) -> None:
-    async with loaded(fake_worker("crash@2")) as engine:
-        stream = engine.generate(ask("5:"))
-        await eventually(lambda: engine.state is EngineState.UNLOADED)
-        stream.abort()
-
-        assert engine.in_flight == 0
-
-
-async def test_death_is_logged_once(fake_worker: FakeWorker, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    async with loaded(fake_worker("crash@1")) as engine:
-        with pytest.raises(EngineDied):
-            await engine.generate(ask("5:")).collect()
-
-    assert [record.message for record in caplog.records].count("engine.died") == 1
-
-
-# --- a worker that cannot be trusted ---
-
-UNEXPECTED = {
-    "output of no request": b'{"tag":"step","outputs":[{"request_id":77,"delta":{"text":"x"}}]}',
-    "failure of no request": b'{"tag":"failed","request_id":77,"error":"GenerationFailed","message":"x"}',
-    "second ready": None,
-    "progress": b'{"tag":"progress","fraction":0.5}',
-    "garbage": b"this is no frame",
-}
-
-
-@pytest.mark.parametrize("what", UNEXPECTED)
-async def test_worker_that_says_the_unexpected_is_ended(what: str) -> None:
-    line = UNEXPECTED[what]
-    said = "sys.argv[1].encode()" if line is None else repr(line + b"\n")
-    async with loaded(script_worker(f"ready(); hear(); say({said}); until_the_end()")) as engine:
-        pid = engine.worker_pid or 0
-        with pytest.raises(EngineDied):
-            await asyncio.wait_for(engine.generate(ask("5:")).collect(), DEADLINE_S)
-
-        assert gone(pid)
-
-
-async def test_engine_whose_worker_was_ended_loads_again() -> None:
-    async with loaded(script_worker("ready(); hear(); say(b'x\\n'); until_the_end()")) as engine:
-        first = engine.worker_pid
-        with pytest.raises(EngineDied):
-            await engine.generate(ask("5:")).collect()
-        await engine.ensure_ready()
-
-        assert engine.worker_pid not in (None, first)
-
-
-async def test_unknown_error_of_a_worker_is_a_failed_generation() -> None:
-    line = b'{"tag":"failed","request_id":1,"error":"SystemExit","message":"x"}\n'
-    async with loaded(script_worker(f"ready(); hear(); say({line!r}); until_the_end()")) as engine:
-        with pytest.raises(Exception, match="x") as failure:
-            await engine.generate(ask("5:")).collect()
-
-        assert failure.type.__name__ == "GenerationFailed"
 
 
 # --- the end ---

@@ -29,6 +29,8 @@ from kolosal.engines.messages import (
     FrameError,
     FromWorker,
     Hello,
+    Ping,
+    Pong,
     Progress,
     Ready,
     SequenceOutput,
@@ -110,9 +112,12 @@ answers = st.one_of(
 )
 to_worker = st.one_of(
     st.builds(Hello, st.builds(EngineConfig, st.just("engine 1"), texts, parameters)),
-    st.builds(Submit, ids, st.builds(GenerateRequest, prompts, samplings)),
+    st.builds(
+        Submit, ids, st.builds(GenerateRequest, prompts, samplings), token_ids, st.integers(0, 1_000_000)
+    ),
     st.builds(Ask, ids, calls),
     st.builds(Abort, ids),
+    st.builds(Ping, ids),
     st.just(Shutdown()),
 )
 deltas = st.builds(
@@ -134,6 +139,7 @@ from_worker = st.one_of(
     st.builds(StepOutputs, st.lists(st.builds(SequenceOutput, ids, deltas), max_size=4).map(tuple)),
     st.builds(Answered, ids, answers),
     st.builds(Failed, ids, texts, texts, st.none() | texts),
+    st.builds(Pong, ids),
     st.builds(Fatal, texts),
 )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 
 from kolosal.engines.parameters import EngineConfig, FlashAttention, LoadingParameters
 from kolosal.engines.process import WorkerCommand
-from kolosal.errors import EngineDied
 from kolosal.sampling import SamplingParams
 from kolosal.schema import ChatPrompt, FinishReason, GenerateRequest, Message
 from tests.engines.helpers import loaded
@@ -77,7 +75,6 @@ async def test_code_points_are_whole_in_every_delta(
         assert not any("\ufffd" in piece for piece in pieces)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 async def test_kill_costs_another_engine_no_token(real_worker: WorkerCommand, smollm2: Path) -> None:
     story = replace(ask("Once upon a time", max_tokens=60, ignore_eos=True), use_cache=False)
     same_steps = model(smollm2, speculation=False)  # what is computed together decides the last bits of a sum
@@ -86,20 +83,17 @@ async def test_kill_costs_another_engine_no_token(real_worker: WorkerCommand, sm
         other = asyncio.ensure_future(living.generate(story).collect())
         doomed = dying.generate(story)
         await doomed.ready()
-        os.kill(dying.worker_pid or 0, signal.SIGKILL)
-        with pytest.raises(EngineDied, match="SIGKILL"):
-            await doomed.collect()
+        os.kill(dying.worker_pid or 0, signal.SIGTERM)
 
+        assert (await doomed.collect()).usage == undisturbed.usage
         assert await other == undisturbed
 
 
-async def test_killed_engine_answers_again(real_worker: WorkerCommand, smollm2: Path) -> None:
+async def test_killed_engine_goes_on_and_answers_again(real_worker: WorkerCommand, smollm2: Path) -> None:
     async with loaded(real_worker, model(smollm2)) as engine:
         doomed = engine.generate(CAPITAL)
         await doomed.ready()
         os.kill(engine.worker_pid or 0, signal.SIGTERM)
-        with pytest.raises(EngineDied):
-            await doomed.collect()
-        await engine.ensure_ready()
 
+        assert (await doomed.collect()).text == "The capital city of France is Paris."
         assert "Paris" in (await engine.generate(CAPITAL).collect()).text

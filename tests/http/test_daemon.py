@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import signal
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from kolosal.daemon import _url
+from tests.gguf_files import gguf
 
 _PROGRAM = """
 import os, sys
@@ -32,7 +34,7 @@ sys.exit(run(Settings.model_validate_json(orjson.dumps(settings)), os.environ, (
 
 @contextlib.contextmanager
 def daemon(*faults: str, **settings: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    arguments = orjson.dumps([{"port": 0} | settings, list(faults)]).decode()
+    arguments = orjson.dumps([{"port": 0, "keep_engines": False} | settings, list(faults)]).decode()
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", _PROGRAM, arguments], **options) as process:  # type: ignore[call-overload]
         try:
@@ -41,6 +43,11 @@ def daemon(*faults: str, **settings: object) -> Iterator[tuple[subprocess.Popen[
             yield process, line.split()[-1]
         finally:
             process.kill()
+
+
+def _completion(url: str, number: int) -> int:
+    body = {"model": "a", "prompt": f"{number}:", "max_tokens": 100}
+    return httpx.post(f"{url}/v1/completions", json=body, timeout=30).status_code
 
 
 def wait_for(url: str, status: str) -> None:
@@ -52,7 +59,7 @@ def wait_for(url: str, status: str) -> None:
 
 @pytest.fixture
 def models(tmp_path: Path) -> list[dict[str, object]]:
-    (tmp_path / "a.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
+    (tmp_path / "a.gguf").write_bytes(gguf())
     return [{"id": "a", "path": str(tmp_path / "a.gguf"), "parameters": {"n_ctx": 5000}}]
 
 
@@ -111,6 +118,56 @@ class TestSignals:
             assert process.wait(10) == 0
             assert not any(worker.is_running() for worker in workers)
 
+    def test_new_requests_are_told_to_come_back_while_running_ones_finish(
+        self, models: list[dict[str, object]]
+    ) -> None:
+        with daemon("--fault", "step_s=0.01", models=models) as (process, url):
+            wait_for(url, "loaded")
+            with (
+                httpx.stream("GET", f"{url}/v1/events") as following,
+                concurrent.futures.ThreadPoolExecutor(16) as pool,
+            ):
+                events = following.iter_text()
+                told = next(events)
+                running = [pool.submit(_completion, url, number) for number in range(16)]
+                while told.count("request.started") < len(running):
+                    told += next(events)
+                os.kill(process.pid, signal.SIGTERM)
+                refused = wait_until_draining(url)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "server_shutting_down")
+                assert int(refused.headers["retry-after"]) >= 1
+                assert httpx.get(f"{url}/health").status_code == 200
+                assert [answer.result() for answer in running] == [200] * 16
+                told += "".join(events)
+            assert '"outcome":"failed"' not in told
+            assert process.wait(10) == 0
+
+    def test_a_request_that_waits_for_a_load_is_told_to_come_back(
+        self, models: list[dict[str, object]]
+    ) -> None:
+        with (
+            daemon("--fault", "load_hang", models=models, shutdown_drain_s=0.2) as (process, url),
+            concurrent.futures.ThreadPoolExecutor(1) as pool,
+        ):
+            waiting = pool.submit(_completion, url, 1)
+            while "kolosal_inference_requests 1.0" not in httpx.get(f"{url}/metrics/prometheus").text:
+                time.sleep(0.02)
+            os.kill(process.pid, signal.SIGTERM)
+            assert waiting.result() == 503
+            assert process.wait(10) == 0
+
+    @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="systemd's socket is one of Unix")
+    def test_a_service_manager_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(str(tmp_path / "notify"))
+            manager.settimeout(20)
+            monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+            with daemon() as (process, _url):
+                assert manager.recv(100) == b"READY=1"
+                os.kill(process.pid, signal.SIGTERM)
+                assert manager.recv(100) == b"STOPPING=1"
+                assert process.wait(10) == 0
+
     def test_streams_that_take_too_long_fail(self, models: list[dict[str, object]]) -> None:
         with daemon("--fault", "step_s=0.01", models=models, shutdown_drain_s=0.2) as (process, url):
             wait_for(url, "loaded")
@@ -122,7 +179,7 @@ class TestSignals:
                 text = first + "".join(chunks)
             assert '"code":"engine_died"' in text
             assert "[DONE]" not in text
-            assert process.wait(10) == 0
+            assert process.wait(0.2 + 5) == 0
 
     def test_a_second_signal_ends_it_at_once(self, models: list[dict[str, object]]) -> None:
         with daemon("--fault", "step_s=0.01", models=models) as (process, url):
@@ -133,8 +190,7 @@ class TestSignals:
                 chunks = response.iter_text()  # kept, because dropping it would close the connection
                 next(chunks)
                 os.kill(process.pid, signal.SIGTERM)
-                while _listens(url):
-                    time.sleep(0.02)
+                wait_until_draining(url)
                 os.kill(process.pid, signal.SIGINT)
                 assert process.wait(2) == 1
             _, alive = psutil.wait_procs(workers, timeout=5)
@@ -149,12 +205,15 @@ def _workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return children
 
 
-def _listens(url: str) -> bool:
-    try:
-        httpx.get(f"{url}/health")
-    except httpx.TransportError:
-        return False
-    return True
+def wait_until_draining(url: str) -> httpx.Response:
+    """The first answer to a new request that is a refusal."""
+    deadline = time.monotonic() + 20
+    while (
+        answer := httpx.post(f"{url}/v1/completions", json={"model": "b", "prompt": "x"})
+    ).status_code == 404:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return answer
 
 
 def test_urls_of_addresses() -> None:

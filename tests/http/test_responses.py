@@ -5,7 +5,15 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from kolosal.errors import ERROR_TABLE, InternalError, InvalidRequest, KolosalError, LoadFailed, QueueFull
+from kolosal.errors import (
+    ERROR_TABLE,
+    EngineDied,
+    InternalError,
+    InvalidRequest,
+    KolosalError,
+    LoadFailed,
+    QueueFull,
+)
 from kolosal.http.responses import JsonResponse, error_response
 
 
@@ -39,6 +47,11 @@ def test_an_instance_may_be_more_precise() -> None:
 
 def test_overload_says_when_to_come_back() -> None:
     assert error_response(QueueFull("full", retry_after_s=7)).headers["retry-after"] == "7"
+
+
+def test_an_engine_that_rests_says_when_to_come_back() -> None:
+    assert error_response(EngineDied("rests", retry_after_s=7)).headers["retry-after"] == "7"
+    assert "retry-after" not in error_response(EngineDied("died")).headers
 
 
 def test_a_failed_load_carries_details() -> None:

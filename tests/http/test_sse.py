@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message
 
 from kolosal.errors import EngineDied, KolosalError
-from kolosal.http.sse import DONE, EventStream, data_frame
+from kolosal.http.sse import DONE, NDJSON, EventStream, data_frame
 from tests.fakes import AsgiRequest
 
 
@@ -54,6 +54,18 @@ async def test_frames_are_sent_as_they_are_and_the_response_ends() -> None:
     assert headers[b"content-type"] == b"text/event-stream; charset=utf-8"
     assert headers[b"cache-control"] == b"no-cache"
     assert b"content-length" not in headers
+
+
+async def test_lines_of_json_have_their_own_media_type_and_no_pings() -> None:
+    source, request = Source(b"{}\n", hang=True), AsgiRequest()
+    await request.receive()
+    response = EventStream(source(), source.close, _error, ping=None, ping_interval_s=0, media_type=NDJSON)
+    task = request.start(response)
+    await request.until(b"{}\n")
+    request.leave()
+    await task
+    assert request.content == b"{}\n"
+    assert dict(request.sent[0]["headers"])[b"content-type"] == b"application/x-ndjson"
 
 
 async def test_a_known_error_is_the_last_frame_and_nothing_follows() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from openai.types.responses import FunctionToolParam
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from kolosal.engines.parameters import LoadingParameters
 from kolosal.errors import ERROR_TABLE
@@ -18,7 +18,23 @@ from kolosal.routes.anthropic.body import MessagesBody
 from kolosal.routes.anthropic.conversation import InputMessage
 from kolosal.routes.anthropic.tools import InputTool
 from kolosal.routes.anthropic.unsupported import IGNORED_FIELDS, REFUSED_FIELDS
-from kolosal.routes.engine_body import EngineBody
+from kolosal.routes.conversation.body import ChatBody as ChatBodyOfConversation
+from kolosal.routes.conversation.body import ChatQuery
+from kolosal.routes.engine_body import EngineBody, UnloadBody
+from kolosal.routes.jsonrpc.answer_types import RpcBody
+from kolosal.routes.jsonrpc.history import HistoryMessage, ToolResult
+from kolosal.routes.jsonrpc.params import CreateMessageParams
+from kolosal.routes.jsonrpc.tools import OfferedTool
+from kolosal.routes.ollama import fields as ollama_fields
+from kolosal.routes.ollama.chat import ChatBody as OllamaChatBody
+from kolosal.routes.ollama.embed import EmbedBody
+from kolosal.routes.ollama.embed import EmbeddingBody as OllamaEmbeddingBody
+from kolosal.routes.ollama.generate import GenerateBody
+from kolosal.routes.ollama.manage import CopyBody, DeleteBody
+from kolosal.routes.ollama.messages import UNSUPPORTED_IN_MESSAGES
+from kolosal.routes.ollama.messages import ChatMessage as OllamaMessage
+from kolosal.routes.ollama.models import ShowBody
+from kolosal.routes.ollama.options import IGNORED_OPTIONS, Options
 from kolosal.routes.openai.chat import ChatBody
 from kolosal.routes.openai.completions import CompletionBody
 from kolosal.routes.openai.embeddings import EMBEDDING_FIELDS, EmbeddingBody
@@ -29,6 +45,8 @@ from kolosal.routes.openai.responses.query import ItemsQuery
 from kolosal.routes.openai.unsupported import MESSAGE_FIELDS, REQUEST_FIELDS
 from kolosal.routes.rerank import RERANK_FIELDS, RerankBody
 from kolosal.routes.tokens import DetokenizeBody, TokenizeBody
+from kolosal.routes.websocket.create_session import SessionBody
+from kolosal.routes.websocket.params import GenerateParams, SessionToolResult, ToolResultParams
 from tests.fakes import FakeEngine, app_with, http_client, says
 
 DOCS = Path(__file__).parents[2] / "docs" / "api"
@@ -41,8 +59,10 @@ CURLS = [
 ]
 
 
-@pytest.mark.parametrize("route", all_routes(), ids=lambda route: f"{route.path} {sorted(route.methods)}")
-def test_every_path_is_documented(route: Route) -> None:
+@pytest.mark.parametrize(
+    "route", all_routes(), ids=lambda route: f"{route.path} {sorted(getattr(route, 'methods', ()))}"
+)
+def test_every_path_is_documented(route: Route | WebSocketRoute) -> None:
     text = "\n".join(PAGES.values())
     assert f"`{route.path}`" in text or f" {route.path}`" in text or f" {_other_alias(route.path)}`" in text
 
@@ -55,6 +75,7 @@ def _other_alias(path: str) -> str:
     ("page", "names"),
     [
         ("engines.md", [*EngineBody.model_fields, *(field.name for field in fields(LoadingParameters))]),
+        ("engines.md", UnloadBody.model_fields),
         ("openai.md", [*ChatBody.model_fields, *CompletionBody.model_fields, *ChatMessage.model_fields]),
         ("openai.md", [*REQUEST_FIELDS, *MESSAGE_FIELDS, *InfillBody.model_fields]),
         (
@@ -66,6 +87,32 @@ def _other_alias(path: str) -> str:
         ("responses.md", [name for name in FunctionToolParam.__annotations__ if name != "async_"]),
         ("anthropic.md", [*MessagesBody.model_fields, *InputMessage.model_fields, *InputTool.model_fields]),
         ("anthropic.md", [*IGNORED_FIELDS, *REFUSED_FIELDS]),
+        (
+            "ollama.md",
+            [*GenerateBody.model_fields, *OllamaChatBody.model_fields, *OllamaMessage.model_fields],
+        ),
+        (
+            "ollama.md",
+            [*ollama_fields.UNSUPPORTED_FIELDS, *ollama_fields.IGNORED_FIELDS, *UNSUPPORTED_IN_MESSAGES],
+        ),
+        (
+            "ollama.md",
+            [
+                *Options.model_fields,
+                *IGNORED_OPTIONS,
+                *EmbedBody.model_fields,
+                *OllamaEmbeddingBody.model_fields,
+            ],
+        ),
+        ("ollama.md", [*ShowBody.model_fields, *CopyBody.model_fields, *DeleteBody.model_fields]),
+        (
+            "jsonrpc.md",
+            [*RpcBody.model_fields, *CreateMessageParams.model_fields, *HistoryMessage.model_fields],
+        ),
+        ("jsonrpc.md", [*OfferedTool.model_fields, *ToolResult.model_fields]),
+        ("websocket.md", [*SessionBody.model_fields, *GenerateParams.model_fields]),
+        ("websocket.md", [*ToolResultParams.model_fields, *SessionToolResult.model_fields]),
+        ("conversation.md", [*ChatBodyOfConversation.model_fields, *ChatQuery.model_fields, "content"]),
     ],
 )
 def test_every_field_has_its_row(page: str, names: list[str]) -> None:

@@ -14,10 +14,13 @@ from starlette.applications import Starlette
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
 from kolosal.engines.engine import EngineState
+from kolosal.engines.memory import MachineMemory
 from kolosal.engines.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
-from kolosal.schema import TokenDelta
-from tests.fakes import AsgiRequest, FakeEngine, app_with, eventually, http_client
+from kolosal.engines.sizing import FileSizes
+from tests.fakes import AsgiRequest, eventually, http_client
+from tests.gguf_files import corrupt
+from tests.gguf_files import gguf as gguf_file
 
 Command = Callable[..., WorkerCommand]
 
@@ -25,7 +28,7 @@ Command = Callable[..., WorkerCommand]
 @pytest.fixture
 def gguf(tmp_path: Path) -> str:
     path = tmp_path / "model.gguf"
-    path.write_bytes(b"GGUF\x03\x00\x00\x00")
+    path.write_bytes(gguf_file())
     return str(path)
 
 
@@ -216,24 +219,162 @@ async def test_leaving_while_the_engine_loads_leaves_no_engine(fake_worker: Comm
     assert registry.list() == []
 
 
-async def test_removing_lets_running_generations_finish() -> None:
-    engine = FakeEngine("a")
-    app = app_with(engine)
-    request = AsgiRequest("/v1/completions", {"model": "a", "prompt": "x", "stream": True})
-    engine._streams[1] = None  # type: ignore[assignment]  # what in_flight counts
-    engine._idle.clear()
-    task = request.start(app)
-    await engine.submitted.wait()
-    engine.streams[0].put(TokenDelta("one"))
-    await request.until(b"one")
+async def test_removing_lets_running_generations_finish(fake_worker: Command, gguf: str) -> None:
+    registry = EngineRegistry(fake_worker("step_s=0.005"), max_queued=8)
+    app = create_app(Settings(), registry)
     async with http_client(app) as client:
+        await client.post("/engines", json={"engine_id": "a", "model_path": gguf})
+        body = {"model": "a", "prompt": "5:", "stream": True, "max_tokens": 30}
+        request = AsgiRequest("/v1/completions", body)
+        task = request.start(app)
+        await request.until(b"6")
         removed = (await client.delete("/engines/a")).json()
         assert removed["in_flight"] == 1
         assert (await client.get("/engines/a")).status_code == 404
         assert (await client.post("/v1/completions", json={"model": "a", "prompt": "x"})).status_code == 404
-    engine.streams[0].put(TokenDelta("two"))
-    await request.until(b"two")
+    await request.until(b"[DONE]")
     request.leave()
     await task
-    engine._streams.clear()
-    engine._idle.set()
+    await registry.close(drain_s=0)
+
+
+# --- in memory ---
+
+
+async def test_an_engine_is_unloaded_and_loaded_again(client: httpx.AsyncClient, gguf: str) -> None:
+    await client.post(
+        "/engines", json={"engine_id": "a", "model_path": gguf, "idle_ttl_s": 5, "max_queued": 7}
+    )
+    shown = (await client.get("/engines/a")).json()
+    assert (shown["pin"], shown["idle_ttl_s"], shown["max_queued"]) == (False, 5, 7)
+    assert 0 < shown["expires_in_s"] <= 5
+    assert shown["memory"] == {"host": 0, "gpus": {}}
+
+    for body in (None, {}, {"timeout_s": None}):
+        unloaded = await client.post("/engines/a/unload", json=body)
+        assert (unloaded.status_code, unloaded.json()["state"]) == (200, "unloaded")
+        assert (unloaded.json()["worker_pid"], unloaded.json()["memory"]) == (None, None)
+        again = await client.post("/v1/engines/a/load")
+        assert (again.status_code, again.json()["state"]) == (200, "ready")
+
+
+async def test_an_unload_that_takes_too_long_is_a_conflict(fake_worker: Command, gguf: str) -> None:
+    registry = EngineRegistry(fake_worker("step_s=0.005"), max_queued=8)
+    app = create_app(Settings(), registry)
+    async with http_client(app) as client:
+        await client.post("/engines", json={"engine_id": "a", "model_path": gguf})
+        request = AsgiRequest("/v1/completions", {"model": "a", "prompt": "5:", "stream": True})
+        task = request.start(app)
+        await request.until(b"6")
+        refused = await client.post("/engines/a/unload", json={"timeout_s": 0})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "engine_busy")
+    request.leave()
+    await task
+    await registry.close(drain_s=0)
+
+
+@pytest.mark.parametrize("path", ["load", "unload"])
+async def test_an_unknown_engine_is_neither_loaded_nor_unloaded(client: httpx.AsyncClient, path: str) -> None:
+    assert (await client.post(f"/engines/x/{path}")).status_code == 404
+    assert (await client.get("/engines/x/estimate")).status_code == 404
+
+
+async def test_an_engine_is_replaced_or_added(client: httpx.AsyncClient, gguf: str) -> None:
+    added = await client.put("/engines/a", json={"model_path": gguf})
+    assert (added.status_code, added.json()["message"]) == (201, "Engine added successfully")
+    pid = (await client.get("/engines/a")).json()["worker_pid"]
+    replaced = await client.put(
+        "/v1/engines/a", json={"engine_id": "a", "model_path": gguf, "n_ctx": 512, "pin": True}
+    )
+    assert (replaced.status_code, replaced.json()["loading_parameters"]["n_ctx"]) == (200, 512)
+    assert replaced.json()["message"] == "Engine replaced successfully"
+    shown = (await client.get("/engines/a")).json()
+    assert (shown["pin"], shown["state"], shown["expires_in_s"]) == (True, "ready", None)
+    assert shown["worker_pid"] not in (None, pid)
+    assert (await client.get("/engines")).json()["total_count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fields", "param"),
+    [
+        ("PUT", "/engines/a", {"engine_id": "b"}, "engine_id"),
+        ("PUT", "/engines/a", {"model_id": "b"}, "engine_id"),
+        ("PUT", "/engines/a%5Cb", {}, "engine_id"),
+        ("PUT", "/engines/a", {"model_path": None}, "model_path"),
+        ("PUT", "/engines/a", {"idle_ttl_s": -1}, "idle_ttl_s"),
+        ("PUT", "/engines/a", {"max_queued": 1e9}, "max_queued"),
+        ("PUT", "/engines/a", {"pin": "yes"}, "pin"),
+        ("POST", "/engines/estimate", {"model_path": None}, "model_path"),
+        ("POST", "/engines/estimate", {"n_ctx": 0}, "n_ctx"),
+        ("POST", "/engines/estimate", {"draft_model_path": "/no/such.gguf"}, "draft_model_path"),
+        ("POST", "/engines/a/unload", {"timeout_s": -1}, "timeout_s"),
+        ("POST", "/engines/a/unload", {"timeout_s": 3601}, "timeout_s"),
+        ("POST", "/engines/a/unload", {}, "model_path"),
+    ],
+)
+async def test_a_bad_field_is_named(
+    client: httpx.AsyncClient, gguf: str, method: str, path: str, fields: dict[str, Any], param: str
+) -> None:
+    response = await client.request(method, path, json={"model_path": gguf} | fields)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    assert (await client.get("/engines")).json()["total_count"] == 0
+
+
+async def test_what_an_engine_would_take_is_told_without_loading(fake_worker: Command, gguf: str) -> None:
+    memory = MachineMemory(8 << 30, 4 << 30)
+    registry = EngineRegistry(fake_worker(), max_queued=8, sizes=FileSizes(FixedMachine(memory)))
+    async with http_client(create_app(Settings(), registry)) as client:
+        told = (await client.post("/engines/estimate", json={"model_path": gguf, "n_ctx": 1024})).json()
+        assert (told["fits"], told["can_fit"], told["unloads"], told["kv_pool_tokens"]) == (
+            True,
+            True,
+            [],
+            4096,
+        )
+        # keys and values of 4096 cells, 2 layers, 2 heads of 16 values and 2 bytes each
+        assert (told["host"]["kv_cache"], told["least"]["host"]["kv_cache"]) == (2 * 2**19, 2**18)
+        assert told["host"]["weights"] == told["host"]["mapped"] == 12_800 + 16_384 + 8192 + 12_800
+        assert told["host"]["total"] == sum(
+            told["host"][name] for name in ("weights", "kv_cache", "compute", "process")
+        )
+        assert told["machine"]["host"] == {"total": 8 << 30, "free": 4 << 30}
+        assert (await client.get("/engines")).json()["total_count"] == 0
+
+        big = {"model_path": gguf, "n_ctx": 1_000_000, "n_parallel": 64}
+        assert (await client.post("/engines/estimate", json=big)).json()["fits"]  # with fewer cells
+        refused = await client.post("/engines", json=big | {"engine_id": "big", "kv_pool_tokens": 64_000_000})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "insufficient_memory")
+        assert int(refused.headers["retry-after"]) > 0
+        assert "needs " in refused.json()["error"]["message"]
+        await client.post("/engines", json={"engine_id": "a", "model_path": gguf, "n_ctx": 1024})
+        held = (await client.get("/engines/a")).json()["memory"]["host"]
+        shown = (await client.get("/engines/a/estimate")).json()
+        assert shown["fits"]
+        assert held > 0
+    await registry.close(drain_s=0)
+
+
+async def test_a_damaged_file_is_a_400_and_no_process(fake_worker: Command, tmp_path: Path) -> None:
+    registry = EngineRegistry(WorkerCommand(("/no/such/program",)), max_queued=8)
+    async with http_client(create_app(Settings(), registry)) as client:
+        for number, data in enumerate([*dict(corrupt()).values()][::10]):
+            path = tmp_path / f"{number}.gguf"
+            path.write_bytes(data)
+            for method, where in (("POST", "/engines"), ("PUT", "/engines/a"), ("POST", "/engines/estimate")):
+                response = await client.request(
+                    method, where, json={"engine_id": "a", "model_path": str(path)}
+                )
+                error = response.json()["error"]
+                assert (response.status_code, error["param"]) == (400, "model_path")
+                assert error["code"] == "invalid_model_format"
+        assert (await client.get("/engines")).json()["total_count"] == 0
+
+
+class FixedMachine:
+    """A machine whose memory never changes."""
+
+    def __init__(self, memory: MachineMemory) -> None:
+        self._memory = memory
+
+    def read(self) -> MachineMemory:
+        return self._memory

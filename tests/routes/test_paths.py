@@ -12,6 +12,7 @@ from kolosal.errors import ModelFileError
 from kolosal.paths import model_file
 
 CONTENT = b"GGUF\x03\x00\x00\x00"
+"""Enough for the path; `tests/test_gguf.py` looks at what is in the file."""
 
 
 def make(directory: Path, *names: str) -> None:

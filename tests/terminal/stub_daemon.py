@@ -39,6 +39,9 @@ class StubDaemon(ThreadingHTTPServer):
         self.load_steps: list[float] = []
         """A load is answered when this many looks at its progress have been answered, with these."""
         self.looked = threading.Event()
+        self.happenings: list[str] = ["event: hello\ndata: {}"]
+        """What `/v1/events` and a followed log send before they end."""
+        self.log_lines: list[str] = []
 
     @property
     def url(self) -> str:
@@ -58,10 +61,17 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve(self._get)
 
     def do_POST(self) -> None:
-        self._serve(self._chat if self.path == "/v1/chat/completions" else self._add)
+        if self.path.endswith("/unload"):
+            self._serve(self._unload)
+        else:
+            self._serve(self._chat if self.path == "/v1/chat/completions" else self._add)
 
     def do_DELETE(self) -> None:
         self._serve(self._remove)
+
+    def _unload(self, _body: Any) -> None:
+        engine_id = unquote(self.path.split("/")[2])
+        self._send(200, self.server.engines[engine_id] | {"state": "unloaded"})
 
     def _serve(self, answer: Any) -> None:
         length = int(self.headers.get("content-length", 0))
@@ -79,6 +89,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/v1/health":
             rows = [{"engine_id": name, "status": "loaded"} for name in engines]
             self._send(200, {"status": "healthy", "server": {"version": "9.9"}, "engines": rows})
+        elif self.path == "/v1/events" or "follow=true" in self.path:
+            self._send(200, "".join(f": a comment\n\nid: 1-1\n{text}\n\n" for text in self.server.happenings))
+        elif self.path.partition("?")[0].endswith("/logs"):
+            self._send(200, {"engine_id": "tiny", "lines": self.server.log_lines, "dropped": 0})
         elif self.path == "/engines":
             self._send(200, {"engines": [{"engine_id": name} for name in engines]})
         elif self._engine_id in engines and "gone" not in engines[self._engine_id]:

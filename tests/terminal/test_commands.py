@@ -20,7 +20,7 @@ from tests.terminal.stub_daemon import StubDaemon
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-COMMANDS = ["serve", "load", "unload", "ps", "status", "run", "doctor", "config show"]
+COMMANDS = ["serve", "load", "unload", "ps", "logs", "status", "run", "doctor", "config show"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -81,8 +81,9 @@ def test_lazy_load_asks_for_no_loading(cli: Cli, stub: StubDaemon) -> None:
 
 
 def test_load_looks_at_the_progress_meanwhile(cli: Cli, stub: StubDaemon) -> None:
-    stub.load_steps = [0.1, 0.9]
-    assert cli("load", "tiny", "tiny.gguf", "--url", stub.url).code == 0
+    stub.load_steps = [0.1, 0.3, 0.9]
+    done = cli("load", "tiny", "tiny.gguf", "--url", stub.url)
+    assert (done.code, done.err) == (0, "Loading tiny: 25 %\nLoading tiny: 75 %\n")
     assert len(stub.bodies("GET", "/engines/tiny")) >= 2
 
 
@@ -172,6 +173,13 @@ def test_unload_names_the_engine_that_is_not_there(cli: Cli, stub: StubDaemon) -
     stub.engines = {"a": {}}
     done = cli("unload", "a", "b", "--url", stub.url)
     assert (done.code, done.out, done.err) == (1, "a: removed\n", "Error: b: Engine not found\n")
+
+
+def test_unload_can_keep_the_name(cli: Cli, stub: StubDaemon) -> None:
+    stub.engines = {"a b": {}}
+    done = cli("unload", "a b", "--keep", "--url", stub.url)
+    assert (done.code, done.out, done.err) == (0, "a b: unloaded\n", "")
+    assert [(method, path) for method, path, _ in stub.received] == [("POST", "/engines/a%20b/unload")]
 
 
 def test_a_path_that_is_a_url_is_refused(cli: Cli, stub: StubDaemon) -> None:

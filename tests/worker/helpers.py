@@ -121,10 +121,17 @@ class InProcessWorker:
             case Failed(request_id=request_id) if request_id in self.answers:
                 self.answers[request_id].fail(frame)
 
-    def submit(self, request: GenerateRequest, request_id: int | None = None) -> int:
+    def submit(
+        self,
+        request: GenerateRequest,
+        request_id: int | None = None,
+        generated: Seq[int] = (),
+        n_logged: int = 0,
+    ) -> int:
+        """`generated` and `n_logged` are what another worker has sent of it before."""
         request_id = len(self.answers) + 1 if request_id is None else request_id
         self.answers[request_id] = Answer()
-        self._send(encode(Submit(request_id, request)))
+        self._send(encode(Submit(request_id, request, tuple(generated), n_logged)))
         return request_id
 
     def ask(self, call: Call, request_id: int = 1) -> None:

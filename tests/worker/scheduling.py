@@ -51,7 +51,9 @@ class Bench:
         self.scheduler = Scheduler(self.cache, PrefixCache(reuse), limits, self.cost)
         self.added = 0
 
-    def add(self, n_prompt: int, *, first: int = 0, priority: int = 0, max_length: int = 10_000) -> Sequence:
+    def add(
+        self, n_prompt: int, *, first: int = 0, priority: int = 0, max_length: int = 10_000, client: str = ""
+    ) -> Sequence:
         """A sequence whose prompt is `first, 1, 2, 3, …`: those with the same `first` have a common prefix."""
         self.added += 1
         prompt = [first, *range(1, n_prompt)]
@@ -62,6 +64,7 @@ class Bench:
             sampler=FakeSampler(),
             text=TextStream(),
             priority=priority,
+            client=client,
         )
         self.scheduler.add(sequence)
         return sequence

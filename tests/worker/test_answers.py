@@ -67,6 +67,12 @@ def test_text_prompt_is_rendered_as_a_generation_gets_it() -> None:
     assert answer(Render(TextPrompt("ab"))) == Answered(1, Rendered("<s>ab", 3))
 
 
+def test_tokens_of_a_prompt_are_told_where_they_are_asked_for() -> None:
+    assert answer(Render(TextPrompt("ab"), with_tokens=True)) == Answered(
+        1, Rendered("<s>ab", 3, (256, 97, 98))
+    )
+
+
 def test_chat_is_rendered_through_the_template() -> None:
     template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}<end>"
     frame = answer(Render(ChatPrompt((Message("user", "hi"),))), chat_template=template)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from kolosal.engines.messages import FromWorker, SequenceOutput, StepOutputs
+from kolosal.engines.messages import FromWorker, Ping, Pong, SequenceOutput, StepOutputs
 from kolosal.engines.worker.backend import KVCacheFull
 from kolosal.engines.worker.detokenize import TextStream
 from kolosal.engines.worker.fake import FakeBackend, FakeSampler
@@ -40,6 +40,24 @@ def outputs(frames: list[FromWorker]) -> Iterator[SequenceOutput]:
     for frame in frames:
         if isinstance(frame, StepOutputs):
             yield from frame.outputs
+
+
+# --- signs of life ---
+
+
+def test_ping_is_answered_before_the_next_step(worker: InProcessWorker) -> None:
+    worker.submit(ask("5:", max_tokens=3))
+    worker.loop.ping(Ping(7))
+    worker.step()
+
+    assert worker.frames[0] == Pong(7)
+
+
+def test_idle_loop_answers_a_ping(worker: InProcessWorker) -> None:
+    worker.loop.ping(Ping(7))
+    worker.loop.step()
+
+    assert worker.frames == [Pong(7)]
 
 
 # --- one request ---

@@ -324,3 +324,55 @@ def test_sequence_that_may_not_be_kept_gives_its_cells_back() -> None:
 )
 def test_prompt_of_any_length_comes_to_decode(n_prompt: int) -> None:
     assert Bench().add_decoding(n_prompt).n_computed == n_prompt
+
+
+# --- clients take turns ---
+
+
+def started(bench: Bench) -> list[str]:
+    """The clients in the order in which their sequences start, one at a time."""
+    order = []
+    while bench.scheduler.waiting:
+        bench.step()
+        [running] = bench.scheduler.running
+        order.append(running.client)
+        bench.scheduler.finish(running, keep=False)
+    return order
+
+
+def test_a_client_with_many_requests_does_not_hold_up_others() -> None:
+    bench = Bench(n_parallel=1)
+    for number in range(5):
+        bench.add(10, first=number, client="a")
+    bench.add(10, first=10, client="b")
+    bench.add(10, first=11, client="b")
+    assert started(bench) == ["a", "b", "a", "b", "a", "a", "a"]
+
+
+def test_one_who_was_idle_has_saved_up_no_turns() -> None:
+    bench = Bench(n_parallel=1)
+    for number in range(20):
+        bench.add(10, first=number, client="a")
+    assert started(bench) == ["a"] * 20
+    for number in range(3):
+        bench.add(10, first=number, client="b")
+        bench.add(10, first=number, client="a")
+    assert started(bench) == ["b", "a"] * 3
+
+
+def test_priority_comes_before_turns() -> None:
+    bench = Bench(n_parallel=1)
+    for number in range(3):
+        bench.add(10, first=number, client="a", priority=1)
+    bench.add(10, first=10, client="b")
+    assert started(bench) == ["a", "a", "a", "b"]
+
+
+def test_many_clients_cost_no_memory() -> None:
+    bench = Bench(n_parallel=1)
+    for number in range(5000):
+        bench.scheduler.finish(bench.add(10, first=number, client=str(number)), keep=False)
+        if number % 10 == 0:
+            bench.add(10, first=number, client=str(number))
+            started(bench)
+    assert len(bench.scheduler._turns) <= 1001

@@ -37,8 +37,8 @@ class Answers:
                 case Detokenize(tokens=tokens):
                     check_tokens(tokens, self._backend.info.n_vocab, "tokens")
                     answer = self._rendered(tokens)
-                case Render(prompt=prompt):
-                    answer = self._rendered(self._tokenize(prompt))
+                case Render(prompt=prompt, with_tokens=with_tokens):
+                    answer = self._rendered(self._tokenize(prompt), with_tokens=with_tokens)
                 case Embed() | Rank():
                     self._embeddings.ask(request_id, call)
                     return
@@ -62,6 +62,6 @@ class Answers:
             return Tokenized(tuple(tokens), ())
         return Tokenized(tuple(tokens), tuple(self._backend.written(t).decode("latin-1") for t in tokens))
 
-    def _rendered(self, tokens: tuple[int, ...] | list[int]) -> Rendered:
+    def _rendered(self, tokens: tuple[int, ...] | list[int], *, with_tokens: bool = False) -> Rendered:
         text = b"".join(map(self._backend.written, tokens))
-        return Rendered(text.decode(errors="replace"), len(tokens))
+        return Rendered(text.decode(errors="replace"), len(tokens), tuple(tokens) if with_tokens else ())

@@ -7,6 +7,8 @@ computes. A request that is at fault fails here, before it costs the engine anyt
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence as Seq
+from dataclasses import replace
 
 from kolosal.chat.grammar import TurnFacts
 from kolosal.engines.messages import (
@@ -16,6 +18,7 @@ from kolosal.engines.messages import (
     Failed,
     FrameError,
     Hello,
+    Ping,
     SequenceOutput,
     Shutdown,
     StepOutputs,
@@ -24,7 +27,7 @@ from kolosal.engines.messages import (
     decode_to_worker,
 )
 from kolosal.engines.worker.answers import Answers
-from kolosal.engines.worker.backend import Backend, BackendError
+from kolosal.engines.worker.backend import Backend, BackendError, Sampler
 from kolosal.engines.worker.constraint import Constraint, ConstraintCompiler
 from kolosal.engines.worker.detokenize import TextStream
 from kolosal.engines.worker.infill import infill_tokens
@@ -55,6 +58,10 @@ from kolosal.schema import (
 
 _MAX_BYTES_PER_TOKEN = 1024
 """No token of any vocabulary is longer: a prompt of more bytes than this per cell need not be tokenised to be refused."""
+
+_SEED_STRIDE = 1009
+"""How far each generated token moves the seed of an answer that is gone on with: further than the choices of one request
+are apart."""
 
 
 def read_frame(pipe: io.BufferedReader) -> ToWorker | None:
@@ -91,13 +98,15 @@ class Intake:
         """
         while (frame := read_frame(pipe)) is not None:
             match frame:
-                case Submit(request_id=request_id, request=request):
-                    self._submit(request_id, request)
+                case Submit():
+                    self._submit(frame)
                 case Ask(request_id=request_id, call=call):
                     self._answers.ask(request_id, call)
                 case Abort(request_id=request_id):
                     self._answers.forget(request_id)
                     self._loop.abort(request_id)
+                case Ping():
+                    self._loop.ping(frame)
                 case Shutdown():
                     return True
                 case Hello():
@@ -108,13 +117,17 @@ class Intake:
         """Free what answering has needed; False when that takes longer than it may. Nothing is served any more."""
         return self._answers.close(timeout_s)
 
-    def _submit(self, request_id: int, request: GenerateRequest) -> None:
+    def _submit(self, submit: Submit) -> None:
+        request_id, request = submit.request_id, submit.request
         try:
             prompt = self._prompt(request)
-            if request.sampling.max_tokens == 0 and not request.prompt_logprobs:
-                self._outbox.put(_nothing_to_generate(request_id, prompt))
+            length = len(prompt) + len(submit.generated)
+            asks_more = request.prompt_logprobs and not submit.generated
+            if length >= self._max_length(prompt, request) and not asks_more:
+                text = self._text(request, prompt, submit.generated).flush()
+                self._outbox.put(_nothing_to_generate(submit, prompt, text))
             else:
-                self._loop.submit(self._sequence(request_id, prompt, request))
+                self._loop.submit(self._sequence(submit, prompt))
         except KolosalError as exc:
             self._outbox.put(Failed(request_id, type(exc).__name__, exc.message, exc.param))
 
@@ -130,57 +143,90 @@ class Intake:
             raise _too_long(f"{len(prompt)} tokens", n_ctx)
         return prompt
 
-    def _sequence(self, request_id: int, prompt: list[int], request: GenerateRequest) -> Sequence:
+    def _sequence(self, submit: Submit, prompt: list[int]) -> Sequence:
+        """A new sequence. What a worker before this one generated is replayed to all that depends on it."""
+        request, generated = submit.request, submit.generated
         params = request.sampling
-        n_ctx = self._backend.info.n_ctx
         check_tokens(tuple(token for token, _ in params.logit_bias), self._backend.info.n_vocab, "logit_bias")
-        max_length = n_ctx if params.max_tokens is None else min(n_ctx, len(prompt) + params.max_tokens)
-        chat = request.prompt if isinstance(request.prompt, ChatPrompt) else None
-        in_thoughts = chat is not None and self._template.ends_in_thoughts(chat, prompt)
-        constraint = self._constraint(request, in_thoughts=in_thoughts)
-        try:
-            sampler = self._backend.new_sampler(params, prompt)
-        except BackendError as exc:
-            raise GenerationFailed(str(exc)) from exc
+        check_tokens(generated, self._backend.info.n_vocab, "generated")
+        constraint = self._constraint(request, prompt, generated)
         return Sequence(
-            request_id,
+            submit.request_id,
             prompt,
-            max_length=max_length,
-            sampler=sampler,
-            text=TextStream(params.stop)
-            if chat is None
-            else self._chat_text(chat, params, in_thoughts=in_thoughts),
+            generated=generated,
+            max_length=self._max_length(prompt, request),
+            sampler=self._sampler(params, prompt, generated),
+            text=self._text(request, prompt, generated),
             ignore_eos=params.ignore_eos,
             priority=request.priority,
             use_cache=request.use_cache,
             cache_scope=request.cache_scope,
-            speculator=None if constraint is not None else self._speculator(prompt),
+            client=request.client,
+            speculator=None if constraint is not None else self._speculator([*prompt, *generated]),
             constraint=constraint,
             n_top=params.logprobs,
             prompt_logprobs=request.prompt_logprobs,
+            n_logged=submit.n_logged,
         )
 
-    def _constraint(self, request: GenerateRequest, *, in_thoughts: bool) -> Constraint | None:
+    def _max_length(self, prompt: list[int], request: GenerateRequest) -> int:
+        """Tokens at which a generation ends: with what was asked for, or with the window."""
+        n_ctx, max_tokens = self._backend.info.n_ctx, request.sampling.max_tokens
+        return n_ctx if max_tokens is None else min(n_ctx, len(prompt) + max_tokens)
+
+    def _text(self, request: GenerateRequest, prompt: list[int], generated: Seq[int]) -> TextStream:
+        """What was shown of the tokens is not shown again; what was held back still is."""
+        text = self._new_text(request, prompt)
+        for token in generated:
+            text.push(text.markers.get(token) or self._backend.token_bytes(token))
+        return text
+
+    def _new_text(self, request: GenerateRequest, prompt: list[int]) -> TextStream:
+        """The text of an answer; a chat's with what tells thoughts and calls apart from it."""
+        stops = request.sampling.stop
+        if not isinstance(request.prompt, ChatPrompt):
+            return TextStream(stops)
+        tags = self._template.thinking_tags
+        in_thoughts = self._template.ends_in_thoughts(request.prompt, prompt)
+        front = tags[0] if in_thoughts and tags is not None else ""
+        return TextStream(stops, front=front, markers=self._template.markers(request.prompt))
+
+    def _sampler(self, params: SamplingParams, prompt: list[int], generated: Seq[int]) -> Sampler:
+        """Draws that were made cannot be made again: their generator is gone, so the seed moves on with the tokens."""
+        offset = params.seed_offset + _SEED_STRIDE * len(generated)
+        try:
+            sampler = self._backend.new_sampler(replace(params, seed_offset=offset), prompt)
+        except BackendError as exc:
+            raise GenerationFailed(str(exc)) from exc
+        for token in generated:
+            sampler.accept(token)
+        return sampler
+
+    def _constraint(
+        self, request: GenerateRequest, prompt: list[int], generated: Seq[int]
+    ) -> Constraint | None:
+        constraint = self._new_constraint(request, prompt)
+        if constraint is not None:
+            for token in generated:
+                constraint.accept(token)
+        return constraint
+
+    def _new_constraint(self, request: GenerateRequest, prompt: list[int]) -> Constraint | None:
         """What the text must conform to: a chat's thoughts never to anything, its calls to their tools."""
         template = self._template
         if isinstance(request.prompt, ChatPrompt):
             tool_use = request.prompt.tool_use
             if tool_use.callable or (request.grammar is not None and template.thinking_tags is not None):
+                in_thoughts = template.ends_in_thoughts(request.prompt, prompt)
                 facts = TurnFacts(template.tool_format, template.thinking_tags, in_thoughts)
                 return self._constraints.compile_turn(tool_use, request.grammar, facts)
         return None if request.grammar is None else self._constraints.compile(request.grammar)
 
-    def _chat_text(self, chat: ChatPrompt, params: SamplingParams, *, in_thoughts: bool) -> TextStream:
-        """The text of a chat's turn, with what tells thoughts and calls apart from it."""
-        tags = self._template.thinking_tags
-        front = tags[0] if in_thoughts and tags is not None else ""
-        return TextStream(params.stop, front=front, markers=self._template.markers(chat))
-
-    def _speculator(self, prompt: list[int]) -> Speculator | None:
+    def _speculator(self, tokens: list[int]) -> Speculator | None:
         if not self._speculates:
             return None
         draft = self._backend.new_draft()
-        return Speculator([PromptLookup()] if draft is None else [PromptLookup(), draft], prompt)
+        return Speculator([PromptLookup()] if draft is None else [PromptLookup(), draft], tokens)
 
     def _tokenize(self, request: GenerateRequest) -> list[int]:
         n_ctx = self._backend.info.n_ctx
@@ -222,10 +268,11 @@ class Intake:
             raise _too_long(f"{n_chars} characters", n_ctx)
 
 
-def _nothing_to_generate(request_id: int, prompt: list[int]) -> StepOutputs:
-    """The answer to `max_tokens` 0: its end, with the size of the prompt."""
-    delta = TokenDelta("", finish_reason=FinishReason.LENGTH, usage=Usage(len(prompt), 0))
-    return StepOutputs((SequenceOutput(request_id, delta),))
+def _nothing_to_generate(submit: Submit, prompt: list[int], text: str) -> StepOutputs:
+    """The answer to `max_tokens` 0, or where all tokens are there already: its end, with the rest of the text."""
+    usage = Usage(len(prompt), len(submit.generated))
+    delta = TokenDelta(text, finish_reason=FinishReason.LENGTH, usage=usage)
+    return StepOutputs((SequenceOutput(submit.request_id, delta),))
 
 
 def _too_long(length: str, n_ctx: int) -> ContextLengthExceeded:

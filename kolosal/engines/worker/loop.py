@@ -1,7 +1,7 @@
 """EngineLoop: take what came in → schedule → decode → sample → emit, one step at a time.
 
 Runs on the engine thread, which alone touches the context, the scheduler and the books. Others talk to it through
-`submit`, `abort` and `stop`, and hear from it through the `emit` callback.
+`submit`, `abort`, `ping` and `stop`, and hear from it through the `emit` callback.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import queue
 import time
 from collections.abc import Callable
 
-from kolosal.engines.messages import Failed, FromWorker, SequenceOutput, StepOutputs
+from kolosal.engines.messages import Failed, FromWorker, Ping, Pong, SequenceOutput, StepOutputs
 from kolosal.engines.worker.backend import Backend, DecodeFailed, KVCacheFull
 from kolosal.engines.worker.kvcache import KVCache
 from kolosal.engines.worker.logprobs import report, report_first
@@ -26,7 +26,7 @@ class _Stop:
 
 
 class EngineLoop:
-    """The heart of a worker. `submit`, `abort` and `stop` may be called from any thread."""
+    """The heart of a worker. `submit`, `abort`, `ping` and `stop` may be called from any thread."""
 
     def __init__(
         self, backend: Backend, emit: Callable[[FromWorker], None], *, target_step_s: float = 0.15
@@ -44,7 +44,7 @@ class EngineLoop:
         )
         self._scheduler = Scheduler(self._cache, PrefixCache(backend.reuse), limits, self._cost)
         # Unbounded here: the daemon admits at most n_parallel + max_queued requests per engine.
-        self._inbox: queue.SimpleQueue[Sequence | int | _Stop] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Sequence | int | Ping | _Stop] = queue.SimpleQueue()
         self._stopping = False
 
     def submit(self, sequence: Sequence) -> None:
@@ -54,6 +54,10 @@ class EngineLoop:
     def abort(self, request_id: int) -> None:
         """Free a request's sequence before the next step. Unknown ids are ignored."""
         self._inbox.put(request_id)
+
+    def ping(self, ping: Ping) -> None:
+        """Answer before the next step: what a loop that hangs does not do."""
+        self._inbox.put(ping)
 
     def stop(self) -> None:
         """End `run` after the step at hand."""
@@ -86,7 +90,7 @@ class EngineLoop:
         while not self._inbox.empty():
             self._handle(self._inbox.get())
 
-    def _handle(self, command: Sequence | int | _Stop) -> None:
+    def _handle(self, command: Sequence | int | Ping | _Stop) -> None:
         match command:
             case Sequence():
                 self._scheduler.add(command)
@@ -96,6 +100,8 @@ class EngineLoop:
                     self._retire(sequence)
                     delta = TokenDelta("", finish_reason=FinishReason.ABORT, usage=sequence.usage())
                     self._emit(StepOutputs((SequenceOutput(command, delta),)))
+            case Ping(number=number):
+                self._emit(Pong(number))
             case _Stop():
                 self._stopping = True
 
@@ -134,7 +140,8 @@ class EngineLoop:
                 outputs.append(SequenceOutput(chunk.sequence.request_id, self._advance(chunk, row)))
                 row += chunk.n_outputs
         if outputs:
-            self._emit(StepOutputs(tuple(outputs)))
+            used = self._cache.n_cells - self._cache.free_cells
+            self._emit(StepOutputs(tuple(outputs), used))
 
     def _advance(self, chunk: Chunk, row: int) -> TokenDelta:
         """What the rows of a sequence say: about its prompt, where that is reported, then its next tokens; retire it when

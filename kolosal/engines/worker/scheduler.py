@@ -45,6 +45,9 @@ MAX_LONE_TRIES = 3
 WORTH_WAITING_TOKENS = 32
 """A sequence waits for cells another is computing when it saves at least this many tokens."""
 
+MAX_CLIENTS = 1000
+"""Clients whose last turn is remembered, unless more are waiting."""
+
 
 @dataclass(frozen=True, slots=True)
 class Release:
@@ -116,7 +119,9 @@ class Scheduler:
         self._cost = cost
         # So few that a step has room for those of all sequences.
         self._decode_tokens = max(1, min(MAX_DECODE_TOKENS, limits.n_batch // limits.n_parallel))
-        self._waiting: list[Sequence] = []  # by priority, then in order of arrival
+        self._waiting: list[Sequence] = []  # by priority, then by turn, then in order of arrival
+        self._turns: dict[tuple[int, str], int] = {}  # the last turn that each client has, by priority
+        self._turn: dict[int, int] = {}  # the latest turn that has started, by priority
         self._running: list[Sequence] = []  # in order of admission
         self._lone_tries = 0
         self._halvings = (
@@ -136,7 +141,19 @@ class Scheduler:
         return tuple(self._waiting)
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a new sequence."""
+        """Queue a new sequence.
+
+        Clients take turns, so that one who sends a hundred requests does not make others wait for all of them. For each
+        client it is first come, first served.
+        """
+        key = (sequence.priority, sequence.client)
+        now = self._turn.get(sequence.priority, 0)
+        sequence.turn = max(now, self._turns.get(key, -1) + 1)
+        self._turns[key] = sequence.turn
+        if len(self._turns) > MAX_CLIENTS:  # those whose turns are over would be treated as new ones anyway
+            self._turns = {
+                key: turn for key, turn in self._turns.items() if turn >= self._turn.get(key[0], 0)
+            }
         bisect.insort_right(self._waiting, sequence, key=_rank)
 
     def find(self, request_id: int) -> Sequence | None:
@@ -308,6 +325,7 @@ class Scheduler:
                 self._prefixes.learn(sequence, match.n_cells)
         self._waiting.remove(sequence)
         self._running.append(sequence)
+        self._turn[sequence.priority] = max(self._turn.get(sequence.priority, 0), sequence.turn)
         return True
 
     def _open(self, plan: Plan, match: Match) -> int:
@@ -369,5 +387,5 @@ class Scheduler:
         return [Release(slot)]
 
 
-def _rank(sequence: Sequence) -> int:
-    return -sequence.priority
+def _rank(sequence: Sequence) -> tuple[int, int]:
+    return -sequence.priority, sequence.turn

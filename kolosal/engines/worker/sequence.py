@@ -5,6 +5,8 @@ Owns what the scheduler, the engine loop and the text side need to know about it
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
+
 from kolosal.engines.worker.backend import Sampler
 from kolosal.engines.worker.constraint import Constraint
 from kolosal.engines.worker.detokenize import TextStream
@@ -26,6 +28,7 @@ class Sequence:
 
     __slots__ = (
         "cache_scope",
+        "client",
         "constraint",
         "draft",
         "ignore_eos",
@@ -43,6 +46,7 @@ class Sequence:
         "speculator",
         "text",
         "tokens",
+        "turn",
         "use_cache",
     )
 
@@ -51,6 +55,7 @@ class Sequence:
         request_id: int,
         prompt: list[int],
         *,
+        generated: Seq[int] = (),
         max_length: int,
         sampler: Sampler,
         text: TextStream,
@@ -58,19 +63,23 @@ class Sequence:
         priority: int = 0,
         use_cache: bool = True,
         cache_scope: str = "",
+        client: str = "",
         speculator: Speculator | None = None,
         constraint: Constraint | None = None,
         n_top: int | None = None,
         prompt_logprobs: bool = False,
+        n_logged: int = 0,
     ) -> None:
         self.request_id = request_id
-        self.tokens = prompt
-        """Prompt and generated tokens."""
+        self.tokens = [*prompt, *generated]
+        """Prompt and generated tokens; the first of these may be of a worker before this one."""
         self.n_prompt = len(prompt)
+        self.turn = 0
+        """When it is its client's turn, among those of its priority; set when it is queued."""
         self.n_computed = 0
         """Leading tokens whose KV cells exist."""
         self.n_cached: int | None = None
-        """Prompt tokens found in the cache when it was first admitted; None before."""
+        """Tokens found in the cache when it was first admitted; None before."""
         self.max_length = max_length
         """Length of `tokens` at which generation ends: the end of the window, or of what was asked for."""
         self.slot: int | None = None
@@ -83,6 +92,8 @@ class Sequence:
         self.use_cache = use_cache
         """Whether it may take cells from others and leave its own for others."""
         self.cache_scope = cache_scope
+        self.client = client or cache_scope
+        """With whose requests it takes turns."""
         """Only sequences of the same scope share cells."""
         self.speculator = speculator
         """Guesses its next tokens; None where speculation is off."""
@@ -94,7 +105,7 @@ class Sequence:
         """How many of the most probable tokens to report beside each of its own; None reports none."""
         self.prompt_logprobs = prompt_logprobs
         """Whether the prompt's tokens are reported too; then no cells of others serve it."""
-        self.n_logged = 0
+        self.n_logged = n_logged
         """Prompt tokens that were reported."""
 
     @property
@@ -120,4 +131,4 @@ class Sequence:
 
     def usage(self) -> Usage:
         """True counts so far."""
-        return Usage(self.n_prompt, len(self.tokens) - self.n_prompt, self.n_cached or 0)
+        return Usage(self.n_prompt, len(self.tokens) - self.n_prompt, min(self.n_cached or 0, self.n_prompt))

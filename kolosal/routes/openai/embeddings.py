@@ -135,7 +135,7 @@ async def create_embeddings(request: Request) -> Response:
     name = body.checked_model(registry_of(request).default_engine)
     prompts = body.prompts()
     engine_id, answer = await with_engine(
-        request, name, lambda engine: _embed(engine, prompts, body.dimensions)
+        request, name, lambda engine: embed_all(engine, prompts, body.dimensions)
     )
     content = _Content(name or engine_id, answer, as_numbers=body.encoding_format != "base64")
     if content.n_numbers > _THREAD_ABOVE_NUMBERS:
@@ -143,10 +143,14 @@ async def create_embeddings(request: Request) -> Response:
     return content.response()
 
 
-async def _embed(
+async def embed_all(
     engine: Engine, prompts: tuple[TextPrompt | TokensPrompt, ...], dimensions: int | None
 ) -> tuple[str, Embedded]:
-    """The engine's id, and all vectors, asked for in as many questions as it takes."""
+    """The engine's id, and all vectors, asked for in as many questions as it takes.
+
+    Raises:
+        KolosalError: as `Engine.ask`.
+    """
     width = engine.info.n_embd if engine.info is not None else 0
     at_once = max(1, _NUMBERS_AT_ONCE // max(1, dimensions or width))
     sizes = [len(prompt.text if isinstance(prompt, TextPrompt) else prompt.tokens) for prompt in prompts]
@@ -179,7 +183,7 @@ class _Content:
             {
                 "object": "embedding",
                 "index": index,
-                "embedding": _numbers(vector) if self._as_numbers else vector,
+                "embedding": numbers(vector) if self._as_numbers else vector,
             }
             for index, vector in enumerate(self._answer.vectors)
         ]
@@ -187,8 +191,9 @@ class _Content:
         return JsonResponse({"object": "list", "data": data, "model": self._model, "usage": usage})
 
 
-def _numbers(vector: str) -> list[float]:
-    numbers = array("f", base64.b64decode(vector))
+def numbers(vector: str) -> list[float]:
+    """A vector as engines give them, as numbers."""
+    unpacked = array("f", base64.b64decode(vector))
     if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers.tolist()
+        unpacked.byteswap()
+    return unpacked.tolist()

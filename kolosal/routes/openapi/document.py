@@ -22,6 +22,8 @@ _DESCRIPTION = (
     "choose. Where there is a `GET` there is a `HEAD`."
 )
 
+_EVENTS = "text/event-stream"
+
 _UNSAID = Operation(group=Group.DAEMON, answer="The answer.")
 """Stands for what an endpoint does not say, so that the rest can still be served."""
 
@@ -120,7 +122,9 @@ def _operation_object(entry: _Entry, schemas: Schemas) -> dict[str, Any]:
         made["parameters"] = parameters
     if operation.body is not None:
         made["requestBody"] = {"required": True, "content": {"application/json": _body(operation, schemas)}}
-    made["responses"] = {str(operation.status): _answer(operation, schemas), **refusals(operation.group)}
+    empty = {str(status): {"description": words} for status, words in operation.empty_statuses.items()}
+    answers = {str(operation.status): _answer(operation, schemas), **empty}
+    made["responses"] = {**answers, **refusals(operation.group)}
     return made
 
 
@@ -137,7 +141,9 @@ def _answer(operation: Operation, schemas: Schemas) -> dict[str, Any]:
         schema = schemas.of(operation.answer_type, "serialization")
     content: dict[str, Any] = {operation.media_type: {"schema": schema}}
     if operation.streams:
-        content["text/event-stream"] = {}  # no schema says what a sequence of events is
+        content[operation.stream_media_type] = {}  # no schema says what a sequence of events is
+    elif operation.media_type == _EVENTS:
+        content[_EVENTS] = {}
     return {"description": operation.answer, "content": content}
 
 

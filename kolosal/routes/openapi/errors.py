@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from kolosal.errors import ERROR_TABLE, InternalError, KolosalError, error_row
 from kolosal.routes.anthropic import errors as anthropic
+from kolosal.routes.conversation import errors as conversation
+from kolosal.routes.jsonrpc import errors as jsonrpc
+from kolosal.routes.ollama import errors as ollama
 from kolosal.routes.operation import Group
 
 _TEXT = {"type": "string"}
@@ -14,6 +18,30 @@ _TEXT_OR_NULL = {"type": ["string", "null"]}
 
 _OPENAI = "OpenAIError"
 _ANTHROPIC = "AnthropicError"
+_OLLAMA = "OllamaError"
+_JSON_RPC = "JsonRpcError"
+_DETAIL = "DetailError"
+_CONVERSATION = "ConversationError"
+
+_SHAPES = {
+    Group.ANTHROPIC: _ANTHROPIC,
+    Group.OLLAMA: _OLLAMA,
+    Group.JSON_RPC: _JSON_RPC,
+    Group.SESSIONS: _DETAIL,
+    Group.CONVERSATION: _CONVERSATION,
+}
+"""Groups with another shape than OpenAI's."""
+
+_FAULT = {
+    "type": "object",
+    "required": ["type", "loc", "msg", "input"],
+    "properties": {
+        "type": _TEXT,
+        "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
+        "msg": _TEXT,
+        "input": {"description": "What was given, in part."},
+    },
+}
 
 ERROR_SCHEMAS: dict[str, dict[str, Any]] = {
     _OPENAI: {
@@ -50,6 +78,38 @@ ERROR_SCHEMAS: dict[str, dict[str, Any]] = {
             },
             "request_id": _TEXT_OR_NULL,
         },
+    },
+    _OLLAMA: {
+        "type": "object",
+        "description": "An error, as the Ollama clients know it.",
+        "required": ["error"],
+        "properties": {"error": _TEXT},
+    },
+    _JSON_RPC: {
+        "type": "object",
+        "description": "An error, as JSON-RPC has it.",
+        "required": ["jsonrpc", "error", "id"],
+        "properties": {
+            "jsonrpc": {"const": "2.0"},
+            "error": {
+                "type": "object",
+                "required": ["code", "message"],
+                "properties": {"code": {"type": "integer"}, "message": _TEXT, "data": {"type": "object"}},
+            },
+            "id": {"type": ["string", "integer", "null"]},
+        },
+    },
+    _DETAIL: {
+        "type": "object",
+        "description": "An error in one sentence.",
+        "required": ["detail"],
+        "properties": {"detail": _TEXT, "reason": _TEXT},
+    },
+    _CONVERSATION: {
+        "type": "object",
+        "description": "A sentence, or where a field is at fault a list that says which, and why.",
+        "required": ["detail"],
+        "properties": {"detail": {"anyOf": [_TEXT, {"type": "array", "items": _FAULT}]}},
     },
 }
 """Components; the names of the shapes."""
@@ -88,8 +148,9 @@ def _name(shape: str, kind: str) -> str:
 
 def _statuses(shape: str, first_digit: str) -> str:
     """The statuses of a range that errors have, with the words for them."""
+    told = _TOLD.get(shape, _openai)
     errors = (InternalError() if cls is InternalError else cls("") for cls in ERROR_TABLE)
-    rows = sorted({_WORDINGS[shape](error) for error in errors})
+    rows = sorted({told(error) for error in errors})
     return ", ".join(f"{status} `{word}`" for status, word in rows if str(status)[0] == first_digit)
 
 
@@ -102,8 +163,29 @@ def _anthropic(error: KolosalError) -> tuple[int, str]:
     return anthropic.error_status(error), str(anthropic.error_body(error)["error"]["type"])
 
 
-_SHAPES = {Group.ANTHROPIC: _ANTHROPIC}
-"""The shapes of groups whose errors are not OpenAI's."""
+def _ollama(error: KolosalError) -> tuple[int, str]:
+    status = ollama.error_status(error)
+    return status, HTTPStatus(status).phrase
 
-_WORDINGS: dict[str, Callable[[KolosalError], tuple[int, str]]] = {_OPENAI: _openai, _ANTHROPIC: _anthropic}
-"""For each shape what an error's status is there, and the word that says which error it is."""
+
+def _json_rpc(error: KolosalError) -> tuple[int, str]:
+    return error_row(error).status, str(int(jsonrpc.transport_error(error).code))
+
+
+def _detail(error: KolosalError) -> tuple[int, str]:
+    return jsonrpc.detail_status(error), "detail"
+
+
+def _conversation(error: KolosalError) -> tuple[int, str]:
+    row = error_row(error)
+    return conversation.error_status(error), row.openai_code or row.openai_type
+
+
+_TOLD: dict[str, Callable[[KolosalError], tuple[int, str]]] = {
+    _ANTHROPIC: _anthropic,
+    _OLLAMA: _ollama,
+    _JSON_RPC: _json_rpc,
+    _DETAIL: _detail,
+    _CONVERSATION: _conversation,
+}
+"""Status and word of an error, for the shapes other than OpenAI's."""

@@ -10,7 +10,7 @@ import pytest
 from openapi_spec_validator import validate
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import Mount, Route
 
 from kolosal.http.decode import decode_body
 from kolosal.routes import all_routes
@@ -58,9 +58,8 @@ def not_null(schema: dict[str, Any]) -> dict[str, Any]:
     return next(kind for kind in kinds if kind.get("type") != "null")
 
 
-@pytest.mark.parametrize("route", all_routes(), ids=lambda route: f"{route.path} {sorted(route.methods)}")
-def test_every_route_says_what_it_takes_and_gives(route: BaseRoute) -> None:
-    assert isinstance(route, Route)
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.path} {sorted(route.methods)}")
+def test_every_route_says_what_it_takes_and_gives(route: Route) -> None:
     assert operation_of(route.endpoint) is not None, (
         f"{route.endpoint.__name__} has no @Operation(…): see kolosal/routes/operation.py"
     )

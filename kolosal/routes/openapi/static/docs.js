@@ -79,7 +79,8 @@ function examples(path, verb, operation) {
   if (content && content.example === undefined) return [];
   const url = BASE + path.slice(1).replace(/\{(\w+)\}/g, (_, name) => SAMPLE[name] ?? `<${name}>`);
   const boxes = [make("h3", {}, "Example"), exampleBox(verb, url, content?.example, false)];
-  if (!("text/event-stream" in (success(operation)[1].content ?? {})) || !content) return boxes;
+  const kinds = Object.keys(success(operation)[1].content ?? {});
+  if (!content || !kinds.some((kind) => kind === "text/event-stream" || kind === "application/x-ndjson")) return boxes;
   return [...boxes, prose("The same as a stream:"), exampleBox(verb, url, { ...content.example, stream: true }, true)];
 }
 

@@ -1,0 +1,86 @@
+"""Admission: how many requests may be in the daemon at once, altogether and of one key.
+
+Each engine bounds its own queue besides. What is refused is refused at once and costs nothing; the client is told when to
+come back. Used on the event loop only; knows no clock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from kolosal.errors import QueueFull, ServerBusy
+
+RETRY_AFTER_S = 2
+"""When a refused client may come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionLimits:
+    """Bounds of what waits and runs."""
+
+    max_requests: int = 1024
+    """HTTP requests that load, wait or generate at the same time."""
+    max_requests_per_key: int = 512
+    """The same, of one API key."""
+    queue_timeout_s: float = 600.0
+    """How long a request may wait for its first token."""
+
+
+class Admission:
+    """Counts the requests that are in the daemon."""
+
+    def __init__(self, limits: AdmissionLimits | None = None) -> None:
+        self.limits = limits or AdmissionLimits()
+        self._by_key: Counter[str | None] = Counter()
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        """Requests that are in the daemon now."""
+        return self._total
+
+    def enter(self, key_id: str | None) -> Place:
+        """Take a place, which must be left in the end. `key_id` is None where no keys are used: then no key has a limit.
+
+        Raises:
+            ServerBusy: as many requests are in the daemon as may.
+            QueueFull: as many of this key are.
+        """
+        limits = self.limits
+        if self._total >= limits.max_requests:
+            raise ServerBusy(
+                f"The server has {limits.max_requests} requests running and waiting, as many as it may",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        if key_id is not None and self._by_key[key_id] >= limits.max_requests_per_key:
+            raise QueueFull(
+                f"This API key has {limits.max_requests_per_key} requests running and waiting, as many as it may",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        self._total += 1
+        self._by_key[key_id] += 1
+        return Place(self, key_id)
+
+    def _leave(self, key_id: str | None) -> None:
+        self._total -= 1
+        self._by_key[key_id] -= 1
+        if not self._by_key[key_id]:
+            del self._by_key[key_id]  # or keys that are long gone would add up
+
+
+class Place:
+    """One request's place. `leave()` is idempotent."""
+
+    __slots__ = ("_admission", "_key_id", "_left")
+
+    def __init__(self, admission: Admission, key_id: str | None) -> None:
+        self._admission = admission
+        self._key_id = key_id
+        self._left = False
+
+    def leave(self) -> None:
+        """Give the place to others."""
+        if not self._left:
+            self._left = True
+            self._admission._leave(self._key_id)  # noqa: SLF001 - the two are one thing

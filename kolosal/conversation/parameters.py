@@ -1,0 +1,82 @@
+"""How conversations are generated: the `parameters` of `model_config.yaml`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from kolosal.engines.parameters import LoadingParameters, SplitMode
+from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams
+
+IGNORED_PARAMETERS = frozenset({"use_cache", "return_dict_in_generate"})
+"""Accepted without effect: the KV cache is always used, and what `generate` returns does not vary."""
+
+_MAX_GPU = 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationParameters:
+    """How an answer is sampled, by the names of `model_config.yaml`."""
+
+    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)] = 4096
+    """Tokens of one generation at most; it also ends where the context window does."""
+    temperature: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.9
+    do_sample: bool = True
+    """False takes the most probable token, whatever the temperature."""
+    repetition_penalty: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
+    """1 is off."""
+
+    def sampling(self) -> SamplingParams:
+        """The same for an engine."""
+        return SamplingParams(
+            temperature=self.temperature if self.do_sample else 0.0,
+            top_p=self.top_p,
+            repeat_penalty=self.repetition_penalty,
+            max_tokens=self.max_new_tokens,
+        )
+
+    def changed(self, options: Mapping[str, object]) -> GenerationParameters:
+        """These with some of them changed; None changes nothing.
+
+        Raises:
+            ValueError: an option is unknown, mistyped or out of range; the message names it.
+        """
+        known = {field.name for field in fields(self)}
+        unknown = sorted(options.keys() - known - IGNORED_PARAMETERS)
+        if unknown:
+            raise ValueError(f"{unknown[0]} is no generation parameter: known are {', '.join(sorted(known))}")
+        given = {name: value for name, value in options.items() if name in known and value is not None}
+        try:
+            checked = _ADAPTER.validate_python(given)
+        except ValidationError as exc:
+            first = exc.errors(include_url=False)[0]
+            raise ValueError(f"{first['loc'][0]}: {first['msg']}, not {first['input']!r:.80}") from None
+        return replace(self, **{name: getattr(checked, name) for name in given})
+
+
+_ADAPTER = TypeAdapter(GenerationParameters)
+
+
+def loading_parameters(device: str | int, base: LoadingParameters | None = None) -> LoadingParameters:
+    """Loading parameters for a device: `auto`, `cpu`, `cuda`, `cuda:N` or the number of a GPU.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    base = base or LoadingParameters()
+    match str(device).strip().lower().removeprefix("cuda:"):
+        case "auto":
+            return base
+        case "cpu":
+            return replace(base, n_gpu_layers=0)
+        case "cuda":
+            return replace(base, n_gpu_layers=-1, main_gpu_id=0)
+        case number if number.isascii() and number.isdigit() and int(number) <= _MAX_GPU:
+            return replace(base, n_gpu_layers=-1, main_gpu_id=int(number), split_mode=SplitMode.NONE)
+        case _:
+            allowed = f"'auto', 'cpu', 'cuda', 'cuda:N' or the number of a GPU up to {_MAX_GPU}"
+            raise ValueError(f"device must be {allowed}, not {device!r}")

@@ -1,0 +1,197 @@
+"""DaemonHost: a model of a running daemon, asked over HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from kolosal.errors import (
+    AuthenticationFailed,
+    Conflict,
+    ContextLengthExceeded,
+    EngineDied,
+    Forbidden,
+    InvalidRequest,
+    KolosalError,
+    LoadFailed,
+    NotFound,
+    QueueFull,
+)
+from kolosal.sampling import SamplingParams
+from kolosal.schema import ChatPrompt, TokensPrompt
+
+CONNECT_TIMEOUT_S = 10.0
+"""Until the connection is there. For the answer there is no limit: a model may be loaded first."""
+
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+"""Bytes of one line of a stream; a longer one is no answer of a daemon."""
+
+
+class DaemonHost:
+    """An engine of a daemon. Raises `EngineDied` where the daemon cannot be reached or stops answering."""
+
+    def __init__(
+        self,
+        base_url: str,
+        engine_id: str,
+        *,
+        api_key: str | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
+        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout, transport=transport)
+        self._engine_id = engine_id
+
+    @property
+    def name(self) -> str:
+        return self._engine_id
+
+    def exists(self) -> bool:
+        """Whether the daemon has this engine, loaded or not.
+
+        Raises:
+            KolosalError: it cannot be asked.
+        """
+        try:
+            self._ask("GET", f"/engines/{quote(self._engine_id, safe='')}")
+        except NotFound:
+            return False
+        return True
+
+    def add(self, model_path: str, parameters: dict[str, object]) -> None:
+        """Add the engine and wait until it is loaded.
+
+        Raises:
+            KolosalError: it cannot be.
+        """
+        body = {"engine_id": self._engine_id, "model_path": model_path, "loading_parameters": parameters}
+        self._ask("POST", "/engines", body)
+
+    def stream(
+        self, prompt: ChatPrompt | TokensPrompt, sampling: SamplingParams
+    ) -> Generator[str, None, None]:
+        path, body = self._generation(prompt, sampling)
+        try:
+            with self._http.stream("POST", path, json={**body, "stream": True}) as response:
+                if response.is_error:
+                    raise _error(response.status_code, response.read())
+                for event in _events(response.iter_bytes()):
+                    if event == b"[DONE]":
+                        return
+                    if text := _piece(_object(event)):
+                        yield text
+        except httpx.HTTPError as exc:
+            raise self._unreachable(exc) from exc
+        raise EngineDied("The daemon ended the answer early")
+
+    def generate(self, prompt: TokensPrompt, sampling: SamplingParams) -> tuple[int, ...]:
+        """The daemon tells text and not tokens, so the text is read as tokens again: they may be other ones of the same text."""
+        text = "".join(self.stream(prompt, sampling))
+        return self.tokenize(text, add_special=False, parse_special=True)
+
+    def render(self, prompt: ChatPrompt) -> str:
+        return str(
+            self._ask("POST", "/apply-template", self._with_model(messages=_messages(prompt)))["prompt"]
+        )
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> tuple[int, ...]:
+        body = self._with_model(content=text, add_special=add_special, parse_special=parse_special)
+        return tuple(map(int, self._ask("POST", "/tokenize", body)["tokens"]))
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        return str(self._ask("POST", "/detokenize", self._with_model(tokens=[*tokens]))["content"])
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _with_model(self, **fields: object) -> dict[str, Any]:
+        return {"model": self._engine_id, **fields}
+
+    def _generation(
+        self, prompt: ChatPrompt | TokensPrompt, sampling: SamplingParams
+    ) -> tuple[str, dict[str, Any]]:
+        body = self._with_model(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            repeat_penalty=sampling.repeat_penalty,
+        )
+        if isinstance(prompt, TokensPrompt):
+            return "/v1/completions", {**body, "prompt": [*prompt.tokens]}
+        return "/v1/chat/completions", {**body, "messages": _messages(prompt)}
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.HTTPError as exc:
+            raise self._unreachable(exc) from exc
+        if response.is_error:
+            raise _error(response.status_code, response.content)
+        return _object(response.content)
+
+    def _unreachable(self, exc: httpx.HTTPError) -> EngineDied:
+        reason = str(exc) or type(exc).__name__
+        return EngineDied(f"The daemon at {self._http.base_url} does not answer: {reason}")
+
+
+def _messages(prompt: ChatPrompt) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in prompt.messages]
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    """The JSON object in an answer."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise EngineDied("What answers at this address is no daemon")
+    return value
+
+
+def _piece(event: dict[str, Any]) -> str:
+    """The text of one event."""
+    if "error" in event:
+        raise EngineDied(str(event["error"].get("message")))
+    choice: dict[str, Any] = next(iter(event.get("choices", ())), {})
+    return str(choice.get("text") or choice.get("delta", {}).get("content") or "")
+
+
+def _events(chunks: Iterable[bytes]) -> Iterable[bytes]:
+    """The data of server-sent events. Lines end at a line feed only: text may hold what Unicode calls one."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > MAX_EVENT_BYTES:
+            raise EngineDied(f"The daemon sent an event of more than {MAX_EVENT_BYTES} bytes")
+        yield from (line[5:].strip() for line in lines if line.startswith(b"data:"))
+
+
+_KINDS: dict[int, type[KolosalError]] = {
+    401: AuthenticationFailed,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    429: QueueFull,
+}
+"""What a status means; other ones below 500 are an `InvalidRequest`, from there on an `EngineDied`."""
+
+
+def _error(status: int, content: bytes) -> KolosalError:
+    """An error in the daemon's own words."""
+    try:
+        error = json.loads(content)["error"]
+        message, code = str(error["message"]), error.get("code")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        message, code = f"The daemon answered HTTP {status}", None
+    if code == "context_length_exceeded":
+        return ContextLengthExceeded(message)
+    if code == "model_loading_failed":
+        return LoadFailed(message)
+    server_side = status >= httpx.codes.INTERNAL_SERVER_ERROR
+    return _KINDS.get(status, EngineDied if server_side else InvalidRequest)(message)

@@ -1,0 +1,113 @@
+"""What the daemon takes from the four YAML files when it starts: address, model, prompts, sampling and key.
+
+Blocks on files and, where a vault is configured, on the network, so it runs before the event loop does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from kolosal.config.file import ConfigError
+from kolosal.config.settings import ModelEntry, Settings
+from kolosal.config.sources import Source
+from kolosal.conversation.key_vault import load_api_key
+from kolosal.conversation.parameters import GenerationParameters, loading_parameters
+from kolosal.conversation.settings import ConversationSettings
+from kolosal.conversation.yaml_loading import (
+    CONFIG_DIR_VARIABLE,
+    MODEL_CONFIG,
+    SERVER_CONFIG,
+    given_file,
+    load_azure_config,
+    load_chat_server_config,
+    load_model_config,
+    load_system_prompt,
+)
+
+log = logging.getLogger(__name__)
+
+KeySource = Callable[[str, str], str]
+"""From the URL of a vault and the name of a secret to its value."""
+
+
+def load_conversation(
+    environ: Mapping[str, str], key_from_vault: KeySource = load_api_key
+) -> ConversationSettings:
+    """Prompts, sampling and key; the vault is asked where one is configured.
+
+    Raises:
+        ConfigError: a file cannot be used.
+        KeyVaultError: the vault did not give the key.
+    """
+    with _config_errors(environ):
+        model, server, azure = (
+            load_model_config(environ),
+            load_chat_server_config(environ),
+            load_azure_config(environ),
+        )
+        prompts = {**ConversationSettings().system_prompts, **load_system_prompt(environ)}
+        parameters = GenerationParameters().changed(model.get("parameters") or {})
+    key = _api_key(server, azure, key_from_vault)
+    if key is None and given_file(SERVER_CONFIG, environ) is not None:
+        log.warning("conversation.no_key", extra={"reason": "neither a vault nor server.api_key is set"})
+    return ConversationSettings(prompts, parameters, key)
+
+
+def daemon_source(environ: Mapping[str, str]) -> Source | None:
+    """Settings of the daemon itself: host, port and engine. None where the files say nothing of them.
+
+    Raises:
+        ConfigError: a file cannot be used.
+    """
+    with _config_errors(environ):
+        return _source(environ, load_model_config(environ), load_chat_server_config(environ))
+
+
+@contextlib.contextmanager
+def _config_errors(environ: Mapping[str, str]) -> Iterator[None]:
+    """What is wrong with a file, as the daemon says that its configuration is wrong."""
+    try:
+        yield
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{environ.get(CONFIG_DIR_VARIABLE, 'the package')}: {exc}") from exc
+
+
+def _api_key(server: Mapping[str, Any], azure: Mapping[str, Any], key_from_vault: KeySource) -> str | None:
+    """The key: the vault's goes before the file's."""
+    url, name = azure.get("key_vault_url"), azure.get("api_key_secret_name")
+    if url and name:
+        return key_from_vault(str(url), str(name))
+    key = server.get("api_key")
+    return str(key) if key else None
+
+
+def _source(environ: Mapping[str, str], model: Mapping[str, Any], server: Mapping[str, Any]) -> Source | None:
+    """What the files say of the daemon. Those of the package say nothing unless their variables are set."""
+    given: dict[str, Any] = {name: server[name] for name in ("host", "port") if server.get(name) is not None}
+    origins = dict.fromkeys(given, str(given_file(SERVER_CONFIG, environ) or SERVER_CONFIG))
+    path = given_file(MODEL_CONFIG, environ)
+    if path is not None and str(model.get("id") or "").endswith(".gguf"):
+        entry = _entry(model, path.parent)
+        given["models"] = (entry,)
+        origins[f"models.{entry.id}"] = str(path)
+    if not given:
+        return None
+    try:
+        return Source(Settings.model_validate(given), origins)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _entry(model: Mapping[str, Any], folder: Path) -> ModelEntry:
+    """The model as an engine, named after its file. A relative path starts at the folder of the YAML file."""
+    path = folder / Path(model["id"]).expanduser()
+    return ModelEntry(
+        id=path.stem, path=str(path), parameters=loading_parameters(model.get("device") or "auto")
+    )

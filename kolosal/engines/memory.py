@@ -1,0 +1,183 @@
+"""MachineMemory: what memory this machine has, and how much of it is free now.
+
+Owns the questions to the system: psutil for the host, the limits of control groups (containers, systemd), NVML for GPUs.
+Changes nothing on any device. What cannot be found out is left out: a machine without a driver has no GPUs. Reading
+blocks for some milliseconds, the first time up to a second: the event loop calls it in a thread.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+import pynvml
+
+_GPU_LIBRARY = re.compile(r"ggml-(cuda|hip|vulkan|sycl|musa)\b", re.ASCII)
+_NO_LIMIT = 1 << 60
+"""Control groups of version 1 write a number above this where there is no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU, with the index that llama.cpp knows it by."""
+
+    index: int
+    name: str
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MachineMemory:
+    """All memory that engines can be put into."""
+
+    host_total: int
+    host_free: int
+    """Bytes that programs can still take; what the system only keeps because nobody wants the room counts as free."""
+    gpus: tuple[Gpu, ...] = ()
+
+
+class Machine(Protocol):
+    """Who knows the memory of the machine."""
+
+    def read(self) -> MachineMemory:
+        """The facts of this moment. Blocks."""
+        ...
+
+
+class ThisMachine:
+    """The machine this process runs on. `visible_gpus` is the value of CUDA_VISIBLE_DEVICES that workers get."""
+
+    def __init__(self, visible_gpus: str | None = None, *, root: Path = Path("/")) -> None:
+        self._visible = visible_gpus
+        self._root = root
+        self._uses_gpus: bool | None = None
+
+    def read(self) -> MachineMemory:
+        """The facts of this moment. Blocks."""
+        memory = psutil.virtual_memory()
+        total, free = int(memory.total), int(memory.available)
+        for limit, used in _group_limits(self._root):
+            total, free = min(total, limit), min(free, max(0, limit - used))
+        if self._uses_gpus is None:
+            self._uses_gpus = has_gpu_backend()
+        return MachineMemory(total, free, read_gpus(self._visible) if self._uses_gpus else ())
+
+
+def has_gpu_backend() -> bool:
+    """Whether the installed llama.cpp was built for GPUs with memory of their own. Looks at files, loads nothing."""
+    spec = importlib.util.find_spec("llama_cpp")
+    places = (spec.submodule_search_locations or ()) if spec is not None else ()
+    try:
+        return any(
+            _GPU_LIBRARY.search(file.name) for place in places for file in Path(place, "lib").iterdir()
+        )
+    except OSError:
+        return False
+
+
+def read_gpus(visible: str | None, nvml: Any = pynvml) -> tuple[Gpu, ...]:
+    """The GPUs that the driver tells of, in the order in which CUDA counts those that are visible."""
+    try:
+        nvml.nvmlInit()
+    except pynvml.NVMLError:
+        return ()
+    try:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        found = [_gpu(nvml, index, handle) for index, handle in enumerate(_visible(nvml, handles, visible))]
+        return tuple(gpu for gpu in found if gpu is not None)
+    except pynvml.NVMLError:
+        return ()
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _visible(nvml: Any, handles: list[Any], visible: str | None) -> list[Any]:
+    """As CUDA reads the variable: indices or beginnings of UUIDs; the first that names nothing ends the list."""
+    if visible is None:
+        return handles
+    chosen = []
+    for word in (part.strip() for part in visible.split(",")):
+        match = [
+            h for i, h in enumerate(handles) if word == str(i) or (word and _uuid(nvml, h).startswith(word))
+        ]
+        if not match:
+            break
+        chosen.append(match[0])
+    return chosen
+
+
+def _gpu(nvml: Any, index: int, handle: Any) -> Gpu | None:
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    except pynvml.NVMLError:  # integrated: its memory is the host's
+        return None
+    return Gpu(index, _text(nvml.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free))
+
+
+def _uuid(nvml: Any, handle: Any) -> str:
+    return _text(nvml.nvmlDeviceGetUUID(handle))
+
+
+def _text(value: object) -> str:
+    """Older bindings answer in bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+# --- control groups ---
+
+
+def _group_limits(root: Path) -> Iterator[tuple[int, int]]:
+    """Limit and use, in bytes, of each control group this process is in, as far as it has a limit."""
+    if sys.platform != "linux":
+        return
+    for folder in _group_folders(root):
+        limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
+        used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes")
+        if limit and used is not None and limit < _NO_LIMIT:
+            yield limit, max(0, used - _file_cache(folder))
+
+
+def _group_folders(root: Path) -> Iterator[Path]:
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        base = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+        inner = base / path.lstrip("/")
+        yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(base))
+
+
+def _file_cache(folder: Path) -> int:
+    """Bytes of files that are only kept because nobody wants the room."""
+    try:
+        text = (folder / "memory.stat").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    found = {
+        name: int(value)
+        for name, _, value in (line.partition(" ") for line in text.splitlines())
+        if value.isdigit()
+    }
+    names = ("inactive_file", "active_file")
+    return sum(found.get(f"total_{name}", found.get(name, 0)) for name in names)
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file; None where there is none, as for `max`."""
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None

@@ -1,0 +1,98 @@
+"""When a worker that died is started again: at once, later, or not for a while.
+
+Pure: times are given, in seconds on a clock that never jumps back. The engine carries the decisions out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class BreakerState(StrEnum):
+    """Whether a worker may be started."""
+
+    CLOSED = "closed"
+    """Yes."""
+    OPEN = "open"
+    """No: it died too often."""
+    HALF_OPEN = "half_open"
+    """Once: the pause is over, and the next start decides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy:
+    """How much dying is too much."""
+
+    max_deaths: int = 5
+    """Deaths within a window that open the breaker; a load that fails is one, too. So many loads that fail one after the
+    other open it however long they take."""
+    window_s: float = 60.0
+    """How long a death counts; and how long an open breaker waits."""
+    delays_s: tuple[float, ...] = (0.0, 1.0, 5.0, 15.0)
+    """Pause before the next start, after the first death within a window, the second, and so on."""
+
+
+class Restarts:
+    """The deaths of one engine's workers, and what follows from them."""
+
+    def __init__(self, policy: RestartPolicy) -> None:
+        self._policy = policy
+        self._deaths: list[float] = []  # within the window, oldest first
+        self._opened_at: float | None = None
+        self._started_at: float | None = None
+        self._failed_starts = 0  # since a worker was ready
+
+    def started(self, now: float) -> None:
+        """Note that a worker is ready. When it has lived for a whole window, whatever was wrong is over."""
+        self._started_at = now
+        self._failed_starts = 0
+
+    def died(self, now: float) -> None:
+        """Note that a worker ended by itself, was ended because it hung, or did not get ready."""
+        on_trial = self.state(now) is BreakerState.HALF_OPEN
+        if self.state(now) is BreakerState.CLOSED:
+            self._opened_at = None
+        self._failed_starts += self._started_at is None
+        self._started_at = None
+        self._deaths = [*self._recent(now), now][-self._policy.max_deaths :]
+        if on_trial or max(len(self._deaths), self._failed_starts) >= self._policy.max_deaths:
+            self._opened_at = now
+
+    def reset(self) -> None:
+        """Forget everything: somebody wants a new start."""
+        self._deaths.clear()
+        self._opened_at = None
+        self._failed_starts = 0
+
+    def state(self, now: float) -> BreakerState:
+        """Whether a worker may be started."""
+        if self._opened_at is None or self._has_survived(now):
+            return BreakerState.CLOSED
+        return BreakerState.OPEN if now < self._opened_at + self._policy.window_s else BreakerState.HALF_OPEN
+
+    def deaths(self, now: float) -> int:
+        """How many there were within the last window."""
+        return len(self._recent(now))
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until a worker may be started; 0 for now. Behind an open breaker nobody waits: see `retry_after_s`."""
+        recent = self._recent(now)
+        if not recent or self.state(now) is not BreakerState.CLOSED:
+            return 0.0
+        delays = self._policy.delays_s
+        delay = delays[min(len(recent), len(delays)) - 1]
+        return max(0.0, recent[-1] + delay - now)
+
+    def retry_after_s(self, now: float) -> int | None:
+        """Whole seconds until the breaker lets a start through; None where it does so now."""
+        if self._opened_at is None or self.state(now) is not BreakerState.OPEN:
+            return None
+        return max(1, math.ceil(self._opened_at + self._policy.window_s - now))
+
+    def _has_survived(self, now: float) -> bool:
+        return self._started_at is not None and now - self._started_at >= self._policy.window_s
+
+    def _recent(self, now: float) -> list[float]:
+        return [at for at in self._deaths if now - at < self._policy.window_s]

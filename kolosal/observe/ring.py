@@ -1,0 +1,104 @@
+"""Ring: the last items of something endless, and readers that follow it.
+
+A reader is a position and nothing else, so that a slow one costs no memory: it loses the oldest items and is told how
+many. Items are numbered from 1 on. Used on the event loop only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+BATCH = 256
+"""Items a reader gets at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[T]):
+    """Items that follow each other."""
+
+    items: tuple[T, ...]
+    first: int
+    """The number of the first item."""
+    lost: int = 0
+    """How many items before the first one were dropped before this reader came to them."""
+
+    @property
+    def last(self) -> int:
+        """The number of the last item; one less than `first` when there are none."""
+        return self.first + len(self.items) - 1
+
+
+class Ring(Generic[T]):
+    """At most `max_count` items with at most `max_size` together, whatever `size_of` counts."""
+
+    def __init__(
+        self, max_count: int, max_size: int | None = None, size_of: Callable[[T], int] = lambda _: 0
+    ) -> None:
+        self._items: deque[T] = deque()
+        self._max_count = max_count
+        self._max_size = max_size
+        self._size_of = size_of
+        self._size = 0
+        self._newest = 0
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    @property
+    def newest(self) -> int:
+        """The number of the last item; 0 when there never was one."""
+        return self._newest
+
+    @property
+    def oldest(self) -> int:
+        """The number of the first item that is still kept; one more than `newest` when there is none."""
+        return self._newest - len(self._items) + 1
+
+    def append(self, item: T) -> int:
+        """Add an item, and drop the oldest where there are too many; returns its number."""
+        self._items.append(item)
+        self._size += self._size_of(item)
+        self._newest += 1
+        while len(self._items) > self._max_count or (
+            self._max_size is not None and self._size > self._max_size and len(self._items) > 1
+        ):
+            self._size -= self._size_of(self._items.popleft())
+        self._wake()
+        return self._newest
+
+    def after(self, number: int, limit: int = BATCH) -> Batch[T]:
+        """The items that follow the one of that number, `limit` of them at most."""
+        start = max(number + 1, self.oldest)
+        skipped = start - self.oldest
+        return Batch(tuple(islice(self._items, skipped, skipped + limit)), start, start - number - 1)
+
+    def last(self, count: int) -> Batch[T]:
+        """The last items, `count` of them at most."""
+        return self.after(max(self.oldest - 1, self._newest - count), count)
+
+    async def follow(self, after: int) -> AsyncGenerator[Batch[T], None]:
+        """All that comes after the item of that number, in batches, until the ring is closed."""
+        while True:
+            batch = self.after(after)
+            if batch.items:
+                after = batch.last
+                yield batch
+            elif self._closed:
+                return
+            else:
+                await self._changed.wait()
+
+    def close(self) -> None:
+        """Let the readers end once they have read everything. Idempotent."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

@@ -1,0 +1,166 @@
+"""What the conversation paths take: a body, or a query where a browser asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from starlette.requests import Request
+
+from kolosal.conversation.pipeline import Course, course
+from kolosal.conversation.prompts import ASSISTANT
+from kolosal.errors import InvalidRequest
+from kolosal.http.body import kind_of, parse_object, read_json
+from kolosal.http.decode import RequestBody, complaint
+from kolosal.routes.conversation.errors import refused
+
+MAX_TEXT_CHARS = 1_048_576
+"""Characters of a prompt or of one turn."""
+
+MAX_TURNS = 10_000
+"""Turns of a history."""
+
+MAX_NAME_CHARS = 256
+"""Characters of the name of an engine or a role."""
+
+_SHOWN_CHARS = 200
+"""How much of what was given an error repeats."""
+
+_Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
+_Name = Annotated[str, Field(max_length=MAX_NAME_CHARS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Something that was said before."""
+
+    __pydantic_config__ = ConfigDict(extra="ignore")
+
+    role: Literal["user", "assistant", "system"]
+    """Who said it."""
+    content: _Text
+    """What was said."""
+
+
+class ChatBody(RequestBody):
+    """A message, with what was said before it."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
+    """The message."""
+    history: Annotated[tuple[Turn, ...], Field(max_length=MAX_TURNS)] | None = None
+    """What was said before, oldest first; the daemon keeps nothing of it."""
+    improvement: bool | None = None
+    """Whether the answer is reviewed and revised, twice, before it is given: three generations in place of one."""
+    intermediate_steps: bool | None = None
+    """Whether an improved answer comes with its draft and reviews."""
+    model: _Name | None = None
+    """An `engine_id`; left out, the default engine, else the first."""
+    role: _Name | None = None
+    """The system prompt to answer with; `assistant` unless given."""
+
+    def to_course(self, system_prompts: Mapping[str, str]) -> Course:
+        """How the answer is made.
+
+        Raises:
+            InvalidRequest: there is no system prompt of that role.
+        """
+        role = self.role or ASSISTANT
+        if role not in system_prompts:
+            known = ", ".join(sorted(system_prompts))
+            raise refused("value_error", ("body", "role"), f"role must be one of {known}, not {role!r}", role)
+        history = [{"role": turn.role, "content": turn.content} for turn in self.history or ()]
+        return course(
+            system_prompts,
+            history,
+            self.prompt,
+            improvement=bool(self.improvement),
+            show_steps=bool(self.intermediate_steps),
+            role=role,
+        )
+
+
+class ChatQuery(BaseModel):
+    """A message in a query, for browsers; without a history."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
+    """The message."""
+    improvement: bool = False
+    """As in the body: true, false, 1, 0, yes, no, on or off, in any case."""
+    intermediate_steps: bool = False
+    """As in the body."""
+    model: _Name | None = None
+    """An `engine_id`; left out, the default engine, else the first."""
+    role: _Name | None = None
+    """The system prompt to answer with; `assistant` unless given."""
+    x_api_key: _Name | None = None
+    """The key, where one is set; a header does as well."""
+
+
+class PingQuery(BaseModel):
+    """The query of a sign of life."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    x_api_key: _Name | None = None
+    """The key, where one is set; a header does as well."""
+
+
+_QUERY = TypeAdapter(ChatQuery)
+
+
+async def decode_chat(request: Request) -> ChatBody:
+    """The body of a request, typed.
+
+    Raises:
+        InvalidRequest: it is no JSON object, or a field is missing, mistyped or out of range.
+    """
+    body = await read_json(request)
+    try:
+        parse_object(body)  # refuses what pydantic's own parser lets through: NaN and lone surrogates
+        return ChatBody.model_validate_json(body)
+    except ValidationError as exc:
+        raise _refusal(exc, "body") from None
+    except InvalidRequest as exc:
+        raise refused("json_invalid", ("body",), exc.message) from None
+
+
+def decode_query(request: Request) -> ChatBody:
+    """The same from a query.
+
+    Raises:
+        InvalidRequest: a parameter is missing, mistyped or out of range.
+    """
+    given = {name: value for name, value in request.query_params.items() if value or name == "prompt"}
+    try:
+        query = _QUERY.validate_strings(given)
+    except ValidationError as exc:
+        raise _refusal(exc, "query") from None
+    return ChatBody(
+        prompt=query.prompt,
+        improvement=query.improvement,
+        intermediate_steps=query.intermediate_steps,
+        model=query.model,
+        role=query.role,
+    )
+
+
+def _refusal(error: ValidationError, where: str) -> InvalidRequest:
+    first = error.errors(include_url=False)[0]
+    return refused(first["type"], (where, *first["loc"]), complaint(first).message, _shown(first["input"]))
+
+
+def _shown(given: object) -> JsonValue:
+    """What was given, in part."""
+    match given:
+        case str():
+            return given[:_SHOWN_CHARS]
+        case bool() | float() | None:
+            return given
+        case int():
+            return given if abs(given) < 2**53 else str(given)[:_SHOWN_CHARS]
+        case _:
+            return kind_of(given)

@@ -1,0 +1,89 @@
+"""`POST` and `GET /chat/blocking`, `POST /chat/stream`, `GET /ping`."""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired
+
+from starlette.requests import Request
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from kolosal.http.disconnect import unless_disconnected
+from kolosal.http.responses import JsonResponse
+from kolosal.routes.conversation.answering import Answering, TextStream, started
+from kolosal.routes.conversation.body import ChatBody, ChatQuery, PingQuery, decode_chat, decode_query
+from kolosal.routes.conversation.keys import check_key
+from kolosal.routes.operation import Group, Operation
+from kolosal.routes.services import services_of
+
+_EXAMPLE = {"prompt": "Hello"}
+
+
+class ReplyAnswer(TypedDict):
+    """A whole answer."""
+
+    reply: str
+    """The answer; an improved one where that was asked for."""
+    steps: NotRequired[dict[str, str]]
+    """With `improvement` and `intermediate_steps`: the draft, and of both reviews suggestions, revision and comments."""
+
+
+class Pong(TypedDict):
+    """A sign of life."""
+
+    status: str
+    """`ok`"""
+
+
+@Operation(
+    group=Group.CONVERSATION,
+    body=ChatBody,
+    answer="The answer.",
+    answer_type=ReplyAnswer,
+    example=_EXAMPLE,
+)
+async def chat_blocking(request: Request) -> Response:
+    """Answer a message, whole."""
+    check_key(request, in_query=False)
+    return await _blocking(request, await decode_chat(request))
+
+
+@Operation(group=Group.CONVERSATION, query=ChatQuery, answer="The answer.", answer_type=ReplyAnswer)
+async def ask_blocking(request: Request) -> Response:
+    """Answer a message that is in the query, whole; for browsers."""
+    check_key(request, in_query=True)
+    return await _blocking(request, decode_query(request))
+
+
+@Operation(
+    group=Group.CONVERSATION,
+    body=ChatBody,
+    answer="The answer's text as it comes; after it `[[END]]`, unless generating failed.",
+    media_type="text/plain",
+    example=_EXAMPLE,
+)
+async def chat_stream(request: Request) -> Response:
+    """Answer a message as plain text, while it is written."""
+    check_key(request, in_query=False)
+    return TextStream(await started(request, _answering(request, await decode_chat(request))))
+
+
+@Operation(group=Group.CONVERSATION, query=PingQuery, answer="That it is there.", answer_type=Pong)
+async def ping(request: Request) -> Response:
+    """Say that the daemon is there and that the key is right."""
+    check_key(request, in_query=True)
+    return JsonResponse({"status": "ok"})
+
+
+async def _blocking(request: Request, body: ChatBody) -> Response:
+    result = await unless_disconnected(request, _answering(request, body).result())
+    answer: dict[str, Any] = {"reply": result["reply"]}
+    if body.improvement and body.intermediate_steps:
+        answer["steps"] = {name: text for name, text in result.items() if name != "reply"}
+    return JsonResponse(answer)
+
+
+def _answering(request: Request, body: ChatBody) -> Answering:
+    return Answering(
+        request, body.model or None, body.to_course(services_of(request).conversation.system_prompts)
+    )

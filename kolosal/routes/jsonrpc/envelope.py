@@ -1,0 +1,137 @@
+"""JSON-RPC 2.0: requests out of their JSON, and what is answered. Pure; over HTTP and WebSocket alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, TypeAlias
+
+import orjson
+
+from kolosal.http.body import kind_of
+
+VERSION = "2.0"
+
+MAX_METHOD_CHARS = 256
+"""Characters of a method's name."""
+
+MAX_ID_CHARS = 256
+"""Characters of a request's id; it comes back in the answer."""
+
+RequestId: TypeAlias = str | int | None
+
+
+class Code(IntEnum):
+    """Codes of errors."""
+
+    PARSE = -32700
+    INVALID_REQUEST = -32600
+    METHOD_NOT_FOUND = -32601
+    INVALID_PARAMS = -32602
+    INTERNAL = -32603
+    SERVER = -32000
+    """A session or a generation failed; over HTTP: no key, or an unknown one."""
+    NO_MODEL = -32001
+    """The model is not there, or cannot be loaded."""
+    BUSY = -32002
+    """A generation is already in progress."""
+    NOTHING_TO_CANCEL = -32003
+
+
+class RpcError(Exception):
+    """What a request is refused with."""
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        *,
+        request_id: RequestId = None,
+        data: Mapping[str, Any] | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.request_id = request_id
+        self.data = data
+        self.retry_after_s = retry_after_s
+        """Where set: the same request can succeed after this many seconds."""
+
+    def body(self) -> dict[str, Any]:
+        """The `error` member."""
+        body: dict[str, Any] = {"code": int(self.code), "message": self.message}
+        return body if not self.data else {**body, "data": dict(self.data)}
+
+
+@dataclass(frozen=True, slots=True)
+class RpcCall:
+    """A valid request."""
+
+    method: str
+    params: Mapping[str, Any]
+    id: RequestId
+    is_notification: bool
+    """It has no id, so that nobody waits for an answer."""
+
+
+def parse_json(data: bytes | str) -> object:
+    """JSON of any kind.
+
+    Raises:
+        RpcError: it is none.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as exc:
+        raise RpcError(Code.PARSE, f"Parse error: {exc}") from None
+
+
+def parse_call(value: object) -> RpcCall:
+    """One request.
+
+    Raises:
+        RpcError: it is no request; the error has its id where that could be read.
+    """
+    if not isinstance(value, dict):
+        raise RpcError(Code.INVALID_REQUEST, f"Invalid Request: it must be an object, not {kind_of(value)}")
+    given_id = value.get("id")
+    is_text = isinstance(given_id, str) and len(given_id) <= MAX_ID_CHARS
+    if not (given_id is None or is_text or (isinstance(given_id, int) and not isinstance(given_id, bool))):
+        raise RpcError(
+            Code.INVALID_REQUEST,
+            f"Invalid Request: id must be a string of up to {MAX_ID_CHARS} characters, an integer or null",
+        )
+    if value.get("jsonrpc") != VERSION:
+        raise RpcError(Code.INVALID_REQUEST, "Invalid JSON-RPC version", request_id=given_id)
+    method = value.get("method")
+    if not isinstance(method, str) or len(method) > MAX_METHOD_CHARS:
+        raise RpcError(
+            Code.INVALID_REQUEST,
+            f"Invalid Request: method must be a string of up to {MAX_METHOD_CHARS} characters",
+            request_id=given_id,
+        )
+    params = value.get("params")
+    if params is not None and not isinstance(params, dict):
+        raise RpcError(
+            Code.INVALID_PARAMS,
+            f"Invalid parameters for {method}: params must be an object, not {kind_of(params)}",
+            request_id=given_id,
+        )
+    return RpcCall(method, params or {}, given_id, "id" not in value)
+
+
+def success(request_id: RequestId, result: object) -> dict[str, Any]:
+    """The answer to a request that went well."""
+    return {"jsonrpc": VERSION, "result": result, "id": request_id}
+
+
+def failure(error: RpcError) -> dict[str, Any]:
+    """The answer to a request that did not."""
+    return {"jsonrpc": VERSION, "error": error.body(), "id": error.request_id}
+
+
+def notification(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said without having been asked."""
+    return {"jsonrpc": VERSION, "method": method, "params": params}

@@ -1,0 +1,104 @@
+"""Parameters of a generation, as JSON-RPC over HTTP and sessions share them: fields, bounds, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Discriminator, Field, Tag
+
+from kolosal.http.decode import UNION_ERROR, RequestBody
+from kolosal.routes.jsonrpc.history import MAX_CALLS, MAX_TURNS, HistoryMessage, ToolResult
+from kolosal.routes.jsonrpc.tools import OfferedTools, to_tools
+from kolosal.routes.toolloop import Asked
+from kolosal.sampling import MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.schema import Tool, ToolMode
+
+DEFAULT_MAX_NEW_TOKENS = 4096
+"""Tokens to generate where a request does not say: the seed's number."""
+
+DEFAULT_TEMPERATURE = 0.6
+"""Temperature of sampling where a request does not say: the seed's number."""
+
+MAX_MODEL_CHARS = 256
+"""As long as the id of an engine can be."""
+
+MAX_ITERATION_COUNT = 1_000_000
+"""How far a client may count; far beyond what is ever allowed."""
+
+_StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+
+
+def _string_or_array(value: object) -> str | None:
+    if isinstance(value, str):
+        return "<string>"
+    return "<array>" if isinstance(value, list | tuple) else None
+
+
+StopStrings: TypeAlias = Annotated[
+    Annotated[_StopString, Tag("<string>")]
+    | Annotated[tuple[_StopString, ...], Field(max_length=MAX_STOP_STRINGS), Tag("<array>")],
+    Discriminator(
+        _string_or_array,
+        custom_error_type=UNION_ERROR,
+        custom_error_message="a string or an array of strings",
+    ),
+]
+
+
+class GenerationParams(RequestBody):
+    """What is to be said, and how."""
+
+    message: str | None = None
+    """What the user says; added to the history unless it ends the user's part of it already."""
+    history: Annotated[tuple[HistoryMessage, ...], Field(max_length=MAX_TURNS)] | None = None
+    """The conversation so far, oldest turn first."""
+    tools: OfferedTools | None = None
+    """Tools that the client has."""
+    tool_choice: Literal["auto", "none", "required"] | None = None
+    """Whether tools are called; `auto` unless given. `required` is enforced, until a tool has given a result."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)] | None = None
+    """Tokens to generate at most, in each turn."""
+    do_sample: bool | None = None
+    """False takes the most probable token each time."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """Of sampling."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Keep the most probable tokens whose probabilities add up to this; off unless given."""
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+    """The same seed gives the same text for the same request."""
+    stop: StopStrings | None = None
+    """The text ends before the first of these."""
+    model: Annotated[str, Field(max_length=MAX_MODEL_CHARS)] | None = None
+    """An `engine_id`; the default engine unless given."""
+
+    def asked(self, default_tools: Sequence[Tool] = (), default_model: str | None = None) -> Asked:
+        """All but the conversation, as the loop knows it.
+
+        Raises:
+            InvalidRequest: a tool is not complete, or two have one name.
+        """
+        tools = tuple(default_tools) if self.tools is None else to_tools(self.tools)
+        mode = ToolMode(self.tool_choice or "auto")
+        return Asked(
+            self.model or default_model, tools if mode is not ToolMode.NONE else (), mode, self._sampling()
+        )
+
+    def _sampling(self) -> SamplingParams:
+        temperature = DEFAULT_TEMPERATURE if self.temperature is None else self.temperature
+        return SamplingParams(
+            temperature=0.0 if self.do_sample is False else temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            seed=self.seed,
+            stop=(self.stop,) if isinstance(self.stop, str) else self.stop or (),
+            max_tokens=self.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
+        )
+
+
+class CreateMessageParams(GenerationParams):
+    """Parameters of `create_message`; unknown ones are ignored."""
+
+    tool_results: Annotated[tuple[ToolResult, ...], Field(max_length=MAX_CALLS)] | None = None
+    """What the tools gave that the last answer asked for."""
+    iteration_count: Annotated[int, Field(ge=0, le=MAX_ITERATION_COUNT)] | None = None
+    """As the last answer had it; 0 at first."""

@@ -1,0 +1,117 @@
+"""`POST /rpc`: requests and batches of them, and the methods."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kolosal.errors import InvalidRequest, KolosalError
+from kolosal.http.body import read_json
+from kolosal.http.decode import decode_fields
+from kolosal.http.disconnect import unless_disconnected
+from kolosal.http.responses import JsonResponse
+from kolosal.routes.jsonrpc.answer_types import RpcAnswer, RpcBody
+from kolosal.routes.jsonrpc.create_message import create_message
+from kolosal.routes.jsonrpc.envelope import Code, RpcCall, RpcError, failure, parse_call, parse_json, success
+from kolosal.routes.jsonrpc.errors import rpc_error, rpc_failure_response
+from kolosal.routes.jsonrpc.params import CreateMessageParams
+from kolosal.routes.operation import Group, Operation
+from kolosal.routes.services import Services, services_of
+
+MAX_BATCH = 64
+"""Requests of one batch; they run side by side."""
+
+_THREAD_ABOVE_BYTES = 256 * 1024
+"""Bodies longer than this are parsed in a thread, so that they do not hold up everyone's tokens."""
+
+_create_message_params: TypeAdapter[CreateMessageParams] = TypeAdapter(CreateMessageParams)
+
+T = TypeVar("T")
+
+
+@Operation(
+    group=Group.JSON_RPC,
+    body=RpcBody,
+    answer="The answer to the request; an array of answers to a batch.",
+    empty_statuses={204: "Nothing: the request has no id, so that nobody waits for an answer."},
+    answer_type=RpcAnswer | list[RpcAnswer],
+    example={
+        "jsonrpc": "2.0",
+        "method": "create_message",
+        "params": {"message": "Hello", "max_new_tokens": 64},
+        "id": 1,
+    },
+)
+async def call_method(request: Request) -> Response:
+    """Call a method: `create_message`, the next turn of a conversation with tools, or `tool_list`."""
+    body = await read_json(request)
+    services = services_of(request)
+    try:
+        value = await _maybe_in_thread(body)
+        if not isinstance(value, list):
+            return await _answer_one(request, services, value)
+        if not 0 < len(value) <= MAX_BATCH:
+            raise RpcError(
+                Code.INVALID_REQUEST,
+                f"Invalid Request: a batch must have 1 to {MAX_BATCH} requests, not {len(value)}",
+            )
+    except RpcError as exc:
+        return rpc_failure_response(exc)
+    made = await unless_disconnected(request, _answer_all(services, value))
+    answers = [answer for answer in made if answer is not None]
+    return JsonResponse(answers) if answers else Response(status_code=204)
+
+
+async def _maybe_in_thread(body: bytes) -> object:
+    if len(body) > _THREAD_ABOVE_BYTES:
+        return await asyncio.to_thread(parse_json, body)
+    return parse_json(body)
+
+
+async def _answer_one(request: Request, services: Services, value: object) -> Response:
+    call = parse_call(value)
+    if call.is_notification:
+        return Response(status_code=204)
+    result = await unless_disconnected(request, _carry_out(services, call))
+    return JsonResponse(success(call.id, result))
+
+
+async def _answer_all(services: Services, values: list[object]) -> list[dict[str, Any] | None]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_answer_in_batch(services, value)) for value in values]
+    return [task.result() for task in tasks]
+
+
+async def _answer_in_batch(services: Services, value: object) -> dict[str, Any] | None:
+    """The answer to one request of a batch; None to a notification, which nobody waits for."""
+    try:
+        call = parse_call(value)
+        return None if call.is_notification else success(call.id, await _carry_out(services, call))
+    except RpcError as exc:
+        return failure(exc)
+
+
+async def _carry_out(services: Services, call: RpcCall) -> dict[str, Any]:
+    """The result of a method.
+
+    Raises:
+        RpcError: there is no such method, or it failed.
+    """
+    match call.method:
+        case "tool_list":
+            return {"tools": []}
+        case "create_message":
+            try:
+                params = decode_fields(_create_message_params, call.params)
+                if params.message is None and not params.history:
+                    raise InvalidRequest("either 'message' or 'history' is required")
+                return await create_message(services, params)
+            except KolosalError as exc:
+                raise rpc_error(exc, call) from None
+        case _:
+            message = f"Method '{call.method[:100]}' not found"
+            raise RpcError(Code.METHOD_NOT_FOUND, message, request_id=call.id)

@@ -1,0 +1,78 @@
+"""`POST /stream`: the next turn as text, piece by piece, without the loop around tools."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import assert_never
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kolosal.chat.events import (
+    CallBegin,
+    CallEnd,
+    CallPiece,
+    ChatEvent,
+    Ended,
+    TextPiece,
+    ThinkingPiece,
+)
+from kolosal.chat.spoken import SpokenReader
+from kolosal.errors import InvalidRequest
+from kolosal.http.decode import decode
+from kolosal.http.disconnect import unless_disconnected
+from kolosal.http.middleware import key_id
+from kolosal.http.sse import EventStream, data_frame
+from kolosal.routes.jsonrpc.errors import stream_error_frame
+from kolosal.routes.jsonrpc.history import to_messages, with_message
+from kolosal.routes.jsonrpc.params import CreateMessageParams
+from kolosal.routes.operation import Group, Operation
+from kolosal.routes.services import services_of
+from kolosal.routes.toolloop import leg_request, start_leg
+
+
+@Operation(
+    group=Group.SESSIONS,
+    body=CreateMessageParams,
+    answer='Server-sent events, each `{"delta": "…"}`; after the last one the answer ends.',
+    media_type="text/event-stream",
+    example={"message": "Hello", "max_new_tokens": 64},
+)
+async def stream_text(request: Request) -> Response:
+    """Continue a conversation as a stream of text."""
+    params = await decode(request, CreateMessageParams)
+    if params.message is None and not params.history:
+        raise InvalidRequest("Stream request must contain either 'message' or 'history'")
+    asked = params.asked()
+    messages = to_messages(with_message(params.history or (), params.message))
+    turn = leg_request(asked, messages, withheld=False)
+    starting = start_leg(services_of(request), asked.model, turn, key_id(request.scope))
+    turns = await unless_disconnected(request, starting)
+    return EventStream(_frames(turns.events()), turns.abort, stream_error_frame)
+
+
+async def _frames(events: AsyncIterator[tuple[int, ChatEvent]]) -> AsyncGenerator[bytes, None]:
+    text = SpokenReader(None)
+    async for _, event in events:
+        if delta := _delta(text, event):
+            yield data_frame({"delta": delta})
+
+
+def _delta(text: SpokenReader, event: ChatEvent) -> str:
+    """The text of an event, less thoughts. A call in the model's own format is written as JSON."""
+    match event:
+        case TextPiece():
+            return text.push(event.text)
+        case CallBegin():
+            return text.push(f'{{"tool": {orjson.dumps(event.name).decode()}, "parameters": ')
+        case CallPiece():
+            return text.push(event.arguments)
+        case CallEnd():
+            return text.push("}\n")
+        case Ended():
+            return text.end()
+        case ThinkingPiece():
+            return ""
+        case _:
+            assert_never(event)

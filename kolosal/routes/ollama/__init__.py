@@ -1,0 +1,36 @@
+"""The Ollama dialect: generating, chat, embeddings and models, in JSON and in lines of JSON."""
+
+from __future__ import annotations
+
+from starlette.routing import Route
+
+from kolosal.http.dialects import Dialect
+from kolosal.routes.ollama import manage, models
+from kolosal.routes.ollama.chat import chat
+from kolosal.routes.ollama.embed import embed, embeddings
+from kolosal.routes.ollama.errors import error_response
+from kolosal.routes.ollama.generate import generate
+
+__all__ = ["DIALECT", "routes"]
+
+DIALECT = Dialect(("/api",), error_response)
+
+
+def routes() -> list[Route]:
+    """The paths of this dialect. `GET /` is everybody's: see `kolosal.routes.health`."""
+    return [
+        Route("/api/generate", generate, methods=["POST"]),
+        Route("/api/chat", chat, methods=["POST"]),
+        Route("/api/embed", embed, methods=["POST"]),
+        Route("/api/embeddings", embeddings, methods=["POST"]),
+        Route("/api/tags", models.tags),
+        Route("/api/show", models.show, methods=["POST"]),
+        Route("/api/ps", models.running),
+        Route("/api/version", models.version),
+        Route("/api/copy", manage.copy, methods=["POST"]),
+        Route("/api/delete", manage.delete, methods=["DELETE"]),
+        Route("/api/pull", manage.not_here, methods=["POST"]),
+        Route("/api/push", manage.not_here, methods=["POST"]),
+        Route("/api/create", manage.not_here, methods=["POST"]),
+        Route("/api/blobs/{digest}", manage.not_here, methods=["HEAD", "POST"]),
+    ]

@@ -1,0 +1,177 @@
+"""The JSON of answers, for the document. Tests compare it with what is really sent."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+
+class CalledFunction(TypedDict):
+    """What to run."""
+
+    index: int
+    """The place of the call in its turn."""
+    name: str
+    arguments: dict[str, Any]
+    """Conforms to the tool's parameters."""
+
+
+class Call(TypedDict):
+    """A call the model made."""
+
+    id: str
+    function: CalledFunction
+
+
+class AssistantMessage(TypedDict):
+    """A turn of the assistant."""
+
+    role: Literal["assistant"]
+    content: str
+    thinking: NotRequired[str]
+    """What the model thought before it answered."""
+    tool_calls: NotRequired[list[Call]]
+
+
+class Chance(TypedDict):
+    """A token and how probable the model held it."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenChances(Chance):
+    """A token of the answer, with the most probable ones in its place."""
+
+    top_logprobs: list[Chance]
+
+
+class Done(TypedDict):
+    """What the last object of an answer has."""
+
+    model: str
+    """As asked for."""
+    created_at: str
+    """RFC 3339, in UTC."""
+    done: Literal[True]
+    done_reason: Literal["stop", "length", "load", "unload"]
+    logprobs: NotRequired[list[TokenChances]]
+    total_duration: NotRequired[int]
+    """Nanoseconds, as all durations."""
+    load_duration: NotRequired[int]
+    prompt_eval_count: NotRequired[int]
+    """Tokens of the prompt."""
+    prompt_eval_duration: NotRequired[int]
+    eval_count: NotRequired[int]
+    """Tokens of the answer."""
+    eval_duration: NotRequired[int]
+
+
+class Generated(Done):
+    """The answer to a prompt."""
+
+    response: str
+    thinking: NotRequired[str]
+    """What the model thought before it answered."""
+    context: NotRequired[list[int]]
+    """The conversation as tokens."""
+
+
+class Chatted(Done):
+    """The answer to a chat."""
+
+    message: AssistantMessage
+
+
+class Embeddings(TypedDict):
+    """Vectors."""
+
+    model: str
+    embeddings: list[list[float]]
+    total_duration: int
+    load_duration: int
+    prompt_eval_count: int
+
+
+class Embedding(TypedDict):
+    """A vector."""
+
+    embedding: list[float]
+
+
+class Details(TypedDict):
+    """What kind of model it is; texts are empty before it was loaded once."""
+
+    parent_model: str
+    format: Literal["gguf"]
+    family: str
+    families: list[str]
+    parameter_size: str
+    quantization_level: str
+
+
+class TaggedModel(TypedDict):
+    """A model there is."""
+
+    name: str
+    model: str
+    modified_at: str
+    size: int
+    """Bytes of its file."""
+    digest: str
+    """SHA-256 of its file, 64 hexadecimal digits."""
+    details: Details
+
+
+class ModelTags(TypedDict):
+    """The models there are."""
+
+    models: list[TaggedModel]
+
+
+class RunningModel(TypedDict):
+    """A model in memory."""
+
+    name: str
+    model: str
+    size: int
+    """Bytes of its weights."""
+    digest: str
+    details: Details
+    expires_at: str
+    size_vram: int
+    context_length: int
+
+
+class RunningModels(TypedDict):
+    """The models in memory."""
+
+    models: list[RunningModel]
+
+
+class ShownModel(TypedDict):
+    """What is known of a model."""
+
+    modelfile: str
+    parameters: str
+    template: str
+    """The chat template that was given with the engine, if any was."""
+    details: Details
+    model_info: dict[str, Any]
+    """By the names that GGUF files have."""
+    capabilities: list[str]
+    modified_at: str
+
+
+class Version(TypedDict):
+    """The version of Ollama whose API this is."""
+
+    version: str
+
+
+class OllamaError(TypedDict):
+    """An error."""
+
+    error: str

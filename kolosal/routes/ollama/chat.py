@@ -1,0 +1,76 @@
+"""`POST /api/chat`."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kolosal.errors import ContextLengthExceeded
+from kolosal.http.disconnect import unless_disconnected
+from kolosal.routes.ollama.answer_types import Chatted
+from kolosal.routes.ollama.answering import answer, load, only_load
+from kolosal.routes.ollama.durations import keep_alive_seconds
+from kolosal.routes.ollama.encode import Shape
+from kolosal.routes.ollama.fields import GenerationBody
+from kolosal.routes.ollama.messages import Messages, Tools, to_messages, to_tool_use
+from kolosal.routes.ollama.names import checked_name, decode_ollama
+from kolosal.routes.ollama.shorten import shortened
+from kolosal.routes.operation import Group, Operation
+from kolosal.routes.services import registry_of
+from kolosal.schema import ChatPrompt
+
+
+class ChatBody(GenerationBody):
+    """A conversation to continue."""
+
+    messages: Messages | None = None
+    """The conversation, oldest turn first; without one the model is only loaded, or freed where `keep_alive` is 0."""
+    tools: Tools | None = None
+    """Functions that the model may call."""
+
+    def to_prompt(self) -> ChatPrompt:
+        """The conversation as engines know it. A last turn of the assistant is continued.
+
+        Raises:
+            InvalidRequest: a field does not fit the others.
+            UnsupportedFeature: the request asks for something that this daemon does not have.
+        """
+        messages = to_messages(self.messages or ())
+        last = messages[-1] if messages else None
+        return ChatPrompt(
+            messages,
+            to_tool_use(self.tools or ()),
+            continues=last is not None and last.role == "assistant" and not last.tool_calls,
+            template_kwargs=self.template_kwargs(),
+        )
+
+
+@Operation(
+    group=Group.OLLAMA,
+    body=ChatBody,
+    example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "stream": False},
+    streams=True,
+    stream_media_type="application/x-ndjson",
+    answer="The assistant's turn, or its pieces, one JSON object a line.",
+    answer_type=Chatted,
+)
+async def chat(request: Request) -> Response:
+    """Continue a conversation, in Ollama's way."""
+    body = await decode_ollama(request, ChatBody)
+    keep_alive = keep_alive_seconds(body.keep_alive)
+    prompt = body.to_prompt()
+    wanted = body.to_request(prompt)
+    shape = Shape(checked_name(registry_of(request), body.model), "chat", tools=bool(body.tools))
+    if not body.messages:
+        return await only_load(request, shape, keep_alive)
+    loaded = await load(request, shape.model, keep_alive)
+    body.check_model(loaded.engine, loaded.name, "chat")
+    try:
+        return await answer(request, loaded, shape, wanted, stream=body.streams)
+    except ContextLengthExceeded:  # before anything was sent
+        if body.truncate is False:
+            raise
+        shorter = await unless_disconnected(request, shortened(loaded.engine, prompt))
+        if shorter is None:
+            raise
+    return await answer(request, loaded, shape, body.to_request(shorter), stream=body.streams)

@@ -1,0 +1,175 @@
+"""`POST /api/embed`, and its older form `POST /api/embeddings`: texts as vectors of length 1."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import Discriminator, Field, Tag
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kolosal.engines.calls import (
+    MAX_DIMENSIONS,
+    MAX_INPUTS,
+    MAX_TEXT_CHARS,
+    Embedded,
+    Tokenize,
+    Tokenized,
+)
+from kolosal.engines.engine import Engine
+from kolosal.errors import ContextLengthExceeded, InvalidRequest
+from kolosal.http.decode import UNION_ERROR, RequestBody
+from kolosal.http.disconnect import unless_disconnected
+from kolosal.http.responses import JsonResponse
+from kolosal.routes.ollama.answer_types import Embedding, Embeddings
+from kolosal.routes.ollama.answering import Loaded, load
+from kolosal.routes.ollama.durations import KeepAlive, keep_alive_seconds
+from kolosal.routes.ollama.lifetime import apply_keep_alive
+from kolosal.routes.ollama.names import ModelName, decode_ollama
+from kolosal.routes.openai.embeddings import embed_all, numbers
+from kolosal.routes.openai.fields import text_or_list
+from kolosal.routes.operation import Group, Operation
+from kolosal.routes.questions import ask
+from kolosal.schema import TextPrompt, TokensPrompt
+
+_NS = 1_000_000_000
+
+_Text: TypeAlias = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
+
+Input: TypeAlias = Annotated[
+    Annotated[_Text, Tag("<text>")]
+    | Annotated[Annotated[tuple[_Text, ...], Field(max_length=MAX_INPUTS)], Tag("<list>")],
+    Discriminator(
+        text_or_list, custom_error_type=UNION_ERROR, custom_error_message="a string or an array of strings"
+    ),
+]
+
+
+class EmbedBody(RequestBody):
+    """Texts to make vectors of."""
+
+    model: ModelName | None = None
+    """An `engine_id`, perhaps with `:latest`; may be left out only where a default engine is configured."""
+    input: Input | None = None
+    """A string or an array of strings; without one the model is only loaded."""
+    truncate: bool | None = None
+    """Whether a text that is too long is cut off; true unless given."""
+    dimensions: Annotated[int, Field(ge=0, le=MAX_DIMENSIONS)] | None = None
+    """How many numbers a vector has: the first of the model's, scaled to length 1 again; 0 and not given: all."""
+    keep_alive: KeepAlive | None = None
+    """How long the model stays in memory, as for `/api/generate`."""
+    options: dict[str, Any] | None = None
+    """Changes nothing: no token is chosen."""
+
+    def texts(self) -> tuple[str, ...]:
+        """The texts.
+
+        Raises:
+            InvalidRequest: one of several is empty.
+        """
+        if not self.input:
+            return ()
+        texts = (self.input,) if isinstance(self.input, str) else self.input
+        for index, text in enumerate(texts):
+            if not text:
+                raise InvalidRequest(f"input.{index} must have at least 1 character", param=f"input.{index}")
+        return texts
+
+
+class EmbeddingBody(RequestBody):
+    """A text to make a vector of."""
+
+    model: ModelName | None = None
+    """An `engine_id`, perhaps with `:latest`; may be left out only where a default engine is configured."""
+    prompt: _Text | None = None
+    """The text, cut off where it is too long; without one the model is only loaded."""
+    keep_alive: KeepAlive | None = None
+    """How long the model stays in memory, as for `/api/generate`."""
+    options: dict[str, Any] | None = None
+    """Changes nothing: no token is chosen."""
+
+
+@Operation(
+    group=Group.OLLAMA,
+    body=EmbedBody,
+    example={"model": "tiny", "input": ["Hello", "Good evening"]},
+    answer="`embeddings`: a vector of length 1 for each text, in their order.",
+    answer_type=Embeddings,
+)
+async def embed(request: Request) -> Response:
+    """Make a vector of each text, in Ollama's way."""
+    body = await decode_ollama(request, EmbedBody)
+    keep_alive, texts = keep_alive_seconds(body.keep_alive), body.texts()
+    loaded = await load(request, body.model, keep_alive)
+    made = Embedded((), ())
+    if texts:
+        making = _embed(loaded.engine, texts, body.dimensions or None, truncate=body.truncate is not False)
+        made = await unless_disconnected(request, making)
+    await apply_keep_alive(loaded.engine, keep_alive)
+    if len(made.vectors) > 1:
+        return await asyncio.to_thread(_response, loaded, made)
+    return _response(loaded, made)
+
+
+@Operation(
+    group=Group.OLLAMA,
+    body=EmbeddingBody,
+    example={"model": "tiny", "prompt": "Hello"},
+    answer="`embedding`: a vector of length 1.",
+    answer_type=Embedding,
+)
+async def embeddings(request: Request) -> Response:
+    """Make a vector of one text: the older form of `/api/embed`."""
+    body = await decode_ollama(request, EmbeddingBody)
+    keep_alive = keep_alive_seconds(body.keep_alive)
+    loaded = await load(request, body.model, keep_alive)
+    vector: list[float] = []
+    if body.prompt:
+        making = _embed(loaded.engine, (body.prompt,), None, truncate=True)
+        vector = numbers((await unless_disconnected(request, making)).vectors[0])
+    await apply_keep_alive(loaded.engine, keep_alive)
+    return JsonResponse({"embedding": vector})
+
+
+def _response(loaded: Loaded, made: Embedded) -> JsonResponse:
+    """The answer on the wire. Of many numbers it is written in a thread, so that they do not hold up everyone's tokens."""
+    return JsonResponse(
+        {
+            "model": loaded.name,
+            "embeddings": [numbers(vector) for vector in made.vectors],
+            "total_duration": int((time.monotonic() - loaded.began) * _NS),
+            "load_duration": int(loaded.load_s * _NS),
+            "prompt_eval_count": sum(made.n_tokens),
+        }
+    )
+
+
+async def _embed(
+    engine: Engine, texts: tuple[str, ...], dimensions: int | None, *, truncate: bool
+) -> Embedded:
+    """All vectors.
+
+    Raises:
+        ContextLengthExceeded: a text is too long, and is not to be cut off.
+        KolosalError: as `Engine.ask`.
+    """
+    try:
+        _, made = await embed_all(engine, tuple(map(TextPrompt, texts)), dimensions)
+    except ContextLengthExceeded as exc:
+        if not truncate:
+            raise ContextLengthExceeded("the input length exceeds the context length", param="input") from exc
+    else:
+        return made
+    cut = tuple([await _cut(engine, text) for text in texts])
+    _, made = await embed_all(engine, cut, dimensions)
+    return made
+
+
+async def _cut(engine: Engine, text: str) -> TokensPrompt:
+    """The beginning of a text: as many tokens as the model takes at once."""
+    tokens = (await ask(engine, Tokenize(text, add_special=True, with_pieces=False), Tokenized)).tokens
+    info = engine.info
+    room = len(tokens) if info is None else min(info.n_ctx, info.n_ctx_train or info.n_ctx)
+    return TokensPrompt(tokens[:room])

@@ -1,0 +1,144 @@
+"""`POST /api/generate`: one prompt, through the model's chat template or as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kolosal.errors import InvalidRequest, KolosalError, UnsupportedFeature
+from kolosal.http.disconnect import unless_disconnected
+from kolosal.routes.ollama.answer_types import Generated
+from kolosal.routes.ollama.answering import Loaded, answer, load, only_load
+from kolosal.routes.ollama.context import check_context, context_after, continued
+from kolosal.routes.ollama.durations import keep_alive_seconds
+from kolosal.routes.ollama.encode import Finish, Shape
+from kolosal.routes.ollama.fields import GenerationBody
+from kolosal.routes.ollama.names import checked_name, decode_ollama
+from kolosal.routes.operation import Group, Operation
+from kolosal.routes.services import registry_of
+from kolosal.sampling import MAX_TOKEN_ID, MAX_TOKENS_LIMIT
+from kolosal.schema import ChatPrompt, InfillPrompt, Message, Prompt, TextPrompt, TokensPrompt
+
+RAW_TEMPLATE = "{{.Prompt}}"
+"""The template that adds nothing, without its blanks. Editors send it to have their prompt passed on as it is."""
+
+Context: TypeAlias = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)], ...], Field(max_length=MAX_TOKENS_LIMIT)
+]
+
+
+class GenerateBody(GenerationBody):
+    """A prompt to answer, or to continue."""
+
+    prompt: str | None = None
+    """The prompt; without one the model is only loaded, or freed where `keep_alive` is 0."""
+    suffix: str | None = None
+    """What follows the gap that is to be filled; for models made for that."""
+    system: str | None = None
+    """What the model is told first."""
+    template: Annotated[str, Field(max_length=65_536)] | None = None
+    """Only `{{ .Prompt }}`, which is as good as `raw`."""
+    context: Context | None = None
+    """The `context` of an earlier answer, which this prompt follows."""
+    raw: bool | None = None
+    """Whether the prompt is continued as it is, without the chat template."""
+
+    @property
+    def only_loads(self) -> bool:
+        """Whether there is nothing to generate."""
+        return not self.prompt and not self.suffix
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the prompt is passed on as it is."""
+        return bool(self.raw) or self._template == RAW_TEMPLATE
+
+    def check(self) -> None:
+        """Look at what does not go together.
+
+        Raises:
+            InvalidRequest: a field does not fit the others.
+            UnsupportedFeature: the template is one of the client's own.
+        """
+        if self.raw and (self.template or self.system or self.context):
+            raise InvalidRequest("raw mode does not support template, system, or context", param="raw")
+        if self._template not in ("", RAW_TEMPLATE):
+            raise UnsupportedFeature(
+                "template must be left out or be '{{ .Prompt }}': prompts are written with the model's own chat template",
+                param="template",
+            )
+        for name, value in (("system", self.system), ("context", self.context)):
+            if value and self.suffix:
+                raise InvalidRequest(f"{name} must be left out where suffix is given", param=name)
+            if value and self.is_raw:
+                raise InvalidRequest(
+                    f"{name} must be left out where template is '{{{{ .Prompt }}}}'", param=name
+                )
+
+    def plain_prompt(self) -> TextPrompt | InfillPrompt | ChatPrompt:
+        """The prompt as engines know it, without what came before."""
+        prompt = self.prompt or ""
+        if self.suffix:
+            return InfillPrompt(prompt, self.suffix, param="suffix")
+        if self.is_raw:
+            return TextPrompt(prompt)
+        system = (Message("system", self.system),) if self.system else ()
+        return ChatPrompt((*system, Message("user", prompt)), template_kwargs=self.template_kwargs())
+
+    @property
+    def _template(self) -> str:
+        return "".join((self.template or "").split())
+
+
+@Operation(
+    group=Group.OLLAMA,
+    body=GenerateBody,
+    example={"model": "tiny", "prompt": "Why is the sky blue?", "stream": False},
+    streams=True,
+    stream_media_type="application/x-ndjson",
+    answer="The answer, or its pieces, one JSON object a line.",
+    answer_type=Generated,
+)
+async def generate(request: Request) -> Response:
+    """Answer one prompt."""
+    body = await decode_ollama(request, GenerateBody)
+    body.check()
+    keep_alive = keep_alive_seconds(body.keep_alive)
+    plain = body.plain_prompt()
+    body.to_request(plain)  # refuses what is wrong before anything is loaded
+    shape = Shape(checked_name(registry_of(request), body.model), "generate")
+    if body.only_loads:
+        return await only_load(request, shape, keep_alive)
+    loaded = await load(request, shape.model, keep_alive)
+    body.check_model(loaded.engine, loaded.name, "generate")
+    prompt = await unless_disconnected(request, _prompt(body, plain, loaded))
+    return await answer(
+        request,
+        loaded,
+        shape,
+        body.to_request(prompt),
+        stream=body.streams,
+        more=None if not isinstance(plain, ChatPrompt) else _context_of(body, plain, loaded),
+    )
+
+
+async def _prompt(body: GenerateBody, plain: Prompt, loaded: Loaded) -> Prompt:
+    if not body.context or not isinstance(plain, ChatPrompt):
+        return plain
+    check_context(loaded.engine, body.context)
+    return TokensPrompt(await continued(loaded.engine, body.context, plain))
+
+
+def _context_of(body: GenerateBody, prompt: ChatPrompt, loaded: Loaded) -> Finish:
+    async def context(text: str) -> Mapping[str, Any]:
+        """`context` of the last object. An answer does not fail for want of it."""
+        try:
+            return {"context": await context_after(loaded.engine, body.context or (), prompt, text)}
+        except KolosalError:
+            return {}
+
+    return context

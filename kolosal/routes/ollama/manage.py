@@ -1,0 +1,80 @@
+"""Changing what models there are: `/api/copy`, `/api/delete`, and what this daemon does not have."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from kolosal.engines.parameters import EngineId
+from kolosal.http.decode import RequestBody
+from kolosal.http.responses import JsonResponse
+from kolosal.routes.ollama.answer_types import OllamaError
+from kolosal.routes.ollama.names import ModelName, checked_name, decode_ollama, find_engine, without_latest
+from kolosal.routes.operation import Group, Operation
+from kolosal.routes.services import registry_of
+
+
+class CopyBody(RequestBody):
+    """A second name for a model."""
+
+    source: Annotated[ModelName, Field(min_length=1)]
+    """An `engine_id`, perhaps with `:latest`."""
+    destination: EngineId
+    """The id of the new engine; `:latest` is cut off."""
+
+
+class DeleteBody(RequestBody):
+    """A model to remove."""
+
+    model: ModelName | None = None
+    """An `engine_id`, perhaps with `:latest`."""
+    name: ModelName | None = None
+    """The older name of `model`, which wins."""
+
+
+@Operation(
+    group=Group.OLLAMA,
+    body=CopyBody,
+    example={"source": "tiny", "destination": "tiny-two"},
+    answer="Nothing.",
+    media_type="text/plain",
+)
+async def copy(request: Request) -> Response:
+    """Add an engine with the model file and the parameters of another. It is loaded when it is first used."""
+    body = await decode_ollama(request, CopyBody)
+    registry = registry_of(request)
+    config = find_engine(registry, body.source).config
+    await registry.add(replace(config, engine_id=without_latest(body.destination)), load=False)
+    return PlainTextResponse("")
+
+
+@Operation(
+    group=Group.OLLAMA, body=DeleteBody, example={"model": "tiny"}, answer="Nothing.", media_type="text/plain"
+)
+async def delete(request: Request) -> Response:
+    """Remove an engine. Running answers finish; the model file stays where it is."""
+    body = await decode_ollama(request, DeleteBody)
+    registry = registry_of(request)
+    engine = find_engine(registry, checked_name(registry, body.model or body.name))
+    in_flight = engine.in_flight
+    ended = registry.remove(engine.engine_id)
+    if not in_flight:
+        await asyncio.shield(ended)
+    return PlainTextResponse("")
+
+
+@Operation(
+    group=Group.OLLAMA, answer="That this daemon does not have it.", answer_type=OllamaError, status=501
+)
+async def not_here(request: Request) -> Response:
+    """Models are not fetched, made or stored by this daemon: their files are on its disk, and `POST /engines` adds them."""
+    path = request.url.path[:100]
+    return JsonResponse(
+        {"error": f"{path} is not supported by this server: add model files on its disk with POST /engines"},
+        501,
+    )

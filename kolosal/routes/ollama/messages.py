@@ -1,0 +1,157 @@
+"""Turns and tools as Ollama's clients send them. Pure.
+
+Ollama's calls often have no ids: a result names its tool only, or nothing, and belongs to the first call that waits for one.
+Chat templates want ids, so calls without get one by their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import ConfigDict, Field
+
+from kolosal.errors import InvalidRequest, UnsupportedFeature
+from kolosal.http.decode import RequestBody
+from kolosal.http.nesting import json_text
+from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_ID_CHARS, MAX_MESSAGES
+from kolosal.routes.openai.tools import FunctionDefinition, tool_use
+from kolosal.routes.openai.unsupported import refuse_unsupported
+from kolosal.schema import MAX_TOOL_NAME_CHARS, MAX_TOOLS, Message, Tool, ToolCall, ToolMode, ToolUse
+
+UNSUPPORTED_IN_MESSAGES: dict[str, tuple[object, ...]] = {"images": ([],)}
+"""Fields of a message that this daemon does not have, with the values, besides null, that ask for nothing."""
+
+
+class CalledFunction(RequestBody):
+    """The function of a call."""
+
+    name: Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)]
+    """The function's name."""
+    arguments: dict[str, Any] | None = None
+    """The arguments, an object."""
+
+
+class MadeCall(RequestBody):
+    """One call that an assistant's turn made."""
+
+    id: Annotated[str, Field(max_length=MAX_ID_CHARS)] | None = None
+    """What the turn with its result may name as `tool_call_id`."""
+    function: CalledFunction
+
+
+class ChatMessage(RequestBody):
+    """One turn."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+    role: Literal["system", "user", "assistant", "tool"]
+    """Who speaks."""
+    content: str | None = None
+    """The text."""
+    thinking: str | None = None
+    """What an assistant's turn thought before it answered."""
+    tool_calls: Annotated[tuple[MadeCall, ...], Field(max_length=MAX_TOOLS)] | None = None
+    """Calls an assistant's turn made."""
+    tool_name: Annotated[str, Field(max_length=MAX_TOOL_NAME_CHARS)] | None = None
+    """The tool whose result a tool's turn holds."""
+    tool_call_id: Annotated[str, Field(max_length=MAX_ID_CHARS)] | None = None
+    """The call that a tool's turn answers."""
+
+
+Messages: TypeAlias = Annotated[tuple[ChatMessage, ...], Field(max_length=MAX_MESSAGES)]
+
+
+class OfferedTool(RequestBody):
+    """One of `tools`."""
+
+    type: Annotated[str, Field(max_length=64)] | None = None
+    """`function`, also when left out."""
+    function: FunctionDefinition | None = None
+    """What the model may call."""
+
+    def to_tool(self, path: str) -> Tool:
+        """The tool as engines know it; `path` is where it stands.
+
+        Raises:
+            InvalidRequest: it is not complete, or its parameters are too long or too deep.
+            UnsupportedFeature: it is no function.
+        """
+        if self.type not in (None, "", "function"):
+            raise UnsupportedFeature(
+                f"{path}.type is {self.type!r}, but this server knows function tools only",
+                param=f"{path}.type",
+            )
+        if self.function is None:
+            raise InvalidRequest(f"Missing required field: {path}.function", param=f"{path}.function")
+        json_text(self.function.parameters, f"{path}.function.parameters")
+        return self.function.to_tool(f"{path}.function")
+
+
+Tools: TypeAlias = Annotated[tuple[OfferedTool, ...], Field(max_length=MAX_TOOLS)]
+
+
+def to_tool_use(tools: Sequence[OfferedTool]) -> ToolUse:
+    """The tools of a request, any of which may be called, in any number.
+
+    Raises:
+        InvalidRequest, UnsupportedFeature: see `OfferedTool.to_tool`; or two have the same name.
+    """
+    offered = tuple(tool.to_tool(f"tools.{index}") for index, tool in enumerate(tools))
+    return tool_use(offered, ToolMode.AUTO, (), parallel=True)
+
+
+def to_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
+    """The conversation as engines know it.
+
+    Raises:
+        InvalidRequest: a field does not belong to its turn's role, or is too long or too deep.
+        UnsupportedFeature: a turn holds what this daemon does not have.
+    """
+    waiting: list[ToolCall] = []
+    return tuple(_turn(message, f"messages.{index}", waiting) for index, message in enumerate(messages))
+
+
+def _turn(message: ChatMessage, path: str, waiting: list[ToolCall]) -> Message:
+    """One turn; `waiting` holds the calls so far that have no result yet."""
+    refuse_unsupported(message.model_extra or {}, UNSUPPORTED_IN_MESSAGES, f"{path}.")
+    content = message.content or ""
+    if message.role == "tool":
+        call = _answered(message, waiting)
+        name = message.tool_name or (call.name if call is not None else None)
+        return Message(
+            "tool", content, name, tool_call_id=call.id if call is not None else message.tool_call_id
+        )
+    if message.tool_calls and message.role != "assistant":
+        raise InvalidRequest(
+            f"{path}.tool_calls must be left out of a turn of the role {message.role}: only the assistant calls tools",
+            param=f"{path}.tool_calls",
+        )
+    calls = tuple(
+        _call(call, f"{path}.tool_calls.{index}") for index, call in enumerate(message.tool_calls or ())
+    )
+    waiting.extend(calls)
+    return Message(message.role, content, tool_calls=calls, thinking=message.thinking or None)
+
+
+def _call(call: MadeCall, path: str) -> ToolCall:
+    arguments = json_text(call.function.arguments or {}, f"{path}.function.arguments")
+    if len(arguments) > MAX_ARGUMENT_CHARS:
+        raise InvalidRequest(
+            f"{path}.function.arguments must have at most {MAX_ARGUMENT_CHARS} characters as JSON,"
+            f" but has {len(arguments)}",
+            param=f"{path}.function.arguments",
+        )
+    return ToolCall(call.id or f"call_{path.replace('.', '_')}", call.function.name, arguments)
+
+
+def _answered(message: ChatMessage, waiting: list[ToolCall]) -> ToolCall | None:
+    """The call that a result belongs to: by its id, else the first of its tool, else the first of all."""
+    if message.tool_call_id:
+        found = next((call for call in waiting if call.id == message.tool_call_id), None)
+    else:
+        named = (call for call in waiting if call.name == message.tool_name)
+        found = next(named, waiting[0] if waiting and not message.tool_name else None)
+    if found is not None:
+        waiting.remove(found)
+    return found

@@ -1,0 +1,61 @@
+"""Which engine a request means: Ollama's names have a tag, and `latest` is as good as none."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
+from starlette.requests import Request
+
+from kolosal.engines.engine import Engine
+from kolosal.engines.registry import EngineRegistry
+from kolosal.errors import InvalidRequest, NotFound
+from kolosal.http.decode import B, decode
+
+MAX_NAME_CHARS = 256 + len(":latest")
+"""As long as the id of an engine can be, with a tag."""
+
+ModelName: TypeAlias = Annotated[str, Field(max_length=MAX_NAME_CHARS)]
+
+_LATEST = ":latest"
+
+
+async def decode_ollama(request: Request, body_type: type[B]) -> B:
+    """The body of a request, typed.
+
+    Raises:
+        InvalidRequest: there is none, it is no JSON object, or a field is missing, mistyped or out of range.
+    """
+    if not (await request.body()).strip():
+        raise InvalidRequest("missing request body")
+    return await decode(request, body_type)
+
+
+def without_latest(name: str) -> str:
+    """A name without the tag that says nothing."""
+    return name.removesuffix(_LATEST)
+
+
+def checked_name(registry: EngineRegistry, name: str | None) -> str:
+    """The name in a request, which may be left out only where a default engine is configured.
+
+    Raises:
+        InvalidRequest: it was left out.
+    """
+    name = name or registry.default_engine
+    if not name:
+        raise InvalidRequest("model is required", param="model")
+    return name
+
+
+def find_engine(registry: EngineRegistry, name: str) -> Engine:
+    """The engine of a name, loaded or not.
+
+    Raises:
+        NotFound: there is none.
+    """
+    for candidate in (name, without_latest(name)):
+        for engine in registry.list():
+            if engine.engine_id == candidate:
+                return engine
+    raise NotFound(f"model '{name[:100]}' not found", param="model")

@@ -1,0 +1,94 @@
+"""`options`: how tokens are chosen, with Ollama's names and defaults. Pure.
+
+Ollama has options for loading a model here too (`num_ctx`, `num_gpu`, …). How an engine is loaded is for its owner to say,
+who may have others wait for it as well, so they are not looked at. Neither are options that no one knows, as in Ollama.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from pydantic import BeforeValidator, Field, TypeAdapter
+
+from kolosal.http.decode import RequestBody, decode_fields
+from kolosal.routes.openai.fields import TextOrTexts
+from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams
+
+MAX_SEED = 2**63 - 1
+"""Ollama's seeds are 64-bit numbers."""
+
+IGNORED_OPTIONS = (
+    "num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "use_mlock", "num_thread", "numa", "low_vram", "f16_kv",
+    "logits_all", "vocab_only", "embedding_only", "num_keep", "draft_num_predict", "tfs_z", "penalize_newline",
+)  # fmt: skip
+"""Options for loading a model, and those of older versions that change nothing any more."""
+
+_sampling_params: TypeAdapter[SamplingParams] = TypeAdapter(SamplingParams)
+
+_DEFAULTS: dict[str, float] = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.0}
+"""Ollama's, where they are not those of `SamplingParams`."""
+
+_AS_THEY_ARE = (
+    "temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "mirostat",
+    "mirostat_tau", "mirostat_eta",
+)  # fmt: skip
+"""Options that mean the same here and in `SamplingParams`, where the bounds are."""
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole: TypeAlias = Annotated[int, BeforeValidator(_whole)]
+"""An integer, also where it is written as 40.0: to Ollama, too, all numbers of JSON are alike."""
+
+
+class Options(RequestBody):
+    """`options`. Null is as good as leaving one out."""
+
+    temperature: float | None = None
+    """0 takes the most probable token; 0.8 unless given."""
+    top_k: Annotated[Whole, Field(ge=-1, le=1_000_000)] | None = None
+    """Keep this many of the most probable tokens; 0 and -1 turn it off; 40 unless given."""
+    top_p: float | None = None
+    """Keep the most probable tokens whose probabilities add up to this; 0.9 unless given."""
+    min_p: float | None = None
+    """Keep tokens at least this probable, as a share of the most probable one's; 0, which is off, unless given."""
+    typical_p: float | None = None
+    repeat_last_n: Annotated[Whole, Field(ge=-1, le=MAX_TOKENS_LIMIT)] | None = None
+    """How far back penalties look, in tokens; -1 is the whole context; 64 unless given."""
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    mirostat: Whole | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
+    seed: Annotated[Whole, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
+    """The same seed gives the same text for the same request; less than 0 draws a fresh one."""
+    num_predict: Annotated[Whole, Field(ge=-2, le=MAX_TOKENS_LIMIT)] | None = None
+    """Tokens to generate at most; 0 and less, and not given: to the end of the context window."""
+    stop: TextOrTexts | None = None
+    """The text ends before the first of these."""
+
+    def to_sampling(self, logprobs: int | None) -> SamplingParams:
+        """The options as engines know them; `logprobs` is how many of the most probable tokens to report.
+
+        Raises:
+            InvalidRequest: one is out of range.
+        """
+        fields: dict[str, object] = {**_DEFAULTS}
+        for name in _AS_THEY_ARE:
+            fields[name] = getattr(self, name) if getattr(self, name) is not None else fields.get(name)
+        if self.top_k is not None:
+            fields["top_k"] = max(self.top_k, 0)
+        if self.repeat_last_n is not None:
+            fields["repeat_last_n"] = MAX_TOKENS_LIMIT if self.repeat_last_n < 0 else self.repeat_last_n
+        if self.seed is not None and self.seed >= 0:
+            fields["seed"] = self.seed % 2**32
+        if self.num_predict is not None and self.num_predict > 0:
+            fields["max_tokens"] = self.num_predict
+        stop = (self.stop,) if isinstance(self.stop, str) else self.stop or ()
+        fields["stop"] = [text for text in stop if text]  # clients send an empty one for none
+        fields["logprobs"] = logprobs
+        given = {name: value for name, value in fields.items() if value is not None}
+        return decode_fields(_sampling_params, given, "options.")

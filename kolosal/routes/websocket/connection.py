@@ -1,0 +1,96 @@
+"""`/ws/{session_id}`: one connection, from its upgrade to its end.
+
+Owns the close codes: 1003 for messages that are no text, 1008 for a session that is not there and for too many messages,
+1013 for too many connections. Sizes, pings and readers that do not read are the protocol's, see `http/websocket.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import orjson
+from starlette.types import Message
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from kolosal.errors import QueueFull
+from kolosal.routes.jsonrpc.envelope import Code, RpcError, notification
+from kolosal.routes.services import services_of
+from kolosal.routes.websocket.dialogue import Dialogue
+from kolosal.routes.websocket.rate import MessageRate
+from kolosal.routes.websocket.sessions import Session
+
+log = logging.getLogger(__name__)
+
+NOT_TEXT = 1003
+REFUSED = 1008
+TRY_LATER = 1013
+
+_SHOWN_CHARS = 100
+"""How much of an unknown session's id is repeated."""
+
+
+async def serve_session(websocket: WebSocket) -> None:
+    """Speak with one client until it leaves, or must."""
+    store = services_of(websocket).sessions
+    session_id = str(websocket.path_params["session_id"])
+    await websocket.accept()
+    try:
+        session = store.connect(session_id)
+        if session is None:
+            await _refuse(websocket, session_id, "Invalid session ID", REFUSED)
+            return
+    except QueueFull as exc:
+        await _refuse(websocket, session_id, exc.message, TRY_LATER)
+        return
+    except WebSocketDisconnect:
+        return
+    started = time.monotonic()
+    try:
+        code = await _serve(websocket, session)
+    finally:
+        store.disconnect(session)
+    duration_s = round(time.monotonic() - started, 1)
+    log.debug("websocket.finished", extra={"code": code, "s": duration_s})
+
+
+async def _serve(websocket: WebSocket, session: Session) -> int:
+    """The code with which the connection ends."""
+    services = services_of(websocket)
+
+    async def send(message: dict[str, Any]) -> None:
+        await websocket.send_text(orjson.dumps(message).decode())
+
+    dialogue = Dialogue(services, session, send)
+    rate = MessageRate(services.sessions.limits.messages_per_s, time.monotonic())
+    try:
+        while True:
+            message = await websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                return int(message["code"])
+            if (refusal := _refusal(message, rate)) is not None:
+                await dialogue.close()
+                await _refuse(websocket, session.id, *refusal)
+                return refusal[1]
+            await dialogue.take(message["text"])
+    except WebSocketDisconnect as exc:
+        return exc.code
+    finally:
+        await dialogue.close()
+
+
+def _refusal(message: Message, rate: MessageRate) -> tuple[str, int] | None:
+    """Why a message ends the connection, and with which code; None where it may be looked at."""
+    if not rate.allows(time.monotonic()):
+        return "Too many messages: slow down", REFUSED
+    if message.get("text") is None:
+        return "Messages must be text", NOT_TEXT
+    return None
+
+
+async def _refuse(websocket: WebSocket, session_id: str, message: str, code: int) -> None:
+    error = RpcError(Code.SERVER, message)
+    params = {"session_id": session_id[:_SHOWN_CHARS], "error": error.body()}
+    await websocket.send_text(orjson.dumps(notification("error", params)).decode())
+    await websocket.close(code, message)

@@ -1,0 +1,64 @@
+"""`POST /create_session`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from kolosal.errors import ClientError, PayloadTooLarge
+from kolosal.http.body import read_json
+from kolosal.http.decode import RequestBody, decode_body
+from kolosal.http.responses import JsonResponse
+from kolosal.routes.jsonrpc.params import MAX_MODEL_CHARS
+from kolosal.routes.jsonrpc.tools import OfferedTools, to_tools
+from kolosal.routes.operation import Group, Operation
+from kolosal.routes.services import services_of
+
+MAX_SESSION_BYTES = 1024 * 1024
+"""Bytes of the body: what a session keeps."""
+
+_REFUSAL = "Invalid request body or internal error."
+"""What clients of the seed look for; the reason stands beside it."""
+
+
+class SessionBody(RequestBody):
+    """A new session; the body may be empty."""
+
+    tools: OfferedTools | None = None
+    """Tools of every `generate` that brings none of its own."""
+    model: Annotated[str, Field(max_length=MAX_MODEL_CHARS)] | None = None
+    """An `engine_id`, for every `generate` that names none; the default engine unless given."""
+
+
+class SessionAnswer(TypedDict):
+    """A new session."""
+
+    session_id: str
+    """To be connected to: `/ws/{session_id}`."""
+
+
+@Operation(
+    group=Group.SESSIONS,
+    body=SessionBody,
+    answer="The session's id.",
+    answer_type=SessionAnswer,
+    example={"tools": []},
+)
+async def create_session(request: Request) -> Response:
+    """Begin a session, to be connected to with a WebSocket."""
+    try:
+        body = await read_json(request)
+        if len(body) > MAX_SESSION_BYTES:
+            raise PayloadTooLarge(f"The body is longer than {MAX_SESSION_BYTES} bytes")
+        given = decode_body(body, SessionBody) if body.strip() not in (b"", b"null") else SessionBody()
+        tools = to_tools(given.tools or ())
+    except PayloadTooLarge:
+        raise
+    except ClientError as exc:
+        return JsonResponse({"detail": _REFUSAL, "reason": exc.message}, 400)
+    session = services_of(request).sessions.create(tools, given.model, len(body))
+    return JsonResponse({"session_id": session.id})

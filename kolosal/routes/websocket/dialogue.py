@@ -1,0 +1,151 @@
+"""Dialogue: what one connection asks of its session, and what it is answered.
+
+At most one task at a time, and a call that waits for its result counts. Knows no WebSocket: it is given texts and sends
+messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeVar
+
+from pydantic import TypeAdapter
+
+from kolosal.errors import ClientError
+from kolosal.http.decode import decode_fields
+from kolosal.routes.jsonrpc.envelope import (
+    Code,
+    RpcCall,
+    RpcError,
+    failure,
+    notification,
+    parse_call,
+    parse_json,
+    success,
+)
+from kolosal.routes.jsonrpc.errors import error_data
+from kolosal.routes.jsonrpc.history import to_messages, with_message
+from kolosal.routes.services import Services
+from kolosal.routes.websocket.params import GenerateParams, ToolResultParams
+from kolosal.routes.websocket.sessions import Session
+from kolosal.routes.websocket.task import Send, SessionTask
+
+_THREAD_ABOVE_CHARS = 256 * 1024
+"""Messages longer than this are decoded in a thread, so that they do not hold up everyone's tokens."""
+
+_generate_params: TypeAdapter[GenerateParams] = TypeAdapter(GenerateParams)
+_tool_result_params: TypeAdapter[ToolResultParams] = TypeAdapter(ToolResultParams)
+
+P = TypeVar("P")
+
+
+class Dialogue:
+    """One connection's. Messages are handed in one after the other; `close` ends what runs."""
+
+    def __init__(self, services: Services, session: Session, send: Send) -> None:
+        self._services = services
+        self._session = session
+        self._send = send
+        self._task: SessionTask | None = None
+
+    async def close(self) -> None:
+        """The connection has ended: nothing is generated for nobody."""
+        if self._task is not None:
+            await self._task.stop()
+
+    async def take(self, text: str) -> None:
+        """Do what a message asks for. Whatever it is, it gets an answer; one without an id only where it fails."""
+        large = len(text) > _THREAD_ABOVE_CHARS
+        try:
+            call = parse_call(await asyncio.to_thread(parse_json, text) if large else parse_json(text))
+        except RpcError as exc:
+            await self._send(failure(exc))
+            return
+        try:
+            await self._carry_out(call, large=large)
+        except RpcError as exc:
+            exc.request_id = call.id
+            if call.is_notification:
+                params = {"session_id": self._session.id, "error": exc.body()}
+                await self._send(notification("error", params))
+            else:
+                await self._send(failure(exc))
+
+    async def _carry_out(self, call: RpcCall, *, large: bool) -> None:
+        match call.method:
+            case "generate":
+                await self._generate(call, await _params(_generate_params, call, large=large))
+            case "tool_result":
+                await self._tool_result(call, await _params(_tool_result_params, call, large=large))
+            case "cancel":
+                await self._cancel(call)
+            case _:
+                raise RpcError(Code.METHOD_NOT_FOUND, "Method not found", data={"method": call.method})
+
+    async def _generate(self, call: RpcCall, params: GenerateParams) -> None:
+        if self._active is not None:
+            raise RpcError(Code.BUSY, "Generation already in progress")
+        if params.message is None and not params.history:
+            raise RpcError(Code.INVALID_PARAMS, "Cannot generate without history or message")
+        history = with_message(params.history or (), params.message)
+        try:
+            asked = params.asked(self._session.tools, self._session.model)
+            to_messages(history)  # what is wrong with the history is told now and not after the answer
+        except ClientError as exc:
+            raise _refusal(call, exc) from None
+        await self._answer(call, "processing")
+        self._task = SessionTask(self._services, self._session.id, asked, history, self._send)
+        self._task.start()
+
+    async def _tool_result(self, call: RpcCall, params: ToolResultParams) -> None:
+        task = self._active
+        if task is None:
+            await self._answer(call, "received_ignored")
+            return
+        pending = task.pending
+        if pending is None or pending.complete:
+            raise RpcError(Code.INTERNAL, "Cannot process tool result while generation is active")
+        if params.task_id != task.id:
+            raise RpcError(
+                Code.INVALID_PARAMS,
+                f"Invalid parameters for tool_result: task_id must be {task.id!r}, not {params.task_id[:60]!r}",
+            )
+        try:
+            turns = pending.match(params.results)
+        except ClientError as exc:
+            raise _refusal(call, exc) from None
+        await self._answer(call, "received")
+        pending.put(turns)
+
+    async def _cancel(self, call: RpcCall) -> None:
+        task = self._active
+        if task is None:
+            raise RpcError(Code.NOTHING_TO_CANCEL, "No active generation to cancel")
+        await task.stop()
+        await self._answer(call, "cancelled")
+        await task.end()
+
+    @property
+    def _active(self) -> SessionTask | None:
+        return None if self._task is None or self._task.ended else self._task
+
+    async def _answer(self, call: RpcCall, status: str) -> None:
+        if not call.is_notification:
+            await self._send(success(call.id, {"status": status}))
+
+
+async def _params(adapter: TypeAdapter[P], call: RpcCall, *, large: bool) -> P:
+    try:
+        if large:
+            return await asyncio.to_thread(decode_fields, adapter, call.params)
+        return decode_fields(adapter, call.params)
+    except ClientError as exc:
+        raise _refusal(call, exc) from None
+
+
+def _refusal(call: RpcCall, error: ClientError) -> RpcError:
+    return RpcError(
+        Code.INVALID_PARAMS,
+        f"Invalid parameters for {call.method}: {error.message}",
+        data=error_data(error),
+    )

@@ -1,0 +1,105 @@
+"""SessionStore: the sessions of WebSocket clients, bounded by count, size and time. Pure but for the clock it is given.
+
+A session is what its client set once: tools and a model. Conversations are no part of it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kolosal.errors import QueueFull
+from kolosal.schema import Tool
+
+MAX_TOTAL_BYTES = 64 * 1024 * 1024
+"""Bytes of the tools of all sessions together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionLimits:
+    """What sessions and their connections may use."""
+
+    max_sessions: int = 1000
+    max_connections: int = 256
+    max_legs: int = 5
+    """Times that one `generate` may call tools."""
+    messages_per_s: float = 50.0
+    """Messages that one connection may send."""
+    ttl_s: float = 3600.0
+    """How long a session without a connection is kept, and a call waits for its result."""
+
+
+@dataclass(slots=True)
+class Session:
+    """What a client set once."""
+
+    id: str
+    tools: tuple[Tool, ...]
+    model: str | None
+    n_bytes: int
+    """About how much memory it takes."""
+    last_seen: float
+    connections: int = 0
+
+
+class SessionStore:
+    """All sessions of a daemon, the least recently used first. Used on the event loop only."""
+
+    def __init__(self, limits: SessionLimits, clock: Callable[[], float]) -> None:
+        self.limits = limits
+        self._clock = clock
+        self._sessions: dict[str, Session] = {}
+        self._n_bytes = 0
+        self._connections = 0
+
+    def create(self, tools: tuple[Tool, ...], model: str | None, n_bytes: int) -> Session:
+        """A new session; makes room by forgetting idle ones.
+
+        Raises:
+            QueueFull: all others are in use.
+        """
+        self._forget_expired()
+        while len(self._sessions) >= self.limits.max_sessions or self._n_bytes + n_bytes > MAX_TOTAL_BYTES:
+            idle = next((each for each in self._sessions.values() if not each.connections), None)
+            if idle is None:
+                raise QueueFull("There are as many sessions in use as there may be")
+            self._forget(idle)
+        session = Session(str(uuid.uuid4()), tools, model, n_bytes, self._clock())
+        self._sessions[session.id] = session
+        self._n_bytes += n_bytes
+        return session
+
+    def connect(self, session_id: str) -> Session | None:
+        """The session of that id, in use until `disconnect`; None where there is none, or not any more.
+
+        Raises:
+            QueueFull: there are as many connections as there may be.
+        """
+        self._forget_expired()
+        session = self._sessions.get(session_id)
+        if session is None:
+            return None
+        if self._connections >= self.limits.max_connections:
+            raise QueueFull("There are as many connections as there may be")
+        self._connections += 1
+        session.connections += 1
+        return session
+
+    def disconnect(self, session: Session) -> None:
+        """A connection has ended: from now on the session may expire."""
+        self._connections -= 1
+        session.connections -= 1
+        session.last_seen = self._clock()
+        if session.id in self._sessions:
+            self._sessions[session.id] = self._sessions.pop(session.id)
+
+    def _forget_expired(self) -> None:
+        oldest = self._clock() - self.limits.ttl_s
+        for session in [*self._sessions.values()]:
+            if not session.connections and session.last_seen < oldest:
+                self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        del self._sessions[session.id]
+        self._n_bytes -= session.n_bytes

@@ -1,0 +1,129 @@
+"""SessionTask: one `generate` of a session, through all the turns it takes.
+
+A turn is `text_chunk`s, then either `function_call_request`, after which the task waits for results, or `final_text`. The
+last notification of a task is `end`, and there is exactly one, whatever happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from starlette.websockets import WebSocketDisconnect
+
+from kolosal.errors import InternalError, KolosalError, LoadFailed, NotFound
+from kolosal.http.disconnect import end_tasks
+from kolosal.routes.jsonrpc.create_message import assistant_turn
+from kolosal.routes.jsonrpc.envelope import Code, RpcError, notification
+from kolosal.routes.jsonrpc.errors import error_data
+from kolosal.routes.jsonrpc.history import HistoryMessage, calls_made, to_messages
+from kolosal.routes.services import Services
+from kolosal.routes.toolloop import Asked, take_leg
+from kolosal.routes.websocket.pending import PendingCalls
+
+log = logging.getLogger(__name__)
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+"""Sends one message to the client."""
+
+
+class SessionTask:
+    """Used on the event loop only. Whoever starts one calls `stop` in the end: idempotent."""
+
+    def __init__(
+        self,
+        services: Services,
+        session_id: str,
+        asked: Asked,
+        history: Sequence[HistoryMessage],
+        send: Send,
+    ) -> None:
+        self.id = f"task_{secrets.token_hex(12)}"
+        self.pending: PendingCalls | None = None
+        """The calls whose results are waited for; None while the model generates."""
+        self.ended = False
+        """`end` was sent, or is being sent."""
+        self._services = services
+        self._session_id = session_id
+        self._asked = asked
+        self._history = history
+        self._send = send
+        self._running: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to generate."""
+        self._running = asyncio.create_task(self._run(), name=self.id)
+
+    async def stop(self) -> None:
+        """Stop generating, or waiting for results. Sends nothing."""
+        if self._running is not None:
+            await end_tasks(self._running)
+
+    async def end(self) -> None:
+        """Send the last notification."""
+        self.ended = True
+        await self._notify("end")
+
+    async def _run(self) -> None:
+        try:
+            await self._generate()
+        except WebSocketDisconnect:
+            self.ended = True
+            return  # there is nobody to tell; the connection ends by itself
+        except KolosalError as exc:
+            log.warning("session.failed", extra={"task_id": self.id, "reason": exc.message})
+            await self._fail(exc)
+        except Exception:
+            log.exception("session.failed", extra={"task_id": self.id})
+            await self._fail(InternalError())
+        await self.end()
+
+    async def _generate(self) -> None:
+        history = list(self._history)
+        limits = self._services.sessions.limits
+        for n_called in itertools.count():
+            leg = await take_leg(
+                self._services,
+                self._asked,
+                to_messages(history),
+                calls_made(history),
+                self._show,
+                withheld=n_called >= limits.max_legs,
+            )
+            if not leg.calls:
+                await self._notify("final_text", final_text=leg.text)
+                return
+            self.pending = PendingCalls(leg.calls)
+            calls = [{"id": call.id, "tool": call.tool, "parameters": call.parameters} for call in leg.calls]
+            await self._notify("function_call_request", tool_calls=calls)
+            results = await self._results(self.pending, limits.ttl_s)
+            if results is None:
+                return
+            self.pending = None
+            history += [assistant_turn(leg), *results]
+
+    async def _results(self, pending: PendingCalls, patience_s: float) -> tuple[HistoryMessage, ...] | None:
+        """What the client's tools gave; None where they gave nothing for too long, which the client is told."""
+        try:
+            async with asyncio.timeout(patience_s):
+                return await pending.turns()
+        except TimeoutError:
+            await self._tell(RpcError(Code.SERVER, f"No result of the tools came within {patience_s:g} s"))
+            return None
+
+    async def _fail(self, error: KolosalError) -> None:
+        code = Code.NO_MODEL if isinstance(error, NotFound | LoadFailed) else Code.SERVER
+        await self._tell(RpcError(code, error.message, data=error_data(error)))
+
+    async def _tell(self, error: RpcError) -> None:
+        await self._notify("error", error=error.body())
+
+    async def _show(self, text: str) -> None:
+        await self._notify("text_chunk", chunk=text)
+
+    async def _notify(self, method: str, **params: object) -> None:
+        await self._send(notification(method, {"session_id": self._session_id, "task_id": self.id, **params}))

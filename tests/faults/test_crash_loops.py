@@ -1,0 +1,40 @@
+"""P8: an engine that crashes whenever it is started: told at once, with the reason, and no storm of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from kolosal.app import create_app
+from kolosal.config.settings import Settings
+from kolosal.engines.process import WorkerCommand
+from kolosal.engines.registry import EngineRegistry
+from kolosal.engines.restart import RestartPolicy
+from tests.engines.helpers import config, in_turn, starts
+from tests.fakes import http_client
+
+FakeWorker = Callable[..., WorkerCommand]
+
+BODY = {"model": "broken", "prompt": "x"}
+
+
+async def test_requests_are_told_when_to_come_back(tmp_path: Path, fake_worker: FakeWorker) -> None:
+    command = in_turn(tmp_path, fake_worker("stderr=no luck today", "load_crash"))
+    registry = EngineRegistry(replace(command, restarts=RestartPolicy(delays_s=(0.0,))), max_queued=8)
+    await registry.add(config("broken"), load=False)
+    async with http_client(create_app(Settings(), registry)) as client:
+        statuses = [(await client.post("/v1/completions", json=BODY)).status_code for _ in range(8)]
+        last = await client.post("/v1/completions", json=BODY)
+        shown = (await client.get("/engines/broken")).json()
+        loaded = await client.post("/engines/broken/load", json={})
+
+    assert statuses == [422] * 5 + [503] * 3
+    error = last.json()["error"]
+    assert (error["type"], error["code"]) == ("server_error", "engine_died")
+    assert error["message"].startswith("Engine 'broken' keeps stopping and is not started again for ")
+    assert "no luck today" in error["message"]
+    assert 0 < int(last.headers["retry-after"]) <= 60
+    assert (shown["breaker"], shown["recent_crashes"], shown["status"]) == ("open", 5, "unloaded")
+    assert (loaded.status_code, starts(tmp_path)) == (422, 6)  # asked for in so many words
+    await registry.close(drain_s=0)

@@ -1,0 +1,127 @@
+"""H1, H2: clients that leave, at any moment, leave nothing running and nothing held."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from starlette.applications import Starlette
+
+from kolosal.app import create_app
+from kolosal.config.settings import Settings
+from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.process import WorkerCommand
+from kolosal.engines.registry import EngineRegistry
+from tests.engines.helpers import config, eventually, in_turn, starts
+from tests.fakes import AsgiRequest, http_client
+from tests.faults.drivers import Footprint, stalls
+
+FakeWorker = Callable[..., WorkerCommand]
+
+N_LEAVERS = 200
+
+MAX_STALL_S = 0.1
+
+FREED_WITHIN_S = 2.0
+
+STREAM = {"model": "test", "prompt": "5:", "stream": True, "max_tokens": 3000}
+
+
+@asynccontextmanager
+async def served(command: WorkerCommand, *, load: bool = True) -> AsyncIterator[tuple[Starlette, Engine]]:
+    """An application with one engine."""
+    registry = EngineRegistry(command, max_queued=64)
+    engine = await registry.add(config(n_parallel=4, n_ctx=4000), load=load)
+    try:
+        yield create_app(Settings(access_log=False), registry), engine
+    finally:
+        await registry.close(drain_s=0)
+
+
+async def ask_and_leave(app: Starlette, *, turns: int = 0, messages: int = 0) -> None:
+    """A client that leaves after it has got so many messages, and so many turns of the event loop later."""
+    request = AsgiRequest("/v1/completions", STREAM)
+    task = request.start(app)
+    while len(request.sent) < messages:
+        request.arrived.clear()
+        await request.arrived.wait()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    request.leave()
+    await task
+
+
+async def freed(engine: Engine) -> None:
+    """Nothing is in flight, here and in the worker: the next request gets a place at once."""
+    await eventually(lambda: engine.in_flight == 0 and not engine._flights._aborted, FREED_WITHIN_S)
+
+
+async def test_clients_who_leave_at_any_moment_leave_nothing_behind(fake_worker: FakeWorker) -> None:
+    chance = random.Random(3)  # noqa: S311 - no secret
+    async with served(fake_worker("step_s=0.001")) as (app, engine):
+        await ask_and_leave(app, messages=2)
+        await freed(engine)
+        tasks, before = len(asyncio.all_tasks()), Footprint.of(psutil.Process())
+        at_once = asyncio.Semaphore(16)
+
+        async def leave() -> None:
+            async with at_once:
+                await ask_and_leave(app, turns=chance.randrange(40), messages=chance.choice((0, 2, 9)))
+
+        with stalls() as taken:
+            await asyncio.gather(*(leave() for _ in range(N_LEAVERS)))
+            await freed(engine)
+
+        after = Footprint.of(psutil.Process())
+        assert (len(asyncio.all_tasks()), after.files, after.threads) == (tasks, before.files, before.threads)
+        assert max(taken) < MAX_STALL_S
+        assert engine.recent_deaths == 0
+        async with http_client(app) as client:
+            answer = await client.post(
+                "/v1/completions", json={"model": "test", "prompt": "5:", "max_tokens": 4}
+            )
+            assert answer.json()["choices"][0]["text"] == "6 7 "
+
+
+async def test_client_who_leaves_the_queue_is_never_served(fake_worker: FakeWorker) -> None:
+    async with served(fake_worker("step_s=0.005")) as (app, engine):
+        running = [AsgiRequest("/v1/completions", STREAM) for _ in range(4)]
+        tasks = [request.start(app) for request in running]
+        for request in running:
+            await request.until(b"6")
+        await ask_and_leave(app, turns=30)
+        assert engine.in_flight == 4
+        for request in running:
+            request.leave()
+        await asyncio.gather(*tasks)
+        await freed(engine)
+
+
+@pytest.mark.parametrize("turns", [0, 5, 50])
+async def test_client_who_leaves_while_the_model_loads_submits_nothing(
+    fake_worker: FakeWorker, turns: int
+) -> None:
+    async with served(fake_worker("load_hang"), load=False) as (app, engine):
+        await ask_and_leave(app, turns=turns)
+        assert engine.in_flight == 0
+
+
+async def test_client_who_leaves_while_the_engine_restarts_frees_everything(
+    tmp_path: Path, fake_worker: FakeWorker
+) -> None:
+    command = in_turn(tmp_path, fake_worker("crash@6", "step_s=0.01"), fake_worker("load_hang"))
+    async with served(command) as (app, engine):
+        request = AsgiRequest("/v1/completions", STREAM)
+        task = request.start(app)
+        await request.until(b"6")
+        await eventually(lambda: starts(tmp_path) == 2 and engine.state is EngineState.LOADING)
+        assert engine.in_flight == 1
+        request.leave()
+        await task
+
+        assert engine.in_flight == 0

@@ -1,0 +1,143 @@
+"""P1: a worker that is killed while it answers 32 requests. All of them go on; nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from kolosal.engines.parameters import EngineConfig, FlashAttention, LoadingParameters
+from kolosal.engines.process import WorkerCommand
+from kolosal.engines.restart import RestartPolicy
+from kolosal.engines.stream import Completion
+from kolosal.schema import GenerateRequest
+from tests.engines.helpers import loaded
+from tests.faults.drivers import (
+    Footprint,
+    kept_busy,
+    killed_at_random,
+    killed_while_answering,
+    same_but_for_near_ties,
+    stalls,
+)
+from tests.worker.helpers import ask, counting
+
+FakeWorker = Callable[..., WorkerCommand]
+
+N_STREAMS = 32
+
+N_KILLS = 10
+
+MAX_GROWTH_BYTES = 5 * 1024 * 1024
+
+MAX_STALL_S = 0.1
+
+PRECISE: dict[str, Any] = {
+    "cache_type_k": "f32",
+    "cache_type_v": "f32",
+    "flash_attn": FlashAttention.OFF,
+    "n_threads": 1,
+    "speculation": False,
+}
+"""What makes a sum independent of its neighbours in the batch."""
+
+
+def model(path: Path, **parameters: Any) -> EngineConfig:
+    return EngineConfig(
+        "doomed", str(path), LoadingParameters(**{"n_ctx": 256, "n_parallel": 8} | PRECISE | parameters)
+    )
+
+
+def requests(n_tokens: int) -> list[GenerateRequest]:
+    """As many different ones, greedy."""
+    sampling = {"max_tokens": n_tokens, "ignore_eos": True, "logprobs": 5}
+    return [replace(ask(f"Story number {index}:", **sampling), use_cache=False) for index in range(N_STREAMS)]
+
+
+def completions(ends: list[Completion | BaseException]) -> list[Completion]:
+    assert [end for end in ends if isinstance(end, BaseException)] == []
+    return [end for end in ends if isinstance(end, Completion)]
+
+
+@pytest.mark.parametrize("after_tokens", [1, 9])
+async def test_greedy_text_is_that_of_an_undisturbed_run(
+    real_worker: WorkerCommand, tiny_gguf: Path, after_tokens: int
+) -> None:
+    async with loaded(real_worker, model(tiny_gguf), max_queued=N_STREAMS) as engine:
+        undisturbed = await asyncio.gather(*(engine.generate(one).collect() for one in requests(24)))
+        with stalls() as taken:
+            ends = await killed_while_answering(engine, requests(24), after_tokens=after_tokens)
+
+        assert [(end.text, end.tokens, end.usage.completion_tokens) for end in completions(ends)] == [
+            (one.text, one.tokens, 24) for one in undisturbed
+        ]
+        assert (engine.recent_deaths, engine.in_flight) == (1, 0)
+        assert max(taken) < MAX_STALL_S
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+async def test_streams_of_a_worker_that_hangs_go_on(real_worker: WorkerCommand, tiny_gguf: Path) -> None:
+    """P3: SIGSTOP while it answers."""
+    async with loaded(replace(real_worker, step_timeout_s=2.0), model(tiny_gguf)) as engine:
+        undisturbed = await asyncio.gather(*(engine.generate(one).collect() for one in requests(64)[:8]))
+        ends = await killed_while_answering(engine, requests(64)[:8], how=signal.SIGSTOP)
+
+        assert [end.text for end in completions(ends)] == [one.text for one in undisturbed]
+        assert engine.recent_deaths == 1
+
+
+@pytest.mark.model
+async def test_real_model_goes_on_where_it_was(real_worker: WorkerCommand, smollm2: Path) -> None:
+    async with (
+        loaded(real_worker, model(smollm2), max_queued=N_STREAMS) as engine,
+        loaded(real_worker, model(smollm2)) as living,
+    ):
+        undisturbed = await asyncio.gather(*(engine.generate(one).collect() for one in requests(16)))
+        other = asyncio.ensure_future(living.generate(requests(48)[0]).collect())
+        pid = living.worker_pid
+        ends = completions(await killed_while_answering(engine, requests(16), after_tokens=5))
+
+        assert len(ends) == N_STREAMS
+        assert all(map(same_but_for_near_ties, undisturbed, ends))
+        assert sum(end.text == one.text for end, one in zip(ends, undisturbed, strict=True)) >= N_STREAMS // 2
+        assert (await other).usage.completion_tokens == 48
+        assert living.worker_pid == pid
+
+
+async def test_many_kills_at_random_leave_nothing_wrong_and_nothing_behind(fake_worker: FakeWorker) -> None:
+    """P2, in short: whatever ends well is right, whatever else ends typed, and all is as before."""
+    chance = random.Random(7)  # noqa: S311 - no secret
+    command = replace(fake_worker("step_s=0.002"), restarts=RestartPolicy(max_deaths=1000, delays_s=(0.0,)))
+    async with loaded(
+        command, EngineConfig("doomed", "fake.gguf", LoadingParameters(n_parallel=4, n_ctx=200))
+    ) as engine:
+        before = Footprint.of(psutil.Process())
+        enough = asyncio.Event()
+        clients = [
+            asyncio.create_task(kept_busy(engine, counting_request, random.Random(k), enough))  # noqa: S311
+            for k in range(8)
+        ]
+        await killed_at_random(engine, N_KILLS, chance, most_s=0.3)
+        enough.set()
+        ends = sum(await asyncio.gather(*clients), Counter())
+        await engine.ensure_ready()
+        after = Footprint.of(psutil.Process())
+
+        assert min(ends["answered"], ends["left"]) > 0
+        assert engine.in_flight == 0
+        assert (after.files, after.threads, after.children) == (before.files, before.threads, before.children)
+        assert after.rss - before.rss < MAX_GROWTH_BYTES
+
+
+def counting_request(chance: random.Random) -> tuple[GenerateRequest, str]:
+    start, length = chance.randrange(1000), chance.randrange(1, 60)
+    return ask(f"{start}:", max_tokens=length), counting(start, length)

@@ -1,0 +1,219 @@
+"""What a chat request means to an engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kolosal.engines.calls import Answer, Call, Render, Rendered
+from kolosal.errors import ContextLengthExceeded, KolosalError
+from kolosal.schema import (
+    FinishReason,
+    GenerateRequest,
+    Grammar,
+    GrammarKind,
+    Message,
+    TokenChance,
+    TokenDelta,
+    TokenLogprobs,
+    ToolCall,
+    Usage,
+)
+from tests.fakes import FakeEngine, plain_answer, says
+from tests.routes.ollama.asking import CALL, HELLO, WEATHER, chat, chat_prompt, lines, loaded_engine, refused
+
+USE = {"function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+
+
+async def prompt_of(*messages: dict[str, Any], **fields: Any) -> tuple[Message, ...]:
+    engine = FakeEngine(script=says("a"))
+    await chat(engine, messages=list(messages), **fields)
+    return chat_prompt(engine).messages
+
+
+async def test_turns_reach_the_engine() -> None:
+    turns = await prompt_of(
+        {"role": "system", "content": "Be brief"},
+        {"role": "user", "content": "Hello", "images": []},
+        {"role": "assistant", "content": "Hi", "thinking": "Hm", "images": None},
+        {"role": "user"},
+    )
+    assert turns == (
+        Message("system", "Be brief"),
+        Message("user", "Hello"),
+        Message("assistant", "Hi", thinking="Hm"),
+        Message("user", ""),
+    )
+
+
+async def test_results_find_their_calls_without_ids() -> None:
+    other = {"function": {"name": "now"}}
+    turns = await prompt_of(
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "tool_calls": [USE, other, USE, USE]},
+        {"role": "tool", "content": "12:00", "tool_name": "now"},
+        {"role": "tool", "content": "rain", "tool_name": "weather"},
+        {"role": "tool", "content": "snow"},
+        {"role": "tool", "content": "lost", "tool_name": "somebody"},
+    )
+    calls = turns[1].tool_calls
+    assert [(call.name, call.arguments) for call in calls][:2] == [
+        ("weather", '{"city":"Oslo"}'),
+        ("now", "{}"),
+    ]
+    assert len({call.id for call in calls}) == 4
+    results = [(turn.tool_call_id, turn.name, turn.content) for turn in turns[2:]]
+    assert results == [
+        (calls[1].id, "now", "12:00"),
+        (calls[0].id, "weather", "rain"),
+        (calls[2].id, "weather", "snow"),
+        (None, "somebody", "lost"),
+    ]
+
+
+async def test_ids_are_kept() -> None:
+    turns = await prompt_of(
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "tool_calls": [{"id": "a", **USE}, {"id": "b", **USE}]},
+        {"role": "tool", "content": "rain", "tool_call_id": "b"},
+        {"role": "tool", "content": "?", "tool_call_id": "c"},
+    )
+    assert turns[1].tool_calls[0] == ToolCall("a", "weather", '{"city":"Oslo"}')
+    assert [(turn.tool_call_id, turn.name) for turn in turns[2:]] == [("b", "weather"), ("c", None)]
+
+
+@pytest.mark.parametrize(
+    ("last", "continues"),
+    [
+        ({"role": "user", "content": "a"}, False),
+        ({"role": "assistant", "content": "The capital"}, True),
+        ({"role": "assistant", "tool_calls": [USE]}, False),
+    ],
+)
+async def test_a_last_turn_of_the_assistant_is_continued(last: dict[str, Any], continues: bool) -> None:
+    engine = FakeEngine(script=says("a"))
+    await chat(engine, messages=[*HELLO, last])
+    assert chat_prompt(engine).continues is continues
+
+
+@pytest.mark.parametrize(
+    ("think", "kwargs"),
+    [
+        (None, {}), (True, {"enable_thinking": True}), (False, {"enable_thinking": False}),
+        ("high", {"enable_thinking": True, "reasoning_effort": "high"}),
+    ],
+)  # fmt: skip
+async def test_think_goes_to_the_template(think: object, kwargs: dict[str, object]) -> None:
+    engine = loaded_engine(says("<think>", "Hm.", "</think>", "Yes."), thinking_tags=("<think>", "</think>"))
+    whole = await chat(engine, think=think)
+    assert chat_prompt(engine).template_kwargs == kwargs
+    assert whole["message"] == {"role": "assistant", "content": "Yes.", "thinking": "Hm."}
+
+
+async def test_a_model_that_cannot_is_not_asked() -> None:
+    engine = loaded_engine(says("a"))
+    assert await refused(engine, "/api/chat", messages=HELLO, think=True) == (
+        400,
+        '"fake" does not support thinking',
+    )
+    engine = loaded_engine(says("a"), can_generate=False)
+    assert await refused(engine, "/api/chat", messages=HELLO) == (400, '"fake" does not support chat')
+    assert await refused(engine, "/api/generate", prompt="a") == (400, '"fake" does not support generate')
+
+
+@pytest.mark.parametrize(
+    ("given", "source"),
+    [
+        ("json", '{"type":"object"}'),
+        ({"type": "object", "properties": {}}, '{"type":"object","properties":{}}'),
+    ],
+)
+async def test_a_format_is_a_grammar(given: object, source: str) -> None:
+    engine = FakeEngine(script=says("{}"))
+    await chat(engine, format=given)
+    assert engine.requests[0].grammar == Grammar(GrammarKind.JSON_SCHEMA, source, "format")
+
+
+@pytest.mark.parametrize("given", ["", None])
+async def test_no_format_is_text(given: object) -> None:
+    engine = FakeEngine(script=says("a"))
+    await chat(engine, format=given)
+    assert engine.requests[0].grammar is None
+
+
+async def test_text_that_only_looks_like_a_call_stays_text() -> None:
+    whole = await chat(FakeEngine(script=says(CALL)))
+    assert whole["message"]["content"] == CALL
+    assert "tool_calls" not in whole["message"]
+
+
+async def test_a_turn_cut_off_within_a_call_has_no_call() -> None:
+    engine = FakeEngine(script=says(CALL[:50], finish=FinishReason.LENGTH))
+    whole = await chat(engine, tools=[WEATHER])
+    assert (whole["done_reason"], "tool_calls" in whole["message"]) == ("length", False)
+    engine = FakeEngine(script=says(CALL[:50], finish=FinishReason.LENGTH))
+    *_, last = await lines(engine, "/api/chat", tools=[WEATHER], messages=HELLO)
+    assert last["done_reason"] == "length"
+
+
+async def test_many_log_probabilities_are_written_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kolosal.routes.ollama.answering._THREAD_ABOVE_LOGPROBS", 1)
+    chances = tuple(TokenLogprobs(TokenChance(1, piece, -0.5)) for piece in "abc")
+    deltas = [TokenDelta("abc", (1, 2, 3), FinishReason.STOP, Usage(1, 3), chances)]
+    whole = await chat(FakeEngine(script=lambda _: deltas), logprobs=True)
+    assert [entry["token"] for entry in whole["logprobs"]] == ["a", "b", "c"]
+
+
+# --- truncate ---
+
+
+def _window(engine: FakeEngine, n_ctx: int) -> None:
+    """Give an engine of bytes a context window that is kept."""
+
+    def answer(call: Call) -> Answer | KolosalError:
+        answered = plain_answer(call)
+        if isinstance(call, Render) and isinstance(answered, Rendered) and answered.n_tokens > 2 * n_ctx:
+            return ContextLengthExceeded("far too long")  # as a worker says without counting
+        return answered
+
+    def script(request: GenerateRequest) -> list[TokenDelta | KolosalError]:
+        rendered = plain_answer(Render(request.prompt))
+        assert isinstance(rendered, Rendered)
+        if rendered.n_tokens >= n_ctx:
+            return [ContextLengthExceeded("too long")]
+        return [TokenDelta("a", (), FinishReason.STOP, Usage(1, 1))]
+
+    engine.answer, engine.script = answer, script
+
+
+LONG: list[dict[str, Any]] = [
+    {"role": "system", "content": "sys"},
+    {"role": "user", "content": "x" * 200},
+    {"role": "assistant", "content": "y" * 20, "tool_calls": [USE]},
+    {"role": "tool", "content": "z" * 10},
+    {"role": "assistant", "content": "w" * 10},
+    {"role": "user", "content": "end"},
+]
+
+
+@pytest.mark.parametrize(
+    ("n_ctx", "kept"),
+    [(400, 6), (60, 5), (50, 3), (20, 3), (12, 2), (9, 2)],
+)  # fmt: skip
+async def test_a_chat_that_is_too_long_loses_its_oldest_turns(n_ctx: int, kept: int) -> None:
+    engine = loaded_engine(n_ctx=n_ctx)
+    _window(engine, n_ctx)
+    assert (await chat(engine, messages=LONG))["message"]["content"] == "a"
+    prompt = engine.requests[-1].prompt
+    contents = [message.content for message in prompt.messages]  # type: ignore[union-attr]
+    assert len(contents) == kept
+    assert (contents[0], contents[-1]) == ("sys", "end")
+
+
+@pytest.mark.parametrize("fields", [{"truncate": False}, {"messages": LONG[:2]}])
+async def test_what_cannot_or_may_not_be_shortened_is_refused(fields: dict[str, Any]) -> None:
+    engine = loaded_engine(n_ctx=30)
+    _window(engine, 30)
+    status, error = await refused(engine, "/api/chat", **{"messages": LONG} | fields)
+    assert (status, error) == (400, "too long")

@@ -1,0 +1,80 @@
+"""`options` reach the sampler, with Ollama's defaults and bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kolosal.routes.ollama.options import IGNORED_OPTIONS
+from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams
+from tests.fakes import FakeEngine, says
+from tests.routes.ollama.asking import generate, refused
+
+
+async def sampled(options: dict[str, Any] | None, **fields: Any) -> SamplingParams:
+    engine = FakeEngine(script=says("a"))
+    await generate(engine, prompt="a", options=options, **fields)
+    return engine.requests[0].sampling
+
+
+@pytest.mark.parametrize("options", [None, {}, {"temperature": None, "stop": None}])
+async def test_defaults_are_ollamas(options: dict[str, Any] | None) -> None:
+    assert await sampled(options) == SamplingParams(
+        temperature=0.8, top_k=40, top_p=0.9, min_p=0.0, typical_p=1.0, repeat_last_n=64, repeat_penalty=1.0,
+        presence_penalty=0.0, frequency_penalty=0.0, seed=None, max_tokens=None, stop=(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "field", "sampled_as"),
+    [
+        ("temperature", 0, "temperature", 0), ("temperature", 1.5, "temperature", 1.5), ("top_p", 0.5, "top_p", 0.5),
+        ("top_k", 5, "top_k", 5), ("top_k", 40.0, "top_k", 40), ("top_k", -1, "top_k", 0), ("min_p", 0.1, "min_p", 0.1), ("typical_p", 0.7, "typical_p", 0.7),
+        ("repeat_last_n", 8, "repeat_last_n", 8), ("repeat_last_n", -1, "repeat_last_n", MAX_TOKENS_LIMIT),
+        ("repeat_penalty", 1.1, "repeat_penalty", 1.1), ("presence_penalty", 1, "presence_penalty", 1),
+        ("frequency_penalty", -1, "frequency_penalty", -1), ("mirostat", 2, "mirostat", 2),
+        ("mirostat_tau", 4, "mirostat_tau", 4), ("mirostat_eta", 0.2, "mirostat_eta", 0.2), ("seed", 7, "seed", 7),
+        ("seed", 0, "seed", 0), ("seed", -1, "seed", None), ("seed", 2**32 + 3, "seed", 3), ("num_predict", 9, "max_tokens", 9),
+        ("num_predict", -1, "max_tokens", None), ("num_predict", -2, "max_tokens", None), ("num_predict", 0, "max_tokens", None),
+        ("stop", ["a", "b"], "stop", ("a", "b")), ("stop", "a", "stop", ("a",)), ("stop", ["", "b"], "stop", ("b",)),
+        ("stop", "", "stop", ()),
+    ],
+)  # fmt: skip
+async def test_an_option_reaches_the_sampler(
+    option: str, value: object, field: str, sampled_as: object
+) -> None:
+    assert getattr(await sampled({option: value}), field) == sampled_as
+
+
+async def test_options_for_loading_and_unknown_ones_change_nothing() -> None:
+    ignored: dict[str, Any] = dict.fromkeys(IGNORED_OPTIONS, 1) | {"made_up": "x"}
+    assert await sampled(ignored) == await sampled(None)
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"temperature": "hot"}, "options.temperature"), ({"temperature": 6}, "options.temperature"), ({"top_k": 0.5}, "options.top_k"),
+        ({"top_k": -2}, "options.top_k"), ({"top_p": 2}, "options.top_p"), ({"min_p": -1}, "options.min_p"),
+        ({"seed": "x"}, "options.seed"), ({"seed": 2**63}, "options.seed"), ({"num_predict": -3}, "options.num_predict"),
+        ({"num_predict": 2_000_000}, "options.num_predict"), ({"stop": 5}, "options.stop"), ({"stop": [5]}, "options.stop.0"),
+        ({"stop": ["x" * 1025]}, "options.stop.0"), ({"stop": ["x"] * 65}, "options.stop"), ([], "options"), ("x", "options"),
+        ({"mirostat": 3}, "options.mirostat"), ({"repeat_penalty": 0}, "options.repeat_penalty"),
+    ],
+)  # fmt: skip
+async def test_an_option_out_of_range_is_named(options: object, path: str) -> None:
+    engine = FakeEngine(script=says("a"))
+    status, error = await refused(
+        engine, "/api/chat", messages=[{"role": "user", "content": "a"}], options=options
+    )
+    assert (status, error.split()[0]) == (400, path)
+    assert not engine.requests
+
+
+async def test_logprobs_are_asked_for_with_both_fields() -> None:
+    assert (await sampled(None, logprobs=True)).logprobs == 0
+    assert (await sampled(None, logprobs=True, top_logprobs=20)).logprobs == 20
+    assert (await sampled(None, top_logprobs=2)).logprobs is None
+    status, error = await refused(FakeEngine(), "/api/generate", prompt="a", top_logprobs=21)
+    assert (status, error) == (400, "top_logprobs must be between 0 and 20, not 21")
