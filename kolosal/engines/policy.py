@@ -7,8 +7,6 @@ what is decided here.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, TypeAlias
@@ -20,13 +18,6 @@ MAX_TTL_S = 31_536_000.0
 
 MAX_QUEUED_LIMIT = 100_000
 """Bound of the requests that may wait for one engine."""
-
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-_DURATION = re.compile(r"([+-]?)((?:\d+(?:\.\d*)?(?:ns|us|µs|ms|s|m|h))+)", re.ASCII)
-_PART = re.compile(r"(\d+(?:\.\d*)?)(ns|us|µs|ms|s|m|h)", re.ASCII)
-
-_MAX_DURATION_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,35 +47,6 @@ def idle_limit(rules: Rules, keep_alive_s: float | None, default_s: float) -> fl
     if keep_alive_s is not None:
         return keep_alive_s if keep_alive_s >= 0 else None
     return (default_s if rules.idle_ttl_s is None else rules.idle_ttl_s) or None
-
-
-def parse_keep_alive(value: str | float) -> float:
-    """Seconds of a `keep_alive`: a number of seconds, or text such as `"5m"`, `"1h30m"` or `"-1"`; less than 0: for ever.
-
-    Raises:
-        ValueError: it is neither. The message says what is allowed.
-    """
-    seconds = _seconds(value) if isinstance(value, str) else float(value)
-    if seconds is None or math.isnan(seconds):
-        raise ValueError(
-            f'must be a number of seconds or a duration such as "5m" or "1h30m", not {value[:32]!r}'
-            if isinstance(value, str)
-            else "must be a number of seconds"
-        )
-    return -1.0 if seconds < 0 else min(seconds, MAX_TTL_S)
-
-
-def _seconds(text: str) -> float | None:
-    text = text.strip()
-    if len(text) > _MAX_DURATION_CHARS:
-        return None
-    if re.fullmatch(r"[+-]?\d+(\.\d*)?", text, re.ASCII):
-        return float(text)
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        return None
-    total = sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(match[2]))
-    return -total if match[1] == "-" else total
 
 
 # --- memory ---

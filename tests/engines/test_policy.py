@@ -20,7 +20,6 @@ from kolosal.engines.policy import (
     idle_limit,
     make_room,
     next_expiry,
-    parse_keep_alive,
     total,
 )
 
@@ -163,34 +162,6 @@ def test_the_last_request_decides_then_the_engine_then_the_daemon(
 
 def test_a_default_of_0_is_never() -> None:
     assert idle_limit(DEFAULT_RULES, None, 0) is None
-
-
-@pytest.mark.parametrize(
-    ("given", "seconds"),
-    [
-        (300, 300), (2.5, 2.5), (0, 0), (-1, -1), (-0.5, -1), ("5m", 300), ("1h30m", 5400), ("90s", 90), ("1.5h", 5400),
-        ("250ms", 0.25), ("-1", -1), ("-5m", -1), ("0", 0), ("10", 10), (" 5m ", 300), (1e300, 31_536_000), ("9" * 60, 31_536_000),
-    ],
-)  # fmt: skip
-def test_a_keep_alive_is_seconds(given: str | float, seconds: float) -> None:
-    assert parse_keep_alive(given) == seconds
-
-
-@pytest.mark.parametrize(
-    "given", ["", "m", "5x", "5 m", "1h-5m", "m5", "٣", "5m" * 40, "nan", "inf", float("nan")]
-)
-def test_what_is_no_keep_alive_is_told(given: str | float) -> None:
-    with pytest.raises(ValueError, match="must be a number of seconds"):
-        parse_keep_alive(given)
-
-
-@given(st.text(max_size=80))
-def test_any_text_is_a_keep_alive_or_a_value_error(text: str) -> None:
-    try:
-        seconds = parse_keep_alive(text)
-    except ValueError:
-        return
-    assert seconds == -1 or 0 <= seconds <= 31_536_000
 
 
 @pytest.mark.parametrize(

@@ -79,10 +79,6 @@ class Literals:
                 )
         return tokens
 
-    def restore(self, text: str) -> str:
-        """The text with every mark replaced by what it hides."""
-        return _MARK.sub(lambda match: self._literal(match[1]), text) if self._literals else text
-
     def _literal(self, number: str) -> str:
         """What a mark hides; out of range where the template wrote a mark of its own."""
         index = int(number)

@@ -19,14 +19,16 @@ from tests.routes.ollama.asking import generate, refused
     [
         (None, None), ("", None), (0, 0), (-1, -1), (-0.5, -1), (300, 300), (1.5, 1.5), ("0", 0), ("5m", 300), ("24h", 86_400),
         ("1h30m", 5400), ("-1m", -1), ("-1", -1), ("1.5h", 5400), (".5s", 0.5), ("500ms", 0.5), ("+2s", 2), ("1m0.5s", 60.5),
-        (1e300, MAX_KEEP_ALIVE_S), ("99999999h", MAX_KEEP_ALIVE_S),
+        (1e300, MAX_KEEP_ALIVE_S), ("99999999h", MAX_KEEP_ALIVE_S), ("9" * 60, MAX_KEEP_ALIVE_S), (" 5m ", 300), ("250ms", 0.25),
     ],
 )  # fmt: skip
 def test_every_form_is_read(given_as: str | float | None, seconds: float | None) -> None:
     assert keep_alive_seconds(given_as) == seconds
 
 
-@pytest.mark.parametrize("text", ["5x", "m", "5 m", "1h-5m", "five", "\u0665m", "1e3s", "--1s", "."])
+@pytest.mark.parametrize(
+    "text", ["5x", "m", "5 m", "1h-5m", "five", "\u0665m", "1e3s", "--1s", ".", "m5", "nan", "inf"]
+)
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="keep_alive must be a number of seconds or a duration"):
         keep_alive_seconds(text)
