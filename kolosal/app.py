@@ -11,23 +11,38 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from kolosal.admission import Admission, AdmissionLimits
+from kolosal.auth import Authenticator
 from kolosal.config.settings import Settings
 from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.registry import EngineRegistry
+from kolosal.exposure import authenticator_of
+from kolosal.http.cors import Cors
+from kolosal.http.guard import RequestGuard
 from kolosal.http.handlers import EXCEPTION_HANDLERS
+from kolosal.http.hosts import AllowedHosts
 from kolosal.http.middleware import BodyLimit, RequestLog
+from kolosal.paths import ModelRoots
 from kolosal.routes import DIALECTS, all_routes
+from kolosal.routes.access import guarded
 from kolosal.routes.openai.responses.store import ResponseStore, StoreLimits
 from kolosal.routes.services import Services
 from kolosal.routes.websocket.sessions import SessionLimits, SessionStore
 
 
 def create_app(
-    settings: Settings, registry: EngineRegistry, conversation: ConversationSettings | None = None
+    settings: Settings,
+    registry: EngineRegistry,
+    conversation: ConversationSettings | None = None,
+    authenticator: Authenticator | None = None,
 ) -> Starlette:
-    """An ASGI application that serves these engines. `conversation` is the package's own unless given."""
+    """An ASGI application that serves these engines.
+
+    `conversation` is the package's own unless given; without an authenticator it knows the keys of the settings.
+    """
+    authenticator = authenticator or authenticator_of(settings)
+    hosts = AllowedHosts.of(settings.host, settings.allowed_hosts)
     app = Starlette(
-        routes=all_routes(),
+        routes=guarded(all_routes(), authenticator),
         middleware=[
             Middleware(
                 RequestLog,
@@ -35,6 +50,8 @@ def create_app(
                 dialects=DIALECTS,
                 on_end=registry.observer.answered,
             ),
+            Middleware(RequestGuard, hosts=hosts, origins=settings.cors_origins),
+            *([Middleware(Cors, origins=settings.cors_origins)] if settings.cors_origins else []),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
@@ -60,5 +77,8 @@ def create_app(
         max_iterations=settings.rpc_max_iterations,
         conversation=conversation or ConversationSettings(),
         admission=Admission(admission),
+        authenticator=authenticator,
+        model_roots=ModelRoots.of(settings.model_roots, settings.models),
+        share_prefix_across_keys=settings.share_prefix_across_keys,
     )
     return app

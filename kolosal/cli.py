@@ -20,9 +20,11 @@ from typer.core import TyperGroup
 from kolosal import __version__
 from kolosal.bench.command import bench
 from kolosal.config.resolve import ConfigError, Configuration, load_settings, process_environment
+from kolosal.terminal.keys import app as keys_app
 from kolosal.terminal.wire import ClientError
 
 if TYPE_CHECKING:
+    from kolosal.terminal.address import Address
     from kolosal.terminal.client import DaemonClient
 
 EXIT_BAD_CONFIG = 2
@@ -48,6 +50,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.add_typer(keys_app, name="keys")
 
 ConfigFile = Annotated[
     Path | None,
@@ -264,9 +267,9 @@ def run(
     options = {key: value for key, value in given.items() if value is not None}
     request = RunRequest(model, prompt, system, {**options})
     if url:
-        raise typer.Exit(run_chat(request, url, None, this_terminal()))
+        raise typer.Exit(run_chat(request, _named(url), None, this_terminal()))
     configuration = _settings(config)
-    raise typer.Exit(run_chat(request, _url(configuration), ChildSpec.of(configuration), this_terminal()))
+    raise typer.Exit(run_chat(request, _address(configuration), ChildSpec.of(configuration), this_terminal()))
 
 
 @app.command(epilog="Example: kolosal doctor")
@@ -314,7 +317,7 @@ def _settings(
 
 
 def _ask(url: str | None, config: Path | None, command: Callable[[DaemonClient], Awaitable[None]]) -> None:
-    address = url or _url(_settings(config))
+    address = _named(url) if url else _address(_settings(config))
 
     async def ask() -> None:
         from kolosal.terminal.client import DaemonClient
@@ -328,7 +331,16 @@ def _ask(url: str | None, config: Path | None, command: Callable[[DaemonClient],
         raise typer.Exit(130) from None
 
 
-def _url(configuration: Configuration) -> str:
+def _named(url: str) -> Address:
+    """A daemon that was named. The configured key is for the configured daemon; a variable is meant for this command."""
+    from kolosal.terminal.address import Address
+
+    return Address(url, process_environment().get("KOLOSAL_API_KEY") or None)
+
+
+def _address(configuration: Configuration) -> Address:
+    from kolosal.terminal.address import Address
+
     if configuration.settings.port == 0:
         raise ConfigError("--url: needed, because the configured port is 0, which can be any")
-    return configuration.settings.url
+    return Address.of(configuration.settings)

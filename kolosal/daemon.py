@@ -30,14 +30,15 @@ from kolosal.engines.ledger import RoomLimits
 from kolosal.engines.memory import ThisMachine
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.persist import Keeper, load_stored
-from kolosal.engines.process import WorkerCommand, worker_environment
+from kolosal.engines.process import WorkerCommand, end_workers_with_this_process, worker_environment
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.restart import RestartPolicy
 from kolosal.engines.sizing import FileSizes
 from kolosal.errors import Conflict, KolosalError, ModelFileError
+from kolosal.exposure import Exposure, examine
 from kolosal.http.protocol import GuardedProtocol
 from kolosal.http.websocket import PING_INTERVAL_S, PING_TIMEOUT_S, GuardedWebSocket
-from kolosal.paths import engine_config
+from kolosal.paths import Anywhere, engine_config
 from kolosal.service import notify
 
 if TYPE_CHECKING:
@@ -65,13 +66,19 @@ def run(
     """Serve until told to stop; the exit status. Blocks, on the main thread.
 
     `environ` is what the workers' environment is chosen from; `worker_argv` replaces the worker program in tests.
+
+    Raises:
+        ConfigError: keys or TLS files cannot be used, or other machines could use the daemon without a key.
     """
+    exposure = examine(settings, environ)
+    end_workers_with_this_process()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(serve(settings, environ, worker_argv, conversation))
+        return runner.run(serve(settings, exposure, environ, worker_argv, conversation))
 
 
 async def serve(
     settings: Settings,
+    exposure: Exposure,
     environ: Mapping[str, str],
     worker_argv: tuple[str, ...] | None = None,
     conversation: ConversationSettings | None = None,
@@ -85,7 +92,7 @@ async def serve(
     try:
         listener = _bind(settings.host, settings.port)
     except OSError as exc:
-        sys.stderr.write(f"Cannot listen on {_url(settings.host, settings.port)}: {exc.strerror or exc}\n")
+        sys.stderr.write(f"Cannot listen on {_url(settings, settings.port)}: {exc.strerror or exc}\n")
         return 1
     folder = state_folder(settings, environ) if settings.keep_engines else None
     registry = EngineRegistry(
@@ -110,9 +117,10 @@ async def serve(
     )
     if traces is not None:
         registry.observer.sinks.append(traces.add)
+    app = create_app(settings, registry, conversation, exposure.authenticator)
     server = _Server(
-        _server_config(settings, create_app(settings, registry, conversation)),
-        _url(settings.host, listener.getsockname()[1]),
+        _server_config(settings, app, exposure),
+        _url(settings, listener.getsockname()[1]),
         lambda: notify(environ, "READY=1"),
     )
     stop = asyncio.Event()
@@ -172,8 +180,8 @@ def _traces(url: str | None) -> Traces | None:
     return traces_to(url)
 
 
-def _server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
-    return uvicorn.Config(
+def _server_config(settings: Settings, app: ASGIApp, exposure: Exposure) -> uvicorn.Config:
+    config = uvicorn.Config(
         app,
         http=GuardedProtocol,
         ws=GuardedWebSocket,
@@ -186,11 +194,16 @@ def _server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        limit_concurrency=settings.max_connections,
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_LAST_BYTES_S,
     )
+    config.load()
+    config.ssl = exposure.tls  # made and checked before anything started
+    return config
 
 
 async def _add_models(registry: EngineRegistry, entries: tuple[ModelEntry, ...]) -> list[Engine]:
@@ -229,7 +242,9 @@ async def _load(engines: list[Engine]) -> None:
 async def _configured(entry: ModelEntry) -> EngineConfig:
     """A configured engine, also where its file is missing: the disk it is on may come later."""
     try:
-        return await asyncio.to_thread(engine_config, entry.id, entry.path, entry.parameters)
+        return await asyncio.to_thread(
+            engine_config, entry.id, entry.path, entry.parameters, roots=Anywhere.AT_ALL
+        )
     except ModelFileError as exc:
         _log_failure("model.not_found", entry.id, exc)
         return EngineConfig(entry.id, entry.path, entry.parameters)
@@ -276,8 +291,9 @@ def _bind(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), backlog=_BACKLOG)
 
 
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _url(settings: Settings, port: int) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{'http' if settings.tls_certificate is None else 'https'}://{host}:{port}"
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

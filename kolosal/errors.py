@@ -1,10 +1,11 @@
 """Every error a client can be told, and the one table that says how each protocol words it.
 
     KolosalError
-    ├─ ClientError      InvalidRequest · ContextLengthExceeded · AuthenticationFailed · Forbidden · NotFound
-    │                   · EngineNotFound · Conflict · MethodNotAllowed · PayloadTooLarge · UnsupportedMediaType
-    │                   · UnsupportedFeature · ModelFileError
-    ├─ Overloaded       QueueFull · ServerBusy · QueueTimeout · Draining · InsufficientMemory   (each carries retry_after_s)
+    ├─ ClientError      InvalidRequest · ContextLengthExceeded · AuthenticationFailed · KeyMissing · Forbidden
+    │                   · NotFound · EngineNotFound · Conflict · MethodNotAllowed · PayloadTooLarge
+    │                   · HeadersTooLarge · UnsupportedMediaType · UnsupportedFeature · ModelFileError
+    ├─ Overloaded       QueueFull · TooManyAttempts · ServerBusy · QueueTimeout · Draining · InsufficientMemory
+    │                   (each carries retry_after_s)
     ├─ EngineError      LoadFailed · EngineDied · GenerationFailed
     └─ InternalError    fixed text; the detail goes to the log under the request id
 
@@ -31,9 +32,11 @@ __all__ = [
     "ErrorRow",
     "Forbidden",
     "GenerationFailed",
+    "HeadersTooLarge",
     "InsufficientMemory",
     "InternalError",
     "InvalidRequest",
+    "KeyMissing",
     "KolosalError",
     "LoadFailed",
     "MethodNotAllowed",
@@ -44,6 +47,7 @@ __all__ = [
     "QueueFull",
     "QueueTimeout",
     "ServerBusy",
+    "TooManyAttempts",
     "UnsupportedFeature",
     "UnsupportedMediaType",
     "error_named",
@@ -86,11 +90,15 @@ class ContextLengthExceeded(ClientError):
 
 
 class AuthenticationFailed(ClientError):
-    """No key, or an unknown one."""
+    """No valid API key."""
+
+
+class KeyMissing(AuthenticationFailed):
+    """No API key at all, where one is needed. Some protocols word this in another way than a wrong one."""
 
 
 class Forbidden(ClientError):
-    """The key is known but may not do this."""
+    """The key is known but may not do this, or the request comes from a host or page that may not."""
 
 
 class NotFound(ClientError):
@@ -111,6 +119,10 @@ class Conflict(ClientError):
 
 class PayloadTooLarge(ClientError):
     """The body is longer than the limit."""
+
+
+class HeadersTooLarge(ClientError):
+    """The request has too many headers, or too long ones."""
 
 
 class UnsupportedMediaType(ClientError):
@@ -143,6 +155,10 @@ class ServerBusy(Overloaded):
 
 class QueueTimeout(Overloaded):
     """The request waited too long for its first token and was given up."""
+
+
+class TooManyAttempts(Overloaded):
+    """Too many wrong API keys came from this address."""
 
 
 class Draining(Overloaded):
@@ -197,18 +213,21 @@ ERROR_TABLE: dict[type[KolosalError], ErrorRow] = {
     InvalidRequest: ErrorRow(400, "invalid_request_error", None),
     ContextLengthExceeded: ErrorRow(400, "invalid_request_error", "context_length_exceeded"),
     AuthenticationFailed: ErrorRow(401, "invalid_request_error", "invalid_api_key"),
+    KeyMissing: ErrorRow(401, "invalid_request_error", "invalid_api_key"),
     Forbidden: ErrorRow(403, "permission_error", None),
     NotFound: ErrorRow(404, "invalid_request_error", None),
     EngineNotFound: ErrorRow(404, "not_found_error", None),
     MethodNotAllowed: ErrorRow(405, "invalid_request_error", "method_not_allowed"),
     Conflict: ErrorRow(409, "invalid_request_error", None),
     PayloadTooLarge: ErrorRow(413, "invalid_request_error", "payload_too_large"),
+    HeadersTooLarge: ErrorRow(431, "invalid_request_error", "headers_too_large"),
     UnsupportedMediaType: ErrorRow(415, "invalid_request_error", "unsupported_media_type"),
     UnsupportedFeature: ErrorRow(400, "invalid_request_error", "unsupported_feature"),
     ModelFileError: ErrorRow(400, "invalid_request_error", None),
     QueueFull: ErrorRow(429, "rate_limit_error", "queue_full"),
     ServerBusy: ErrorRow(503, "server_error", "server_busy"),
     QueueTimeout: ErrorRow(503, "server_error", "queue_timeout"),
+    TooManyAttempts: ErrorRow(429, "rate_limit_error", "too_many_attempts"),
     Draining: ErrorRow(503, "server_error", "server_shutting_down"),
     InsufficientMemory: ErrorRow(503, "server_error", "insufficient_memory"),
     LoadFailed: ErrorRow(422, "model_loading_error", "model_loading_failed"),

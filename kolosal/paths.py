@@ -1,15 +1,20 @@
 """Model paths: the only place that turns a name given by a client or a file into a path of a model.
 
-Owns the checks of `model_path`: it exists, is a regular file (never a device or a pipe), ends in `.gguf`, begins like a
-GGUF file and has a header that makes sense, in all its parts. Blocks on the disk, so the event loop calls it in a thread.
+Owns the checks of `model_path`: it is in a folder that models may come from, exists, is a regular file (never a device or
+a pipe), ends in `.gguf`, begins like a GGUF file and has a header that makes sense, in all its parts. Blocks on the disk, so
+the event loop calls it in a thread.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import stat
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from pathlib import Path, PureWindowsPath
+from typing import Protocol, TypeAlias
 
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.shape import ModelShape
@@ -31,17 +36,71 @@ _MAX_PARTS = 1000
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 
 
-def engine_config(engine_id: str, model_path: str, parameters: LoadingParameters) -> EngineConfig:
-    """An engine whose files are there, and whose headers can be read: no worker is started for a damaged file.
+class Anywhere(Enum):
+    """That models may come from any folder."""
+
+    ON_THIS_MACHINE = auto()
+    """For requests, where no folders are set."""
+    AT_ALL = auto()
+    """For what the operator wrote: also shares of other machines."""
+
+
+Roots: TypeAlias = tuple[Path, ...] | Anywhere
+"""Folders that models may come from. An empty tuple: none."""
+
+
+class _Entry(Protocol):
+    """A model of the configuration."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def parameters(self) -> LoadingParameters: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRoots:
+    """Where models that requests add may come from."""
+
+    given: tuple[Path, ...]
+    """The setting `engines.model_roots`."""
+    configured: tuple[Path, ...]
+    """The folders of the models of the configuration."""
+
+    @classmethod
+    def of(cls, given: Iterable[str], models: Iterable[_Entry]) -> ModelRoots:
+        """As the settings say. A model's folder is the one given, or the one its file is in."""
+        files = [
+            Path(path) for each in models for path in (each.path, each.parameters.draft_model_path) if path
+        ]
+        folders = (file.parent if file.suffix.lower() == ".gguf" else file for file in files)
+        return cls(
+            tuple(_absolute(Path(root).expanduser()) for root in given),
+            tuple(dict.fromkeys(map(_absolute, folders))),
+        )
+
+    def now(self, keys_needed: bool) -> Roots:
+        """The folders that count: without keys and setting, all do; with keys and no setting, those of known models."""
+        if self.given:
+            return self.given
+        return self.configured if keys_needed else Anywhere.ON_THIS_MACHINE
+
+
+def engine_config(
+    engine_id: str, model_path: str, parameters: LoadingParameters, *, roots: Roots
+) -> EngineConfig:
+    """An engine whose files are there, lie where they may, and have headers that can be read.
+
+    No worker is started for a damaged file.
 
     Raises:
-        ModelFileError: a path names no model; `param` is the field it came from.
+        ModelFileError: a path names no model that may be loaded; `param` is the field it came from.
     """
-    path = model_file(model_path)
+    path = model_file(model_path, roots)
     read_shape(path)
     if parameters.draft_model_path is not None:
         try:
-            draft = model_file(parameters.draft_model_path)
+            draft = model_file(parameters.draft_model_path, roots)
             read_shape(draft)
         except ModelFileError as exc:
             exc.param = "draft_model_path"
@@ -50,7 +109,7 @@ def engine_config(engine_id: str, model_path: str, parameters: LoadingParameters
     return EngineConfig(engine_id, str(path), parameters)
 
 
-def model_file(model_path: str) -> Path:
+def model_file(model_path: str, roots: Roots = Anywhere.ON_THIS_MACHINE) -> Path:
     """The absolute path of the one model that `model_path` names: a `.gguf` file, or a directory that holds one.
 
     A relative path starts at the daemon's working directory. Links are followed but kept in the result, because the
@@ -63,10 +122,14 @@ def model_file(model_path: str) -> Path:
         raise _error(
             "model_path_not_found", f"model_path is {_shown(model_path)}, which no file can be called"
         )
+    if roots is Anywhere.ON_THIS_MACHINE and os.name == "nt" and is_network_path(model_path):
+        raise _outside()
     path = Path(model_path).absolute()
+    _confine(path, roots)
     mode = _mode(path, model_path)
     if stat.S_ISDIR(mode):
         path = _only_model_in(path, model_path)
+        _confine(path, roots)
     elif not stat.S_ISREG(mode):
         raise _error("invalid_model_path_type", f"{_shown(model_path)} is neither a file nor a directory")
     _check_is_gguf(path)
@@ -129,6 +192,46 @@ def _check_parts(path: Path, headers: tuple[GgufHeader, ...]) -> None:
             "invalid_model_format",
             f"The parts of {_shown(path.name)} hold {len(names)} tensors, and {expected!r} belong to the model",
         )
+
+
+def is_network_path(path: str) -> bool:
+    r"""Whether Windows takes it for `\\host\share`, opening which tells that host who we are, or for a device."""
+    return PureWindowsPath(path).drive.startswith("\\\\")
+
+
+def _confine(path: Path, roots: Roots) -> None:
+    """Refuse what lies outside, in the same words whether it exists or not. Nothing outside is touched.
+
+    Raises:
+        ModelFileError: it is outside, or a link in it leads outside.
+    """
+    if isinstance(roots, Anywhere):
+        return
+    if ".." in path.parts or not _is_within(path, roots):
+        raise _outside()
+    try:
+        target = path.resolve()
+        folders = tuple(root.resolve() for root in roots)
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or no path on this system
+        raise _outside() from None
+    if not _is_within(target, folders):
+        raise _outside()
+
+
+def _is_within(path: Path, roots: tuple[Path, ...]) -> bool:
+    return any(path.is_relative_to(root) for root in roots)
+
+
+def _absolute(path: Path) -> Path:
+    """Absolute, and without `..`: what is below it is compared with it part by part."""
+    return Path(os.path.normpath(path.absolute()))
+
+
+def _outside() -> ModelFileError:
+    return _error(
+        "model_path_access_denied",
+        "model_path is not in a folder that models may be loaded from: the setting engines.model_roots names these",
+    )
 
 
 def _mode(path: Path, given: str) -> int:

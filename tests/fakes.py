@@ -151,7 +151,7 @@ def app_with(*engines: Engine, default_engine: str | None = None, **settings: An
 def http_client(app: ASGIApp, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
     """Talks to an application without a socket. Bodies of streams come whole."""
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://daemon", headers=headers)
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
 
 
 class AsgiRequest:

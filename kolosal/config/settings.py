@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from kolosal.config.key import Key
+from kolosal.config.security import SecuritySettings
 from kolosal.engines.parameters import EngineId, LoadingParameters
 from kolosal.engines.policy import DEFAULT_RULES, MAX_TTL_S, Rules
 
@@ -18,13 +20,6 @@ ENV_PREFIX = "KOLOSAL_"
 
 MAX_MODELS = 1000
 """Engines one configuration can name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Where a setting stands in the YAML file, as `section.key`."""
-
-    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +37,7 @@ class ModelEntry:
     rules: Rules = DEFAULT_RULES
 
 
-class Settings(BaseModel):
+class Settings(SecuritySettings):
     """All settings, valid and unchangeable. Made by `load_settings`, or directly in tests."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -355,7 +350,8 @@ class Settings(BaseModel):
     def url(self) -> str:
         """Where a client on this machine reaches the daemon."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        scheme = "http" if self.tls_certificate is None else "https"
+        return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
 
 
 def yaml_key(name: str) -> str:

@@ -216,6 +216,8 @@ def _valid(validate: Callable[[], Settings], place: Callable[[KeyPath], str]) ->
 
 def _words(error: ErrorDetails) -> str:
     """What is wrong, in terms of the value that was given."""
+    if error["loc"][:1] == ("api_key",):  # whatever it is, it may be a secret
+        return "must be text of 16 to 512 characters"
     value = error["input"]
     match error["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":

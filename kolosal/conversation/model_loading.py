@@ -17,7 +17,7 @@ from kolosal.conversation.yaml_loading import load_model_config
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.process import WorkerCommand
 from kolosal.errors import ModelFileError
-from kolosal.paths import engine_config
+from kolosal.paths import Anywhere, engine_config
 
 _SUFFIX = ".gguf"
 
@@ -104,7 +104,7 @@ def _config(model_id: str, models_dir: Path, parameters: LoadingParameters) -> E
             param="model_id",
             code="model_path_not_found",
         )
-    return engine_config(path.stem, str(path), parameters)
+    return engine_config(path.stem, str(path), parameters, roots=Anywhere.AT_ALL)
 
 
 def _from_daemon(base_url: str, api_key: str | None, model_id: str, load: LoadingParameters) -> DaemonHost:

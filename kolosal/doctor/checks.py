@@ -133,7 +133,7 @@ def _port(port: tuple[PortState, str], settings: Settings) -> Check:
             "Address",
             Outcome.WARN,
             found,
-            "other machines can reach it and there is no password: use host 127.0.0.1 unless that is meant",
+            "other machines can reach it, so the daemon starts only with an API key: see docs/security.md",
         )
     return Check("Address", Outcome.OK, found)
 

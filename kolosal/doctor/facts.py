@@ -20,6 +20,7 @@ import psutil
 
 from kolosal.config.resolve import ConfigError, Configuration, Settings, load_settings
 from kolosal.doctor.gpus import GpuReport, read_gpus
+from kolosal.terminal.address import Address
 from kolosal.terminal.client import ClientError, DaemonClient, DaemonUnreachable
 
 if sys.platform == "win32":
@@ -124,15 +125,15 @@ def probe_port(settings: Settings) -> tuple[PortState, str]:
     if settings.port == 0:
         return PortState.FREE, "any free port"
     try:
-        return PortState.DAEMON, asyncio.run(_version(settings.url))
+        return PortState.DAEMON, asyncio.run(_version(Address.of(settings)))
     except DaemonUnreachable:
         return _try_to_listen(settings.host, settings.port)
     except ClientError as exc:
         return PortState.TAKEN, str(exc)
 
 
-async def _version(url: str) -> str:
-    async with DaemonClient(url) as client:
+async def _version(address: Address) -> str:
+    async with DaemonClient(address) as client:
         server = (await client.health()).get("server")
     return f"version {server.get('version', '?')}" if isinstance(server, dict) else "version unknown"
 

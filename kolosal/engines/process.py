@@ -35,9 +35,27 @@ from kolosal.engines.restart import RestartPolicy
 from kolosal.errors import LoadFailed, PayloadTooLarge
 
 if sys.platform == "win32":
-    from kolosal.engines.process_windows import describe_exit, memory_kills, spawn_options
+    from kolosal.engines.process_windows import (
+        describe_exit,
+        end_workers_with_this_process,
+        memory_kills,
+        spawn_options,
+    )
 else:
-    from kolosal.engines.process_posix import describe_exit, memory_kills, spawn_options
+    from kolosal.engines.process_posix import (
+        describe_exit,
+        end_workers_with_this_process,
+        memory_kills,
+        spawn_options,
+    )
+
+__all__ = [
+    "STDERR_TAIL_BYTES",
+    "WorkerCommand",
+    "WorkerProcess",
+    "end_workers_with_this_process",
+    "worker_environment",
+]
 
 log = logging.getLogger(__name__)
 

@@ -21,6 +21,10 @@ def spawn_options() -> SpawnOptions:
     return {"start_new_session": True}
 
 
+def end_workers_with_this_process() -> None:
+    """Nothing to do: a worker asks the kernel to end it with its parent where that is possible, and watches its pipe."""
+
+
 def describe_exit(returncode: int) -> str:
     """An exit status in words, e.g. `killed by SIGSEGV`."""
     if returncode >= 0:

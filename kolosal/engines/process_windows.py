@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
+import sys
 from typing import TypedDict
+
+log = logging.getLogger(__name__)
 
 _CREATE_NEW_PROCESS_GROUP = 0x0000_0200  # winbase.h; subprocess has the name on Windows only
 _CREATE_NO_WINDOW = 0x0800_0000
@@ -27,6 +32,68 @@ class SpawnOptions(TypedDict):
 def spawn_options() -> SpawnOptions:
     """A process group of its own and no console window: Ctrl-C must not end the workers before the daemon does."""
     return {"creationflags": _CREATE_NEW_PROCESS_GROUP | _CREATE_NO_WINDOW}
+
+
+# jobapi2.h and winnt.h: a job whose processes end with its last handle, which we keep until we end ourselves.
+_EXTENDED_LIMIT_INFORMATION = 9
+_LIMIT_DIE_ON_UNHANDLED_EXCEPTION = 0x0000_0400  # no box that asks the user what to do about a crash
+_LIMIT_KILL_ON_JOB_CLOSE = 0x0000_2000
+
+
+class _BasicLimits(ctypes.Structure):
+    _fields_ = (
+        ("per_process_user_time_limit", ctypes.c_int64),
+        ("per_job_user_time_limit", ctypes.c_int64),
+        ("limit_flags", ctypes.c_uint32),
+        ("minimum_working_set_size", ctypes.c_size_t),
+        ("maximum_working_set_size", ctypes.c_size_t),
+        ("active_process_limit", ctypes.c_uint32),
+        ("affinity", ctypes.c_size_t),
+        ("priority_class", ctypes.c_uint32),
+        ("scheduling_class", ctypes.c_uint32),
+    )
+
+
+class _ExtendedLimits(ctypes.Structure):
+    _fields_ = (
+        ("basic", _BasicLimits),
+        ("io_counters", ctypes.c_uint64 * 6),
+        ("process_memory_limit", ctypes.c_size_t),
+        ("job_memory_limit", ctypes.c_size_t),
+        ("peak_process_memory_used", ctypes.c_size_t),
+        ("peak_job_memory_used", ctypes.c_size_t),
+    )
+
+
+def end_workers_with_this_process() -> None:
+    """Put this process into a job that ends with it: workers, which are born into the job, end however we do.
+
+    A system that refuses leaves the workers to notice the end of their pipes.
+    """
+    if sys.platform != "win32":
+        return
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+    kernel.CreateJobObjectW.restype = ctypes.c_void_p
+    kernel.GetCurrentProcess.restype = ctypes.c_void_p
+    kernel.SetInformationJobObject.argtypes = (
+        ctypes.c_void_p,
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_uint32,
+    )
+    kernel.AssignProcessToJobObject.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+    limits = _ExtendedLimits()
+    limits.basic.limit_flags = _LIMIT_KILL_ON_JOB_CLOSE | _LIMIT_DIE_ON_UNHANDLED_EXCEPTION
+    job = kernel.CreateJobObjectW(None, None)
+    done = (
+        job
+        and kernel.SetInformationJobObject(
+            job, _EXTENDED_LIMIT_INFORMATION, ctypes.byref(limits), ctypes.sizeof(limits)
+        )
+        and kernel.AssignProcessToJobObject(job, kernel.GetCurrentProcess())
+    )
+    if not done:  # the handle is never closed: that is what ends the job
+        log.warning("workers.no_job", extra={"error": ctypes.get_last_error()})
 
 
 def describe_exit(returncode: int) -> str:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ExceptionHandler, Scope
 
-from kolosal.errors import InvalidRequest, KolosalError, MethodNotAllowed, NotFound
+from kolosal.errors import AuthenticationFailed, InvalidRequest, KolosalError, MethodNotAllowed, NotFound
 from kolosal.http.dialects import dialect_of
 from kolosal.http.middleware import request_id
 
@@ -51,7 +51,10 @@ async def on_client_disconnect(_request: Request, _error: Exception) -> Response
 
 
 def _answer(request: Request, error: KolosalError) -> Response:
-    return dialect_of(request.scope).encode_error(error, request_id(request.scope))
+    response = dialect_of(request.scope).encode_error(error, request_id(request.scope))
+    if isinstance(error, AuthenticationFailed):
+        response.headers["www-authenticate"] = "Bearer"  # HTTP demands it of every 401
+    return response
 
 
 def _verbs(routes: list[object], scope: Scope) -> set[str]:

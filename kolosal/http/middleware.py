@@ -124,9 +124,13 @@ def _request_id(scope: Scope) -> str:
     return given if _CLIENT_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
 
 
+KEY_ID = "key_id"
+"""Where a request's state has the id of its API key."""
+
+
 def key_id(scope: Scope) -> str | None:
     """The id of the API key of the request at hand; None where no key was needed."""
-    found = scope.get("state", {}).get("key_id")
+    found = scope.get("state", {}).get(KEY_ID)
     return found if isinstance(found, str) else None
 
 

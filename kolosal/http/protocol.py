@@ -2,15 +2,17 @@
 
 uvicorn keeps a connection open for ever that sends one header byte a second, or that never reads its answer; its own
 timer runs between requests only (Kludex/uvicorn#157). Three timers close that: headers, body, and a full write buffer.
-h11 is the parser because it stops at 64 KiB of headers, where httptools takes 64 MiB.
+h11 is the parser because it stops at 64 KiB of headers, where httptools takes 64 MiB. And uvicorn's limit of connections
+answers 503 to whoever sends a request, also on a connection it has long had, and closes none: ours gives up idle ones.
 """
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 HEADER_DEADLINE_S = 20.0
 """From the connection, or the first byte of a later request, to the end of its headers."""
@@ -20,6 +22,17 @@ BODY_DEADLINE_S = 120.0
 
 WRITE_DEADLINE_S = 60.0
 """How long a reader may leave the write buffer full before it is dropped."""
+
+
+_BODY = (
+    b'{"error":{"message":"The server has as many connections as it may have","type":"server_error",'
+    b'"param":null,"code":"too_many_connections"}}'
+)
+_REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json; charset=utf-8\r\nretry-after: 1\r\n"
+    b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(_BODY), _BODY)
+)
+"""What a connection gets that is one too many."""
 
 
 class GuardedProtocol(H11Protocol):
@@ -36,10 +49,19 @@ class GuardedProtocol(H11Protocol):
     _read_state: object = None
     """What of a request was awaited when the read timer was set: one of h11's states."""
     _write_timer: asyncio.TimerHandle | None = None
+    idle_since = 0.0
+    """When the last answer ended, or the connection was made, on the loop's clock."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._max_connections, self.limit_concurrency = self.limit_concurrency, None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.idle_since = self.loop.time()
         self._watch_reading()
+        if self._max_connections is not None and len(self.connections) > self._max_connections:
+            self._make_room()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -47,6 +69,7 @@ class GuardedProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self.idle_since = self.loop.time()
         if self.conn.their_state is h11.SEND_BODY:  # of a pipelined request, or one that was answered early
             self._watch_reading()
         else:  # uvicorn's own timer runs until the first byte of the next request
@@ -71,6 +94,22 @@ class GuardedProtocol(H11Protocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
+
+    def _make_room(self) -> None:
+        """Close the connection that has been without a request for longest; without one, this."""
+        others = [each for each in self.connections if isinstance(each, GuardedProtocol) and each is not self]
+        idle = [each for each in others if each.is_idle]
+        if idle:
+            min(idle, key=lambda each: each.idle_since).transport.close()
+        else:
+            self.transport.write(_REFUSAL)
+            self.transport.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        return not self.transport.is_closing() and (cycle is None or cycle.response_complete)
 
     def _watch_reading(self) -> None:
         """A deadline belongs to a state and not to a byte: bytes that trickle in do not move it."""

@@ -23,8 +23,8 @@ from kolosal.paths import engine_config
 from kolosal.routes.answer_types import EngineDetails, EngineEstimate
 from kolosal.routes.engine_body import EngineBody, UnloadBody
 from kolosal.routes.engines import shown
-from kolosal.routes.operation import Group, Operation
-from kolosal.routes.services import registry_of
+from kolosal.routes.operation import Access, Group, Operation
+from kolosal.routes.services import model_roots_of, registry_of
 
 _UNLOAD_LIMIT_S = 30.0
 """How long running requests may take until an unload is given up, where the client does not say."""
@@ -48,7 +48,11 @@ def routes() -> list[Route]:
 
 
 @Operation(
-    group=Group.ENGINES, path={"engine_id": EngineId}, answer="The engine, loaded.", answer_type=EngineDetails
+    group=Group.ENGINES,
+    scope=Access.ADMIN,
+    path={"engine_id": EngineId},
+    answer="The engine, loaded.",
+    answer_type=EngineDetails,
 )
 async def load_engine(request: Request) -> Response:
     """Load an engine now, and wait for that. All who ask meanwhile share one load; who leaves does not stop it."""
@@ -60,6 +64,7 @@ async def load_engine(request: Request) -> Response:
 
 @Operation(
     group=Group.ENGINES,
+    scope=Access.ADMIN,
     path={"engine_id": EngineId},
     body=UnloadBody,
     example={},
@@ -78,6 +83,7 @@ async def unload_engine(request: Request) -> Response:
 
 @Operation(
     group=Group.ENGINES,
+    scope=Access.ADMIN,
     path={"engine_id": EngineId},
     answer="Bytes by device and by purpose, what is free, and whether it fits.",
     answer_type=EngineEstimate,
@@ -91,6 +97,7 @@ async def estimate_engine(request: Request) -> Response:
 
 @Operation(
     group=Group.ENGINES,
+    scope=Access.ADMIN,
     body=EngineBody,
     example={"model_path": "/models/tiny.gguf", "n_ctx": 4096},
     answer="Bytes by device and by purpose, what is free, and whether it fits.",
@@ -102,7 +109,8 @@ async def estimate_body(request: Request) -> Response:
     if not body.model_path:
         raise InvalidRequest("Missing required field: model_path", param="model_path")
     name, parameters = body.name or _NO_NAME, body.parameters()
-    config = await asyncio.to_thread(engine_config, name, body.model_path, parameters)
+    roots = model_roots_of(request)
+    config = await asyncio.to_thread(engine_config, name, body.model_path, parameters, roots=roots)
     return _answer(config, await registry_of(request).preview(config))
 
 

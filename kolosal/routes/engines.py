@@ -23,8 +23,8 @@ from kolosal.http.responses import JsonResponse
 from kolosal.paths import engine_config
 from kolosal.routes.answer_types import EngineAdded, EngineDetails, EngineList, EngineRemoved, EngineSays
 from kolosal.routes.engine_body import EngineBody, resolved_parameters
-from kolosal.routes.operation import Group, Operation
-from kolosal.routes.services import registry_of
+from kolosal.routes.operation import Access, Group, Operation
+from kolosal.routes.services import model_roots_of, registry_of
 
 _engine_id: TypeAdapter[str] = TypeAdapter(EngineId)
 
@@ -55,6 +55,7 @@ def routes() -> list[Route]:
 
 @Operation(
     group=Group.ENGINES,
+    scope=Access.ADMIN,
     body=EngineBody,
     more=LoadingParameters,
     example={"engine_id": "tiny", "model_path": "/models/tiny.gguf", "n_ctx": 4096, "n_gpu_layers": 0},
@@ -66,7 +67,8 @@ async def add_engine(request: Request) -> Response:
     """Register an engine and, unless told not to, load it. A client that leaves before its answer leaves no engine."""
     body = await decode(request, EngineBody)
     engine_id, model_path, parameters = body.required()
-    config = await asyncio.to_thread(engine_config, engine_id, model_path, parameters)
+    roots = model_roots_of(request)
+    config = await asyncio.to_thread(engine_config, engine_id, model_path, parameters, roots=roots)
     adding = registry_of(request).add(config, load=body.load, rules=body.rules, keep=True)
     engine = await _loaded(request, adding, config, model_path)
     return _added(engine, body, model_path, "Engine added successfully", status=201)
@@ -74,6 +76,7 @@ async def add_engine(request: Request) -> Response:
 
 @Operation(
     group=Group.ENGINES,
+    scope=Access.ADMIN,
     path={"engine_id": EngineId},
     body=EngineBody,
     example={"model_path": "/models/tiny.gguf", "n_ctx": 8192},
@@ -96,7 +99,8 @@ async def put_engine(request: Request) -> Response:
         )
     body = given.model_copy(update={"engine_id": _checked_id(engine_id)})
     engine_id, model_path, parameters = body.required()
-    config = await asyncio.to_thread(engine_config, engine_id, model_path, parameters)
+    roots = model_roots_of(request)
+    config = await asyncio.to_thread(engine_config, engine_id, model_path, parameters, roots=roots)
     is_new = all(engine.engine_id != engine_id for engine in registry.list())
     putting = (registry.add if is_new else registry.replace)(
         config, load=body.load, rules=body.rules, keep=True
@@ -144,7 +148,10 @@ def _checked_id(engine_id: str) -> str:
 
 
 @Operation(
-    group=Group.ENGINES, answer="`engines`, each with its status, and `total_count`.", answer_type=EngineList
+    group=Group.ENGINES,
+    scope=Access.ANY_KEY,
+    answer="`engines`, each with its status, and `total_count`.",
+    answer_type=EngineList,
 )
 async def list_engines(request: Request) -> Response:
     """All engines."""
@@ -158,6 +165,7 @@ async def list_engines(request: Request) -> Response:
 
 @Operation(
     group=Group.ENGINES,
+    scope=Access.ADMIN,
     path={"engine_id": EngineId},
     answer="The engine: state, loading parameters, facts about the model, load.",
     answer_type=EngineDetails,
@@ -169,6 +177,7 @@ async def show_engine(request: Request) -> Response:
 
 @Operation(
     group=Group.ENGINES,
+    scope=Access.ANY_KEY,
     path={"engine_id": EngineId},
     answer="The engine's status, in a word and in a sentence.",
     answer_type=EngineSays,
@@ -188,6 +197,7 @@ async def show_status(request: Request) -> Response:
 
 @Operation(
     group=Group.ENGINES,
+    scope=Access.ADMIN,
     path={"engine_id": EngineId},
     answer="Which engine was removed, and how many of its generations still run.",
     answer_type=EngineRemoved,

@@ -20,7 +20,7 @@ from kolosal.observe.logtail import MAX_LINES
 from kolosal.observe.ring import Batch, Ring
 from kolosal.routes.answer_types import EngineLog
 from kolosal.routes.openai.responses.query import read_query
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import registry_of
 
 
@@ -60,6 +60,7 @@ def routes() -> list[Route]:
 
 @Operation(
     group=Group.DAEMON,
+    scope=Access.ADMIN,
     query=EventsQuery,
     answer="Events: states of engines, progress of loads, starts and ends of requests. Ids and counts only.",
     media_type="text/event-stream",
@@ -101,6 +102,7 @@ def _events(log: EventLog, batch: Batch[Event]) -> bytes:
 
 @Operation(
     group=Group.ENGINES,
+    scope=Access.ADMIN,
     path={"engine_id": EngineId},
     query=LogsQuery,
     answer="The last lines that the engine's worker wrote to stderr; as events where `follow` is true.",

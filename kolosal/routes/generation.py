@@ -16,6 +16,7 @@ from kolosal.engines.stream import Completion, RequestStream
 from kolosal.errors import QueueTimeout
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.middleware import key_id
+from kolosal.routes.access import key_of
 from kolosal.routes.services import place_of, services_of
 from kolosal.schema import GenerateRequest, TokenDelta, Usage
 
@@ -117,12 +118,20 @@ async def start_generation(
     generation = Generation(place_of(request))
     patience_s = services_of(request).admission.limits.queue_timeout_s
     try:
-        starting = within(patience_s, generation.start(registry, model, prompts))
+        starting = within(patience_s, generation.start(registry, model, scoped(request, prompts)))
         await unless_disconnected(request, starting)
     except BaseException:
         generation.abort()
         raise
     return generation
+
+
+def scoped(request: Request, prompts: Sequence[GenerateRequest]) -> Sequence[GenerateRequest]:
+    """The prompts, kept apart from those of other API keys: how fast one is answered tells what is in the KV cache."""
+    key = key_of(request.scope)
+    if key is None or services_of(request).share_prefix_across_keys:
+        return prompts
+    return [replace(prompt, cache_scope=f"{key.id}/{prompt.cache_scope}"[:256]) for prompt in prompts]
 
 
 async def collect_generation(request: Request, generation: Generation) -> list[Completion]:

@@ -13,7 +13,7 @@ from kolosal.http.responses import JsonResponse
 from kolosal.routes.answer_types import About, Health
 from kolosal.routes.engines import is_loaded, status_word
 from kolosal.routes.ollama.greeting import GREETING, wants_greeting
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import services_of
 
 _SERVER_NAME = "Kolosal Inference Server"
@@ -29,7 +29,9 @@ def routes() -> list[Route]:
     ]
 
 
-@Operation(group=Group.DAEMON, answer="Name, version and the main paths.", answer_type=About)
+@Operation(
+    group=Group.DAEMON, scope=Access.OPEN, answer="Name, version and the main paths.", answer_type=About
+)
 async def index(request: Request) -> Response:
     """For whoever opens the address in a browser. Clients of Ollama, and who asks for plain text, get `Ollama is running`."""
     if wants_greeting(request):
@@ -45,7 +47,12 @@ async def index(request: Request) -> Response:
     )
 
 
-@Operation(group=Group.DAEMON, answer="Uptime, counts and the status of each engine.", answer_type=Health)
+@Operation(
+    group=Group.DAEMON,
+    scope=Access.OPEN,
+    answer="Uptime, counts and the status of each engine.",
+    answer_type=Health,
+)
 async def health(request: Request) -> Response:
     """Counts, and each engine's status."""
     services = services_of(request)

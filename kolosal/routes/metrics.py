@@ -13,7 +13,7 @@ from kolosal.http.responses import JsonResponse
 from kolosal.observe.report import EngineFacts, completion_report, now_ms, system_report
 from kolosal.observe.system import SystemUse
 from kolosal.routes.metric_types import AllMetrics, CompletionMetrics, SystemMetrics
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import registry_of, services_of
 
 _TEXT_TYPES = ("text/plain", "application/openmetrics-text")
@@ -36,6 +36,7 @@ def routes() -> list[Route]:
 
 @Operation(
     group=Group.DAEMON,
+    scope=Access.ADMIN,
     answer="System and completion metrics; as Prometheus text where `Accept` asks for text and not for JSON.",
     answer_type=AllMetrics,
 )
@@ -55,6 +56,7 @@ async def show_metrics(request: Request) -> Response:
 
 @Operation(
     group=Group.DAEMON,
+    scope=Access.ADMIN,
     answer="Prometheus text, or OpenMetrics where `Accept` asks for that.",
     media_type="text/plain",
 )
@@ -73,6 +75,7 @@ async def show_prometheus(request: Request) -> Response:
 
 @Operation(
     group=Group.DAEMON,
+    scope=Access.ADMIN,
     answer="Use of processor, memory and GPUs, up to a second old.",
     answer_type=SystemMetrics,
 )
@@ -83,6 +86,7 @@ async def show_system(request: Request) -> Response:
 
 @Operation(
     group=Group.DAEMON,
+    scope=Access.ADMIN,
     answer="Counts of requests and tokens since the start, altogether and by engine.",
     answer_type=CompletionMetrics,
 )

@@ -1,6 +1,8 @@
 """What an endpoint takes and gives, said beside it; `/openapi.json` and `/docs` are made of it.
 
-    @Operation(group=Group.OPENAI, body=ChatBody, answer="The chat completion.", streams=True, example={…})
+    @Operation(
+        group=Group.OPENAI, scope=Access.INFERENCE, body=ChatBody, answer="The chat completion.", streams=True, example={…}
+    )
     async def create_chat_completion(request: Request) -> Response:
         "Continue a conversation."
 
@@ -52,11 +54,28 @@ GROUP_NOTES: dict[Group, str] = {
 """A sentence about each group."""
 
 
+class Access(StrEnum):
+    """Whom an endpoint answers, once there are API keys."""
+
+    OPEN = "open"
+    """Everybody, also without a key."""
+    ANY_KEY = "any key"
+    """Every valid key, whatever its scopes."""
+    INFERENCE = "inference"
+    """Keys with that scope."""
+    ADMIN = "admin"
+    """Keys with that scope."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """An endpoint's entry in the document; decorates the endpoint and leaves it as it is."""
 
     group: Group
+    scope: Access | None = None
+    """Whom it answers. Every endpoint says it; one that does not is for `admin` only, so that none is open by mistake."""
+    key_in_query: bool = False
+    """Whether the API key may also be the query's `x_api_key`: URLs are written down in many places, so hardly ever."""
     answer: str
     """A sentence about the answer."""
     answer_type: Any = None

@@ -15,7 +15,7 @@ from kolosal.http.decode import UNION_ERROR, RequestBody, decode
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.answer_types import Ranking
 from kolosal.routes.openai.unsupported import refuse_unsupported
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.questions import ASKED_AT_ONCE, ModelName, Text, ask, optional_model, with_engine
 
 RERANK_FIELDS: dict[str, tuple[object, ...]] = {
@@ -80,6 +80,7 @@ class RerankBody(RequestBody):
 
 @Operation(
     group=Group.TEXT,
+    scope=Access.INFERENCE,
     body=RerankBody,
     example={
         "model": "tiny",

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from starlette.requests import HTTPConnection
 
 from kolosal.admission import Admission, Place
+from kolosal.auth import Authenticator
 from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.registry import EngineRegistry
 from kolosal.http.middleware import key_id
 from kolosal.observe.system import SystemMonitor
+from kolosal.paths import ModelRoots, Roots
 from kolosal.routes.digests import FileDigests
 
 if TYPE_CHECKING:  # their packages have routes, which import this
@@ -31,6 +33,12 @@ class Services:
     """The sessions that WebSocket clients have."""
     max_iterations: int
     """Times that a client of `/rpc` may send results of tools back."""
+    authenticator: Authenticator
+    """Knows the API keys."""
+    model_roots: ModelRoots
+    """Where models may come from."""
+    share_prefix_across_keys: bool = False
+    """Whether requests of different keys may share KV cells."""
     conversation: ConversationSettings = field(default_factory=ConversationSettings)
     """Prompts, sampling and key of the conversation paths."""
     digests: FileDigests = field(default_factory=FileDigests)
@@ -47,6 +55,12 @@ def services_of(request: HTTPConnection) -> Services:
     """The services of the application that got this request."""
     services: Services = request.app.state.services
     return services
+
+
+def model_roots_of(request: HTTPConnection) -> Roots:
+    """Where models that this request adds may come from."""
+    services = services_of(request)
+    return services.model_roots.now(services.authenticator.needed)
 
 
 def registry_of(request: HTTPConnection) -> EngineRegistry:

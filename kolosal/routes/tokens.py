@@ -15,7 +15,7 @@ from kolosal.http.decode import RequestBody, decode
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.answer_types import PlainText, RenderedChat, Tokens
 from kolosal.routes.openai.chat import ChatBody
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.questions import ModelName, Text, TokenId, ask, optional_model, with_engine
 from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams
 
@@ -66,6 +66,7 @@ class DetokenizeBody(RequestBody):
 
 @Operation(
     group=Group.TEXT,
+    scope=Access.INFERENCE,
     body=TokenizeBody,
     example={"model": "tiny", "content": "Hello", "with_pieces": True},
     answer="`tokens`: the numbers, or with pieces an object with `id` and `piece` for each.",
@@ -91,6 +92,7 @@ async def tokenize(request: Request) -> Response:
 
 @Operation(
     group=Group.TEXT,
+    scope=Access.INFERENCE,
     body=DetokenizeBody,
     example={"model": "tiny", "tokens": [72, 101, 108, 108, 111]},
     answer="`content`: the text.",
@@ -106,6 +108,7 @@ async def detokenize(request: Request) -> Response:
 
 @Operation(
     group=Group.TEXT,
+    scope=Access.INFERENCE,
     body=ChatBody,
     bounds=SamplingParams,
     defaults={"max_tokens": ChatBody.DEFAULT_MAX_TOKENS},

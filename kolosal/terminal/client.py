@@ -6,12 +6,15 @@ Owns the requests and their deadlines. Knows nothing of terminals. Asynchronous,
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
 import httpx
 
+from kolosal.terminal.address import Address
 from kolosal.terminal.wire import (
     ApiError,
     Body,
@@ -39,11 +42,21 @@ PROGRESS_INTERVAL_S = 0.2
 class DaemonClient:
     """One daemon at one address. Use as an async context manager, within one event loop."""
 
-    def __init__(self, url: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, address: Address | str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """`address` may be a URL alone. Raises ClientError where it cannot be one."""
+        if isinstance(address, str):
+            address = Address(address)
+        self.url = address.url.rstrip("/")
+        headers = {} if address.api_key is None else {"authorization": f"Bearer {address.api_key}"}
         try:
             # trust_env: a proxy meant for the internet must not get what is meant for this machine
-            self._http = httpx.AsyncClient(base_url=self.url, transport=transport, trust_env=False)
+            self._http = httpx.AsyncClient(
+                base_url=self.url,
+                headers=headers,
+                transport=transport,
+                trust_env=False,
+                verify=_trust(address.certificate),
+            )
         except httpx.InvalidURL:
             raise self._bad_url() from None
 
@@ -186,3 +199,17 @@ class DaemonClient:
 
     def _bad_url(self) -> ClientError:
         return ClientError(f"'{self.url}' is no address of a daemon: it must look like http://127.0.0.1:8080")
+
+
+def _trust(certificate: str | None) -> ssl.SSLContext | bool:
+    """What servers are believed: those that the system's authorities know, and the owner of this certificate."""
+    if certificate is None:
+        return True
+    context = ssl.create_default_context()
+    try:
+        context.load_verify_locations(Path(certificate).expanduser())
+    except OSError as exc:  # ssl.SSLError is one
+        raise ClientError(
+            f"server.tls_certificate: {certificate}: cannot be read: {exc.strerror or exc}"
+        ) from exc
+    return context

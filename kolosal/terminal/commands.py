@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePath
 
 import typer
-from pydantic import JsonValue, TypeAdapter
+from pydantic import JsonValue, SecretStr, TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -188,9 +188,9 @@ def _flat(body: Body, prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
 
 
 def _plain(value: object) -> str:
-    if value is None or value in ([], {}):
+    if value is None or value in ([], {}, ()):
         return "-"
-    return value if isinstance(value, str) else json.dumps(value)
+    return str(value) if isinstance(value, str | SecretStr) else json.dumps(value)
 
 
 def _or_dash(value: int | None) -> str:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from kolosal.terminal.address import Address
 from kolosal.terminal.chat import Chat, Terminal, converse
 from kolosal.terminal.child_daemon import ChildDaemon, ChildSpec, child_daemon
 from kolosal.terminal.client import ApiError, Body, ClientError, DaemonClient, DaemonUnreachable
@@ -20,6 +21,7 @@ from kolosal.terminal.commands import absolute_path, loading_progress
 EXIT_INTERRUPTED = 130
 """What shells report for a program that Ctrl-C ended."""
 
+_FORBIDDEN = 403
 _NOT_FOUND = 404
 
 
@@ -36,7 +38,7 @@ class RunRequest:
     """Sampling parameters, as the chat API names them."""
 
 
-def run(request: RunRequest, url: str, start: ChildSpec | None, terminal: Terminal) -> int:
+def run(request: RunRequest, address: Address | str, start: ChildSpec | None, terminal: Terminal) -> int:
     """Talk, and return the exit status. `start` is how to start a daemon where none answers; None: do not.
 
     Raises:
@@ -45,7 +47,7 @@ def run(request: RunRequest, url: str, start: ChildSpec | None, terminal: Termin
     if request.prompt is not None and not request.prompt.strip():
         raise ClientError("There is nothing to ask: the prompt is empty")
     with asyncio.Runner() as runner, ExitStack() as stack:
-        client = DaemonClient(url)
+        client = DaemonClient(address)
         child: ChildDaemon | None = None
         try:
             child = _reach_daemon(client, runner, stack, start)
@@ -119,6 +121,8 @@ async def _expect_engine(client: DaemonClient, engine_id: str) -> None:
     try:
         await client.engine(engine_id)
     except ApiError as exc:
+        if exc.status == _FORBIDDEN:
+            return  # a key that may use engines but not look at them: the first question will tell
         if exc.status != _NOT_FOUND:
             raise
         known = ", ".join(view.engine_id for view in await client.engines()) or "none"

@@ -18,6 +18,9 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 """Bytes of one line of a stream; a longer one is no answer of ours."""
 
 
+_UNAUTHORIZED = 401
+
+
 class ClientError(Exception):
     """The daemon could not be asked or said no. The message is for the user."""
 
@@ -116,7 +119,8 @@ def api_error(status: int, content: bytes) -> ApiError:
         message = _error_message(json_object(content))
     except ClientError:
         message = None
-    return ApiError(message or f"The daemon answered HTTP {status}", status)
+    hint = " (this command sends the one of KOLOSAL_API_KEY)" if status == _UNAUTHORIZED else ""
+    return ApiError((message or f"The daemon answered HTTP {status}") + hint, status)
 
 
 def _error_message(body: Body) -> str | None:

@@ -17,6 +17,12 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "test.yaml"
 
 
+def test_a_wrong_key_is_not_repeated() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_settings(environ={"KOLOSAL_API_KEY": "my-secret"})
+    assert "my-secret" not in str(raised.value) + str(raised.value.__cause__)
+
+
 def message(file: Path, text: str | bytes) -> str:
     """What is said about a file of this text, without the file's path."""
     file.write_bytes(text.encode() if isinstance(text, str) else text)
@@ -41,8 +47,8 @@ MODEL = "models:\n  - id: a\n    path: a.gguf\n    "
             ":1: server.max_body_bytes: unknown key: did you mean 'server.max_request_size'?",
         ),
         (
-            "auth: {enabled: true}",
-            ":1: auth: unknown key: known are engines, logging, models, responses, rpc, server, sessions",
+            "audio: {enabled: true}",
+            ":1: audio: unknown key: known are auth, engines, logging, models, responses, rpc, server, sessions",
         ),
         ("logging: {shape: x}", ":1: logging.shape: unknown key: known are logging.level, logging.format"),
         (MODEL + "pth: b", ":4: models[0].pth: unknown key: did you mean 'path'?"),
@@ -76,6 +82,16 @@ def test_unknown_keys(file: Path, text: str, expected: str) -> None:
         ("logging: {access_log: yes}", ":1: logging.access_log: must be true or false, not 'yes'"),
         ("engines: {stop_grace_s: 1e999}", ":1: engines.stop_grace_s: must be a finite number"),
         ("engines: {stop_grace_s: .nan}", ":1: engines.stop_grace_s: must be a valid number, not '.nan'"),
+        ("auth: {api_key: secret}", ":1: auth.api_key: must be text of 16 to 512 characters"),
+        ("auth: {api_key: 12345678}", ":1: auth.api_key: must be text of 16 to 512 characters"),
+        (
+            "server: {allowed_hosts: [a b]}",
+            ":1: server.allowed_hosts: holds a character that is not allowed here",
+        ),
+        (
+            "server: {cors_origins: ['*']}",
+            ":1: server.cors_origins: holds a character that is not allowed here",
+        ),
         ("server: [1]", ":1: server: must be a mapping of keys to values"),
         ("- 1", ": must be a mapping of keys to values"),
         ("models: 3", ":1: models: must be a list of engines"),
@@ -176,6 +192,10 @@ def test_a_file_we_may_not_read(file: Path) -> None:
         ({"KOLOSAL_PORT": "x"}, "KOLOSAL_PORT (environment): must be a valid integer"),
         ({"KOLOSAL_PORT": "99999"}, "KOLOSAL_PORT (environment): must be less than or equal to 65535"),
         ({"KOLOSAL_PROT": "1"}, "KOLOSAL_PROT (environment): unknown variable: did you mean 'KOLOSAL_PORT'?"),
+        (
+            {"KOLOSAL_API_KEY": "my-secret"},
+            "KOLOSAL_API_KEY (environment): must be text of 16 to 512 characters",
+        ),
         ({"KOLOSAL_MODELS": ""}, "KOLOSAL_MODELS (environment): unknown variable"),
         (
             {"KOLOSAL_ACCESS_LOG": "maybe"},

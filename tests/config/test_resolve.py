@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from kolosal.config.resolve import ConfigError, Configuration, Settings, config_file_path, load_settings
 from kolosal.config.settings import ModelEntry, variable_name, yaml_key
@@ -54,17 +55,38 @@ def test_a_value_equal_to_the_default_still_has_its_origin(file: Path) -> None:
     assert load(file, "server: {port: 8080}").origins["port"] == f"{file}:1"
 
 
+VALUES = {
+    "allowed_hosts": ["gpu-box", ".example.com"],
+    "api_key": "a-key-of-our-own-1234",
+    "cors_origins": ["https://app.example.com"],
+    "model_roots": ["/srv/models", "~/models"],
+    "trusted_proxies": ["10.0.0.0/8"],
+}
+"""What is written where the default is nothing; for all others any text will do."""
+
+
 @pytest.mark.parametrize("name", [name for name in Settings.model_fields if name != "models"])
 def test_every_setting_can_come_from_the_file_and_from_the_environment(file: Path, name: str) -> None:
     section, _, key = yaml_key(name).partition(".")
-    default = getattr(Settings(), name)
-    some = {"traces_url": "http://a/b"}.get(name, "something")
-    value = default if default is not None else some
+    value = VALUES.get(name) or getattr(Settings(), name)
+    some = {"traces_url": "http://a/b"}.get(name, "some-text")
+    value = some if value is None else value
     from_file = load(file, yaml.safe_dump({section: {key: value}}))
     assert from_file.origins[name] == f"{file}:2"
-    from_environment = load_settings(environ={variable_name(name): str(value)})
+    text = ", ".join(value) if isinstance(value, list) else str(value)
+    from_environment = load_settings(environ={variable_name(name): text})
     assert from_environment.origins[name] == variable_name(name)
-    assert getattr(from_file.settings, name) == getattr(from_environment.settings, name) == value
+    found = getattr(from_file.settings, name)
+    assert found == getattr(from_environment.settings, name)
+    assert found == (
+        tuple(value) if isinstance(value, list) else SecretStr(str(value)) if name == "api_key" else value
+    )
+
+
+def test_a_key_is_shown_by_nothing(file: Path) -> None:
+    key = str(VALUES["api_key"])
+    found = load(file, f"auth: {{api_key: {key}}}")
+    assert key not in repr(found) + str(found.settings) + str(found.rows())
 
 
 def test_an_engine_has_all_its_parts(file: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import orjson
 import psutil
 import pytest
 
+from kolosal.config.settings import Settings
 from kolosal.daemon import _url
 from tests.gguf_files import gguf
 
@@ -26,20 +27,25 @@ import os, sys
 import orjson
 from kolosal.daemon import run
 from kolosal.config.settings import Settings
+from kolosal.log import configure_logging
 settings, faults = orjson.loads(sys.argv[1])
 argv = [sys.executable, "-m", "kolosal.engines.worker", "--backend", "fake"]
+if "log_level" in settings:
+    configure_logging(settings["log_level"])
 sys.exit(run(Settings.model_validate_json(orjson.dumps(settings)), os.environ, (*argv, *faults)))
 """
 
 
 @contextlib.contextmanager
 def daemon(*faults: str, **settings: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    arguments = orjson.dumps([{"port": 0, "keep_engines": False} | settings, list(faults)]).decode()
+    # a developer's own keys must not count
+    own = {"port": 0, "keep_engines": False, "keys_file": "no-such-file"}
+    arguments = orjson.dumps([own | settings, list(faults)]).decode()
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", _PROGRAM, arguments], **options) as process:  # type: ignore[call-overload]
         try:
             line = process.stdout.readline()
-            assert line.startswith("Kolosal is listening on http://"), line + process.stderr.read()
+            assert line.startswith("Kolosal is listening on http"), line + process.stderr.read()
             yield process, line.split()[-1]
         finally:
             process.kill()
@@ -217,5 +223,5 @@ def wait_until_draining(url: str) -> httpx.Response:
 
 
 def test_urls_of_addresses() -> None:
-    assert _url("127.0.0.1", 80) == "http://127.0.0.1:80"
-    assert _url("::1", 80) == "http://[::1]:80"
+    assert _url(Settings(), 80) == "http://127.0.0.1:80"
+    assert _url(Settings(host="::1"), 80) == "http://[::1]:80"

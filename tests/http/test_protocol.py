@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import orjson
 import pytest
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +22,21 @@ SHORT_S, LONG_S = 0.05, 30.0
 class Connection:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    port: int
+
+    async def another(self) -> Connection:
+        """A second one to the same server, which the test closes."""
+        return Connection(*await asyncio.open_connection("127.0.0.1", self.port), self.port)
+
+    async def close(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+    async def ask(self) -> bytes:
+        """A request on this connection; the head of the answer."""
+        self.writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        return await self.reader.readuntil(b"ok")
 
     async def dropped(self) -> bytes:
         """What came before the server dropped the connection."""
@@ -33,14 +49,20 @@ class Connection:
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: ASGIApp, *, headers_s: float = LONG_S, body_s: float = LONG_S, write_s: float = LONG_S
+    app: ASGIApp,
+    *,
+    headers_s: float = LONG_S,
+    body_s: float = LONG_S,
+    write_s: float = LONG_S,
+    max_connections: int | None = None,
 ) -> AsyncIterator[Connection]:
     class Protocol(GuardedProtocol):
         header_deadline_s, body_deadline_s, write_deadline_s = headers_s, body_s, write_s
 
     config = uvicorn.Config(
-        app, port=0, http=Protocol, ws="none", lifespan="off", log_config=None, log_level="critical"
-    )
+        app, port=0, http=Protocol, ws="none", lifespan="off", log_config=None, log_level="critical",
+        limit_concurrency=max_connections,
+    )  # fmt: skip
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)
@@ -48,7 +70,7 @@ async def serving(
     port = server.servers[0].sockets[0].getsockname()[1]
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        yield Connection(reader, writer)
+        yield Connection(reader, writer, port)
     finally:
         writer.close()
         server.force_exit = True
@@ -138,3 +160,69 @@ async def test_what_is_no_request_ends_the_connection(request_head: bytes) -> No
         connection.writer.write(request_head)
         answer = await connection.dropped()
         assert answer.startswith(b"HTTP/1.1 400 Bad Request") or not answer  # a reset can outrun the answer
+
+
+@pytest.mark.parametrize("rest", [
+    b"transfer-encoding: chunked\r\n\r\nzz\r\n", b"transfer-encoding: chunked\r\n\r\n" + b"f" * 30 + b"\r\n",
+    b"transfer-encoding: gzip\r\n\r\n", b"content-length: -1\r\n\r\n", b"content-length: 1\r\ncontent-length: 2\r\n\r\nx",
+    b"content-length: x\r\n\r\n", b"a b: c\r\n\r\n", b"a: \x00\r\n\r\n",
+])  # fmt: skip
+async def test_what_is_framed_wrong_is_refused_or_dropped(rest: bytes) -> None:
+    async with serving(_hello, body_s=SHORT_S) as connection:
+        connection.writer.write(b"POST / HTTP/1.1\r\nhost: localhost\r\n" + rest)
+        answer = await connection.dropped()
+        assert answer[:10] in (b"HTTP/1.1 4", b"HTTP/1.1 5", b"") or b"connection: close" in answer.lower()
+
+
+@pytest.mark.parametrize("request_head", [
+    b"GET /\x00 HTTP/1.1\r\nhost: localhost\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+])  # fmt: skip
+async def test_what_is_no_http_gets_no_answer_but_an_error(request_head: bytes) -> None:
+    async with serving(_hello, headers_s=SHORT_S) as connection:
+        connection.writer.write(request_head)
+        assert (await connection.dropped())[:12] in (b"HTTP/1.1 400", b"")
+
+
+async def test_200_silent_connections_are_dropped_and_a_good_one_is_answered() -> None:
+    async with serving(_hello, headers_s=10 * SHORT_S) as connection:
+        mute = [await connection.another() for _ in range(200)]
+        assert (await connection.ask()).startswith(b"HTTP/1.1 200")
+        for each in mute:
+            assert await each.dropped() == b""
+            await each.close()
+        assert (await connection.ask()).startswith(b"HTTP/1.1 200")
+
+
+async def test_where_connections_are_full_the_longest_idle_one_makes_room() -> None:
+    async with serving(_hello, max_connections=2) as first:
+        second = await first.another()
+        assert (await second.ask()).startswith(b"HTTP/1.1 200")
+        assert (await first.ask()).startswith(b"HTTP/1.1 200")
+        third = await first.another()
+        assert (await third.ask()).startswith(b"HTTP/1.1 200")
+        assert await second.dropped() == b""
+        assert (await first.ask()).startswith(b"HTTP/1.1 200")
+        await second.close()
+        await third.close()
+
+
+async def test_where_all_are_at_work_the_new_one_is_told_to_come_back() -> None:
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        entered.set()
+        await release.wait()
+        await _hello(scope, receive, send)
+
+    async with serving(slow, max_connections=1) as busy:
+        asking = asyncio.create_task(busy.ask())
+        await entered.wait()
+        second = await busy.another()
+        refusal = await second.dropped()
+        await second.close()
+        release.set()
+        assert (await asking).startswith(b"HTTP/1.1 200")
+        assert (await busy.ask()).startswith(b"HTTP/1.1 200")
+    assert refusal.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"\r\nretry-after: 1\r\n" in refusal
+    assert orjson.loads(refusal.partition(b"\r\n\r\n")[2])["error"]["code"] == "too_many_connections"

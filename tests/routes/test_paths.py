@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from kolosal.config.settings import ModelEntry
+from kolosal.engines.parameters import LoadingParameters
 from kolosal.errors import ModelFileError
-from kolosal.paths import model_file
+from kolosal.paths import Anywhere, ModelRoots, Roots, engine_config, is_network_path, model_file
+from tests.gguf_files import gguf
 
 CONTENT = b"GGUF\x03\x00\x00\x00"
 """Enough for the path; `tests/test_gguf.py` looks at what is in the file."""
@@ -122,3 +125,111 @@ def test_what_fails_to_open_is_access_denied(tmp_path: Path, monkeypatch: pytest
     assert refusal(tmp_path).code == "model_path_access_denied"
     monkeypatch.setattr(Path, "stat", denied)
     assert refusal(tmp_path / "a.gguf").code == "model_path_access_denied"
+
+
+@pytest.mark.parametrize(
+    ("path", "network"),
+    [
+        (r"\\host\share\a.gguf", True),
+        ("//host/share/a.gguf", True),
+        (r"\\?\C:\a.gguf", True),
+        (r"\\.\pipe\a", True),
+        (r"C:\models\a.gguf", False),
+        (r"models\a.gguf", False),
+        ("/models/a.gguf", False),
+    ],
+)
+def test_shares_of_windows_are_known(path: str, network: bool) -> None:
+    assert is_network_path(path) is network
+
+
+class TestConfined:
+    """A client may load what is in the folders that models come from, and learns nothing of what is not."""
+
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        root = tmp_path / "models"
+        (root / "sub").mkdir(parents=True)
+        for name in ("a.gguf", "sub/b.gguf", "../outside.gguf"):
+            (root / name).write_bytes(gguf())
+        return root
+
+    @staticmethod
+    def refusal(path: object, roots: Roots) -> str:
+        with pytest.raises(ModelFileError) as caught:
+            model_file(str(path), roots)
+        error = caught.value
+        assert (error.code, error.param) == ("model_path_access_denied", "model_path")
+        return error.message
+
+    def test_what_is_inside_is_found(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        roots = (Path("/srv/models"), root)
+        assert model_file(str(root / "a.gguf"), roots) == root / "a.gguf"
+        assert model_file(str(root / "sub"), roots) == root / "sub" / "b.gguf"
+        monkeypatch.chdir(root)
+        assert model_file("a.gguf", roots) == root / "a.gguf"
+
+    def test_all_else_is_refused_in_one_sentence(self, root: Path) -> None:
+        outside = [
+            root.parent / "outside.gguf", root.parent / "no-such.gguf", root.parent, "/etc/passwd", "/no/such.gguf", "/",
+            root / ".." / "outside.gguf", root / "sub" / ".." / "a.gguf", f"{root}x/a.gguf", "../../etc/passwd", "a.gguf",
+            "/dev/zero", "/proc/self/mem", r"\\host\share\a.gguf", r"C:a.gguf", "NUL", "~/a.gguf", "file:///etc/passwd",
+            f"{root}/../outside.gguf", f"{root}//../outside.gguf", f"{root}/./../outside.gguf",
+        ]  # fmt: skip
+        assert len({self.refusal(path, (root,)) for path in outside}) == 1
+
+    def test_no_folder_means_no_model(self, root: Path) -> None:
+        self.refusal(root / "a.gguf", ())
+
+    def test_a_nul_is_no_path(self, root: Path) -> None:
+        with pytest.raises(ModelFileError):
+            model_file(f"{root}/a.gguf\0/../../outside.gguf", (root,))
+
+    def test_nothing_outside_is_touched(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        touched: list[str] = []
+        monkeypatch.setattr("os.stat", lambda path, **_: touched.append(str(path)))
+        monkeypatch.setattr("os.lstat", lambda path, **_: touched.append(str(path)))
+        monkeypatch.setattr(Path, "open", lambda path, *_: touched.append(str(path)))
+        self.refusal(root.parent / "outside.gguf", (root,))
+        assert touched == []
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege")
+    def test_links_out_are_refused_and_links_within_are_not(self, root: Path) -> None:
+        (root / "out.gguf").symlink_to(root.parent / "outside.gguf")
+        (root / "nowhere.gguf").symlink_to(root.parent / "no-such.gguf")
+        (root / "folder").symlink_to(root.parent)
+        (root / "loop.gguf").symlink_to(root / "loop.gguf")
+        (root / "in.gguf").symlink_to(root / "sub" / "b.gguf")
+        (root / "only").mkdir()
+        (root / "only" / "c.gguf").symlink_to(root.parent / "outside.gguf")
+        names = ["out.gguf", "nowhere.gguf", "folder", "folder/outside.gguf", "loop.gguf", "only"]
+        assert len({self.refusal(root / name, (root,)) for name in names}) == 1
+        assert model_file(str(root / "in.gguf"), (root,)) == root / "in.gguf"
+        (root.parent / "alias").symlink_to(root)
+        assert model_file(str(root.parent / "alias" / "a.gguf"), (root.parent / "alias",)).name == "a.gguf"
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
+    def test_pipes_inside_are_refused_unopened(self, root: Path) -> None:
+        assert sys.platform != "win32"  # for the type checker
+        os.mkfifo(root / "pipe.gguf")
+        with pytest.raises(ModelFileError, match="neither a file nor a directory"):
+            model_file(str(root / "pipe.gguf"), (root,))
+
+    def test_a_draft_model_is_confined_too(self, root: Path) -> None:
+        parameters = LoadingParameters(draft_model_path=str(root.parent / "outside.gguf"))
+        with pytest.raises(ModelFileError) as caught:
+            engine_config("x", str(root / "a.gguf"), parameters, roots=(root,))
+        assert (caught.value.param, caught.value.code) == ("draft_model_path", "model_path_access_denied")
+
+    def test_which_folders_count(self, root: Path) -> None:
+        known = [
+            engine_config("a", str(root / "a.gguf"), LoadingParameters(), roots=Anywhere.AT_ALL),
+            engine_config("b", str(root / "sub" / "b.gguf"), LoadingParameters(), roots=Anywhere.AT_ALL),
+        ]
+        entries = [ModelEntry(id=each.engine_id, path=each.model_path) for each in known]
+        entries.append(ModelEntry(id="c", path=str(root / "folder")))
+        assert ModelRoots.of((), entries).now(keys_needed=False) is Anywhere.ON_THIS_MACHINE
+        assert ModelRoots.of((), entries).now(keys_needed=True) == (root, root / "sub", root / "folder")
+        assert ModelRoots.of((), ()).now(keys_needed=True) == ()
+        given = ModelRoots.of((f"{root}/x/../sub",), entries)
+        assert given.now(keys_needed=True) == given.now(keys_needed=False) == (root / "sub",)

@@ -25,6 +25,8 @@ class StubDaemon(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.engines: dict[str, dict[str, Any]] = {}
         self.received: list[tuple[str, str, Any]] = []
+        self.authorizations: list[str | None] = []
+        """The header of each request."""
         self.events: list[str] = ['{"choices": [{"delta": {"content": "Hi"}}]}', "[DONE]"]
         """What a chat is answered with, as the data of events."""
         self.refusal: tuple[int, Any] | None = None
@@ -77,6 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("content-length", 0))
         body = json.loads(self.rfile.read(length)) if length else None
         self.server.received.append((self.command, self.path, body))
+        self.server.authorizations.append(self.headers.get("authorization"))
         if not self.server.is_daemon:
             self._send(200, "<html>")
         elif self.server.refusal is not None and self.path != "/v1/health":

@@ -23,6 +23,7 @@ from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.worker.backend import Backend, BackendError
 from kolosal.engines.worker.fake import FakeBackend, Faults
 from kolosal.engines.worker.intake import Intake, read_frame
+from kolosal.engines.worker.limits import limit_this_process
 from kolosal.engines.worker.loop import EngineLoop
 from kolosal.engines.worker.outbox import Outbox
 from kolosal.engines.worker.template import ChatTemplate, TemplateFailed
@@ -34,6 +35,7 @@ _STOP_TIMEOUT_S = 3.0
 def main() -> int:
     """Load one model and serve it until the daemon says stop or is gone."""
     options = _parse_options()
+    limit_this_process()
     frames_in, frames_out = _claim_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains first
     outbox = Outbox(frames_out)

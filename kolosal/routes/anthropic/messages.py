@@ -17,7 +17,7 @@ from kolosal.routes.anthropic.body import CountBody, MessagesBody
 from kolosal.routes.anthropic.encode import Shape, message_frames, message_id, whole_message
 from kolosal.routes.anthropic.errors import error_frame
 from kolosal.routes.anthropic.frames import PING
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import registry_of
 from kolosal.routes.turns import collect_turns, start_turns
 from kolosal.schema import ChatPrompt
@@ -27,6 +27,7 @@ _EXAMPLE = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
 
 @Operation(
     group=Group.ANTHROPIC,
+    scope=Access.INFERENCE,
     body=MessagesBody,
     answer="The message: its content blocks, why it ended, and the tokens it took.",
     streams=True,
@@ -48,6 +49,7 @@ async def create_message(request: Request) -> Response:
 
 @Operation(
     group=Group.ANTHROPIC,
+    scope=Access.INFERENCE,
     body=CountBody,
     answer="`input_tokens`: the size of the prompt, with system, tools and all the chat template adds.",
     example=_EXAMPLE,

@@ -13,7 +13,7 @@ from kolosal.http.responses import JsonResponse
 from kolosal.routes.conversation.answering import Answering, TextStream, started
 from kolosal.routes.conversation.body import ChatBody, ChatQuery, PingQuery, decode_chat, decode_query
 from kolosal.routes.conversation.keys import check_key
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import services_of
 
 _EXAMPLE = {"prompt": "Hello"}
@@ -37,6 +37,7 @@ class Pong(TypedDict):
 
 @Operation(
     group=Group.CONVERSATION,
+    scope=Access.INFERENCE,
     body=ChatBody,
     answer="The answer.",
     answer_type=ReplyAnswer,
@@ -48,7 +49,14 @@ async def chat_blocking(request: Request) -> Response:
     return await _blocking(request, await decode_chat(request))
 
 
-@Operation(group=Group.CONVERSATION, query=ChatQuery, answer="The answer.", answer_type=ReplyAnswer)
+@Operation(
+    group=Group.CONVERSATION,
+    scope=Access.INFERENCE,
+    key_in_query=True,
+    query=ChatQuery,
+    answer="The answer.",
+    answer_type=ReplyAnswer,
+)
 async def ask_blocking(request: Request) -> Response:
     """Answer a message that is in the query, whole; for browsers."""
     check_key(request, in_query=True)
@@ -57,6 +65,7 @@ async def ask_blocking(request: Request) -> Response:
 
 @Operation(
     group=Group.CONVERSATION,
+    scope=Access.INFERENCE,
     body=ChatBody,
     answer="The answer's text as it comes; after it `[[END]]`, unless generating failed.",
     media_type="text/plain",
@@ -68,7 +77,14 @@ async def chat_stream(request: Request) -> Response:
     return TextStream(await started(request, _answering(request, await decode_chat(request))))
 
 
-@Operation(group=Group.CONVERSATION, query=PingQuery, answer="That it is there.", answer_type=Pong)
+@Operation(
+    group=Group.CONVERSATION,
+    scope=Access.INFERENCE,
+    key_in_query=True,
+    query=PingQuery,
+    answer="That it is there.",
+    answer_type=Pong,
+)
 async def ping(request: Request) -> Response:
     """Say that the daemon is there and that the key is right."""
     check_key(request, in_query=True)

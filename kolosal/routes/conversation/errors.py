@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from pydantic import JsonValue
 from starlette.responses import Response
 
-from kolosal.errors import Forbidden, InvalidRequest, KolosalError, LoadFailed, error_row
+from kolosal.errors import (
+    AuthenticationFailed,
+    Forbidden,
+    InvalidRequest,
+    KeyMissing,
+    KolosalError,
+    LoadFailed,
+    error_row,
+)
 from kolosal.http.responses import JsonResponse, retry_after
 
+_FORBIDDEN = 403
 _UNPROCESSABLE = 422
 _UNAVAILABLE = 503
 
@@ -22,8 +31,10 @@ def refused(kind: str, where: Sequence[str | int], message: str, given: JsonValu
 
 def error_status(error: KolosalError) -> int:
     """The HTTP status of an error."""
-    if isinstance(error, InvalidRequest):
+    if isinstance(error, InvalidRequest | KeyMissing):
         return _UNPROCESSABLE
+    if isinstance(error, AuthenticationFailed):  # the contract's word for a wrong key
+        return _FORBIDDEN
     if isinstance(error, LoadFailed):  # a 422 elsewhere, which here says that the request is wrong
         return _UNAVAILABLE
     return error_row(error).status
@@ -38,7 +49,9 @@ def _detail(error: KolosalError) -> JsonValue:
     if isinstance(error, InvalidRequest):
         told = error.details or {"type": "value_error", "loc": _place(error.param), "input": None}
         return [{"type": told["type"], "loc": told["loc"], "msg": error.message, "input": told["input"]}]
-    return "Forbidden" if isinstance(error, Forbidden) else error.message
+    if isinstance(error, KeyMissing):
+        return [{"type": "missing", "loc": ["header", "x-api-key"], "msg": error.message, "input": None}]
+    return "Forbidden" if isinstance(error, Forbidden | AuthenticationFailed) else error.message
 
 
 def _place(param: str | None) -> JsonValue:

@@ -20,8 +20,9 @@ def check_key(request: Request, *, in_query: bool) -> None:
         InvalidRequest: there is no key where there should be one.
         Forbidden: it is another key.
     """
-    wanted = services_of(request).conversation.api_key
-    if wanted is None:
+    services = services_of(request)
+    wanted = services.conversation.api_key
+    if wanted is None or services.authenticator.needed:  # the daemon's own keys were asked for already
         return
     given = _given_key(request, in_query=in_query)
     if given is None:

@@ -19,7 +19,7 @@ from kolosal.routes.jsonrpc.create_message import create_message
 from kolosal.routes.jsonrpc.envelope import Code, RpcCall, RpcError, failure, parse_call, parse_json, success
 from kolosal.routes.jsonrpc.errors import rpc_error, rpc_failure_response
 from kolosal.routes.jsonrpc.params import CreateMessageParams
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import Services, services_of
 
 MAX_BATCH = 64
@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 @Operation(
     group=Group.JSON_RPC,
+    scope=Access.INFERENCE,
     body=RpcBody,
     answer="The answer to the request; an array of answers to a batch.",
     empty_statuses={204: "Nothing: the request has no id, so that nobody waits for an answer."},

@@ -27,13 +27,14 @@ from kolosal.http.sse import EventStream, data_frame
 from kolosal.routes.jsonrpc.errors import stream_error_frame
 from kolosal.routes.jsonrpc.history import to_messages, with_message
 from kolosal.routes.jsonrpc.params import CreateMessageParams
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import services_of
 from kolosal.routes.toolloop import leg_request, start_leg
 
 
 @Operation(
     group=Group.SESSIONS,
+    scope=Access.INFERENCE,
     body=CreateMessageParams,
     answer='Server-sent events, each `{"delta": "…"}`; after the last one the answer ends.',
     media_type="text/event-stream",

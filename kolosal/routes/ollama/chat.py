@@ -15,7 +15,7 @@ from kolosal.routes.ollama.fields import GenerationBody
 from kolosal.routes.ollama.messages import Messages, Tools, to_messages, to_tool_use
 from kolosal.routes.ollama.names import checked_name, decode_ollama
 from kolosal.routes.ollama.shorten import shortened
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import registry_of
 from kolosal.schema import ChatPrompt
 
@@ -47,6 +47,7 @@ class ChatBody(GenerationBody):
 
 @Operation(
     group=Group.OLLAMA,
+    scope=Access.INFERENCE,
     body=ChatBody,
     example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "stream": False},
     streams=True,

@@ -30,7 +30,7 @@ from kolosal.routes.ollama.lifetime import apply_keep_alive
 from kolosal.routes.ollama.names import ModelName, decode_ollama
 from kolosal.routes.openai.embeddings import embed_all, numbers
 from kolosal.routes.openai.fields import text_or_list
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.questions import ask
 from kolosal.schema import TextPrompt, TokensPrompt
 
@@ -93,6 +93,7 @@ class EmbeddingBody(RequestBody):
 
 @Operation(
     group=Group.OLLAMA,
+    scope=Access.INFERENCE,
     body=EmbedBody,
     example={"model": "tiny", "input": ["Hello", "Good evening"]},
     answer="`embeddings`: a vector of length 1 for each text, in their order.",
@@ -115,6 +116,7 @@ async def embed(request: Request) -> Response:
 
 @Operation(
     group=Group.OLLAMA,
+    scope=Access.INFERENCE,
     body=EmbeddingBody,
     example={"model": "tiny", "prompt": "Hello"},
     answer="`embedding`: a vector of length 1.",

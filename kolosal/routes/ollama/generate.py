@@ -18,7 +18,7 @@ from kolosal.routes.ollama.durations import keep_alive_seconds
 from kolosal.routes.ollama.encode import Finish, Shape
 from kolosal.routes.ollama.fields import GenerationBody
 from kolosal.routes.ollama.names import checked_name, decode_ollama
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import registry_of
 from kolosal.sampling import MAX_TOKEN_ID, MAX_TOKENS_LIMIT
 from kolosal.schema import ChatPrompt, InfillPrompt, Message, Prompt, TextPrompt, TokensPrompt
@@ -96,6 +96,7 @@ class GenerateBody(GenerationBody):
 
 @Operation(
     group=Group.OLLAMA,
+    scope=Access.INFERENCE,
     body=GenerateBody,
     example={"model": "tiny", "prompt": "Why is the sky blue?", "stream": False},
     streams=True,

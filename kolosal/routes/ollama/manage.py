@@ -15,7 +15,7 @@ from kolosal.http.decode import RequestBody
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.ollama.answer_types import OllamaError
 from kolosal.routes.ollama.names import ModelName, checked_name, decode_ollama, find_engine, without_latest
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import registry_of
 
 
@@ -39,6 +39,7 @@ class DeleteBody(RequestBody):
 
 @Operation(
     group=Group.OLLAMA,
+    scope=Access.ADMIN,
     body=CopyBody,
     example={"source": "tiny", "destination": "tiny-two"},
     answer="Nothing.",
@@ -54,7 +55,12 @@ async def copy(request: Request) -> Response:
 
 
 @Operation(
-    group=Group.OLLAMA, body=DeleteBody, example={"model": "tiny"}, answer="Nothing.", media_type="text/plain"
+    group=Group.OLLAMA,
+    scope=Access.ADMIN,
+    body=DeleteBody,
+    example={"model": "tiny"},
+    answer="Nothing.",
+    media_type="text/plain",
 )
 async def delete(request: Request) -> Response:
     """Remove an engine. Running answers finish; the model file stays where it is."""
@@ -69,7 +75,11 @@ async def delete(request: Request) -> Response:
 
 
 @Operation(
-    group=Group.OLLAMA, answer="That this daemon does not have it.", answer_type=OllamaError, status=501
+    group=Group.OLLAMA,
+    scope=Access.ADMIN,
+    answer="That this daemon does not have it.",
+    answer_type=OllamaError,
+    status=501,
 )
 async def not_here(request: Request) -> Response:
     """Models are not fetched, made or stored by this daemon: their files are on its disk, and `POST /engines` adds them."""

@@ -19,7 +19,7 @@ from kolosal.routes.ollama.answer_types import ModelTags, RunningModels, ShownMo
 from kolosal.routes.ollama.encode import rfc3339
 from kolosal.routes.ollama.facts import facts_of
 from kolosal.routes.ollama.names import ModelName, checked_name, decode_ollama, find_engine
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import registry_of, services_of
 
 API_VERSION = "0.12.11"
@@ -43,7 +43,12 @@ class ShowBody(RequestBody):
     """Changes nothing: no long arrays are left out."""
 
 
-@Operation(group=Group.OLLAMA, answer="`models`: every engine as a model.", answer_type=ModelTags)
+@Operation(
+    group=Group.OLLAMA,
+    scope=Access.ANY_KEY,
+    answer="`models`: every engine as a model.",
+    answer_type=ModelTags,
+)
 async def tags(request: Request) -> Response:
     """All engines, as Ollama lists models. The first listing of a model reads its whole file, for the digest."""
     services = services_of(request)
@@ -56,6 +61,7 @@ async def tags(request: Request) -> Response:
 
 @Operation(
     group=Group.OLLAMA,
+    scope=Access.ANY_KEY,
     body=ShowBody,
     example={"model": "tiny"},
     answer="What is known of the model. Of one that was never loaded that is little.",
@@ -81,7 +87,9 @@ async def show(request: Request) -> Response:
     )
 
 
-@Operation(group=Group.OLLAMA, answer="`models`: those in memory.", answer_type=RunningModels)
+@Operation(
+    group=Group.OLLAMA, scope=Access.ANY_KEY, answer="`models`: those in memory.", answer_type=RunningModels
+)
 async def running(request: Request) -> Response:
     """The engines that are loaded, as Ollama lists running models."""
     services = services_of(request)
@@ -91,7 +99,9 @@ async def running(request: Request) -> Response:
     return JsonResponse({"models": rows})
 
 
-@Operation(group=Group.OLLAMA, answer="`version`: that of the API.", answer_type=Version)
+@Operation(
+    group=Group.OLLAMA, scope=Access.ANY_KEY, answer="`version`: that of the API.", answer_type=Version
+)
 async def version(_request: Request) -> Response:
     """The version of Ollama whose API this is; the daemon's own is in `/health`."""
     return JsonResponse({"version": API_VERSION})

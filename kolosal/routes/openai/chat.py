@@ -19,7 +19,7 @@ from kolosal.routes.openai.fields import GenerationBody
 from kolosal.routes.openai.messages import Messages, to_messages
 from kolosal.routes.openai.template_kwargs import ReasoningEffort, TemplateKwargs, to_template_kwargs
 from kolosal.routes.openai.tools import ToolChoice, Tools, to_tool_use
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import registry_of
 from kolosal.routes.turns import collect_turns, start_turns
 from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKENS_LIMIT, SamplingParams
@@ -113,6 +113,7 @@ class ChatBody(GenerationBody):
 
 @Operation(
     group=Group.OPENAI,
+    scope=Access.INFERENCE,
     body=ChatBody,
     bounds=SamplingParams,
     defaults={"max_tokens": ChatBody.DEFAULT_MAX_TOKENS},

@@ -21,7 +21,7 @@ from kolosal.routes.openai.answer_types import TextCompletion
 from kolosal.routes.openai.encode import error_frame
 from kolosal.routes.openai.fields import GenerationBody
 from kolosal.routes.openai.text_encode import TextPlan, text_answer, text_frames
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import registry_of
 from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKEN_ID, MAX_TOKENS_LIMIT, SamplingParams
 from kolosal.schema import GenerateRequest, InfillPrompt, Prompt, TextPrompt, TokensPrompt
@@ -155,6 +155,7 @@ class CompletionBody(GenerationBody):
 
 @Operation(
     group=Group.OPENAI,
+    scope=Access.INFERENCE,
     body=CompletionBody,
     bounds=SamplingParams,
     defaults={"max_tokens": CompletionBody.DEFAULT_MAX_TOKENS},

@@ -26,7 +26,7 @@ from kolosal.http.decode import UNION_ERROR, RequestBody, decode
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.openai.answer_types import Embeddings
 from kolosal.routes.openai.unsupported import refuse_unsupported
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.questions import ASKED_AT_ONCE, ModelName, TokenId, ask, with_engine
 from kolosal.routes.services import registry_of
 from kolosal.schema import TextPrompt, TokensPrompt
@@ -123,6 +123,7 @@ class EmbeddingBody(RequestBody):
 
 @Operation(
     group=Group.OPENAI,
+    scope=Access.INFERENCE,
     body=EmbeddingBody,
     example={"model": "tiny", "input": ["Hello", "Good evening"]},
     answer="`data`: a vector of length 1 for each input, in their order.",

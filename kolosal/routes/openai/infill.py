@@ -17,7 +17,7 @@ from kolosal.routes.generation import Generation, collect_generation, start_gene
 from kolosal.routes.openai.answer_types import Filled
 from kolosal.routes.openai.encode import error_frame, timings_body
 from kolosal.routes.openai.fields import UNLIMITED, GenerationBody
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import registry_of
 from kolosal.sampling import SamplingParams
 from kolosal.schema import FinishReason, GenerateRequest, InfillPrompt
@@ -68,6 +68,7 @@ class InfillBody(GenerationBody):
 
 @Operation(
     group=Group.TEXT,
+    scope=Access.INFERENCE,
     body=InfillBody,
     bounds=SamplingParams,
     example={"input_prefix": "def add(a, b):\n    return ", "input_suffix": "\n", "n_predict": 16},

@@ -12,20 +12,28 @@ from kolosal.engines.parameters import EngineId
 from kolosal.errors import NotFound
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.openai.answer_types import Model, ModelList
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import registry_of
 
 _OWNER = "kolosal"
 
 
-@Operation(group=Group.OPENAI, answer="`data`: every engine as a model.", answer_type=ModelList)
+@Operation(
+    group=Group.OPENAI, scope=Access.ANY_KEY, answer="`data`: every engine as a model.", answer_type=ModelList
+)
 async def list_models(request: Request) -> Response:
     """All engines as models."""
     models = [_model(engine) for engine in registry_of(request).list()]
     return JsonResponse({"object": "list", "data": models})
 
 
-@Operation(group=Group.OPENAI, path={"model": EngineId}, answer="The engine as a model.", answer_type=Model)
+@Operation(
+    group=Group.OPENAI,
+    scope=Access.ANY_KEY,
+    path={"model": EngineId},
+    answer="The engine as a model.",
+    answer_type=Model,
+)
 async def show_model(request: Request) -> Response:
     """One engine as a model."""
     name = request.path_params["model"]

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from kolosal.errors import NotFound
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.openapi.document import build_document
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 
 _PAGE = "docs.html"
 
@@ -47,7 +47,7 @@ class Pages:
     def __init__(self) -> None:
         self._document: _Tagged | None = None
 
-    @Operation(group=Group.DAEMON, answer="This document.")
+    @Operation(group=Group.DAEMON, scope=Access.ANY_KEY, answer="This document.")
     async def show_openapi(self, request: Request) -> Response:
         """Every path of this daemon, as an OpenAPI 3.1 document."""
         if self._document is None:
@@ -55,12 +55,12 @@ class Pages:
             self._document = _tagged(orjson.dumps(document))
         return _unless_known(request, self._document, JsonResponse.media_type, {})
 
-    @Operation(group=Group.DAEMON, answer="The page.", media_type="text/html")
+    @Operation(group=Group.DAEMON, scope=Access.ANY_KEY, answer="The page.", media_type="text/html")
     async def show_docs(self, request: Request) -> Response:
         """This document, for people."""
         return await _static(request, _PAGE)
 
-    @Operation(group=Group.DAEMON, answer="The file.", media_type="*/*")
+    @Operation(group=Group.DAEMON, scope=Access.ANY_KEY, answer="The file.", media_type="*/*")
     async def show_docs_file(self, request: Request) -> Response:
         """A file of the page: its style and its scripts."""
         name = request.path_params["file"]

@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kolosal.errors import QueueFull
 from kolosal.routes.jsonrpc.envelope import Code, RpcError, notification
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import services_of
 from kolosal.routes.websocket.dialogue import Dialogue
 from kolosal.routes.websocket.rate import MessageRate
@@ -31,6 +32,12 @@ _SHOWN_CHARS = 100
 """How much of an unknown session's id is repeated."""
 
 
+@Operation(
+    group=Group.SESSIONS,
+    scope=Access.INFERENCE,
+    key_in_query=True,
+    answer="Messages of the session, as JSON-RPC.",
+)
 async def serve_session(websocket: WebSocket) -> None:
     """Speak with one client until it leaves, or must."""
     store = services_of(websocket).sessions

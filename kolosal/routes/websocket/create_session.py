@@ -15,7 +15,7 @@ from kolosal.http.decode import RequestBody, decode_body
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.jsonrpc.params import MAX_MODEL_CHARS
 from kolosal.routes.jsonrpc.tools import OfferedTools, to_tools
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import services_of
 
 MAX_SESSION_BYTES = 1024 * 1024
@@ -43,6 +43,7 @@ class SessionAnswer(TypedDict):
 
 @Operation(
     group=Group.SESSIONS,
+    scope=Access.INFERENCE,
     body=SessionBody,
     answer="The session's id.",
     answer_type=SessionAnswer,

@@ -209,6 +209,6 @@ def test_every_error_has_a_status_and_a_type_that_official_clients_know(
     known = {
         400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
         405: "invalid_request_error", 409: "conflict_error", 413: "request_too_large", 415: "invalid_request_error",
-        429: "rate_limit_error", 500: "api_error", 529: "overloaded_error",
+        429: "rate_limit_error", 431: "invalid_request_error", 500: "api_error", 529: "overloaded_error",
     }  # fmt: skip
     assert error_body(error)["error"]["type"] == known[error_status(error)]

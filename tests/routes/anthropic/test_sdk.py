@@ -30,7 +30,7 @@ class Clients:
     def __call__(self, engine: FakeEngine) -> anthropic.AsyncAnthropic:
         transport = httpx2.ASGITransport(app=app_with(engine), raise_app_exceptions=False)
         client = anthropic.AsyncAnthropic(
-            base_url="http://daemon",
+            base_url="http://localhost",
             api_key="any",
             max_retries=0,
             http_client=httpx2.AsyncClient(transport=transport),

@@ -24,7 +24,7 @@ class Clients:
 
     def __call__(self, engine: FakeEngine) -> ollama.AsyncClient:
         transport = httpx.ASGITransport(app=app_with(engine), raise_app_exceptions=False)
-        client = ollama.AsyncClient("http://daemon", transport=transport)
+        client = ollama.AsyncClient("http://127.0.0.1:8080", transport=transport)
         self._stack.push_async_exit(client)
         return client
 

@@ -79,7 +79,7 @@ SETTINGS = settings(max_examples=5, derandomize=True, database=None, deadline=No
 
 async def sent(case: Case[Any]) -> httpx.Response:
     """The answer of a fresh application, so that no case depends on an earlier one."""
-    prepared = requests.Request(**case.as_transport_kwargs(base_url="http://daemon")).prepare()
+    prepared = requests.Request(**case.as_transport_kwargs(base_url="http://localhost")).prepare()
     app = app_with(FakeEngine("tiny", says("Hello")), default_engine="tiny")
     async with http_client(app) as client:
         assert prepared.body is None or isinstance(prepared.body, bytes | str)

@@ -37,7 +37,7 @@ async def sdk() -> AsyncIterator[Sdk]:
     def make(script: Script) -> openai.AsyncOpenAI:
         transport = httpx2.ASGITransport(app=app_with(FakeEngine(script=script)), raise_app_exceptions=False)
         client = openai.AsyncOpenAI(
-            base_url="http://daemon/v1",
+            base_url="http://localhost/v1",
             api_key="none",
             max_retries=0,
             http_client=httpx2.AsyncClient(transport=transport),

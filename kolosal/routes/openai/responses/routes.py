@@ -28,7 +28,7 @@ from kolosal.routes.openai.responses.items import Item, Status, new_id
 from kolosal.routes.openai.responses.query import ItemsQuery, ResponseQuery, page_of, read_query
 from kolosal.routes.openai.responses.store import ResponseStore, StoredResponse
 from kolosal.routes.openai.responses.tools import in_flat_shape
-from kolosal.routes.operation import Group, Operation
+from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import registry_of, services_of
 from kolosal.routes.turns import start_turns
 from kolosal.sampling import SamplingParams
@@ -39,6 +39,7 @@ _EXAMPLE = {"model": "tiny", "input": "Hello"}
 
 @Operation(
     group=Group.RESPONSES,
+    scope=Access.INFERENCE,
     body=ResponseBody,
     bounds=SamplingParams,
     example=_EXAMPLE,
@@ -67,6 +68,7 @@ async def create_response(request: Request) -> Response:
 
 @Operation(
     group=Group.RESPONSES,
+    scope=Access.INFERENCE,
     body=PromptBody,
     example=_EXAMPLE,
     answer="`input_tokens`: how many tokens the prompt would have.",
@@ -89,6 +91,7 @@ async def count_input_tokens(request: Request) -> Response:
 
 @Operation(
     group=Group.RESPONSES,
+    scope=Access.INFERENCE,
     query=ResponseQuery,
     answer="The response; one that is being generated is `in_progress` and has what there is of it.",
     answer_type=ResponseAnswer,
@@ -103,7 +106,9 @@ async def show_response(request: Request) -> Response:
     return JsonResponse(_stored(request).response)
 
 
-@Operation(group=Group.RESPONSES, answer="`deleted: true`.", answer_type=ResponseDeleted)
+@Operation(
+    group=Group.RESPONSES, scope=Access.INFERENCE, answer="`deleted: true`.", answer_type=ResponseDeleted
+)
 async def delete_response(request: Request) -> Response:
     """Forget a response. One that is being generated is stopped."""
     response_id = request.path_params["response_id"]
@@ -111,7 +116,12 @@ async def delete_response(request: Request) -> Response:
     return JsonResponse({"id": response_id, "object": "response", "deleted": True})
 
 
-@Operation(group=Group.RESPONSES, answer="The response, `cancelled`.", answer_type=ResponseAnswer)
+@Operation(
+    group=Group.RESPONSES,
+    scope=Access.INFERENCE,
+    answer="The response, `cancelled`.",
+    answer_type=ResponseAnswer,
+)
 async def cancel_response(request: Request) -> Response:
     """Stop a response that is being streamed. What there is of it is kept."""
     store, response_id = services_of(request).responses, request.path_params["response_id"]
@@ -127,7 +137,13 @@ async def cancel_response(request: Request) -> Response:
     return JsonResponse(response)
 
 
-@Operation(group=Group.RESPONSES, query=ItemsQuery, answer="A page of items.", answer_type=InputItems)
+@Operation(
+    group=Group.RESPONSES,
+    scope=Access.INFERENCE,
+    query=ItemsQuery,
+    answer="A page of items.",
+    answer_type=InputItems,
+)
 async def list_input_items(request: Request) -> Response:
     """What the request of a kept response added to the conversation."""
     query = read_query(request.query_params, ItemsQuery)

@@ -1,0 +1,98 @@
+"""What a request must be before anybody looks at what it asks: small headers, one length, a host and an origin of ours.
+
+Comes right after `RequestLog`, so refusals have an id, a log line and the shape of their dialect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from kolosal.errors import Forbidden, HeadersTooLarge, InvalidRequest, KolosalError
+from kolosal.http.dialects import dialect_of
+from kolosal.http.hosts import AllowedHosts, allows_origin
+from kolosal.http.middleware import request_id
+
+MAX_HEADERS = 200
+"""Headers of one request."""
+
+MAX_HEADER_BYTES = 65_536
+"""Bytes of all their names and values. h11 stops at as many, but not where they all come in one packet."""
+
+_SHOWN_CHARS = 100
+_HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Verbs that change nothing: a page of another origin may send them, and is not shown the answer."""
+
+_POLICY_VIOLATION = 1008
+
+
+class RequestGuard:
+    """Refuses what no honest client sends."""
+
+    def __init__(self, app: ASGIApp, *, hosts: AllowedHosts, origins: Collection[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            check_framing(scope["headers"])
+            self._check_host(Headers(scope=scope))
+            self._check_origin(Headers(scope=scope), scope)
+        except KolosalError as exc:
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+            else:
+                await dialect_of(scope).encode_error(exc, request_id(scope))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _check_host(self, headers: Headers) -> None:
+        """A request without a `Host`, which is HTTP/1.0, comes from no browser."""
+        for host in headers.getlist("host"):
+            if not self._hosts.allows(host):
+                raise Forbidden(
+                    f"The host {host[:_SHOWN_CHARS]!r} is not one of this daemon: add it to the setting server.allowed_hosts",
+                    code="host_not_allowed",
+                )
+
+    def _check_origin(self, headers: Headers, scope: Scope) -> None:
+        """A WebSocket is open to pages of all origins unless the server looks, whatever its verb."""
+        if scope.get("method") in _HARMLESS:
+            return
+        for origin in headers.getlist("origin"):
+            if not allows_origin(origin, headers.get("host", ""), self._origins):
+                raise Forbidden(
+                    f"Pages of the origin {origin[:_SHOWN_CHARS]!r} may not use this daemon: add it to the setting"
+                    " server.cors_origins",
+                    code="origin_not_allowed",
+                )
+
+
+def check_framing(headers: list[tuple[bytes, bytes]]) -> None:
+    """Refuse headers that are too much, or that two servers in a row could understand in two ways.
+
+    Raises:
+        HeadersTooLarge: there are too many, or too long ones.
+        InvalidRequest: they give two hosts or two lengths.
+    """
+    if (
+        len(headers) > MAX_HEADERS
+        or sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES
+    ):
+        raise HeadersTooLarge(
+            f"The request has {len(headers)} headers: at most {MAX_HEADERS} are allowed,"
+            f" with {MAX_HEADER_BYTES} bytes in all"
+        )
+    names = [name for name, _ in headers]
+    if b"content-length" in names and b"transfer-encoding" in names:
+        raise InvalidRequest(
+            "The request has both Content-Length and Transfer-Encoding, and only one is allowed"
+        )
+    if names.count(b"host") > 1:
+        raise InvalidRequest("The request has more than one Host header")

@@ -1,0 +1,89 @@
+"""Whom each route answers: the API key of a request against what the endpoint's `Operation` asks for.
+
+Put around every route by `create_app`, so that no route can be without: one that says nothing is for `admin` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from kolosal.auth import Authenticator
+from kolosal.errors import Forbidden, KolosalError
+from kolosal.http.middleware import KEY_ID
+from kolosal.keys import ApiKey
+from kolosal.keys import Scope as KeyScope
+from kolosal.routes.operation import Access, operation_of
+
+_STATE_KEY = "api_key"
+
+_POLICY_VIOLATION = 1008
+"""The code with which a WebSocket is refused."""
+
+
+def guarded(routes: Sequence[BaseRoute], authenticator: Authenticator) -> list[BaseRoute]:
+    """The same routes, each with its check before it. They must be this application's own."""
+    for route in routes:
+        if not isinstance(route, Route | WebSocketRoute):
+            raise TypeError(f"{route!r} is of a kind that has no check: nothing would ask it for a key")
+        route.app = _Check(route, authenticator)
+    return list(routes)
+
+
+def key_of(scope: Scope) -> ApiKey | None:
+    """The API key that a request was let in with; None where none was needed."""
+    found = scope.get("state", {}).get(_STATE_KEY)
+    return found if isinstance(found, ApiKey) else None
+
+
+class _Check:
+    """The check of one route."""
+
+    def __init__(self, route: Route | WebSocketRoute, authenticator: Authenticator) -> None:
+        operation = operation_of(route.endpoint)
+        self._app: ASGIApp = route.app
+        self._authenticator = authenticator
+        self._access = (operation and operation.scope) or Access.ADMIN
+        self._in_query = isinstance(route, WebSocketRoute) or (
+            operation is not None and operation.key_in_query
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._let_in(scope)
+        except KolosalError:
+            if scope["type"] == "http":
+                raise
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+            return
+        await self._app(scope, receive, send)
+
+    def _let_in(self, scope: Scope) -> None:
+        if self._access is Access.OPEN:
+            return
+        client = scope.get("client") or ("", 0)
+        key = self._authenticator.identify(presented_keys(scope, in_query=self._in_query), str(client[0]))
+        if key is None:
+            return
+        state = scope.setdefault("state", {})
+        state[_STATE_KEY] = key
+        state[KEY_ID] = key.id
+        if self._access is not Access.ANY_KEY and KeyScope(self._access) not in key.scopes:
+            has = " and ".join(f"'{scope}'" for scope in sorted(key.scopes))
+            raise Forbidden(
+                f"This needs an API key with the scope '{self._access}', and this key has {has} only",
+                code="missing_scope",
+            )
+
+
+def presented_keys(scope: Scope, *, in_query: bool) -> tuple[str, ...]:
+    """The API keys a request carries. Clients that are told a key in two ways send both, of which one may be stale."""
+    headers = Headers(scope=scope)
+    kind, _, credentials = headers.get("authorization", "").strip().partition(" ")
+    found = [credentials.strip() if kind.lower() == "bearer" else "", headers.get("x-api-key", "").strip()]
+    if in_query:
+        found.append(QueryParams(scope.get("query_string", b"")).get("x_api_key", ""))
+    return tuple(dict.fromkeys(key for key in found if key))
