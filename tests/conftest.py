@@ -25,6 +25,13 @@ _LEAK_WAIT_S = 5.0
 """The kernel may take a moment to reap what a test has already ended."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--full-size`: faults as many and as large as the fault suite demands."""
+    parser.addoption(
+        "--full-size", action="store_true", help="fault tests at their full sizes (scripts/fault.py)"
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Coroutine tests also prove that they leave no task behind."""
     for item in items:
@@ -79,6 +86,19 @@ def _target(link: Path) -> str:
     except OSError:
         return ""  # the descriptor of the listing itself
     return "" if target.startswith("/proc") else target
+
+
+@pytest.fixture
+def sized(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """`sized(20, 1000)`: how many of something, in each run of the tests and in the full fault suite."""
+    full: bool = request.config.getoption("--full-size")
+    return lambda small, large: large if full else small
+
+
+@pytest.fixture
+def seen(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Tells the figure that a fault test saw: `scripts/fault.py` shows it beside the one that is demanded."""
+    return lambda figure: record_property("seen", figure)
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
 from kolosal.engines.process import WorkerCommand
@@ -19,6 +21,7 @@ FakeWorker = Callable[..., WorkerCommand]
 BODY = {"model": "broken", "prompt": "x"}
 
 
+@pytest.mark.fault("P8")
 async def test_requests_are_told_when_to_come_back(tmp_path: Path, fake_worker: FakeWorker) -> None:
     command = in_turn(tmp_path, fake_worker("stderr=no luck today", "load_crash"))
     registry = EngineRegistry(replace(command, restarts=RestartPolicy(delays_s=(0.0,))), max_queued=8)

@@ -23,9 +23,9 @@ from tests.faults.drivers import Footprint, stalls
 
 FakeWorker = Callable[..., WorkerCommand]
 
-N_LEAVERS = 200
-
 MAX_STALL_S = 0.1
+
+MAX_GROWTH_BYTES = 10 * 1024 * 1024
 
 FREED_WITHIN_S = 2.0
 
@@ -61,7 +61,11 @@ async def freed(engine: Engine) -> None:
     await eventually(lambda: engine.in_flight == 0 and not engine._flights._aborted, FREED_WITHIN_S)
 
 
-async def test_clients_who_leave_at_any_moment_leave_nothing_behind(fake_worker: FakeWorker) -> None:
+@pytest.mark.fault("H1")
+async def test_clients_who_leave_at_any_moment_leave_nothing_behind(
+    fake_worker: FakeWorker, sized: Callable[[int, int], int], seen: Callable[[str], None]
+) -> None:
+    n_leavers = sized(200, 1000)
     chance = random.Random(3)  # noqa: S311 - no secret
     async with served(fake_worker("step_s=0.001")) as (app, engine):
         await ask_and_leave(app, messages=2)
@@ -74,12 +78,16 @@ async def test_clients_who_leave_at_any_moment_leave_nothing_behind(fake_worker:
                 await ask_and_leave(app, turns=chance.randrange(40), messages=chance.choice((0, 2, 9)))
 
         with stalls() as taken:
-            await asyncio.gather(*(leave() for _ in range(N_LEAVERS)))
+            await asyncio.gather(*(leave() for _ in range(n_leavers)))
             await freed(engine)
 
         after = Footprint.of(psutil.Process())
         assert (len(asyncio.all_tasks()), after.files, after.threads) == (tasks, before.files, before.threads)
         assert max(taken) < MAX_STALL_S
+        assert after.rss - before.rss < MAX_GROWTH_BYTES
+        seen(
+            f"{n_leavers} left, RSS {(after.rss - before.rss) / 2**20:+.1f} MB, worst stall {max(taken) * 1000:.0f} ms"
+        )
         assert engine.recent_deaths == 0
         async with http_client(app) as client:
             answer = await client.post(
@@ -88,6 +96,7 @@ async def test_clients_who_leave_at_any_moment_leave_nothing_behind(fake_worker:
             assert answer.json()["choices"][0]["text"] == "6 7 "
 
 
+@pytest.mark.fault("H2")
 async def test_client_who_leaves_the_queue_is_never_served(fake_worker: FakeWorker) -> None:
     async with served(fake_worker("step_s=0.005")) as (app, engine):
         running = [AsgiRequest("/v1/completions", STREAM) for _ in range(4)]
@@ -102,6 +111,7 @@ async def test_client_who_leaves_the_queue_is_never_served(fake_worker: FakeWork
         await freed(engine)
 
 
+@pytest.mark.fault("H2")
 @pytest.mark.parametrize("turns", [0, 5, 50])
 async def test_client_who_leaves_while_the_model_loads_submits_nothing(
     fake_worker: FakeWorker, turns: int
@@ -111,6 +121,7 @@ async def test_client_who_leaves_while_the_model_loads_submits_nothing(
         assert engine.in_flight == 0
 
 
+@pytest.mark.fault("H2")
 async def test_client_who_leaves_while_the_engine_restarts_frees_everything(
     tmp_path: Path, fake_worker: FakeWorker
 ) -> None:

@@ -68,6 +68,7 @@ def completions(ends: list[Completion | BaseException]) -> list[Completion]:
     return [end for end in ends if isinstance(end, Completion)]
 
 
+@pytest.mark.fault("P1")
 @pytest.mark.parametrize("after_tokens", [1, 9])
 async def test_greedy_text_is_that_of_an_undisturbed_run(
     real_worker: WorkerCommand, tiny_gguf: Path, after_tokens: int
@@ -84,6 +85,7 @@ async def test_greedy_text_is_that_of_an_undisturbed_run(
         assert max(taken) < MAX_STALL_S
 
 
+@pytest.mark.fault("P3")
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 async def test_streams_of_a_worker_that_hangs_go_on(real_worker: WorkerCommand, tiny_gguf: Path) -> None:
     """P3: SIGSTOP while it answers."""
@@ -95,6 +97,7 @@ async def test_streams_of_a_worker_that_hangs_go_on(real_worker: WorkerCommand, 
         assert engine.recent_deaths == 1
 
 
+@pytest.mark.fault("P1")
 @pytest.mark.model
 async def test_real_model_goes_on_where_it_was(real_worker: WorkerCommand, smollm2: Path) -> None:
     async with (
@@ -113,6 +116,7 @@ async def test_real_model_goes_on_where_it_was(real_worker: WorkerCommand, smoll
         assert living.worker_pid == pid
 
 
+@pytest.mark.fault("P2")
 async def test_many_kills_at_random_leave_nothing_wrong_and_nothing_behind(fake_worker: FakeWorker) -> None:
     """P2, in short: whatever ends well is right, whatever else ends typed, and all is as before."""
     chance = random.Random(7)  # noqa: S311 - no secret
