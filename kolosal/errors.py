@@ -154,7 +154,7 @@ class ServerBusy(Overloaded):
 
 
 class QueueTimeout(Overloaded):
-    """The request waited too long for its first token and was given up."""
+    """The request waited too long for its turn and was given up."""
 
 
 class TooManyAttempts(Overloaded):

@@ -29,6 +29,9 @@ MAX_TOOL_NAME_CHARS = 256
 MAX_SCHEMA_CHARS = 262_144
 """Characters of a tool's parameters, written as JSON."""
 
+MAX_CACHE_SCOPE_CHARS = 256
+"""Of the name of a scope within which requests share KV cells."""
+
 MAX_TEMPLATE_KWARGS = 16
 """Variables one request may set for the chat template."""
 
@@ -197,7 +200,7 @@ class GenerateRequest:
     """Higher is started first and preempted last."""
     use_cache: bool = True
     """Whether KV cells of other requests may be used, and this one's left for others."""
-    cache_scope: Annotated[str, Field(max_length=256)] = ""
+    cache_scope: Annotated[str, Field(max_length=MAX_CACHE_SCOPE_CHARS)] = ""
     """Only requests of the same scope share KV cells."""
     client: Annotated[str, Field(max_length=256)] = ""
     """Who asks, e.g. the id of an API key: waiting requests of different clients take turns. Empty: `cache_scope` says who."""

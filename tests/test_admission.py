@@ -83,6 +83,28 @@ async def test_who_waits_too_long_for_a_first_token_is_told_so() -> None:
     assert engine.aborted == [0]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {"input": "x"}),
+        ("/tokenize", {"content": "x"}),
+        ("/v1/messages/count_tokens", CHAT),
+        ("/v1/responses/input_tokens", {"input": "x"}),
+        ("/v1/completions", {"prompt": [1], "echo": True}),
+        ("/api/chat", CHAT),
+    ],
+)
+async def test_who_waits_too_long_for_a_load_is_told_so(path: str, body: dict[str, object]) -> None:
+    engine = FakeEngine("a", says("Hi"))
+    engine.loading = asyncio.Event()
+    app = app_with(engine, queue_timeout_s=0.1)
+    async with http_client(app) as client:
+        response = await client.post(path, json={"model": "a"} | body)
+    assert response.status_code in (503, 529)  # the second is the Messages API's
+    assert "waited 0.1 seconds" in response.text
+    assert app.state.services.admission.total == 0
+
+
 async def test_who_asks_is_said_where_keys_are_used() -> None:
     engine = FakeEngine("a", says("Hi"))
     app = app_with(engine, max_requests_per_key=1)

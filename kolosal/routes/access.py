@@ -14,11 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from kolosal.auth import Authenticator
 from kolosal.errors import Forbidden, KolosalError
 from kolosal.http.middleware import KEY_ID
-from kolosal.keys import ApiKey
 from kolosal.keys import Scope as KeyScope
 from kolosal.routes.operation import Access, operation_of
-
-_STATE_KEY = "api_key"
 
 _POLICY_VIOLATION = 1008
 """The code with which a WebSocket is refused."""
@@ -31,12 +28,6 @@ def guarded(routes: Sequence[BaseRoute], authenticator: Authenticator) -> list[B
             raise TypeError(f"{route!r} is of a kind that has no check: nothing would ask it for a key")
         route.app = _Check(route, authenticator)
     return list(routes)
-
-
-def key_of(scope: Scope) -> ApiKey | None:
-    """The API key that a request was let in with; None where none was needed."""
-    found = scope.get("state", {}).get(_STATE_KEY)
-    return found if isinstance(found, ApiKey) else None
 
 
 class _Check:
@@ -68,9 +59,7 @@ class _Check:
         key = self._authenticator.identify(presented_keys(scope, in_query=self._in_query), str(client[0]))
         if key is None:
             return
-        state = scope.setdefault("state", {})
-        state[_STATE_KEY] = key
-        state[KEY_ID] = key.id
+        scope.setdefault("state", {})[KEY_ID] = key.id
         if self._access is not Access.ANY_KEY and KeyScope(self._access) not in key.scopes:
             has = " and ".join(f"'{scope}'" for scope in sorted(key.scopes))
             raise Forbidden(

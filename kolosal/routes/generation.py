@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -15,9 +14,7 @@ from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.stream import Completion, RequestStream
 from kolosal.errors import QueueTimeout
 from kolosal.http.disconnect import unless_disconnected
-from kolosal.http.middleware import key_id
-from kolosal.routes.access import key_of
-from kolosal.routes.services import place_of, services_of
+from kolosal.routes.services import Caller, caller_of
 from kolosal.schema import GenerateRequest, TokenDelta, Usage
 
 T = TypeVar("T")
@@ -30,8 +27,14 @@ class Generation:
     to streams that have ended.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, caller: Caller, place: Place | None = None) -> None:
+        """In a place that is taken now, unless one is given; left with `abort`.
+
+        Raises:
+            Overloaded: there is no place.
+        """
+        self._caller = caller
+        self._place = caller.place() if place is None else place
         self._engine: Engine | None = None
         self._streams: tuple[RequestStream, ...] = ()
 
@@ -41,19 +44,27 @@ class Generation:
         assert self._engine is not None  # noqa: S101 - nobody gets a Generation that has not started
         return self._engine
 
-    async def start(
-        self, registry: EngineRegistry, model: str | None, prompts: Sequence[GenerateRequest]
-    ) -> None:
-        """Load the engine if need be, submit the prompts and wait until each has its first event.
+    async def start(self, model: str | None, prompts: Sequence[GenerateRequest]) -> None:
+        """Load the engine if need be, submit the prompts and wait until each has its first event, but not for ever.
 
-        The first event is awaited so that an error can still be a status line.
+        The first event is awaited so that an error can still be a status line. A load that takes too long for this request
+        goes on: others may wait for it, and it has a limit of its own.
 
         Raises:
-            KolosalError: there is no such engine, it cannot be loaded or is full, or a prompt was refused.
+            KolosalError: there is no such engine, it cannot be loaded or is full, a prompt was refused, or the first token
+                took too long.
         """
+        services = self._caller.services
+        await within(
+            services.admission.limits.queue_timeout_s, self._start(services.registry, model, prompts)
+        )
+
+    async def _start(
+        self, registry: EngineRegistry, model: str | None, prompts: Sequence[GenerateRequest]
+    ) -> None:
         self._engine = await registry.acquire(model)
         for prompt in prompts:  # no await since the engine was acquired: it is still loaded
-            self._streams += (self._engine.generate(prompt),)
+            self._streams += (self._engine.generate(self._caller.owned(prompt)),)
         await asyncio.gather(*(stream.ready() for stream in self._streams))
 
     def usage(self, index: int) -> Usage | None:
@@ -105,7 +116,7 @@ class Generation:
 
 
 async def start_generation(
-    request: Request, registry: EngineRegistry, model: str | None, prompts: Sequence[GenerateRequest]
+    request: Request, model: str | None, prompts: Sequence[GenerateRequest]
 ) -> Generation:
     """A generation that has started, see `Generation.start`; the caller must `abort()` it in the end.
 
@@ -113,25 +124,13 @@ async def start_generation(
         KolosalError: it cannot start.
         ClientDisconnect: the client left meanwhile; nothing runs on.
     """
-    if (client := key_id(request.scope)) is not None:
-        prompts = [replace(prompt, client=client) for prompt in prompts]
-    generation = Generation(place_of(request))
-    patience_s = services_of(request).admission.limits.queue_timeout_s
+    generation = Generation(caller_of(request))
     try:
-        starting = within(patience_s, generation.start(registry, model, scoped(request, prompts)))
-        await unless_disconnected(request, starting)
+        await unless_disconnected(request, generation.start(model, prompts))
     except BaseException:
         generation.abort()
         raise
     return generation
-
-
-def scoped(request: Request, prompts: Sequence[GenerateRequest]) -> Sequence[GenerateRequest]:
-    """The prompts, kept apart from those of other API keys: how fast one is answered tells what is in the KV cache."""
-    key = key_of(request.scope)
-    if key is None or services_of(request).share_prefix_across_keys:
-        return prompts
-    return [replace(prompt, cache_scope=f"{key.id}/{prompt.cache_scope}"[:256]) for prompt in prompts]
 
 
 async def collect_generation(request: Request, generation: Generation) -> list[Completion]:
@@ -148,13 +147,17 @@ async def collect_generation(request: Request, generation: Generation) -> list[C
 
 
 async def within(patience_s: float, starting: Awaitable[T]) -> T:
-    """What a start gives, waited for but not for ever. A load goes on: others may wait for it, and it has a limit of its own."""
+    """What a start gives, waited for but not for ever.
+
+    Raises:
+        QueueTimeout: it took longer.
+    """
     try:
         async with asyncio.timeout(patience_s):
             return await starting
     except TimeoutError:
         raise QueueTimeout(
-            f"The request waited {patience_s:g} seconds for its first token and was given up",
+            f"The request waited {patience_s:g} seconds for its turn and was given up",
             retry_after_s=30,
         ) from None
 

@@ -8,11 +8,13 @@ from typing import Annotated, TypeAlias, TypeVar
 from pydantic import Field
 from starlette.requests import Request
 
-from kolosal.engines.calls import MAX_TEXT_CHARS, Answer, Call
+from kolosal.engines.calls import MAX_TEXT_CHARS, Answer, Call, Render, Rendered
 from kolosal.engines.engine import Engine
 from kolosal.errors import InternalError, InvalidRequest
 from kolosal.http.disconnect import unless_disconnected
-from kolosal.routes.services import place_of, registry_of
+from kolosal.routes.generation import within
+from kolosal.routes.services import place_of, registry_of, services_of
+from kolosal.schema import ChatPrompt
 
 MAX_MODEL_CHARS = 256
 """As long as the id of an engine can be."""
@@ -47,18 +49,31 @@ async def with_engine(request: Request, model: str | None, work: Callable[[Engin
     """The result of `work` on the engine of that name, loaded first if need be; given up when the client leaves.
 
     Raises:
-        KolosalError: there is no such engine, it cannot be loaded or is full, or it refused.
+        KolosalError: there is no such engine, it cannot be loaded in time or is full, or it refused.
         ClientDisconnect: the client left.
     """
+    services = services_of(request)
 
     async def run() -> T:
-        return await work(await registry_of(request).acquire(model))
+        loaded = services.registry.acquire(model)
+        return await work(await within(services.admission.limits.queue_timeout_s, loaded))
 
     place = place_of(request)
     try:
         return await unless_disconnected(request, run())
     finally:
         place.leave()
+
+
+async def count_prompt_tokens(request: Request, model: str | None, prompt: ChatPrompt) -> int:
+    """How many tokens a conversation has as the engine's template writes it.
+
+    Raises:
+        KolosalError: as `with_engine`.
+        ClientDisconnect: the client left.
+    """
+    rendered = await with_engine(request, model, lambda engine: ask(engine, Render(prompt), Rendered))
+    return rendered.n_tokens
 
 
 async def ask(engine: Engine, call: Call, kind: type[A]) -> A:

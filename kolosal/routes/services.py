@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
@@ -16,6 +16,7 @@ from kolosal.http.middleware import key_id
 from kolosal.observe.system import SystemMonitor
 from kolosal.paths import ModelRoots, Roots
 from kolosal.routes.digests import FileDigests
+from kolosal.schema import MAX_CACHE_SCOPE_CHARS, GenerateRequest
 
 if TYPE_CHECKING:  # their packages have routes, which import this
     from kolosal.routes.openai.responses.store import ResponseStore
@@ -68,10 +69,37 @@ def registry_of(request: HTTPConnection) -> EngineRegistry:
     return services_of(request).registry
 
 
-def place_of(request: HTTPConnection) -> Place:
-    """A place for this request among those that the daemon holds; to be left in the end.
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and what he asks: all that is counted, shared or kept apart by API key goes through here."""
 
-    Raises:
-        Overloaded: there is none.
-    """
-    return services_of(request).admission.enter(key_id(request.scope))
+    services: Services
+    key_id: str | None
+    """The API key's id; None where no keys are used."""
+
+    def place(self) -> Place:
+        """A place among the requests that the daemon holds; to be left in the end.
+
+        Raises:
+            Overloaded: there is none.
+        """
+        return self.services.admission.enter(self.key_id)
+
+    def owned(self, prompt: GenerateRequest) -> GenerateRequest:
+        """The prompt as this caller's: keys take turns, and how fast one is answered tells what is in the KV cache."""
+        if self.key_id is None:
+            return prompt
+        scope = prompt.cache_scope
+        if not self.services.share_prefix_across_keys:
+            scope = f"{self.key_id}/{scope}"[:MAX_CACHE_SCOPE_CHARS]
+        return replace(prompt, client=self.key_id, cache_scope=scope)
+
+
+def caller_of(request: HTTPConnection) -> Caller:
+    """Who sent this request."""
+    return Caller(services_of(request), key_id(request.scope))
+
+
+def place_of(request: HTTPConnection) -> Place:
+    """A place for this request, see `Caller.place`."""
+    return caller_of(request).place()

@@ -24,8 +24,8 @@ from kolosal.chat.events import (
 )
 from kolosal.chat.spoken import SpokenCall, SpokenReader
 from kolosal.errors import EngineDied, NotFound
-from kolosal.routes.generation import Generation, within
-from kolosal.routes.services import Services
+from kolosal.routes.generation import Generation
+from kolosal.routes.services import Caller
 from kolosal.routes.turns import Turns
 from kolosal.sampling import SamplingParams
 from kolosal.schema import ChatPrompt, GenerateRequest, Message, Tool, ToolMode, ToolUse
@@ -82,28 +82,25 @@ Show = Callable[[str], Awaitable[None]]
 """Takes text that is ready to be shown."""
 
 
-async def start_leg(
-    services: Services, model: str | None, request: GenerateRequest, key_id: str | None = None
-) -> Turns:
-    """A turn that has its first event; the caller must `abort()` it in the end. `key_id` is whose place it takes.
+async def start_leg(caller: Caller, model: str | None, request: GenerateRequest) -> Turns:
+    """A turn that has its first event; to be ended with `abort()`.
 
     Raises:
         KolosalError: it cannot start.
     """
-    registry, admission = services.registry, services.admission
-    generation = Generation(admission.enter(key_id))
+    generation = Generation(caller)
     try:
-        await within(admission.limits.queue_timeout_s, generation.start(registry, model, [request]))
+        await generation.start(model, [request])
     except BaseException as exc:
         generation.abort()
-        if isinstance(exc, NotFound) and not registry.list():
+        if isinstance(exc, NotFound) and not caller.services.registry.list():
             raise NotFound("Model pipeline is not available.", code=NO_MODEL) from None
         raise
     return Turns(generation, [request])
 
 
 async def take_leg(
-    services: Services,
+    caller: Caller,
     asked: Asked,
     messages: tuple[Message, ...],
     made: frozenset[CallKey],
@@ -117,22 +114,22 @@ async def take_leg(
         KolosalError: it cannot start, or failed.
     """
     reader = LegReader(asked.tools, made, withheld=withheld)
-    await _generate(services, asked, messages, reader, show)
+    await _generate(caller, asked, messages, reader, show)
     calls = () if withheld else reader.calls()
     if reader.tried and not calls and not withheld:
         gap = "\n\n" if reader.text else ""
         if gap:
             await show(gap)
         again = LegReader(asked.tools, made, withheld=True)
-        await _generate(services, asked, messages, again, show)
+        await _generate(caller, asked, messages, again, show)
         return Leg(reader.text + gap + again.text, ())
     return Leg(reader.text, calls)
 
 
 async def _generate(
-    services: Services, asked: Asked, messages: tuple[Message, ...], reader: LegReader, show: Show
+    caller: Caller, asked: Asked, messages: tuple[Message, ...], reader: LegReader, show: Show
 ) -> None:
-    turns = await start_leg(services, asked.model, leg_request(asked, messages, withheld=reader.withheld))
+    turns = await start_leg(caller, asked.model, leg_request(asked, messages, withheld=reader.withheld))
     try:
         async for _, event in turns.events():
             if text := reader.push(event):

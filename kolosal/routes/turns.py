@@ -14,7 +14,6 @@ from kolosal.engines.engine import Engine
 from kolosal.engines.stream import Completion
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.routes.generation import Generation, start_generation
-from kolosal.routes.services import registry_of
 from kolosal.schema import ChatPrompt, GenerateRequest, TokenDelta, TokenLogprobs, ToolCall, Usage
 
 
@@ -89,7 +88,7 @@ async def start_turns(request: Request, model: str | None, requests: Sequence[Ge
         KolosalError: they cannot start.
         ClientDisconnect: the client left meanwhile; nothing runs on.
     """
-    return Turns(await start_generation(request, registry_of(request), model, requests), requests)
+    return Turns(await start_generation(request, model, requests), requests)
 
 
 async def collect_turns(request: Request, turns: Turns) -> list[Turn]:

@@ -18,10 +18,11 @@ from kolosal.auth import Authenticator, Keyring, Lockout
 from kolosal.config.settings import ModelEntry, Settings
 from kolosal.keys import ApiKey, Scope, plain_key
 from kolosal.routes import all_routes
-from kolosal.routes.access import guarded, key_of, presented_keys
+from kolosal.routes.access import guarded, presented_keys
 from kolosal.routes.operation import Access, Group, Operation, operation_of
 from tests.fakes import FakeEngine, FakeRegistry, app_with, http_client, says
 from tests.routes.chats import HELLO
+from tests.routes.websocket.client import connected, new_session
 from tests.tiny_gguf import write_tiny_gguf
 
 ADMIN, USER, BOTH = "an-admin-key-12345678", "an-inference-key-1234", "a-key-for-both-123456"
@@ -213,29 +214,43 @@ async def test_a_websocket_says_its_key_in_its_url(query: str, accepted: bool) -
     assert sent[-1]["code"] == (1000 if accepted else 1008)
 
 
-async def scope_of_cache(key: str | None, **settings: Any) -> str:
+GENERATING: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": HELLO,
+    "/v1/completions": {"model": "fake", "prompt": "x"},
+    "/v1/messages": HELLO | {"max_tokens": 5},
+    "/v1/responses": {"model": "fake", "input": "x"},
+    "/infill": {"model": "fake", "input_prefix": "x", "input_suffix": "y"},
+    "/api/generate": {"model": "fake", "prompt": "x"},
+    "/api/chat": HELLO,
+    "/rpc": {"jsonrpc": "2.0", "id": 1, "method": "create_message", "params": {"message": "x"}},
+    "/stream": {"message": "x"},
+    "/chat/blocking": {"prompt": "x"},
+    "/chat/stream": {"prompt": "x"},
+}
+
+
+async def whose(key: str | None, **settings: Any) -> tuple[str, str]:
+    """Whose prompts the engine sees, and with whom their cells are shared, over every surface."""
     engine = FakeEngine("fake", says("Hi"))
     app = app_with(engine, **settings) if key is None else app_with_keys(engine, **settings)
     headers = {} if key is None else {"x-api-key": key}
     async with http_client(app, headers) as client:
-        for path, body in (
-            ("/v1/chat/completions", HELLO),
-            ("/v1/completions", {"model": "fake", "prompt": "x"}),
-            ("/v1/messages", HELLO | {"max_tokens": 5}),
-            ("/v1/responses", {"model": "fake", "input": "x"}),
-        ):
-            assert (await client.post(path, json=body)).status_code == 200
-    [scope] = {request.cache_scope for request in engine.requests}
-    assert len(engine.requests) == 4
-    return scope
+        for path, body in GENERATING.items():
+            assert (await client.post(path, json=body)).status_code == 200, path
+    async with connected(app, await new_session(app, headers), headers) as socket:
+        await socket.generate(message="x")
+        await socket.until_end()
+    assert len(engine.requests) == len(GENERATING) + 1
+    [found] = {(request.client, request.cache_scope) for request in engine.requests}
+    return found
 
 
 async def test_each_key_has_cached_prompts_of_its_own() -> None:
-    assert await scope_of_cache(None) == ""
-    one, other = await scope_of_cache(USER), await scope_of_cache(BOTH)
-    assert "" != one != other != ""
-    assert USER not in one
-    assert await scope_of_cache(USER, share_prefix_across_keys=True) == ""
+    assert await whose(None) == ("", "")
+    (user, scope), (other, other_scope) = await whose(USER), await whose(BOTH)
+    assert len({user, other, ""}) == len({scope, other_scope, ""}) == 3
+    assert USER not in user + scope
+    assert await whose(USER, share_prefix_across_keys=True) == (user, "")
 
 
 async def test_a_key_of_the_settings_counts() -> None:
@@ -282,7 +297,3 @@ class TestModelRoots:
         assert (await self.add(app_with(model_roots=("/srv/models",)), tmp_path / "c.gguf"))[
             "code"
         ] is not None
-
-
-def test_a_request_that_was_let_in_without_a_key_has_none() -> None:
-    assert key_of({"type": "http"}) is None

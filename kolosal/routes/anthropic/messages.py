@@ -5,10 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kolosal.engines.calls import Render, Rendered
-from kolosal.errors import GenerationFailed
 from kolosal.http.decode import decode
-from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
 from kolosal.routes.answer_types import InputTokens
@@ -18,9 +15,9 @@ from kolosal.routes.anthropic.encode import Shape, message_frames, message_id, w
 from kolosal.routes.anthropic.errors import error_frame
 from kolosal.routes.anthropic.frames import PING
 from kolosal.routes.operation import Access, Group, Operation
+from kolosal.routes.questions import count_prompt_tokens
 from kolosal.routes.services import registry_of
 from kolosal.routes.turns import collect_turns, start_turns
-from kolosal.schema import ChatPrompt
 
 _EXAMPLE = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -59,13 +56,5 @@ async def count_tokens(request: Request) -> Response:
     """Count the tokens of a conversation without continuing it."""
     body = await decode(request, CountBody)
     name = body.checked_model(registry_of(request).default_engine)
-    counting = _count(request, name, body.checked_prompt())
-    return JsonResponse({"input_tokens": await unless_disconnected(request, counting)})
-
-
-async def _count(request: Request, name: str | None, prompt: ChatPrompt) -> int:
-    engine = await registry_of(request).acquire(name)
-    answer = await engine.ask(Render(prompt))
-    if not isinstance(answer, Rendered):
-        raise GenerationFailed("The engine did not say how long the prompt is")
-    return answer.n_tokens
+    n_tokens = await count_prompt_tokens(request, name, body.checked_prompt())
+    return JsonResponse({"input_tokens": n_tokens})

@@ -12,8 +12,8 @@ from kolosal.conversation.parameters import GenerationParameters
 from kolosal.conversation.pipeline import Course, Stage
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.sse import EventStream
-from kolosal.routes.generation import Generation, within
-from kolosal.routes.services import place_of, registry_of, services_of
+from kolosal.routes.generation import Generation
+from kolosal.routes.services import caller_of, services_of
 from kolosal.routes.turns import Turns
 from kolosal.schema import ChatPrompt, GenerateRequest
 
@@ -81,12 +81,12 @@ class Answering:
 
     async def _generate(self, stage: Stage) -> Turns:
         request = GenerateRequest(ChatPrompt(stage.messages), self._parameters.sampling())
+        caller = caller_of(self._request)
         if self._place is None:  # one for all stages, left with the last
-            self._place = place_of(self._request)
-        generation = Generation(self._place)
-        patience_s = services_of(self._request).admission.limits.queue_timeout_s
+            self._place = caller.place()
+        generation = Generation(caller, self._place)
         try:
-            await within(patience_s, generation.start(registry_of(self._request), self._model, [request]))
+            await generation.start(self._model, [request])
         except BaseException:
             generation.abort()
             raise

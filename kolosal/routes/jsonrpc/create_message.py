@@ -12,13 +12,13 @@ from kolosal.routes.jsonrpc.history import (
     with_message,
 )
 from kolosal.routes.jsonrpc.params import CreateMessageParams
-from kolosal.routes.services import Services
+from kolosal.routes.services import Caller
 from kolosal.routes.toolloop import Leg, take_leg
 
 _THOUGHT_END = "</think>"
 
 
-async def create_message(services: Services, params: CreateMessageParams) -> dict[str, Any]:
+async def create_message(caller: Caller, params: CreateMessageParams) -> dict[str, Any]:
     """The result of the method: a text or calls, and the history with this turn.
 
     Raises:
@@ -27,12 +27,12 @@ async def create_message(services: Services, params: CreateMessageParams) -> dic
     history = conversation(params)
     iteration_count = (params.iteration_count or 0) + bool(params.tool_results)
     leg = await take_leg(
-        services,
+        caller,
         params.asked(),
         to_messages(history),
         calls_made(history),
         _show_nothing,
-        withheld=iteration_count >= services.max_iterations,
+        withheld=iteration_count >= caller.services.max_iterations,
     )
     turn = assistant_turn(leg)
     return {

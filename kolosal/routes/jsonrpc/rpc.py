@@ -20,7 +20,7 @@ from kolosal.routes.jsonrpc.envelope import Code, RpcCall, RpcError, failure, pa
 from kolosal.routes.jsonrpc.errors import rpc_error, rpc_failure_response
 from kolosal.routes.jsonrpc.params import CreateMessageParams
 from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import Services, services_of
+from kolosal.routes.services import Caller, caller_of
 
 MAX_BATCH = 64
 """Requests of one batch; they run side by side."""
@@ -50,11 +50,11 @@ T = TypeVar("T")
 async def call_method(request: Request) -> Response:
     """Call a method: `create_message`, the next turn of a conversation with tools, or `tool_list`."""
     body = await read_json(request)
-    services = services_of(request)
+    caller = caller_of(request)
     try:
         value = await _maybe_in_thread(body)
         if not isinstance(value, list):
-            return await _answer_one(request, services, value)
+            return await _answer_one(request, caller, value)
         if not 0 < len(value) <= MAX_BATCH:
             raise RpcError(
                 Code.INVALID_REQUEST,
@@ -62,7 +62,7 @@ async def call_method(request: Request) -> Response:
             )
     except RpcError as exc:
         return rpc_failure_response(exc)
-    made = await unless_disconnected(request, _answer_all(services, value))
+    made = await unless_disconnected(request, _answer_all(caller, value))
     answers = [answer for answer in made if answer is not None]
     return JsonResponse(answers) if answers else Response(status_code=204)
 
@@ -73,30 +73,30 @@ async def _maybe_in_thread(body: bytes) -> object:
     return parse_json(body)
 
 
-async def _answer_one(request: Request, services: Services, value: object) -> Response:
+async def _answer_one(request: Request, caller: Caller, value: object) -> Response:
     call = parse_call(value)
     if call.is_notification:
         return Response(status_code=204)
-    result = await unless_disconnected(request, _carry_out(services, call))
+    result = await unless_disconnected(request, _carry_out(caller, call))
     return JsonResponse(success(call.id, result))
 
 
-async def _answer_all(services: Services, values: list[object]) -> list[dict[str, Any] | None]:
+async def _answer_all(caller: Caller, values: list[object]) -> list[dict[str, Any] | None]:
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_answer_in_batch(services, value)) for value in values]
+        tasks = [group.create_task(_answer_in_batch(caller, value)) for value in values]
     return [task.result() for task in tasks]
 
 
-async def _answer_in_batch(services: Services, value: object) -> dict[str, Any] | None:
+async def _answer_in_batch(caller: Caller, value: object) -> dict[str, Any] | None:
     """The answer to one request of a batch; None to a notification, which nobody waits for."""
     try:
         call = parse_call(value)
-        return None if call.is_notification else success(call.id, await _carry_out(services, call))
+        return None if call.is_notification else success(call.id, await _carry_out(caller, call))
     except RpcError as exc:
         return failure(exc)
 
 
-async def _carry_out(services: Services, call: RpcCall) -> dict[str, Any]:
+async def _carry_out(caller: Caller, call: RpcCall) -> dict[str, Any]:
     """The result of a method.
 
     Raises:
@@ -110,7 +110,7 @@ async def _carry_out(services: Services, call: RpcCall) -> dict[str, Any]:
                 params = decode_fields(_create_message_params, call.params)
                 if params.message is None and not params.history:
                     raise InvalidRequest("either 'message' or 'history' is required")
-                return await create_message(services, params)
+                return await create_message(caller, params)
             except KolosalError as exc:
                 raise rpc_error(exc, call) from None
         case _:

@@ -22,13 +22,12 @@ from kolosal.chat.spoken import SpokenReader
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import decode
 from kolosal.http.disconnect import unless_disconnected
-from kolosal.http.middleware import key_id
 from kolosal.http.sse import EventStream, data_frame
 from kolosal.routes.jsonrpc.errors import stream_error_frame
 from kolosal.routes.jsonrpc.history import to_messages, with_message
 from kolosal.routes.jsonrpc.params import CreateMessageParams
 from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import services_of
+from kolosal.routes.services import caller_of
 from kolosal.routes.toolloop import leg_request, start_leg
 
 
@@ -48,7 +47,7 @@ async def stream_text(request: Request) -> Response:
     asked = params.asked()
     messages = to_messages(with_message(params.history or (), params.message))
     turn = leg_request(asked, messages, withheld=False)
-    starting = start_leg(services_of(request), asked.model, turn, key_id(request.scope))
+    starting = start_leg(caller_of(request), asked.model, turn)
     turns = await unless_disconnected(request, starting)
     return EventStream(_frames(turns.events()), turns.abort, stream_error_frame)
 

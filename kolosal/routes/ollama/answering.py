@@ -21,7 +21,8 @@ from kolosal.routes.ollama.encode import Finish, Shape, Stats, answer_lines, dur
 from kolosal.routes.ollama.errors import error_line
 from kolosal.routes.ollama.lifetime import apply_keep_alive, unload
 from kolosal.routes.ollama.names import checked_name, find_engine
-from kolosal.routes.services import place_of, registry_of
+from kolosal.routes.questions import with_engine
+from kolosal.routes.services import registry_of
 from kolosal.routes.turns import start_turns, whole_turn
 from kolosal.schema import GenerateRequest, InfillPrompt, TextPrompt, Usage
 
@@ -67,12 +68,12 @@ async def load(request: Request, model: str | None, keep_alive: float | None) ->
     registry = registry_of(request)
     name = checked_name(registry, model)
     engine_id = find_engine(registry, name).engine_id
-    place = place_of(request)
-    try:
-        engine = await unless_disconnected(request, registry.acquire(engine_id))
-    finally:
-        place.leave()
+    engine = await with_engine(request, engine_id, _itself)
     return Loaded(engine, name, keep_alive, began, time.monotonic() - began)
+
+
+async def _itself(engine: Engine) -> Engine:
+    return engine
 
 
 async def only_load(request: Request, shape: Shape, keep_alive: float | None) -> Response:
@@ -149,7 +150,7 @@ async def _start(
     """A generation that has its first event, and its events. Raw text is not read for thoughts and calls."""
     engine_id = loaded.engine.engine_id
     if isinstance(wanted.prompt, TextPrompt | InfillPrompt):
-        generation = await start_generation(request, registry_of(request), engine_id, [wanted])
+        generation = await start_generation(request, engine_id, [wanted])
         return generation, _as_text(generation)
     turns = await start_turns(request, engine_id, [wanted])
     return turns, _of_first(turns.events())

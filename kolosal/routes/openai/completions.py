@@ -10,10 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from kolosal.engines.calls import Detokenize, Rendered
-from kolosal.engines.registry import EngineRegistry
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import UNION_ERROR, decode
-from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
 from kolosal.routes.generation import collect_generation, start_generation
@@ -22,6 +20,7 @@ from kolosal.routes.openai.encode import error_frame
 from kolosal.routes.openai.fields import GenerationBody
 from kolosal.routes.openai.text_encode import TextPlan, text_answer, text_frames
 from kolosal.routes.operation import Access, Group, Operation
+from kolosal.routes.questions import ask, with_engine
 from kolosal.routes.services import registry_of
 from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKEN_ID, MAX_TOKENS_LIMIT, SamplingParams
 from kolosal.schema import GenerateRequest, InfillPrompt, Prompt, TextPrompt, TokensPrompt
@@ -168,12 +167,9 @@ async def create_completion(request: Request) -> Response:
     """Continue one or several texts."""
     body = await decode(request, CompletionBody)
     requests = body.to_requests()
-    registry = registry_of(request)
-    name = body.checked_model(registry.default_engine)
-    echoes = None
-    if body.echo:
-        echoes = await unless_disconnected(request, _texts(registry, name, body.prompts))
-    generation = await start_generation(request, registry, name, requests)
+    name = body.checked_model(registry_of(request).default_engine)
+    echoes = await _texts(request, name, body.prompts) if body.echo else None
+    generation = await start_generation(request, name, requests)
     plan = TextPlan(body.shown, body.made, body.logprobs is not None, echoes)
     model = name or generation.engine.engine_id
     if not body.stream:
@@ -193,21 +189,19 @@ async def create_completion(request: Request) -> Response:
 
 
 async def _texts(
-    registry: EngineRegistry, model: str | None, prompts: tuple[str | tuple[int, ...], ...]
+    request: Request, model: str | None, prompts: tuple[str | tuple[int, ...], ...]
 ) -> tuple[str, ...]:
     """The prompts as text. An engine is asked only where it has to be.
 
     Raises:
         KolosalError: there is no such engine, or a token is not of its vocabulary.
     """
-    return tuple([each if isinstance(each, str) else await _text(registry, model, each) for each in prompts])
+    return tuple([each if isinstance(each, str) else await _text(request, model, each) for each in prompts])
 
 
-async def _text(registry: EngineRegistry, model: str | None, tokens: tuple[int, ...]) -> str:
-    engine = await registry.acquire(model)
+async def _text(request: Request, model: str | None, tokens: tuple[int, ...]) -> str:
     try:
-        answer = await engine.ask(Detokenize(tokens))
+        answer = await with_engine(request, model, lambda engine: ask(engine, Detokenize(tokens), Rendered))
     except InvalidRequest as exc:
         raise InvalidRequest(f"prompt is not valid: {exc.message}", param="prompt") from exc
-    assert isinstance(answer, Rendered)  # noqa: S101 - what this question is answered with
     return answer.text

@@ -18,7 +18,6 @@ from kolosal.routes.openai.answer_types import Filled
 from kolosal.routes.openai.encode import error_frame, timings_body
 from kolosal.routes.openai.fields import UNLIMITED, GenerationBody
 from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import registry_of
 from kolosal.sampling import SamplingParams
 from kolosal.schema import FinishReason, GenerateRequest, InfillPrompt
 
@@ -79,9 +78,7 @@ class InfillBody(GenerationBody):
 async def infill(request: Request) -> Response:
     """Fill in the middle."""
     body = await decode(request, InfillBody)
-    generation = await start_generation(
-        request, registry_of(request), body.model or None, [body.to_request()]
-    )
+    generation = await start_generation(request, body.model or None, [body.to_request()])
     model, with_tokens = body.model or generation.engine.engine_id, bool(body.return_tokens)
     if not body.stream:
         [whole] = await collect_generation(request, generation)

@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from kolosal.errors import QueueFull
 from kolosal.routes.jsonrpc.envelope import Code, RpcError, notification
 from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import services_of
+from kolosal.routes.services import caller_of, services_of
 from kolosal.routes.websocket.dialogue import Dialogue
 from kolosal.routes.websocket.rate import MessageRate
 from kolosal.routes.websocket.sessions import Session
@@ -64,13 +64,13 @@ async def serve_session(websocket: WebSocket) -> None:
 
 async def _serve(websocket: WebSocket, session: Session) -> int:
     """The code with which the connection ends."""
-    services = services_of(websocket)
+    caller = caller_of(websocket)
 
     async def send(message: dict[str, Any]) -> None:
         await websocket.send_text(orjson.dumps(message).decode())
 
-    dialogue = Dialogue(services, session, send)
-    rate = MessageRate(services.sessions.limits.messages_per_s, time.monotonic())
+    dialogue = Dialogue(caller, session, send)
+    rate = MessageRate(caller.services.sessions.limits.messages_per_s, time.monotonic())
     try:
         while True:
             message = await websocket.receive()

@@ -25,7 +25,7 @@ from kolosal.routes.jsonrpc.envelope import (
 )
 from kolosal.routes.jsonrpc.errors import error_data
 from kolosal.routes.jsonrpc.history import to_messages, with_message
-from kolosal.routes.services import Services
+from kolosal.routes.services import Caller
 from kolosal.routes.websocket.params import GenerateParams, ToolResultParams
 from kolosal.routes.websocket.sessions import Session
 from kolosal.routes.websocket.task import Send, SessionTask
@@ -42,8 +42,8 @@ P = TypeVar("P")
 class Dialogue:
     """One connection's. Messages are handed in one after the other; `close` ends what runs."""
 
-    def __init__(self, services: Services, session: Session, send: Send) -> None:
-        self._services = services
+    def __init__(self, caller: Caller, session: Session, send: Send) -> None:
+        self._caller = caller
         self._session = session
         self._send = send
         self._task: SessionTask | None = None
@@ -94,7 +94,7 @@ class Dialogue:
         except ClientError as exc:
             raise _refusal(call, exc) from None
         await self._answer(call, "processing")
-        self._task = SessionTask(self._services, self._session.id, asked, history, self._send)
+        self._task = SessionTask(self._caller, self._session.id, asked, history, self._send)
         self._task.start()
 
     async def _tool_result(self, call: RpcCall, params: ToolResultParams) -> None:

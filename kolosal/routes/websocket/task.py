@@ -21,7 +21,7 @@ from kolosal.routes.jsonrpc.create_message import assistant_turn
 from kolosal.routes.jsonrpc.envelope import Code, RpcError, notification
 from kolosal.routes.jsonrpc.errors import error_data
 from kolosal.routes.jsonrpc.history import HistoryMessage, calls_made, to_messages
-from kolosal.routes.services import Services
+from kolosal.routes.services import Caller
 from kolosal.routes.toolloop import Asked, take_leg
 from kolosal.routes.websocket.pending import PendingCalls
 
@@ -36,7 +36,7 @@ class SessionTask:
 
     def __init__(
         self,
-        services: Services,
+        caller: Caller,
         session_id: str,
         asked: Asked,
         history: Sequence[HistoryMessage],
@@ -47,7 +47,7 @@ class SessionTask:
         """The calls whose results are waited for; None while the model generates."""
         self.ended = False
         """`end` was sent, or is being sent."""
-        self._services = services
+        self._caller = caller
         self._session_id = session_id
         self._asked = asked
         self._history = history
@@ -84,10 +84,10 @@ class SessionTask:
 
     async def _generate(self) -> None:
         history = list(self._history)
-        limits = self._services.sessions.limits
+        limits = self._caller.services.sessions.limits
         for n_called in itertools.count():
             leg = await take_leg(
-                self._services,
+                self._caller,
                 self._asked,
                 to_messages(history),
                 calls_made(history),

@@ -7,11 +7,8 @@ import time
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kolosal.engines.calls import Render, Rendered
-from kolosal.engines.engine import Engine
-from kolosal.errors import GenerationFailed, InvalidRequest, NotFound, UnsupportedFeature
+from kolosal.errors import InvalidRequest, NotFound, UnsupportedFeature
 from kolosal.http.decode import decode
-from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
 from kolosal.routes.openai.responses.answer_types import (
@@ -29,10 +26,10 @@ from kolosal.routes.openai.responses.query import ItemsQuery, ResponseQuery, pag
 from kolosal.routes.openai.responses.store import ResponseStore, StoredResponse
 from kolosal.routes.openai.responses.tools import in_flat_shape
 from kolosal.routes.operation import Access, Group, Operation
+from kolosal.routes.questions import count_prompt_tokens
 from kolosal.routes.services import registry_of, services_of
 from kolosal.routes.turns import start_turns
 from kolosal.sampling import SamplingParams
-from kolosal.schema import ChatPrompt
 
 _EXAMPLE = {"model": "tiny", "input": "Hello"}
 
@@ -77,15 +74,9 @@ async def create_response(request: Request) -> Response:
 async def count_input_tokens(request: Request) -> Response:
     """Count the tokens of a prompt, the chat template's and the tools' included. Nothing is generated."""
     body = await decode(request, PromptBody)
-    registry = registry_of(request)
-    name = body.checked_model(registry.default_engine)
+    name = body.checked_model(registry_of(request).default_engine)
     earlier, given = _conversation(services_of(request).responses, body)
-    prompt = body.prompt(earlier + given)
-
-    async def count() -> int:
-        return await _count(await registry.acquire(name), prompt)
-
-    tokens = await unless_disconnected(request, count())
+    tokens = await count_prompt_tokens(request, name, body.prompt(earlier + given))
     return JsonResponse({"object": "response.input_tokens", "input_tokens": tokens})
 
 
@@ -183,10 +174,3 @@ def _previous(store: ResponseStore, response_id: str) -> StoredResponse:
             param="previous_response_id",
         )
     return previous
-
-
-async def _count(engine: Engine, prompt: ChatPrompt) -> int:
-    answer = await engine.ask(Render(prompt))
-    if not isinstance(answer, Rendered):
-        raise GenerationFailed("The engine did not say how long the prompt is")
-    return answer.n_tokens
