@@ -24,7 +24,7 @@ from kolosal.engines.worker.fake import FakeBackend, FakeSampler, Faults
 from kolosal.engines.worker.intake import Intake
 from kolosal.engines.worker.loop import EngineLoop
 from kolosal.engines.worker.outbox import Outbox
-from kolosal.engines.worker.scheduler import Chunk
+from kolosal.engines.worker.plan import Chunk
 from kolosal.engines.worker.template import ChatTemplate
 from kolosal.sampling import SamplingParams
 from kolosal.schema import (

@@ -6,8 +6,9 @@ from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.detokenize import TextStream
 from kolosal.engines.worker.fake import FakeSampler
 from kolosal.engines.worker.kvcache import KVCache
+from kolosal.engines.worker.plan import Plan
 from kolosal.engines.worker.prefixcache import PrefixCache
-from kolosal.engines.worker.scheduler import Limits, Plan, Scheduler
+from kolosal.engines.worker.scheduler import Limits, Scheduler
 from kolosal.engines.worker.sequence import Sequence
 from kolosal.engines.worker.speculative import Speculator
 from kolosal.engines.worker.stepcost import StepCost

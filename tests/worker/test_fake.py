@@ -5,7 +5,7 @@ import pytest
 from kolosal.engines.worker.backend import BackendError, DecodeFailed, KVCacheFull
 from kolosal.engines.worker.detokenize import TextStream
 from kolosal.engines.worker.fake import BOS, END, FakeSampler, Faults, next_token
-from kolosal.engines.worker.scheduler import Chunk
+from kolosal.engines.worker.plan import Chunk
 from kolosal.engines.worker.sequence import Sequence
 from tests.worker.helpers import fake_backend
 

@@ -14,7 +14,8 @@ from kolosal.engines.parameters import FlashAttention, SplitMode
 from kolosal.engines.worker.kvcache import KVCache
 from kolosal.engines.worker.llamacpp import LlamaCppBackend
 from kolosal.engines.worker.llamacpp_load import LoadError
-from kolosal.engines.worker.scheduler import MAX_DECODE_TOKENS, Chunk
+from kolosal.engines.worker.plan import Chunk
+from kolosal.engines.worker.scheduler import MAX_DECODE_TOKENS
 from kolosal.engines.worker.template import ChatTemplate
 from kolosal.schema import ChatPrompt, GenerateRequest, Message
 from tests import tiny_gguf as tiny

@@ -14,7 +14,7 @@ from kolosal.engines.worker.detokenize import TextStream
 from kolosal.engines.worker.fake import FakeBackend, FakeSampler
 from kolosal.engines.worker.kvcache import IntegrityError
 from kolosal.engines.worker.loop import EngineLoop
-from kolosal.engines.worker.scheduler import Chunk
+from kolosal.engines.worker.plan import Chunk
 from kolosal.engines.worker.sequence import Sequence
 from kolosal.schema import FinishReason, GenerateRequest, Usage
 from tests.worker.helpers import (

@@ -9,8 +9,9 @@ from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.detokenize import TextStream
 from kolosal.engines.worker.fake import FakeSampler
 from kolosal.engines.worker.kvcache import KVCache
+from kolosal.engines.worker.plan import Chunk
 from kolosal.engines.worker.prefixcache import PrefixCache
-from kolosal.engines.worker.scheduler import MAX_GUESSES_PER_STEP, Chunk, Limits, Scheduler
+from kolosal.engines.worker.scheduler import MAX_GUESSES_PER_STEP, Limits, Scheduler
 from kolosal.engines.worker.sequence import Sequence
 from kolosal.engines.worker.stepcost import StepCost
 from tests.worker.scheduling import Guesser

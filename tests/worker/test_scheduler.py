@@ -5,16 +5,15 @@ from __future__ import annotations
 import pytest
 
 from kolosal.engines.worker.backend import Reuse
+from kolosal.engines.worker.plan import Copy, Plan, Release
 from kolosal.engines.worker.scheduler import (
     LONE_STEP_S,
     MAX_DECODE_TOKENS,
     MIN_LONE_PREFILL_TOKENS,
     MIN_PREFILL_TOKENS,
     WORTH_WAITING_TOKENS,
-    Copy,
-    Plan,
-    Release,
 )
+from kolosal.engines.worker.waiting import MAX_CLIENTS
 from tests.worker.scheduling import N_PREFILL, Bench, Guesser, counts, slot_of
 
 # --- rule 1: every decoding sequence gets its token ---
@@ -375,4 +374,4 @@ def test_many_clients_cost_no_memory() -> None:
         if number % 10 == 0:
             bench.add(10, first=number, client=str(number))
             started(bench)
-    assert len(bench.scheduler._turns) <= 1001
+    assert len(bench.scheduler._waiting._turns) <= MAX_CLIENTS + 1

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
     from kolosal.engines.worker.constraint import Constraint
-    from kolosal.engines.worker.scheduler import Chunk
+    from kolosal.engines.worker.plan import Chunk
     from kolosal.engines.worker.speculative import GuessSource
 
 

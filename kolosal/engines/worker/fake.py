@@ -37,7 +37,7 @@ from kolosal.engines.worker.backend import (
     Reuse,
     TemplateSource,
 )
-from kolosal.engines.worker.scheduler import Chunk
+from kolosal.engines.worker.plan import Chunk
 from kolosal.sampling import SamplingParams
 
 if TYPE_CHECKING:

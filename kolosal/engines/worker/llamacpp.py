@@ -30,8 +30,8 @@ from kolosal.engines.worker.llamacpp_embed import LlamaCppEmbedder
 from kolosal.engines.worker.llamacpp_load import LoadedModel, load_draft, load_model
 from kolosal.engines.worker.llamacpp_logprobs import LogitsRow
 from kolosal.engines.worker.llamacpp_sampler import GreedySampler, NativeSampler, logits, make_sampler
+from kolosal.engines.worker.plan import Chunk
 from kolosal.engines.worker.sampler import sampler_stages
-from kolosal.engines.worker.scheduler import Chunk
 from kolosal.sampling import SamplingParams
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from kolosal.engines.messages import Failed, FromWorker, Ping, Pong, SequenceOut
 from kolosal.engines.worker.backend import Backend, DecodeFailed, KVCacheFull
 from kolosal.engines.worker.kvcache import KVCache
 from kolosal.engines.worker.logprobs import report, report_first
+from kolosal.engines.worker.plan import Chunk, Copy, MemoryOp, Plan, Release
 from kolosal.engines.worker.prefixcache import PrefixCache
-from kolosal.engines.worker.scheduler import Chunk, Copy, Limits, MemoryOp, Plan, Release, Scheduler
+from kolosal.engines.worker.scheduler import Limits, Scheduler
 from kolosal.engines.worker.sequence import Sequence
 from kolosal.engines.worker.stepcost import StepCost
 from kolosal.schema import FinishReason, TokenDelta, TokenLogprobs

@@ -14,14 +14,14 @@ The rules, in order:
 
 from __future__ import annotations
 
-import bisect
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass
 
 from kolosal.engines.worker.kvcache import KVCache
+from kolosal.engines.worker.plan import Chunk, Copy, MemoryOp, Plan, Release
 from kolosal.engines.worker.prefixcache import Match, PrefixCache
 from kolosal.engines.worker.sequence import Sequence
 from kolosal.engines.worker.stepcost import StepCost
+from kolosal.engines.worker.waiting import WaitingQueue
 
 MAX_DECODE_TOKENS = 32
 """A sequence with no more pending tokens than this is decoding: they are new, or forced, or too few to be split."""
@@ -44,55 +44,6 @@ MAX_LONE_TRIES = 3
 
 WORTH_WAITING_TOKENS = 32
 """A sequence waits for cells another is computing when it saves at least this many tokens."""
-
-MAX_CLIENTS = 1000
-"""Clients whose last turn is remembered, unless more are waiting."""
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Free all cells of a sequence id."""
-
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """Let `slot` see the first `n_cells` cells of `source`."""
-
-    source: int
-    slot: int
-    n_cells: int
-
-
-MemoryOp: TypeAlias = Release | Copy
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Tokens of one sequence computed in one step, from position `start`. The last `n_outputs` of them get a row of logits,
-    from which the token after them is sampled, or reported where it is the prompt's."""
-
-    sequence: Sequence
-    slot: int
-    start: int
-    tokens: list[int]
-    n_outputs: int
-
-    @property
-    def n_prompt_rows(self) -> int:
-        """How many of the rows, the first ones, are about tokens of the prompt."""
-        before_first = self.start + len(self.tokens) - self.n_outputs
-        return min(max(self.sequence.n_prompt - 1 - before_first, 0), self.n_outputs)
-
-
-@dataclass(slots=True)
-class Plan:
-    """One step: first `memory` in order, then `chunks` in one batch."""
-
-    chunks: list[Chunk] = field(default_factory=list)
-    memory: list[MemoryOp] = field(default_factory=list)
-    n_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,14 +70,11 @@ class Scheduler:
         self._cost = cost
         # So few that a step has room for those of all sequences.
         self._decode_tokens = max(1, min(MAX_DECODE_TOKENS, limits.n_batch // limits.n_parallel))
-        self._waiting: list[Sequence] = []  # by priority, then by turn, then in order of arrival
-        self._turns: dict[tuple[int, str], int] = {}  # the last turn that each client has, by priority
-        self._turn: dict[int, int] = {}  # the latest turn that has started, by priority
+        self._waiting = WaitingQueue()
         self._running: list[Sequence] = []  # in order of admission
         self._lone_tries = 0
-        self._halvings = (
-            0  # steps in a row for which the backend had less room than the books; then nobody is admitted
-        )
+        # steps in a row for which the backend had less room than the books; then nobody is admitted
+        self._halvings = 0
 
     @property
     def has_work(self) -> bool:
@@ -141,20 +89,8 @@ class Scheduler:
         return tuple(self._waiting)
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a new sequence.
-
-        Clients take turns, so that one who sends a hundred requests does not make others wait for all of them. For each
-        client it is first come, first served.
-        """
-        key = (sequence.priority, sequence.client)
-        now = self._turn.get(sequence.priority, 0)
-        sequence.turn = max(now, self._turns.get(key, -1) + 1)
-        self._turns[key] = sequence.turn
-        if len(self._turns) > MAX_CLIENTS:  # those whose turns are over would be treated as new ones anyway
-            self._turns = {
-                key: turn for key, turn in self._turns.items() if turn >= self._turn.get(key[0], 0)
-            }
-        bisect.insort_right(self._waiting, sequence, key=_rank)
+        """Queue a new sequence."""
+        self._waiting.add(sequence)
 
     def find(self, request_id: int) -> Sequence | None:
         """The sequence of a request that has not ended."""
@@ -323,9 +259,8 @@ class Scheduler:
             sequence.n_cached = match.n_cells
             if not sequence.prompt_logprobs:
                 self._prefixes.learn(sequence, match.n_cells)
-        self._waiting.remove(sequence)
+        self._waiting.start(sequence)
         self._running.append(sequence)
-        self._turn[sequence.priority] = max(self._turn.get(sequence.priority, 0), sequence.turn)
         return True
 
     def _open(self, plan: Plan, match: Match) -> int:
@@ -379,13 +314,9 @@ class Scheduler:
         plan.memory += self._release(youngest.slot)
         youngest.slot = None
         youngest.n_computed = 0
-        bisect.insort_left(self._waiting, youngest, key=_rank)  # before those of its priority that never ran
+        self._waiting.put_back(youngest)
         return True
 
     def _release(self, slot: int) -> list[MemoryOp]:
         self._cache.close(slot)
         return [Release(slot)]
-
-
-def _rank(sequence: Sequence) -> tuple[int, int]:
-    return -sequence.priority, sequence.turn
