@@ -36,6 +36,24 @@ def test_worker_starts_without_what_it_does_not_need(module: str) -> None:
     assert not imported & {"asyncio", "llama_cpp", "numpy", "starlette", "uvicorn", "httpx"}
 
 
+def test_worker_with_a_model_has_no_more_than_it_needs() -> None:
+    """Each of these costs every engine some MiB. llama-cpp-python's own classes bring the last three."""
+    imported = imported_by("kolosal.engines.worker.__main__, kolosal.engines.worker.llamacpp")
+
+    assert imported >= {"llama_cpp", "numpy"}
+    assert not imported & {
+        "asyncio",
+        "llguidance",
+        "diskcache",
+        "multiprocessing",
+        "sqlite3",
+    }
+
+
+def test_daemon_asks_no_gpu_before_it_must() -> None:
+    assert not imported_by("kolosal.daemon") & {"pynvml", "rich", "httpx", "opentelemetry"}
+
+
 def imports_of(path: Path) -> set[str]:
     """The top-level modules a source file imports, anywhere in it."""
     names: set[str] = set()

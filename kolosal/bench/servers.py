@@ -95,7 +95,7 @@ def peer_server(binary: Path, limits: Limits, log: Path, flags: Sequence[str] = 
 def our_daemon(limits: Limits, folder: Path, *, speculation: bool) -> Iterator[Server]:
     """Our daemon with one engine, loaded. `folder` gets its log and a configuration that is not the user's."""
     port, config = free_port(), folder / "config.yaml"
-    config.write_text("{}\n", encoding="utf-8")
+    config.write_text("engines: {keep: false}\n", encoding="utf-8")  # the next run adds the same name
     argv = [sys.executable, "-m", "kolosal", "serve", "--port", str(port), "--config", str(config)]
     root = f"http://127.0.0.1:{port}"
     with running(argv, f"{root}/v1/health", folder / "daemon.log") as pid:

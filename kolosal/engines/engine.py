@@ -91,6 +91,8 @@ class Engine:
         """Cells of the KV cache in use, finished conversations included; None until the worker said."""
         self.info: EngineInfo | None = None
         """What the worker got; None until it was loaded once."""
+        self._most_cells = 0
+        """Cells of the KV cache that were in use at once since its worker was started, as far as it said."""
         self.state = EngineState.UNLOADED
         self.last_error: str | None = None
         """Why the last load failed or the last worker ended; None after a good load."""
@@ -132,6 +134,17 @@ class Engine:
     @property
     def worker_pid(self) -> int | None:
         return None if self._worker is None else self._worker.pid
+
+    @property
+    def unused_bytes(self) -> int:
+        """Host memory that its worker may still fill without asking, though the system counts it as free.
+
+        At least: a cell that was used once is counted as filled.
+        """
+        if self._worker is None or self.info is None:
+            return 0
+        share = max(0.0, 1 - self._most_cells / max(1, self.info.kv_pool_tokens))
+        return int(self.info.unused_bytes * share)
 
     @property
     def breaker(self) -> BreakerState:
@@ -375,6 +388,7 @@ class Engine:
         self._flights.take(frame)
         if isinstance(frame, StepOutputs) and frame.kv_cells is not None:
             self.kv_cells = frame.kv_cells
+            self._most_cells = max(self._most_cells, frame.kv_cells)
 
     def _on_empty(self) -> None:
         self.on_change()
@@ -382,6 +396,7 @@ class Engine:
     def _on_exit(self, reason: str) -> None:
         self._worker = None
         self.kv_cells = None
+        self._most_cells = 0
         if self._closing or self.state is EngineState.UNLOADING:
             self._flights.fail_all(self._cut_short())
             if not self._closing:

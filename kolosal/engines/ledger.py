@@ -106,12 +106,11 @@ class Ledger:
         """What a load may take: of what the system says is free, less what others will still take of it.
 
         The system does not see what a loading engine will take. It counts weights that are mapped from files as free,
-        although the engine that uses them is slow without them. `without` counts as if it were not loaded.
+        although the engine that uses them is slow without them, and cells of a KV cache that were never used, although
+        nobody is asked before they are. `without` counts as if it were not loaded.
         """
         entries = [*self._entries.values()]
-        hidden = total(
-            entry.estimate.need if entry.loading else Bytes(entry.estimate.mapped) for entry in entries
-        )
+        hidden = total(_hidden(entry) for entry in entries)
         gpus = {gpu.index: gpu.free_bytes for gpu in memory.gpus}
         free = Bytes(memory.host_free - _HOST_RESERVE_BYTES, gpus) - hidden
         if self._limits.memory_limit_bytes is not None:
@@ -129,3 +128,11 @@ class Ledger:
             pinned=engine.rules.pin,
             limit_s=engine.idle_limit_s(self._limits.idle_ttl_s),
         )
+
+
+def _hidden(entry: Entry) -> Bytes:
+    """What an engine takes, or may take unasked, of what the system counts as free."""
+    if entry.loading:
+        return entry.estimate.need
+    unused = min(entry.engine.unused_bytes, entry.estimate.host.kv_cache)
+    return Bytes(entry.estimate.mapped + unused)

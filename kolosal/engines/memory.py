@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
-import pynvml
 
 _GPU_LIBRARY = re.compile(r"ggml-(cuda|hip|vulkan|sycl|musa)\b", re.ASCII)
 _NO_LIMIT = 1 << 60
@@ -82,15 +81,21 @@ def has_gpu_backend() -> bool:
         return False
 
 
-def read_gpus(visible: str | None, nvml: Any = pynvml) -> tuple[Gpu, ...]:
+def read_gpus(visible: str | None, nvml: Any = None) -> tuple[Gpu, ...]:
     """The GPUs that the driver tells of, in the order in which CUDA counts those that are visible."""
+    import pynvml  # noqa: PLC0415 - 2 MiB, and most machines that run this have no such driver
+
+    nvml = nvml or pynvml
     try:
         nvml.nvmlInit()
     except pynvml.NVMLError:
         return ()
     try:
         handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        found = [_gpu(nvml, index, handle) for index, handle in enumerate(_visible(nvml, handles, visible))]
+        found = [
+            _gpu(nvml, index, handle, pynvml.NVMLError)
+            for index, handle in enumerate(_visible(nvml, handles, visible))
+        ]
         return tuple(gpu for gpu in found if gpu is not None)
     except pynvml.NVMLError:
         return ()
@@ -113,10 +118,10 @@ def _visible(nvml: Any, handles: list[Any], visible: str | None) -> list[Any]:
     return chosen
 
 
-def _gpu(nvml: Any, index: int, handle: Any) -> Gpu | None:
+def _gpu(nvml: Any, index: int, handle: Any, failure: type[Exception]) -> Gpu | None:
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    except pynvml.NVMLError:  # integrated: its memory is the host's
+    except failure:  # integrated: its memory is the host's
         return None
     return Gpu(index, _text(nvml.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free))
 

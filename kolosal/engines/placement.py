@@ -13,7 +13,7 @@ from kolosal.engines.parameters import MAX_PARALLEL, FlashAttention, LoadingPara
 from kolosal.engines.policy import Bytes
 from kolosal.engines.shape import Layer, ModelShape
 
-_PROCESS_BYTES = 60 * 1024 * 1024
+_PROCESS_BYTES = 54 * 1024 * 1024
 """A worker without a model: Python, numpy, llama.cpp."""
 _TOKEN_BYTES = 400
 """Host memory of one entry of the vocabulary: llama.cpp's tables, and those for grammars."""

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from kolosal.engines.engine import Engine, EngineState
 from kolosal.engines.ledger import RoomLimits
 from kolosal.engines.memory import MachineMemory, ThisMachine
-from kolosal.engines.messages import Fatal, encode
+from kolosal.engines.messages import Fatal, Ready, StepOutputs, encode
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.persist import Keeper, load_stored
 from kolosal.engines.placement import Estimate, Part
@@ -24,7 +24,7 @@ from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.sizing import FileSizes, FixedSizing, Sizing
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import Conflict, EngineNotFound, InsufficientMemory, LoadFailed, NotFound, QueueFull
-from tests.engines.helpers import DEADLINE_S, config, eventually, gone, script_worker
+from tests.engines.helpers import DEADLINE_S, INFO, config, eventually, gone, script_worker
 from tests.gguf_files import gguf
 from tests.worker.helpers import ask, counting
 
@@ -106,6 +106,31 @@ async def answer(registry: EngineRegistry, name: str, start: int) -> bool:
 
 
 # --- room for a load ---
+
+
+async def test_cells_that_nobody_has_used_yet_are_kept_for_their_engine() -> None:
+    """The system counts them as free, and takes them from the machine when they are written to."""
+    ready = encode(Ready(replace(INFO, unused_bytes=4 * GIB)))
+    used = encode(StepOutputs((), kv_cells=INFO.kv_pool_tokens // 4))
+    command = script_worker(f"hear(); say({ready!r}); hear(); say({used!r}); until_the_end()")
+    size = Estimate(Part(weights=GIB, kv_cache=4 * GIB))
+    async with registry_of(command, "a", room_for=5000, sizes={"a": size}) as registry:
+        room, engine = registry.room, registry.get("a")
+
+        async def free() -> int:
+            return (await room.preview(config("b"))).free.host
+
+        before = await free()
+        await engine.ensure_ready()
+        after_loading = await free()
+        begin(engine)
+        await eventually(lambda: engine.kv_cells is not None)
+
+        assert [before - after_loading, before - await free()] == [4 * GIB, 3 * GIB]
+
+        await engine.unload()
+
+        assert await free() == before
 
 
 async def test_the_least_recently_used_engine_makes_room() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from kolosal.engines.parameters import EngineConfig, FlashAttention, LoadingParameters
@@ -42,6 +44,19 @@ async def test_question_is_answered(real_worker: WorkerCommand, smollm2: Path) -
             "The capital city of France is Paris.",
             FinishReason.STOP,
         )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep the whole cache resident")
+@pytest.mark.parametrize("parameters", [{}, {"warmup": True}, {"flash_attn": FlashAttention.OFF}], ids=str)
+async def test_cells_that_nobody_used_take_no_memory(
+    real_worker: WorkerCommand, smollm2: Path, parameters: dict[str, Any]
+) -> None:
+    """450 MiB of cells; weights of 92 MiB are mapped."""
+    large = {"kv_pool_tokens": 20_480, "n_ctx": 4096, "n_parallel": 16} | parameters
+    async with loaded(real_worker, model(smollm2, **large)) as engine:
+        await engine.generate(CAPITAL).collect()
+
+        assert psutil.Process(engine.worker_pid).memory_info().rss < 260 * 2**20
 
 
 async def test_model_brings_its_own_template(real_worker: WorkerCommand, smollm2: Path) -> None:

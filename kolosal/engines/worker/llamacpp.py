@@ -9,10 +9,10 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-import llama_cpp.llama_cpp as native
 import numpy as np
 
 from kolosal.engines.parameters import EngineConfig
@@ -30,6 +30,7 @@ from kolosal.engines.worker.llamacpp_embed import LlamaCppEmbedder
 from kolosal.engines.worker.llamacpp_load import LoadedModel, load_draft, load_model
 from kolosal.engines.worker.llamacpp_logprobs import LogitsRow
 from kolosal.engines.worker.llamacpp_sampler import GreedySampler, NativeSampler, logits, make_sampler
+from kolosal.engines.worker.native import native
 from kolosal.engines.worker.plan import Chunk
 from kolosal.engines.worker.sampler import sampler_stages
 from kolosal.sampling import SamplingParams
@@ -76,7 +77,10 @@ class LlamaCppBackend:
         self._end_tokens = cache(self._find_end_tokens)
         self._draft: DraftModel | None = None
         if config.parameters.draft_model_path is not None:
-            self._draft = DraftModel(load_draft(config, self._loaded))
+            draft = load_draft(config, self._loaded)
+            self._draft = DraftModel(draft)
+            both = self.info.unused_bytes + draft.info.unused_bytes
+            self.info = replace(self.info, unused_bytes=both)
         if config.parameters.warmup and self.info.can_generate:
             self._warm_up()
 
@@ -206,7 +210,7 @@ class LlamaCppBackend:
         self._batch.add(0, 0, [token], 1)
         native.llama_decode(self._context, self._batch.struct)
         native.llama_synchronize(self._context)
-        native.llama_memory_clear(self._memory, True)
+        native.llama_memory_clear(self._memory, False)  # zeros in every cell would make all of them resident
 
     def close(self) -> None:
         if self._draft is not None:

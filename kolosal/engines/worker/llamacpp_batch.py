@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 
-import llama_cpp.llama_cpp as native
 import numpy as np
+
+from kolosal.engines.worker.native import native
 
 
 class Batch:

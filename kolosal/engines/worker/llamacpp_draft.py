@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import llama_cpp.llama_cpp as native
 import numpy as np
 
 from kolosal.engines.worker.llamacpp_batch import Batch
 from kolosal.engines.worker.llamacpp_load import LoadedModel
+from kolosal.engines.worker.native import native
 from kolosal.engines.worker.prefixcache import common_prefix
 
 _WEIGHT = 0.2

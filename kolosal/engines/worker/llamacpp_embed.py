@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from typing import Any, NamedTuple
 
-import llama_cpp.llama_cpp as native
 import numpy as np
 import psutil
 
 from kolosal.engines.messages import EngineInfo
 from kolosal.engines.worker.backend import BackendError, OutOfMemory
 from kolosal.engines.worker.llamacpp_batch import Batch
+from kolosal.engines.worker.native import native
 
 MAX_INPUT_TOKENS = 8192
 """Tokens of one input, whatever the context window."""

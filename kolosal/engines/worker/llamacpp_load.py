@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import llama_cpp.llama_cpp as native
 import psutil
 
 from kolosal.chat.formats import detect_thinking_tags, detect_tool_format
@@ -28,7 +27,9 @@ from kolosal.engines.parameters import (
 )
 from kolosal.engines.worker.backend import BackendError, Reuse
 from kolosal.engines.worker.kvpool import GGML_TYPES, kv_bytes_per_cell, pool_sizes
+from kolosal.engines.worker.native import native
 from kolosal.engines.worker.scheduler import MAX_GUESSES_PER_STEP
+from kolosal.engines.worker.unused import UnusedMemory
 
 _PROGRESS_INTERVAL_S = 0.05
 """Shortest time between two progress reports: llama.cpp calls back for every tensor."""
@@ -106,13 +107,17 @@ def load_model(config: EngineConfig, on_progress: Callable[[float], None]) -> Lo
             raise LoadError("Models of an encoder and a decoder are not supported")
         can_trim = _has_plain_attention(model)
         reuse = Reuse.NONE if not parameters.cache_prompt else Reuse.PREFIX if can_trim else Reuse.WHOLE
+        unused = UnusedMemory()
         context, settings = _make_context(model, parameters, _slots(parameters, reuse))
+        unused_bytes = unused.give_back() if _may_give_back(parameters) else 0
     except BaseException:
         native.llama_model_free(model)
         raise
     template = native.llama_model_chat_template(model, None)
     text = template.decode(errors="replace") if template else None
-    info = _describe(model, context, parameters, settings, reuse, template=text)
+    info = replace(
+        _describe(model, context, parameters, settings, reuse, template=text), unused_bytes=unused_bytes
+    )
     return LoadedModel(model, context, info, reuse, can_trim, settings.n_seq_max, text)
 
 
@@ -279,6 +284,11 @@ def _describe(
         n_embd=int(native.llama_model_n_embd_out(model)),
         pooling=_POOLING.get(int(native.llama_pooling_type(context)), "mean"),
     )
+
+
+def _may_give_back(parameters: LoadingParameters) -> bool:
+    """Not where a driver may have lent host memory to a GPU, nor for those who lock memory to be sure of it."""
+    return not native.llama_supports_gpu_offload() and not parameters.use_mlock
 
 
 def _metadata(model: Any) -> Callable[[str], str | None]:

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from typing import Any, assert_never
 
-import llama_cpp.llama_cpp as native
 import numpy as np
 
 from kolosal.engines.worker.backend import BackendError
+from kolosal.engines.worker.native import native
 from kolosal.engines.worker.sampler import (
     Bias,
     Draw,
