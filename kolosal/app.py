@@ -37,9 +37,10 @@ def create_app(
 ) -> Starlette:
     """An ASGI application that serves these engines.
 
-    `conversation` is the package's own unless given; without an authenticator it knows the keys of the settings.
+    `conversation` is the package's own unless given; without an authenticator it knows the keys of both settings.
     """
-    authenticator = authenticator or authenticator_of(settings)
+    conversation = conversation or ConversationSettings()
+    authenticator = authenticator or authenticator_of(settings, file_key=conversation.api_key)
     hosts = AllowedHosts.of(settings.host, settings.allowed_hosts)
     app = Starlette(
         routes=guarded(all_routes(), authenticator),
@@ -75,7 +76,7 @@ def create_app(
         ResponseStore(limits, time.monotonic),
         SessionStore(session_limits, time.monotonic),
         max_iterations=settings.rpc_max_iterations,
-        conversation=conversation or ConversationSettings(),
+        conversation=conversation,
         admission=Admission(admission),
         authenticator=authenticator,
         model_roots=ModelRoots.of(settings.model_roots, settings.models),

@@ -339,8 +339,9 @@ def _named(url: str) -> Address:
 
 
 def _address(configuration: Configuration) -> Address:
+    from kolosal.conversation.startup import client_key
     from kolosal.terminal.address import Address
 
     if configuration.settings.port == 0:
         raise ConfigError("--url: needed, because the configured port is 0, which can be any")
-    return Address.of(configuration.settings)
+    return Address.of(configuration.settings, client_key(process_environment()))

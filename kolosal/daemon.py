@@ -70,7 +70,7 @@ def run(
     Raises:
         ConfigError: keys or TLS files cannot be used, or other machines could use the daemon without a key.
     """
-    exposure = examine(settings, environ)
+    exposure = examine(settings, environ, None if conversation is None else conversation.api_key)
     end_workers_with_this_process()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(serve(settings, exposure, environ, worker_argv, conversation))

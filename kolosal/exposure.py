@@ -29,13 +29,13 @@ class Exposure:
     tls: ssl.SSLContext | None
 
 
-def examine(settings: Settings, environ: Mapping[str, str]) -> Exposure:
-    """What the settings ask for.
+def examine(settings: Settings, environ: Mapping[str, str], file_key: str | None = None) -> Exposure:
+    """What the settings ask for; `file_key` as for `authenticator_of`.
 
     Raises:
         ConfigError: a file of keys or certificates cannot be used, or other machines could use the daemon without a key.
     """
-    authenticator = authenticator_of(settings, key_file(settings, environ))
+    authenticator = authenticator_of(settings, key_file(settings, environ), file_key)
     tls = tls_context(settings.tls_certificate, settings.tls_key)
     if not (is_loopback(settings.host.lower()) or authenticator.needed or settings.allow_open_access):
         raise ConfigError(
@@ -53,18 +53,22 @@ def key_file(settings: Settings, environ: Mapping[str, str]) -> KeyFile | None:
     return None if folder is None else KeyFile(folder / KEYS_FILE)
 
 
-def authenticator_of(settings: Settings, file: KeyFile | None = None) -> Authenticator:
-    """Knows the keys of the settings, and those of the file.
+def authenticator_of(
+    settings: Settings, file: KeyFile | None = None, file_key: str | None = None
+) -> Authenticator:
+    """Knows the keys of the settings, those of the file, and the one of the conversation engine's files or their vault.
 
     Raises:
         ConfigError: a file of keys cannot be read.
     """
     lockout = Lockout(settings.lockout_failures, time.monotonic)
-    return Authenticator(Keyring(_configured_keys(settings), file), lockout)
+    return Authenticator(Keyring(_configured_keys(settings, file_key), file), lockout)
 
 
-def _configured_keys(settings: Settings) -> tuple[ApiKey, ...]:
+def _configured_keys(settings: Settings, file_key: str | None) -> tuple[ApiKey, ...]:
     keys: list[ApiKey] = []
+    if file_key is not None:
+        keys.append(plain_key(file_key, "server.api_key"))
     if settings.api_key is not None:
         keys.append(plain_key(settings.api_key.get_secret_value(), "auth.api_key"))
     if settings.api_key_file is not None:

@@ -27,9 +27,15 @@ MAX_TENSORS = 65_536
 MAX_STRINGS = 2_000_000
 """Strings in all arrays of one file. They are walked over one by one; vocabularies with their merges have 800,000."""
 MAX_KEPT_CHARS = 4096
-"""Strings longer than this are not kept: chat templates and the like."""
+"""Strings longer than this are not kept: licences and the like."""
+MAX_TEMPLATE_CHARS = 256 * 1024
+"""The same for the chat template; real ones have some 10,000 characters."""
 MAX_KEPT_VALUES = 4096
 """Arrays longer than this are not kept. Those with one value for each layer are shorter."""
+MAX_KEPT_STRINGS = 16
+"""Arrays of more strings than this are not kept: vocabularies. Lists of languages and the like are shorter."""
+_MAX_KEPT_STRINGS_OF_ALL = 4096
+"""The same for all arrays of one file together: reading them one by one takes time."""
 MAX_KEPT_BYTES = 24 * 1024 * 1024
 """Memory for names and values of one file, by a rough count."""
 _ENTRY_BYTES, _VALUE_BYTES = 100, 32
@@ -41,6 +47,8 @@ _MAX_ALIGNMENT = 1 << 20
 _MAX_VALUES = 2**63 - 1
 _CHUNK_BYTES = 256 * 1024
 _SHOWN_CHARS = 64
+CHAT_TEMPLATE = "tokenizer.chat_template"
+"""The key of the template that a model's file has for its prompts."""
 
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 _FORMATS = {
@@ -63,7 +71,7 @@ GGML_SIZES: dict[int, tuple[int, int]] = {
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292), 16: (256, 66),
     17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82), 23: (256, 136),
     24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54),
-    35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18),
+    35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18), 42: (64, 18),
 }  # fmt: skip
 """Tensor types of llama.cpp: values in a block, and bytes of one."""
 
@@ -76,6 +84,8 @@ class TensorInfo:
     n_values: int
     n_bytes: int
     offset: int
+    kind: int
+    """A key of `GGML_SIZES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +126,7 @@ class _Reader:
         self._chunk_at = 0
         self._at = 0
         self._strings_left = MAX_STRINGS
+        self._kept_strings_left = _MAX_KEPT_STRINGS_OF_ALL
         self._kept_bytes = 0
 
     def header(self) -> GgufHeader:
@@ -154,7 +165,7 @@ class _Reader:
         """A value, or None where it is too long to be kept."""
         kind = self._number("<I")
         if kind == _STRING:
-            return self._long_text()
+            return self._long_text(MAX_TEMPLATE_CHARS if key == CHAT_TEMPLATE else MAX_KEPT_CHARS)
         if kind == _ARRAY:
             element, count = self._number("<I"), self._number("<Q")
             lengths[key] = count
@@ -171,8 +182,7 @@ class _Reader:
 
     def _array(self, key: str, kind: int, count: int) -> Value | None:
         if kind == _STRING:
-            self._strings(key, count)
-            return None
+            return self._strings(key, count)
         if kind not in _FORMATS:
             what = "an array of arrays" if kind == _ARRAY else f"an array of the unknown type {kind}"
             raise self._error(f"gives {_shown(key)} {what}")
@@ -186,13 +196,17 @@ class _Reader:
             return None
         return struct.unpack(f"<{count}{_FORMATS[kind][1]}", self._take(count * width))
 
-    def _strings(self, key: str, count: int) -> None:
-        """Walk over an array of strings: only their lengths say where it ends."""
+    def _strings(self, key: str, count: int) -> Value | None:
+        """A short array of strings. A long one is walked over, as only their lengths say where it ends."""
         if count > self._strings_left or count * 8 > self._size - self._at:
             raise self._error(
                 f"says that the array {_shown(key)} has {count} strings, more than the file holds or than are allowed"
             )
         self._strings_left -= count
+        if count <= min(MAX_KEPT_STRINGS, self._kept_strings_left):
+            self._kept_strings_left -= count
+            texts = [self._long_text(MAX_KEPT_CHARS) for _ in range(count)]
+            return tuple(text for text in texts if text is not None)
         unpack = struct.Struct("<Q").unpack_from
         for _ in range(count):  # flat, because vocabularies are long
             here = self._at - self._chunk_at
@@ -202,6 +216,7 @@ class _Reader:
             (length,) = unpack(self._chunk, here)
             self._at += 8
             self._skip(length)
+        return None
 
     def _alignment(self, metadata: Mapping[str, Value]) -> int:
         value = metadata.get("general.alignment", 32)
@@ -236,7 +251,7 @@ class _Reader:
             raise self._error(
                 f"puts the tensor {_shown(name)} at {offset}, which is not aligned to {alignment}"
             )
-        return TensorInfo(name, n_values, n_values // block * block_bytes, offset)
+        return TensorInfo(name, n_values, n_values // block * block_bytes, offset, kind)
 
     def _check_tensors(self, tensors: tuple[TensorInfo, ...], alignment: int) -> None:
         """They follow each other without a gap, as llama.cpp demands, and end within the file."""
@@ -278,9 +293,9 @@ class _Reader:
         self._kept_bytes += n_bytes + _ENTRY_BYTES
         return self._kept_bytes <= MAX_KEPT_BYTES
 
-    def _long_text(self) -> str | None:
+    def _long_text(self, limit: int) -> str | None:
         length = self._number("<Q")
-        if length > MAX_KEPT_CHARS or not self._may_keep(length):
+        if length > limit or not self._may_keep(length):
             self._skip(length)
             return None
         return self._take(length).decode("utf-8", "replace")

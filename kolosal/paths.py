@@ -137,10 +137,19 @@ def model_file(model_path: str, roots: Roots = Anywhere.ON_THIS_MACHINE) -> Path
 
 
 def read_shape(path: Path) -> ModelShape:
-    """The sizes of a model, from the headers of all its parts. `path` is the first part.
+    """The sizes of a model. `path` is its file, or the first part.
 
     Raises:
         ModelFileError: a part is missing, cannot be read, or is no GGUF file that llama.cpp could load.
+    """
+    return ModelShape.of(read_headers(path))
+
+
+def read_headers(path: Path) -> tuple[GgufHeader, ...]:
+    """The headers of all parts of a model. `path` is the first part.
+
+    Raises:
+        ModelFileError: as `read_shape`.
     """
     first = read_header(path)
     count = first.metadata.get("split.count", 0)
@@ -152,7 +161,7 @@ def read_shape(path: Path) -> ModelShape:
     headers = (first, *others)
     if count > 1:
         _check_parts(path, headers)
-    return ModelShape.of(headers)
+    return headers
 
 
 def _parts(path: Path, count: int) -> list[Path]:

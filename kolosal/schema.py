@@ -206,6 +206,8 @@ class GenerateRequest:
     """Who asks, e.g. the id of an API key: waiting requests of different clients take turns. Empty: `cache_scope` says who."""
     prompt_logprobs: bool = False
     """Whether the prompt's own tokens get log-probabilities too; then its cells are computed anew."""
+    max_context: Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)] | None = None
+    """Tokens that prompt and answer may have together, where that is less than the engine's context window."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from pydantic import SecretStr
 
 from kolosal.config.resolve import ConfigError
 from kolosal.config.settings import Settings
+from kolosal.errors import KeyMissing
 from kolosal.exposure import examine, key_file, tls_context
-from kolosal.keys import KeyFile
+from kolosal.keys import ALL_SCOPES, KeyFile
 
 TLS = Path(__file__).parent / "tls"
 KEY = "a-key-of-our-own-1234"
@@ -34,6 +35,15 @@ def test_other_machines_need_one(host: str, tmp_path: Path) -> None:
     assert not examine(Settings(host=host, allow_open_access=True), {}).authenticator.needed
     KeyFile(tmp_path / "keys.json").create("a", [])
     assert examine(Settings(host=host, state_dir=str(tmp_path)), {}).authenticator.needed
+
+
+def test_the_key_of_the_conversation_engines_files_is_one_of_the_daemons() -> None:
+    authenticator = examine(Settings(host="0.0.0.0"), {}, "of the file").authenticator
+    found = authenticator.identify(("of the file",), "")
+    assert found is not None
+    assert found.scopes == ALL_SCOPES
+    with pytest.raises(KeyMissing):
+        authenticator.identify((), "")
 
 
 def test_where_the_keys_are(tmp_path: Path) -> None:

@@ -176,7 +176,8 @@ def test_any_bytes_raise_nothing_else(file: Path, data: bytes) -> None:
 
 def test_the_sizes_of_tensor_types_are_those_of_the_format() -> None:
     sizes = pytest.importorskip("gguf").GGML_QUANT_SIZES
-    assert {int(kind): size for kind, size in sizes.items()} == GGML_SIZES
+    newer = {42: (64, 18)}  # Q2_0, which llama.cpp has and the package not yet
+    assert {int(kind): size for kind, size in sizes.items()} | newer == GGML_SIZES
 
 
 # --- models in parts ---

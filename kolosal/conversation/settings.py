@@ -21,4 +21,4 @@ class ConversationSettings:
     """A text for each role; `assistant` and `reviser` are always there."""
     parameters: GenerationParameters = field(default_factory=GenerationParameters)
     api_key: str | None = field(default=None, repr=False)
-    """What clients must send; None: nothing is checked."""
+    """One more key of the daemon, with both scopes; None: there is none of these files."""

@@ -59,6 +59,17 @@ def load_conversation(
     return ConversationSettings(prompts, parameters, key)
 
 
+def client_key(environ: Mapping[str, str]) -> str | None:
+    """The key with which this machine's commands come to a daemon of these files. One in a vault is not fetched.
+
+    Raises:
+        ConfigError: a file cannot be used.
+    """
+    with _config_errors(environ):
+        key = load_chat_server_config(environ).get("api_key")
+    return str(key) if key else None
+
+
 def daemon_source(environ: Mapping[str, str]) -> Source | None:
     """Settings of the daemon itself: host, port and engine. None where the files say nothing of them.
 

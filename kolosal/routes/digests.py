@@ -33,33 +33,47 @@ class FileFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Version:
+class FileVersion:
     """A file at one time: the same as long as nobody writes it."""
 
     path: Path
     size: int
     mtime_ns: int
 
+    @classmethod
+    def of(cls, path: Path) -> FileVersion:
+        """A file as it is now. Reads the disk.
+
+        Raises:
+            OSError: it is gone or cannot be read.
+        """
+        status = path.stat()
+        return cls(path, status.st_size, status.st_mtime_ns)
+
+    @property
+    def modified_at(self) -> datetime:
+        """When it was written."""
+        return datetime.fromtimestamp(self.mtime_ns / 1e9, UTC)
+
 
 class FileDigests:
     """Remembers digests. Used on the event loop only."""
 
     def __init__(self) -> None:
-        self._known: dict[_Version, str] = {}
-        self._running: dict[_Version, asyncio.Task[str]] = {}
+        self._known: dict[FileVersion, str] = {}
+        self._running: dict[FileVersion, asyncio.Task[str]] = {}
         self._one_at_a_time = asyncio.Lock()
 
     async def of(self, path: Path) -> FileFacts | None:
         """Size, age and digest of a file; None where it is gone or cannot be read."""
         try:
-            status = await asyncio.to_thread(path.stat)
-            version = _Version(path, status.st_size, status.st_mtime_ns)
+            version = await asyncio.to_thread(FileVersion.of, path)
             digest = self._known.get(version) or await self._computed(version)
         except OSError:
             return None
-        return FileFacts(version.size, datetime.fromtimestamp(status.st_mtime, UTC), digest)
+        return FileFacts(version.size, version.modified_at, digest)
 
-    async def _computed(self, version: _Version) -> str:
+    async def _computed(self, version: FileVersion) -> str:
         task = self._running.get(version)
         if task is None:
             task = asyncio.create_task(self._compute(version), name=f"digest {version.path.name}")
@@ -67,7 +81,7 @@ class FileDigests:
             task.add_done_callback(lambda done: self._ended(version, done))
         return await asyncio.shield(task)
 
-    def _ended(self, version: _Version, task: asyncio.Task[str]) -> None:
+    def _ended(self, version: FileVersion, task: asyncio.Task[str]) -> None:
         del self._running[version]
         if task.cancelled() or task.exception() is not None:
             return
@@ -75,7 +89,7 @@ class FileDigests:
             del self._known[next(iter(self._known))]
         self._known[version] = task.result()
 
-    async def _compute(self, version: _Version) -> str:
+    async def _compute(self, version: FileVersion) -> str:
         async with self._one_at_a_time:
             digest = hashlib.sha256()
             file = await asyncio.to_thread(version.path.open, "rb")

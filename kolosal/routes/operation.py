@@ -12,14 +12,20 @@ here: an application that nobody asks for its document pays nothing for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+from starlette.websockets import WebSocket
+
+from kolosal.errors import KolosalError
 from kolosal.http.decode import RequestBody
 
 E = TypeVar("E", bound=Callable[..., Any])
+
+TurnAway: TypeAlias = Callable[[WebSocket, KolosalError], Awaitable[None]]
+"""Ends a connection that has not been accepted yet."""
 
 _ATTRIBUTE = "__operation__"
 
@@ -76,6 +82,8 @@ class Operation:
     """Whom it answers. Every endpoint says it; one that does not is for `admin` only, so that none is open by mistake."""
     key_in_query: bool = False
     """Whether the API key may also be the query's `x_api_key`: URLs are written down in many places, so hardly ever."""
+    turn_away: TurnAway | None = None
+    """How a WebSocket's endpoint refuses who has no key; None: with a close code before it is accepted."""
     answer: str
     """A sentence about the answer."""
     answer_type: Any = None

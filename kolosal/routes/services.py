@@ -16,6 +16,7 @@ from kolosal.http.middleware import key_id
 from kolosal.observe.system import SystemMonitor
 from kolosal.paths import ModelRoots, Roots
 from kolosal.routes.digests import FileDigests
+from kolosal.routes.model_cards import ModelCards
 from kolosal.schema import MAX_CACHE_SCOPE_CHARS, GenerateRequest
 
 if TYPE_CHECKING:  # their packages have routes, which import this
@@ -44,6 +45,8 @@ class Services:
     """Prompts, sampling and key of the conversation paths."""
     digests: FileDigests = field(default_factory=FileDigests)
     """The digests of model files."""
+    cards: ModelCards = field(default_factory=ModelCards)
+    """What model files say of themselves."""
     admission: Admission = field(default_factory=Admission)
     """How many requests there may be."""
     system: SystemMonitor = field(default_factory=SystemMonitor)

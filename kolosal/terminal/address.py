@@ -17,7 +17,7 @@ class Address:
     """A PEM file that is trusted besides those of the system: the daemon's own, which may be signed by nobody else."""
 
     @classmethod
-    def of(cls, settings: Settings) -> Address:
-        """The daemon that these settings are for."""
-        key = None if settings.api_key is None else settings.api_key.get_secret_value()
+    def of(cls, settings: Settings, file_key: str | None = None) -> Address:
+        """The daemon that these settings are for; `file_key` is its key where they have none."""
+        key = file_key if settings.api_key is None else settings.api_key.get_secret_value()
         return cls(settings.url, key, settings.tls_certificate)

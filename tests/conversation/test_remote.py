@@ -42,13 +42,13 @@ class Application(httpx.BaseTransport):
 
 
 def daemon(engine: FakeEngine, engine_id: str = "fake") -> DaemonHost:
-    return DaemonHost("http://127.0.0.1:8080", engine_id, transport=Application(app_with(engine)))
+    return DaemonHost("http://localhost", engine_id, transport=Application(app_with(engine)))
 
 
 def canned(status: int, content: bytes) -> DaemonHost:
     """A daemon that answers everything alike."""
     return DaemonHost(
-        "http://127.0.0.1:8080",
+        "http://localhost",
         "fake",
         transport=httpx.MockTransport(lambda _: httpx.Response(status, content=content)),
     )
@@ -155,7 +155,7 @@ def test_a_daemon_that_is_not_there_is_an_error() -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused", request=request)
 
-    host = DaemonHost("http://127.0.0.1:8080", "fake", transport=httpx.MockTransport(refuse))
+    host = DaemonHost("http://localhost", "fake", transport=httpx.MockTransport(refuse))
     with pytest.raises(EngineDied, match="does not answer: refused"):
         host.exists()
     host.close()

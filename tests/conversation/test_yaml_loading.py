@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from kolosal.config.file import ConfigError
 from kolosal.config.resolve import load_settings
+from kolosal.config.settings import Settings
 from kolosal.conversation.key_vault import KeyVaultError
 from kolosal.conversation.model_loading import initialize
 from kolosal.conversation.parameters import GenerationParameters, loading_parameters
 from kolosal.conversation.placeholders import resolve
-from kolosal.conversation.startup import daemon_source, load_conversation
+from kolosal.conversation.startup import client_key, daemon_source, load_conversation
 from kolosal.conversation.yaml_loading import (
     load_azure_config,
     load_chat_server_config,
@@ -23,6 +25,7 @@ from kolosal.conversation.yaml_loading import (
 )
 from kolosal.engines.parameters import SplitMode
 from kolosal.errors import ModelFileError
+from kolosal.terminal.address import Address
 
 
 @pytest.fixture
@@ -162,6 +165,14 @@ def test_c13_the_daemon_listens_where_the_file_says(tmp_path: Path) -> None:
 def test_without_files_nothing_is_said() -> None:
     assert (daemon_source({}), load_conversation({}).api_key) == (None, None)
     assert load_conversation({"CHAT_SERVER_API_KEY": "secret"}).api_key == "secret"
+
+
+def test_commands_send_the_key_of_the_file_but_ask_no_vault() -> None:
+    environ = {"CHAT_SERVER_API_KEY": "secret", "KEYVAULT_URL": "https://v", "API_KEY_SECRET_NAME": "n"}
+    key = client_key(environ)
+    assert Address.of(Settings(), key).api_key == "secret"
+    assert Address.of(Settings(api_key=SecretStr("a-key-of-settings")), key).api_key == "a-key-of-settings"
+    assert (client_key({}), Address.of(Settings()).api_key) == (None, None)
 
 
 def test_a_model_of_the_file_is_an_engine(tmp_path: Path) -> None:

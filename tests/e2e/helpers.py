@@ -88,10 +88,11 @@ class Daemon:
     def log(self) -> str:
         return (self.folder / "stderr").read_text(encoding="utf-8")
 
-    def wait_until_ready(self, engine_id: str) -> None:
+    def wait_until_ready(self, engine_id: str, key: str | None = None) -> None:
         """It listens, and the model it was started with is loaded."""
         wait_until(lambda: bool(self._alive() and self.url))
-        with httpx.Client(base_url=self.url, timeout=DEADLINE_S) as http:
+        headers = {} if key is None else {"x-api-key": key}
+        with httpx.Client(base_url=self.url, headers=headers, timeout=DEADLINE_S) as http:
             wait_until(lambda: self._alive() and _loaded(http.get(f"/engines/{engine_id}").json()))
 
     def stop(self) -> int:

@@ -58,6 +58,16 @@ def _anthropic(http: httpx.Client, model: str, prompt: str) -> str:
     return "".join(event["delta"]["text"] for event in events if event["type"] == "content_block_delta")
 
 
+def _ollama_generate(http: httpx.Client, model: str, prompt: str) -> str:
+    lines = _ok(http.post("/api/generate", json={"model": model, "prompt": prompt})).text.splitlines()
+    return "".join(json.loads(line)["response"] for line in lines)
+
+
+def _ollama_chat(http: httpx.Client, model: str, prompt: str) -> str:
+    body = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": False}
+    return str(_ok(http.post("/api/chat", json=body)).json()["message"]["content"])
+
+
 def _conversation(http: httpx.Client, model: str, prompt: str) -> str:
     return str(_ok(http.post("/chat/blocking", json={"model": model, "prompt": prompt})).json()["reply"])
 
@@ -84,7 +94,8 @@ def _websocket(http: httpx.Client, model: str, prompt: str) -> str:
     address = f"{str(http.base_url).replace('http', 'ws', 1).rstrip('/')}/ws/{session}"
     params = {"model": model, "message": prompt}
     pieces = []
-    with connect(address, open_timeout=30, close_timeout=30) as socket:
+    key = {name: value for name, value in http.headers.items() if name == "x-api-key"}
+    with connect(address, additional_headers=key, open_timeout=30, close_timeout=30) as socket:
         socket.send(json.dumps({"jsonrpc": "2.0", "method": "generate", "params": params, "id": 1}))
         while (message := json.loads(socket.recv(timeout=30))).get("method") != "end":
             assert message.get("method") != "error", message
@@ -99,6 +110,8 @@ SURFACES: dict[str, Surface] = {
     "completion": _completion,
     "responses": _response,
     "anthropic": _anthropic,
+    "ollama generate": _ollama_generate,
+    "ollama chat": _ollama_chat,
     "conversation": _conversation,
     "conversation stream": _conversation_stream,
     "rpc": _rpc,

@@ -16,6 +16,7 @@ from kolosal.conversation.model_loading import initialize
 from kolosal.errors import ModelFileError
 from tests.conversation.models import PROMPTS
 from tests.e2e.helpers import DEADLINE_S, ENGINE, ROOT, Daemon, in_flight, user_environment, wait_until
+from tests.http.test_daemon import daemon as scripted_daemon
 
 pytestmark = pytest.mark.model
 
@@ -54,12 +55,21 @@ def configured_daemon(smollm2: Path, folder: Path) -> Daemon:
 def test_c13_the_daemon_is_what_the_files_say(smollm2: Path, tmp_path: Path) -> None:
     configured = configured_daemon(smollm2, tmp_path)
     try:
-        configured.wait_until_ready(smollm2.stem)
+        configured.wait_until_ready(smollm2.stem, "secret")
         assert configured.url == f"http://127.0.0.1:{configured.environment['CHAT_SERVER_PORT']}"
         with httpx.Client(base_url=configured.url, timeout=4 * DEADLINE_S, trust_env=False) as http:
             assert http.get("/ping").status_code == 422
             assert http.get("/ping", params={"x_api_key": "wrong"}).status_code == 403
+            assert [http.get(path).status_code for path in ("/v1/models", "/engines")] == [401, 401]
+            listed = subprocess.run(
+                [sys.executable, "-m", "kolosal", "ps"],
+                capture_output=True,
+                encoding="utf-8",
+                env=configured.environment,
+            )
+            assert (listed.returncode, smollm2.stem in listed.stdout) == (0, True), listed.stderr
             http.headers["x-api-key"] = "secret"
+            assert [http.get(path).status_code for path in ("/v1/models", "/engines")] == [200, 200]
             assert http.get("/ping").json() == {"status": "ok"}
 
             plain = http.post("/chat/blocking", json={"prompt": "Hi", "role": "pirate"}).json()
@@ -104,15 +114,21 @@ def test_an_engine_that_a_daemon_does_not_have_is_named(daemon: Daemon) -> None:
         initialize(model_id="nobody", base_url=daemon.url)
 
 
-def test_the_python_example_of_the_page(daemon: Daemon, smollm2: Path) -> None:
+def test_the_python_example_of_the_page(tiny_gguf: Path, tmp_path: Path) -> None:
+    """Over an engine whose words are given: how much a small model has to say to a greeting is chance."""
     page = (ROOT / "docs" / "api" / "conversation.md").read_text(encoding="utf-8")
     [example] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    done = subprocess.run(
-        [sys.executable, "-c", example.replace("http://127.0.0.1:8080", daemon.url)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=4 * DEADLINE_S,
-        env=daemon.environment,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.strip()
+    model = {"id": "tiny", "path": str(tiny_gguf), "parameters": {"n_ctx": 2048}}
+    with scripted_daemon(models=[model]) as (_, url):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                example.replace("http://127.0.0.1:8080", url).replace("Hello", "<say>Hi</say>"),
+            ],
+            capture_output=True,
+            encoding="utf-8",
+            timeout=DEADLINE_S,
+            env=user_environment(tmp_path),
+        )
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "Hi\n")

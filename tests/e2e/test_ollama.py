@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -55,7 +56,43 @@ def test_models_are_listed_shown_and_watched(sdk: ollama.Client, smollm2: Path) 
     assert shown.capabilities == ["completion", "tools"]
     [running] = [model for model in sdk.ps().models if model.name == f"{ENGINE}"]
     assert (running.size or 0) > 80_000_000
+    assert running.size_vram == 0 or running.size_vram == running.size
     assert running.context_length == 4096
+    assert running.expires_at is not None
+    assert 0 < (running.expires_at - datetime.now(UTC)).total_seconds() <= 300
+
+
+def test_O03_a_model_says_the_same_before_it_is_loaded(
+    sdk: ollama.Client, http: httpx.Client, smollm2: Path
+) -> None:
+    add_engine(http, "later", smollm2, n_ctx=512, load_immediately=False)
+    before = sdk.show("later")
+    assert "later" not in [model.name for model in sdk.ps().models]
+    assert sdk.generate("later", keep_alive=-1).done_reason == "load"
+    after = sdk.show("later")
+    assert before == after
+    assert before.details is not None
+    assert (before.details.parameter_size, before.details.quantization_level) == ("134.52M", "Q4_1")
+    assert before.template is not None
+    assert "<|im_start|>" in before.template
+    [running] = [model for model in sdk.ps().models if model.name == "later"]
+    assert running.expires_at is not None
+    assert running.expires_at.year == 2318
+
+
+def test_num_ctx_bounds_prompt_and_answer(sdk: ollama.Client) -> None:
+    options = {"temperature": 0, "num_ctx": 64}
+    story = sdk.generate(ENGINE, "Tell me a long story about a lighthouse.", options=options)
+    assert story.done_reason == "length"
+    assert (story.prompt_eval_count or 0) + (story.eval_count or 0) == 64
+    turns = [ollama.Message(role=role, content="word " * 30) for role in ("user", "assistant") * 2]
+    chat = sdk.chat(ENGINE, [*turns, ollama.Message(role="user", content="Hi")], options=options)
+    assert (chat.prompt_eval_count or 0) < 64
+    long_turn = [ollama.Message(role="user", content="word " * 100)]
+    whole = sdk.chat(ENGINE, long_turn, options=options | {"num_predict": 2})
+    assert (whole.prompt_eval_count or 0) > 100
+    larger = sdk.generate(ENGINE, "Hi", options={"num_ctx": 1_000_000, "num_predict": 2})
+    assert larger.eval_count == 2
 
 
 def test_a_prompt_is_answered_whole_and_in_pieces(sdk: ollama.Client) -> None:

@@ -178,8 +178,9 @@ def test_an_engine_that_dies_twice_is_told_and_the_next_generate_works(
     assert socket.until("end")[-2]["method"] == "final_text"
 
 
-def test_the_example_in_the_documentation_runs(daemon: Daemon) -> None:
-    page = (ROOT / "docs" / "api" / "websocket.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["jsonrpc", "websocket"])
+def test_the_example_in_the_documentation_runs(daemon: Daemon, name: str) -> None:
+    page = (ROOT / "docs" / "api" / f"{name}.md").read_text(encoding="utf-8")
     found = re.search(r"```python\n(.*?)```", page, re.DOTALL)
     assert found is not None
     program = found[1].replace("127.0.0.1:8080", daemon.url.removeprefix("http://"))

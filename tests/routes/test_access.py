@@ -237,7 +237,7 @@ async def whose(key: str | None, **settings: Any) -> tuple[str, str]:
     async with http_client(app, headers) as client:
         for path, body in GENERATING.items():
             assert (await client.post(path, json=body)).status_code == 200, path
-    async with connected(app, await new_session(app, headers), headers) as socket:
+    async with connected(app, await new_session(app, key), key=key) as socket:
         await socket.generate(message="x")
         await socket.until_end()
     assert len(engine.requests) == len(GENERATING) + 1

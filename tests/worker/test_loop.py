@@ -486,3 +486,35 @@ def test_stop_does_not_wait_for_running_sequences(worker: InProcessWorker) -> No
     worker.loop.run()
 
     assert not worker.answers[request_id].ended
+
+
+# --- windows of requests ---
+
+
+@pytest.mark.parametrize(("max_context", "length"), [(None, 50), (20, 20), (50, 50), (500, 50)])
+def test_a_request_may_have_a_smaller_window_than_the_engine(max_context: int | None, length: int) -> None:
+    whole = InProcessWorker(fake_backend(n_ctx=50)).answer(replace(ask("5:"), max_context=max_context))
+
+    assert whole.finish_reason is FinishReason.LENGTH
+    assert whole.usage is not None
+    assert whole.usage.total_tokens == length
+
+
+def test_a_prompt_that_fills_its_own_window_is_refused_with_both_numbers() -> None:
+    refused = InProcessWorker(fake_backend(n_ctx=50)).answer(replace(ask("x" * 30), max_context=20))
+
+    assert refused.error is not None
+    assert refused.error.error == "ContextLengthExceeded"
+    assert all(number in refused.error.message for number in ("3", "20"))
+
+
+def test_a_generation_that_goes_on_keeps_its_own_window() -> None:
+    worker = InProcessWorker(fake_backend(n_ctx=50))
+    request = replace(ask("5:"), max_context=20)
+    first = worker.answer(request)
+    request_id = worker.submit(request, generated=first.tokens[:4])
+    worker.run()
+
+    usage = worker.answers[request_id].usage
+    assert usage is not None
+    assert usage.total_tokens == 20

@@ -136,12 +136,20 @@ class Intake:
         if not self._backend.info.can_generate:
             raise UnsupportedFeature("This model makes embeddings and cannot generate text", param="model")
         prompt = self._tokenize(request)
-        n_ctx = self._backend.info.n_ctx
         if not prompt:
             raise InvalidRequest("The prompt is empty", param="prompt")
-        if len(prompt) >= n_ctx:
-            raise _too_long(f"{len(prompt)} tokens", n_ctx)
+        if len(prompt) >= self._backend.info.n_ctx:
+            raise _too_long(f"{len(prompt)} tokens", self._backend.info.n_ctx)
+        if len(prompt) >= self._window(request):
+            raise ContextLengthExceeded(
+                f"The prompt has {len(prompt)} tokens, but this request allows {request.max_context} for prompt and answer"
+            )
         return prompt
+
+    def _window(self, request: GenerateRequest) -> int:
+        """Tokens that the prompt and the answer may have together."""
+        n_ctx = self._backend.info.n_ctx
+        return n_ctx if request.max_context is None else min(n_ctx, request.max_context)
 
     def _sequence(self, submit: Submit, prompt: list[int]) -> Sequence:
         """A new sequence. What a worker before this one generated is replayed to all that depends on it."""
@@ -171,7 +179,7 @@ class Intake:
 
     def _max_length(self, prompt: list[int], request: GenerateRequest) -> int:
         """Tokens at which a generation ends: with what was asked for, or with the window."""
-        n_ctx, max_tokens = self._backend.info.n_ctx, request.sampling.max_tokens
+        n_ctx, max_tokens = self._window(request), request.sampling.max_tokens
         return n_ctx if max_tokens is None else min(n_ctx, len(prompt) + max_tokens)
 
     def _text(self, request: GenerateRequest, prompt: list[int], generated: Seq[int]) -> TextStream:
@@ -238,7 +246,7 @@ class Intake:
                 check_tokens(tokens, self._backend.info.n_vocab, "prompt")
                 return list(tokens)
             case InfillPrompt() as infill:
-                return self._infill(infill, request.sampling.max_tokens)
+                return self._infill(infill, request.sampling.max_tokens, self._window(request))
             case ChatPrompt() as chat:
                 self._check_size(sum(map(n_chars, chat.messages)), n_ctx)
                 try:
@@ -246,15 +254,14 @@ class Intake:
                 except TemplateFailed as exc:
                     raise InvalidRequest(str(exc), param="messages") from exc
 
-    def _infill(self, prompt: InfillPrompt, max_tokens: int | None) -> list[int]:
-        n_ctx = self._backend.info.n_ctx
+    def _infill(self, prompt: InfillPrompt, max_tokens: int | None, n_ctx: int) -> list[int]:
         texts = [
             prompt.prefix,
             prompt.suffix,
             prompt.prompt,
             *(part for file in prompt.extra for part in file),
         ]
-        self._check_size(sum(map(len, texts)), n_ctx)
+        self._check_size(sum(map(len, texts)), self._backend.info.n_ctx)
         begin = self._backend.tokenize("", add_special=True, parse_special=False)
         room = n_ctx - min(n_ctx if max_tokens is None else max_tokens, n_ctx // 2)
         return infill_tokens(prompt, self._backend.fim, begin, self._plain_tokens, room)

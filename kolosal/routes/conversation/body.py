@@ -25,11 +25,15 @@ MAX_TURNS = 10_000
 MAX_NAME_CHARS = 256
 """Characters of the name of an engine or a role."""
 
+MAX_KEY_CHARS = 4096
+"""Characters of an API key in a query; whether it is one is for others to say."""
+
 _SHOWN_CHARS = 200
 """How much of what was given an error repeats."""
 
 _Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 _Name = Annotated[str, Field(max_length=MAX_NAME_CHARS)]
+_Key = Annotated[str, Field(max_length=MAX_KEY_CHARS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ class ChatQuery(BaseModel):
     """An `engine_id`; left out, the default engine, else the first."""
     role: _Name | None = None
     """The system prompt to answer with; `assistant` unless given."""
-    x_api_key: _Name | None = None
+    x_api_key: _Key | None = None
     """The key, where one is set; a header does as well."""
 
 
@@ -105,7 +109,7 @@ class PingQuery(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    x_api_key: _Name | None = None
+    x_api_key: _Key | None = None
     """The key, where one is set; a header does as well."""
 
 

@@ -50,7 +50,8 @@ def _detail(error: KolosalError) -> JsonValue:
         told = error.details or {"type": "value_error", "loc": _place(error.param), "input": None}
         return [{"type": told["type"], "loc": told["loc"], "msg": error.message, "input": told["input"]}]
     if isinstance(error, KeyMissing):
-        return [{"type": "missing", "loc": ["header", "x-api-key"], "msg": error.message, "input": None}]
+        where: list[JsonValue] = ["query", error.param] if error.param else ["header", "x-api-key"]
+        return [{"type": "missing", "loc": where, "msg": error.message, "input": None}]
     return "Forbidden" if isinstance(error, Forbidden | AuthenticationFailed) else error.message
 
 

@@ -102,7 +102,7 @@ class Embedding(TypedDict):
 
 
 class Details(TypedDict):
-    """What kind of model it is; texts are empty before it was loaded once."""
+    """What kind of model it is; texts are empty where its file is gone and it was never loaded."""
 
     parent_model: str
     format: Literal["gguf"]
@@ -137,11 +137,13 @@ class RunningModel(TypedDict):
     name: str
     model: str
     size: int
-    """Bytes of its weights."""
+    """Bytes it takes."""
     digest: str
     details: Details
     expires_at: str
+    """When it is unloaded if nobody uses it; the year 2318 where it stays."""
     size_vram: int
+    """How many of the bytes are in GPU memory."""
     context_length: int
 
 
@@ -157,7 +159,7 @@ class ShownModel(TypedDict):
     modelfile: str
     parameters: str
     template: str
-    """The chat template that was given with the engine, if any was."""
+    """The chat template in use; empty where the model has none."""
     details: Details
     model_info: dict[str, Any]
     """By the names that GGUF files have."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from kolosal.errors import ContextLengthExceeded
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.routes.ollama.answer_types import Chatted
-from kolosal.routes.ollama.answering import answer, load, only_load
+from kolosal.routes.ollama.answering import Loaded, answer, load, only_load
 from kolosal.routes.ollama.durations import keep_alive_seconds
 from kolosal.routes.ollama.encode import Shape
 from kolosal.routes.ollama.fields import GenerationBody
@@ -17,7 +19,7 @@ from kolosal.routes.ollama.names import checked_name, decode_ollama
 from kolosal.routes.ollama.shorten import shortened
 from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import registry_of
-from kolosal.schema import ChatPrompt
+from kolosal.schema import ChatPrompt, GenerateRequest
 
 
 class ChatBody(GenerationBody):
@@ -59,19 +61,30 @@ async def chat(request: Request) -> Response:
     """Continue a conversation, in Ollama's way."""
     body = await decode_ollama(request, ChatBody)
     keep_alive = keep_alive_seconds(body.keep_alive)
-    prompt = body.to_prompt()
-    wanted = body.to_request(prompt)
+    wanted = body.to_request(body.to_prompt())
     shape = Shape(checked_name(registry_of(request), body.model), "chat", tools=bool(body.tools))
     if not body.messages:
         return await only_load(request, shape, keep_alive)
     loaded = await load(request, shape.model, keep_alive)
     body.check_model(loaded.engine, loaded.name, "chat")
+    return await _answer(request, body, loaded, shape, wanted)
+
+
+async def _answer(
+    request: Request, body: ChatBody, loaded: Loaded, shape: Shape, wanted: GenerateRequest
+) -> Response:
+    """Answer, with fewer turns where there are too many. A last turn that alone is longer than `num_ctx` gets the engine's
+    whole window, because to cut it would change what was said.
+    """
     try:
         return await answer(request, loaded, shape, wanted, stream=body.streams)
     except ContextLengthExceeded:  # before anything was sent
-        if body.truncate is False:
+        if body.truncate is False or not isinstance(wanted.prompt, ChatPrompt):
             raise
-        shorter = await unless_disconnected(request, shortened(loaded.engine, prompt))
-        if shorter is None:
+        shortening = shortened(loaded.engine, wanted.prompt, wanted.max_context)
+        shorter = await unless_disconnected(request, shortening)
+        if shorter is None and wanted.max_context is None:
             raise
-    return await answer(request, loaded, shape, body.to_request(shorter), stream=body.streams)
+    if shorter is None:
+        return await _answer(request, body, loaded, shape, replace(wanted, max_context=None))
+    return await answer(request, loaded, shape, replace(wanted, prompt=shorter), stream=body.streams)

@@ -7,10 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kolosal.chat.formats import detect_thinking_tags
 from kolosal.engines.engine import Engine
+from kolosal.routes.model_cards import ModelCard
 
-_QUANTIZATION = re.compile(r"\b(I?Q\d\w*|TQ\d_\d|BF16|F16|F32|MXFP4)\b(?: - (Small|Medium|Large))?")
+_QUANTIZATION = re.compile(
+    r"\b(I?Q\d\w*|TQ\d_\d|BF16|F16|F32|MXFP4|NVFP4)\b(?: - (Small|Medium|Large)| (mix))?"
+)
 """A kind of quantisation in llama.cpp's description of a model, e.g. `qwen2 1.5B Q4_K - Medium`."""
+
+_SHORTER = {"Q2_K_M": "Q2_K", "IQ3_S_m": "IQ3_M"}
+"""Kinds whose names in llama.cpp's description are not the usual ones."""
 
 _UNITS = (("B", 10**9, 1), ("M", 10**6, 2), ("K", 10**3, 0))
 """Letters for large numbers, with their decimals."""
@@ -27,6 +34,8 @@ class ModelFacts:
     """By the names that GGUF files have."""
     can_generate: bool = True
     thinks: bool = False
+    template: str = ""
+    """The chat template in use, where there is one."""
 
     @property
     def details(self) -> dict[str, Any]:
@@ -48,11 +57,30 @@ class ModelFacts:
         return ["completion", "tools", *(["thinking"] if self.thinks else [])]
 
 
-def facts_of(engine: Engine) -> ModelFacts:
-    """What an engine's worker found in its file: nothing before it was loaded once."""
+def facts_of(engine: Engine, card: ModelCard | None = None, *, verbose: bool = False) -> ModelFacts:
+    """What an engine's file says, loaded or not; where it is gone, what the worker found in it.
+
+    `verbose` asks for the elements of long arrays, too.
+    """
+    if card is None:
+        return _facts_of_worker(engine)
     info = engine.info
+    template = engine.config.parameters.chat_template or card.chat_template
+    return ModelFacts(
+        card.architecture,
+        card.n_params,
+        card.quantization,
+        card.model_info(verbose=verbose),
+        card.can_generate if info is None else info.can_generate,
+        detect_thinking_tags(template) is not None,
+        template,
+    )
+
+
+def _facts_of_worker(engine: Engine) -> ModelFacts:
+    info, template = engine.info, engine.config.parameters.chat_template or ""
     if info is None:
-        return ModelFacts()
+        return ModelFacts(template=template)
     name = info.architecture
     metadata = {
         "general.architecture": name,
@@ -68,6 +96,7 @@ def facts_of(engine: Engine) -> ModelFacts:
         metadata,
         info.can_generate,
         info.thinking_tags is not None,
+        template,
     )
 
 
@@ -85,5 +114,7 @@ def quantization(description: str) -> str:
     found = _QUANTIZATION.search(description)
     if found is None:
         return "unknown"
-    level, size = found.groups()
-    return level if size is None else f"{level}_{size[0]}"
+    level, size, mixed = found.groups()
+    more = size or mixed
+    name = level if more is None else f"{level}_{more[0]}"
+    return _SHORTER.get(name, name)

@@ -102,8 +102,9 @@ class GenerationBody(RequestBody):
             UnsupportedFeature: the request asks for something that this daemon does not have.
         """
         refuse_unsupported(self.model_extra or {}, UNSUPPORTED_FIELDS)
-        sampling = (self.options or Options()).to_sampling(self._logprobs())
-        return GenerateRequest(prompt, sampling, grammar=self._grammar())
+        options = self.options or Options()
+        sampling = options.to_sampling(self._logprobs())
+        return GenerateRequest(prompt, sampling, grammar=self._grammar(), max_context=options.max_context)
 
     def template_kwargs(self) -> dict[str, bool | int | float | str]:
         """What `think` says, by the names that chat templates know."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kolosal.errors import InvalidRequest, KolosalError, UnsupportedFeature
+from kolosal.errors import ContextLengthExceeded, InvalidRequest, KolosalError, UnsupportedFeature
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.routes.ollama.answer_types import Generated
 from kolosal.routes.ollama.answering import Loaded, answer, load, only_load
@@ -117,14 +118,16 @@ async def generate(request: Request) -> Response:
     loaded = await load(request, shape.model, keep_alive)
     body.check_model(loaded.engine, loaded.name, "generate")
     prompt = await unless_disconnected(request, _prompt(body, plain, loaded))
-    return await answer(
-        request,
-        loaded,
-        shape,
-        body.to_request(prompt),
-        stream=body.streams,
-        more=None if not isinstance(plain, ChatPrompt) else _context_of(body, plain, loaded),
-    )
+    more = _context_of(body, plain, loaded) if isinstance(plain, ChatPrompt) else None
+    wanted = body.to_request(prompt)
+    try:
+        return await answer(request, loaded, shape, wanted, stream=body.streams, more=more)
+    except ContextLengthExceeded:  # before anything was sent
+        if body.truncate is False or wanted.max_context is None:
+            raise
+    # Ollama would cut the prompt to num_ctx; here it gets the engine's whole window, where it fits into that
+    whole = replace(wanted, max_context=None)
+    return await answer(request, loaded, shape, whole, stream=body.streams, more=more)
 
 
 async def _prompt(body: GenerateBody, plain: Prompt, loaded: Loaded) -> Prompt:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.room import Room
 from kolosal.http.decode import RequestBody
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
-from kolosal.routes.digests import FileDigests, FileFacts
+from kolosal.keys import Scope
+from kolosal.routes.access import key_of
+from kolosal.routes.digests import FileFacts, FileVersion
+from kolosal.routes.model_cards import ModelCard
 from kolosal.routes.ollama.answer_types import ModelTags, RunningModels, ShownModel, Version
 from kolosal.routes.ollama.encode import rfc3339
 from kolosal.routes.ollama.facts import facts_of
 from kolosal.routes.ollama.names import ModelName, checked_name, decode_ollama, find_engine
 from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import registry_of, services_of
+from kolosal.routes.services import Services, services_of
 
 API_VERSION = "0.12.11"
 """The version of Ollama whose API this is. Clients compare it with the oldest that they work with."""
@@ -40,7 +45,7 @@ class ShowBody(RequestBody):
     name: ModelName | None = None
     """The older name of `model`, which wins."""
     verbose: bool | None = None
-    """Changes nothing: no long arrays are left out."""
+    """Whether `model_info` has the elements of long arrays of numbers, too; vocabularies are always left out."""
 
 
 @Operation(
@@ -52,11 +57,8 @@ class ShowBody(RequestBody):
 async def tags(request: Request) -> Response:
     """All engines, as Ollama lists models. The first listing of a model reads its whole file, for the digest."""
     services = services_of(request)
-    engines = services.registry.list()
-    found = await unless_disconnected(request, _file_facts(services.digests, engines))
-    return JsonResponse(
-        {"models": [_row(engine, facts) for engine, facts in zip(engines, found, strict=True)]}
-    )
+    models = await unless_disconnected(request, _models(services, services.registry.list()))
+    return JsonResponse({"models": [_row(model) for model in models]})
 
 
 @Operation(
@@ -64,21 +66,27 @@ async def tags(request: Request) -> Response:
     scope=Access.ANY_KEY,
     body=ShowBody,
     example={"model": "tiny"},
-    answer="What is known of the model. Of one that was never loaded that is little.",
+    answer="What the model's file says, and how its engine uses it.",
     answer_type=ShownModel,
 )
 async def show(request: Request) -> Response:
     """One engine, as Ollama shows a model."""
     body = await decode_ollama(request, ShowBody)
-    registry = registry_of(request)
-    engine = find_engine(registry, checked_name(registry, body.model or body.name))
-    facts, parameters, path = facts_of(engine), engine.config.parameters, engine.config.model_path
+    services = services_of(request)
+    engine = find_engine(services.registry, checked_name(services.registry, body.model or body.name))
+    parameters, path = engine.config.parameters, Path(engine.config.model_path)
+    card = await unless_disconnected(request, services.cards.of(path))
+    key = key_of(request.scope)
+    source = (
+        path if key is None or Scope.ADMIN in key.scopes else path.name
+    )  # as with `GET /engines/{engine_id}`
+    facts = facts_of(engine, card, verbose=bool(body.verbose))
     written = f"{'num_ctx':<30} {parameters.n_ctx}"
     return JsonResponse(
         {
-            "modelfile": f"FROM {path}\nPARAMETER num_ctx {parameters.n_ctx}\n",
+            "modelfile": f"FROM {source}\nPARAMETER num_ctx {parameters.n_ctx}\n",
             "parameters": written,
-            "template": parameters.chat_template or "",
+            "template": facts.template,
             "details": facts.details,
             "model_info": facts.metadata,
             "capabilities": facts.capabilities,
@@ -94,9 +102,10 @@ async def running(request: Request) -> Response:
     """The engines that are loaded, as Ollama lists running models."""
     services = services_of(request)
     engines = [engine for engine in services.registry.list() if engine.state is EngineState.READY]
-    found = await unless_disconnected(request, _file_facts(services.digests, engines))
-    rows = [_running_row(engine, facts) for engine, facts in zip(engines, found, strict=True)]
-    return JsonResponse({"models": rows})
+    models = await unless_disconnected(request, _models(services, engines))
+    now, room = datetime.now(UTC), services.registry.room
+    rows = [_running_row(model, room, now) for model in models]
+    return JsonResponse({"models": sorted(rows, key=lambda row: str(row["expires_at"]), reverse=True)})
 
 
 @Operation(
@@ -107,14 +116,37 @@ async def version(_request: Request) -> Response:
     return JsonResponse({"version": API_VERSION})
 
 
-async def _file_facts(digests: FileDigests, engines: list[Engine]) -> list[FileFacts | None]:
-    return [await digests.of(Path(engine.config.model_path)) for engine in engines]
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """An engine, and what is known of its file."""
+
+    engine: Engine
+    file: FileFacts | None
+    card: ModelCard | None
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What all listings have."""
+        return {
+            "name": self.engine.engine_id,
+            "model": self.engine.engine_id,
+            "digest": _NO_DIGEST if self.file is None else self.file.digest,
+            "details": facts_of(self.engine, self.card).details,
+        }
+
+
+async def _models(services: Services, engines: list[Engine]) -> list[_Model]:
+    found = []
+    for engine in engines:
+        path = Path(engine.config.model_path)
+        found.append(_Model(engine, await services.digests.of(path), await services.cards.of(path)))
+    return found
 
 
 def _modified_at(engine: Engine) -> datetime:
     """When the model file was written. Reads the disk."""
     try:
-        return datetime.fromtimestamp(Path(engine.config.model_path).stat().st_mtime, UTC)
+        return FileVersion.of(Path(engine.config.model_path)).modified_at
     except OSError:
         return _added_at(engine)
 
@@ -123,32 +155,43 @@ def _added_at(engine: Engine) -> datetime:
     return datetime.fromtimestamp(engine.created_at, UTC)
 
 
-def _row(engine: Engine, facts: FileFacts | None) -> dict[str, Any]:
-    modified = _added_at(engine) if facts is None else facts.modified_at
+def _row(model: _Model) -> dict[str, Any]:
+    file = model.file
+    modified = _added_at(model.engine) if file is None else file.modified_at
+    return {**model.row, "modified_at": rfc3339(modified), "size": 0 if file is None else file.size}
+
+
+def _running_row(model: _Model, room: Room, now: datetime) -> dict[str, Any]:
+    engine = model.engine
+    size, size_vram = _sizes(engine, room)
+    expires_at = _expires_at(engine, room, now)
     return {
-        "name": engine.engine_id,
-        "model": engine.engine_id,
-        "modified_at": rfc3339(modified),
-        "size": 0 if facts is None else facts.size,
-        "digest": _digest(facts),
-        "details": facts_of(engine).details,
+        **model.row,
+        "size": size,
+        "expires_at": FOR_EVER if expires_at is None else rfc3339(expires_at),
+        "size_vram": size_vram,
+        "context_length": engine.config.parameters.n_ctx if engine.info is None else engine.info.n_ctx,
     }
 
 
-def _running_row(engine: Engine, facts: FileFacts | None) -> dict[str, Any]:
+def _sizes(engine: Engine, room: Room) -> tuple[int, int]:
+    """Bytes that an engine takes, and how many of them are in GPU memory; only its weights where no books are kept.
+
+    What never leaves the host counts as the GPU's where all layers are there: clients show that as `100% GPU`, as with Ollama.
+    """
+    estimate = room.estimate_of(engine)
+    if estimate is not None and estimate.host.total:
+        vram = sum(part.total for part in estimate.gpus.values())
+        size = estimate.host.total + vram
+        return size, size if vram and not estimate.host.kv_cache else vram
     info = engine.info
     size = 0 if info is None else info.size_bytes
-    return {
-        "name": engine.engine_id,
-        "model": engine.engine_id,
-        "size": size,
-        "digest": _digest(facts),
-        "details": facts_of(engine).details,
-        "expires_at": FOR_EVER,
-        "size_vram": size if info is not None and info.n_gpu_layers else 0,
-        "context_length": engine.config.parameters.n_ctx if info is None else info.n_ctx,
-    }
+    return size, size if info is not None and info.n_gpu_layers else 0
 
 
-def _digest(facts: FileFacts | None) -> str:
-    return _NO_DIGEST if facts is None else facts.digest
+def _expires_at(engine: Engine, room: Room, now: datetime) -> datetime | None:
+    """When an engine is unloaded if nobody uses it, or uses it any more; None where it stays."""
+    left_s = room.expires_in_s(engine)
+    if left_s is None:  # in use, or it stays
+        left_s = engine.idle_limit_s(room.limits.idle_ttl_s)
+    return None if left_s is None else now + timedelta(seconds=left_s)

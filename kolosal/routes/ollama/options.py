@@ -1,7 +1,8 @@
 """`options`: how tokens are chosen, with Ollama's names and defaults. Pure.
 
-Ollama has options for loading a model here too (`num_ctx`, `num_gpu`, …). How an engine is loaded is for its owner to say,
+Ollama has options for loading a model here too (`num_gpu`, `num_thread`, …). How an engine is loaded is for its owner to say,
 who may have others wait for it as well, so they are not looked at. Neither are options that no one knows, as in Ollama.
+Of `num_ctx` is done what can be done for one request: it bounds its prompt and its answer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ MAX_SEED = 2**63 - 1
 """Ollama's seeds are 64-bit numbers."""
 
 IGNORED_OPTIONS = (
-    "num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "use_mlock", "num_thread", "numa", "low_vram", "f16_kv",
+    "num_batch", "num_gpu", "main_gpu", "use_mmap", "use_mlock", "num_thread", "numa", "low_vram", "f16_kv",
     "logits_all", "vocab_only", "embedding_only", "num_keep", "draft_num_predict", "tfs_z", "penalize_newline",
 )  # fmt: skip
 """Options for loading a model, and those of older versions that change nothing any more."""
@@ -69,6 +70,14 @@ class Options(RequestBody):
     """Tokens to generate at most; 0 and less, and not given: to the end of the context window."""
     stop: TextOrTexts | None = None
     """The text ends before the first of these."""
+    num_ctx: Annotated[Whole, Field(ge=-(2**31), lt=2**31)] | None = None
+    """Tokens that prompt and answer have together at most; never more than the engine's context window."""
+
+    @property
+    def max_context(self) -> int | None:
+        """`num_ctx` as engines know it; None where it can bound nothing."""
+        given = self.num_ctx
+        return given if given is not None and 0 < given <= MAX_TOKENS_LIMIT else None
 
     def to_sampling(self, logprobs: int | None) -> SamplingParams:
         """The options as engines know them; `logprobs` is how many of the most probable tokens to report.

@@ -11,11 +11,12 @@ from kolosal.routes.questions import ask
 from kolosal.schema import ChatPrompt
 
 
-async def shortened(engine: Engine, prompt: ChatPrompt) -> ChatPrompt | None:
+async def shortened(engine: Engine, prompt: ChatPrompt, window: int | None) -> ChatPrompt | None:
     """The prompt with as many of its turns as there is room for; None where even the last one is too long.
 
-    What the system says stays, and so does the last turn; a result never stands without its call. How long a prompt is
-    only its engine knows, so the first turn to keep is searched for.
+    There is room for as many tokens as the engine's context window has, or `window` where that is less. What the system says
+    stays, and so does the last turn; a result never stands without its call. How long a prompt is only its engine knows, so
+    the first turn to keep is searched for.
 
     Raises:
         KolosalError: as `Engine.ask`.
@@ -26,7 +27,7 @@ async def shortened(engine: Engine, prompt: ChatPrompt) -> ChatPrompt | None:
     low, high = 1, len(starts)
     while low < high:
         middle = (low + high) // 2
-        if await _fits(engine, _from(prompt, starts[middle])):
+        if await _fits(engine, _from(prompt, starts[middle]), window):
             high = middle
         else:
             low = middle + 1
@@ -42,10 +43,11 @@ def _from(prompt: ChatPrompt, start: int) -> ChatPrompt:
     return replace(prompt, messages=tuple(kept))
 
 
-async def _fits(engine: Engine, prompt: ChatPrompt) -> bool:
+async def _fits(engine: Engine, prompt: ChatPrompt, window: int | None) -> bool:
     """Whether a prompt leaves room for an answer."""
     try:
         rendered = await ask(engine, Render(prompt), Rendered)
     except ContextLengthExceeded:
         return False
-    return engine.info is None or rendered.n_tokens < engine.info.n_ctx
+    rooms = [window, None if engine.info is None else engine.info.n_ctx]
+    return all(room is None or rendered.n_tokens < room for room in rooms)

@@ -15,27 +15,25 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kolosal.errors import QueueFull
-from kolosal.routes.jsonrpc.envelope import Code, RpcError, notification
+from kolosal.routes.jsonrpc.envelope import Code, RpcError
 from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import caller_of, services_of
 from kolosal.routes.websocket.dialogue import Dialogue
 from kolosal.routes.websocket.rate import MessageRate
+from kolosal.routes.websocket.refusal import REFUSED, close_with_error, turn_away
 from kolosal.routes.websocket.sessions import Session
 
 log = logging.getLogger(__name__)
 
 NOT_TEXT = 1003
-REFUSED = 1008
 TRY_LATER = 1013
-
-_SHOWN_CHARS = 100
-"""How much of an unknown session's id is repeated."""
 
 
 @Operation(
     group=Group.SESSIONS,
     scope=Access.INFERENCE,
     key_in_query=True,
+    turn_away=turn_away,
     answer="Messages of the session, as JSON-RPC.",
 )
 async def serve_session(websocket: WebSocket) -> None:
@@ -46,10 +44,10 @@ async def serve_session(websocket: WebSocket) -> None:
     try:
         session = store.connect(session_id)
         if session is None:
-            await _refuse(websocket, session_id, "Invalid session ID", REFUSED)
+            await _refuse(websocket, "Invalid session ID", REFUSED)
             return
     except QueueFull as exc:
-        await _refuse(websocket, session_id, exc.message, TRY_LATER)
+        await _refuse(websocket, exc.message, TRY_LATER)
         return
     except WebSocketDisconnect:
         return
@@ -78,7 +76,7 @@ async def _serve(websocket: WebSocket, session: Session) -> int:
                 return int(message["code"])
             if (refusal := _refusal(message, rate)) is not None:
                 await dialogue.close()
-                await _refuse(websocket, session.id, *refusal)
+                await _refuse(websocket, *refusal)
                 return refusal[1]
             await dialogue.take(message["text"])
     except WebSocketDisconnect as exc:
@@ -96,8 +94,5 @@ def _refusal(message: Message, rate: MessageRate) -> tuple[str, int] | None:
     return None
 
 
-async def _refuse(websocket: WebSocket, session_id: str, message: str, code: int) -> None:
-    error = RpcError(Code.SERVER, message)
-    params = {"session_id": session_id[:_SHOWN_CHARS], "error": error.body()}
-    await websocket.send_text(orjson.dumps(notification("error", params)).decode())
-    await websocket.close(code, message)
+async def _refuse(websocket: WebSocket, message: str, code: int) -> None:
+    await close_with_error(websocket, RpcError(Code.SERVER, message), code)

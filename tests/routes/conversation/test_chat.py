@@ -6,11 +6,15 @@ from typing import Any
 
 import orjson
 import pytest
+from pydantic import SecretStr
 
+from kolosal.app import create_app
+from kolosal.config.settings import Settings
 from kolosal.conversation.parameters import GenerationParameters
+from kolosal.conversation.settings import ConversationSettings
 from kolosal.errors import EngineDied, LoadFailed, QueueFull
 from kolosal.sampling import SamplingParams
-from tests.fakes import AsgiRequest, FakeEngine, eventually, http_client, says
+from tests.fakes import AsgiRequest, FakeEngine, FakeRegistry, eventually, http_client, says
 from tests.routes.conversation.chats import (
     DRAFT,
     DRAFT_STATUS,
@@ -118,8 +122,49 @@ async def test_c04_a_browser_has_the_key_in_its_query() -> None:
         answers = [(await client.get(url)).status_code for url in urls]
         health = await client.get("/health")
 
+        [error] = (await client.get("/ping")).json()["detail"]
+
     assert answers == [422, 403, 200] * 2
     assert health.status_code == 200
+    assert (error["type"], error["loc"]) == ("missing", ["query", "x_api_key"])
+
+
+async def test_c04_the_key_of_these_paths_is_one_of_the_daemons() -> None:
+    app = create_app(
+        Settings(api_key=SecretStr("another-key-1234")),
+        FakeRegistry(FakeEngine(script=says("Hello"))),
+        ConversationSettings(api_key="secret"),
+    )
+    async with http_client(app) as client:
+        statuses = {
+            key: [
+                (
+                    await client.post("/chat/blocking", json={"prompt": "Hi"}, headers={"x-api-key": key})
+                ).status_code,
+                (await client.get("/engines", headers={"x-api-key": key})).status_code,
+            ]
+            for key in ("secret", "another-key-1234", "wrong")
+        }
+
+    assert statuses == {"secret": [200, 200], "another-key-1234": [200, 200], "wrong": [403, 401]}
+
+
+async def test_c04_a_long_key_goes_into_a_query_too() -> None:
+    key = "k" * 512
+    async with http_client(app_of(FakeEngine(script=says("Hello")), api_key=key)) as client:
+        for path in ("/ping", "/chat/blocking"):
+            answer = await client.get(path, params={"prompt": "Hi", "x_api_key": key})
+            assert answer.status_code == 200
+
+
+async def test_c04_guesses_are_counted_as_everywhere() -> None:
+    async with http_client(app_of(FakeEngine(script=says("Hello")), api_key="secret")) as client:
+        for number in range(10):
+            await client.get("/ping", params={"x_api_key": f"guess-{number}"})
+        refused = await client.get("/ping", params={"x_api_key": "secret"})
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
+    assert refused.json()["detail"].startswith("Too many wrong API keys")
 
 
 @pytest.mark.parametrize("path", ["/chat/blocking", "/chat/stream"])

@@ -9,6 +9,7 @@ import pytest
 from kolosal.engines.calls import Answer, Call, Render, Rendered
 from kolosal.errors import ContextLengthExceeded, KolosalError
 from kolosal.schema import (
+    ChatPrompt,
     FinishReason,
     GenerateRequest,
     Grammar,
@@ -21,7 +22,17 @@ from kolosal.schema import (
     Usage,
 )
 from tests.fakes import FakeEngine, plain_answer, says
-from tests.routes.ollama.asking import CALL, HELLO, WEATHER, chat, chat_prompt, lines, loaded_engine, refused
+from tests.routes.ollama.asking import (
+    CALL,
+    HELLO,
+    WEATHER,
+    chat,
+    chat_prompt,
+    generate,
+    lines,
+    loaded_engine,
+    refused,
+)
 
 USE = {"function": {"name": "weather", "arguments": {"city": "Oslo"}}}
 
@@ -180,7 +191,7 @@ def _window(engine: FakeEngine, n_ctx: int) -> None:
     def script(request: GenerateRequest) -> list[TokenDelta | KolosalError]:
         rendered = plain_answer(Render(request.prompt))
         assert isinstance(rendered, Rendered)
-        if rendered.n_tokens >= n_ctx:
+        if rendered.n_tokens >= min(n_ctx, request.max_context or n_ctx):
             return [ContextLengthExceeded("too long")]
         return [TokenDelta("a", (), FinishReason.STOP, Usage(1, 1))]
 
@@ -217,3 +228,46 @@ async def test_what_cannot_or_may_not_be_shortened_is_refused(fields: dict[str, 
     _window(engine, 30)
     status, error = await refused(engine, "/api/chat", **{"messages": LONG} | fields)
     assert (status, error) == (400, "too long")
+
+
+@pytest.mark.parametrize(
+    ("num_ctx", "kept", "window"),
+    [
+        (400, 6, 400), (2000, 6, 2000), (60, 5, 60), (12, 2, 12), (None, 6, None), (-1, 6, None), (0, 6, None), (10**7, 6, None),
+    ],
+)  # fmt: skip
+async def test_num_ctx_is_a_window_of_its_own(num_ctx: int | None, kept: int, window: int | None) -> None:
+    engine = loaded_engine(n_ctx=1000)
+    _window(engine, 1000)
+    assert (await chat(engine, messages=LONG, options={"num_ctx": num_ctx}))["message"]["content"] == "a"
+    last = engine.requests[-1]
+    assert isinstance(last.prompt, ChatPrompt)
+    assert (len(last.prompt.messages), last.max_context) == (kept, window)
+
+
+async def test_a_last_turn_that_is_longer_than_num_ctx_gets_the_engines_window() -> None:
+    long_turn = [*LONG[:-1], {"role": "user", "content": "x" * 100}]
+    for n_ctx, kept in ((1000, 6), (200, 5), (110, 2)):
+        engine = loaded_engine(n_ctx=n_ctx)
+        _window(engine, n_ctx)
+        await chat(engine, messages=long_turn, options={"num_ctx": 40})
+        last = engine.requests[-1]
+        assert isinstance(last.prompt, ChatPrompt)
+        assert (len(last.prompt.messages), last.max_context) == (kept, None)
+
+
+async def test_num_ctx_is_kept_to_where_nothing_may_be_cut() -> None:
+    engine = loaded_engine(n_ctx=1000)
+    _window(engine, 1000)
+    fields: dict[str, Any] = {"truncate": False, "options": {"num_ctx": 40}}
+    assert await refused(engine, "/api/chat", messages=LONG, **fields) == (400, "too long")
+    assert await refused(engine, "/api/generate", prompt="x" * 50, **fields) == (400, "too long")
+
+
+async def test_a_prompt_that_is_longer_than_num_ctx_gets_the_engines_window() -> None:
+    engine = loaded_engine(n_ctx=1000)
+    _window(engine, 1000)
+    assert (await generate(engine, prompt="x" * 50, options={"num_ctx": 40}))["response"] == "a"
+    assert [request.max_context for request in engine.requests] == [40, None]
+    status, _ = await refused(engine, "/api/generate", prompt="x" * 1000, options={"num_ctx": 40})
+    assert status == 400

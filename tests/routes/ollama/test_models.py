@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
+
 import pytest
 
+from kolosal.app import create_app
+from kolosal.config.settings import Settings
 from kolosal.engines.engine import EngineState
+from kolosal.engines.memory import Gpu, MachineMemory
+from kolosal.engines.parameters import EngineConfig, LoadingParameters
+from kolosal.engines.placement import Estimate, Part
+from kolosal.engines.policy import Rules
+from kolosal.engines.registry import EngineRegistry
 from kolosal.routes.ollama.facts import parameter_size, quantization
+from kolosal.routes.ollama.models import FOR_EVER
+from tests.engines.helpers import config
+from tests.engines.test_room import READY, Clock, FakeSizes, begin, registry_of
 from tests.fakes import FakeEngine, app_with, http_client
 from tests.routes.ollama.asking import loaded_engine, refused
+from tests.routes.test_access import ADMIN, USER, app_with_keys
+from tests.tiny_gguf import N_CTX_TRAIN, write_tiny_gguf
 
 
 @pytest.mark.parametrize(
@@ -50,6 +65,39 @@ async def test_a_model_that_was_never_loaded_is_listed_and_shown() -> None:
     assert engine.state is EngineState.UNLOADED
 
 
+async def test_O03_a_model_that_was_never_loaded_tells_what_its_file_says(tmp_path: Path) -> None:
+    template = "{# " + "x" * 5000 + " #}{{ messages[0].content }}"
+    write_tiny_gguf(tmp_path / "m.gguf", chat_template=template)
+    engine = FakeEngine()
+    engine.config = EngineConfig("fake", str(tmp_path / "m.gguf"), LoadingParameters(n_ctx=128))
+    engine.state = EngineState.UNLOADED
+    async with http_client(app_with(engine)) as client:
+        [row] = (await client.get("/api/tags")).json()["models"]
+        shown = (await client.post("/api/show", json={"model": "fake"})).json()
+        whole = (await client.post("/api/show", json={"model": "fake", "verbose": True})).json()
+    assert row["details"] == shown["details"]
+    assert (row["details"]["family"], row["details"]["quantization_level"]) == ("llama", "F32")
+    assert row["details"]["parameter_size"] == parameter_size(shown["model_info"]["general.parameter_count"])
+    assert shown["model_info"]["llama.context_length"] == N_CTX_TRAIN
+    assert shown["model_info"]["tokenizer.ggml.tokens"] == []
+    assert shown["model_info"]["tokenizer.ggml.scores"] == []
+    assert len(whole["model_info"]["tokenizer.ggml.scores"]) == 261
+    assert not shown["model_info"].keys() & {"general.name", "tokenizer.chat_template"}
+    assert (shown["template"], shown["capabilities"]) == (template, ["completion", "tools"])
+    assert shown["parameters"].split() == ["num_ctx", "128"]
+    assert engine.state is EngineState.UNLOADED
+
+
+async def test_where_a_file_is_only_admins_are_told() -> None:
+    app = app_with_keys(FakeEngine())
+    shown = []
+    async with http_client(app) as client:
+        for key in (USER, ADMIN):
+            answer = await client.post("/api/show", json={"model": "fake"}, headers={"x-api-key": key})
+            shown.append(answer.json()["modelfile"].splitlines()[0])
+    assert shown == ["FROM fake.gguf", "FROM /models/fake.gguf"]
+
+
 async def test_capabilities_are_the_models() -> None:
     embedder = loaded_engine(can_generate=False)
     thinker = loaded_engine(thinking_tags=("<think>", "</think>"))
@@ -63,6 +111,76 @@ async def test_memory_of_a_gpu_is_told() -> None:
     async with http_client(app_with(loaded_engine(size_bytes=7, n_gpu_layers=3))) as client:
         [row] = (await client.get("/api/ps")).json()["models"]
     assert row["size_vram"] == 7
+
+
+class OneGpu(FakeSizes):
+    """A machine with a GPU."""
+
+    async def memory(self) -> MachineMemory:
+        return MachineMemory(1 << 40, 1 << 40, (Gpu(0, "GPU", 1 << 40, 1 << 40),))
+
+
+class TestExpiry:
+    """`expires_at`, over engines whose memory is accounted for."""
+
+    @staticmethod
+    async def seconds(registry: EngineRegistry) -> dict[str, float]:
+        """Seconds until each engine goes, as it is told."""
+        async with http_client(create_app(Settings(), registry)) as client:
+            rows = (await client.get("/api/ps")).json()["models"]
+        now = datetime.now(UTC)
+        return {
+            row["name"]: (datetime.fromisoformat(row["expires_at"]) - now).total_seconds() for row in rows
+        }
+
+    async def test_it_is_when_an_idle_engine_is_unloaded(self) -> None:
+        clock = Clock()
+        async with registry_of(READY, "a", clock=clock) as registry:
+            await registry.acquire("a")
+            clock.now += 100
+            assert (await self.seconds(registry))["a"] == pytest.approx(200, abs=5)
+
+    async def test_what_a_request_asked_for_counts(self) -> None:
+        async with registry_of(READY, "a", "b") as registry:
+            (await registry.acquire("a")).keep_alive(3600)
+            (await registry.acquire("b")).keep_alive(-1)
+            found = await self.seconds(registry)
+        assert found["a"] == pytest.approx(3600, abs=5)
+        assert found["b"] > 9e9
+        assert list(found) == ["b", "a"]  # who stays longest comes first
+
+    async def test_a_pinned_engine_stays(self) -> None:
+        async with registry_of(READY, "a", rules=Rules(pin=True)) as registry:
+            await registry.acquire("a")
+            async with http_client(create_app(Settings(), registry)) as client:
+                [row] = (await client.get("/api/ps")).json()["models"]
+        assert row["expires_at"] == FOR_EVER
+
+    async def test_while_it_is_in_use_its_time_has_not_begun(self) -> None:
+        clock = Clock()
+        async with registry_of(READY, "a", clock=clock) as registry:
+            stream = begin(await registry.acquire("a"))
+            clock.now += 1000
+            assert (await self.seconds(registry))["a"] == pytest.approx(300, abs=5)
+            stream.abort()
+
+    async def test_sizes_are_those_of_the_books(self) -> None:
+        part = Part(weights=5, kv_cache=3, compute=2)
+        whole = Estimate(Part(weights=5, compute=2), {0: Part(weights=7, kv_cache=3)})
+        sizes = OneGpu({"a": Estimate(part, {0: Part(weights=7)}), "b": Estimate(part), "c": whole})
+        registry = EngineRegistry(READY, max_queued=0, sizes=sizes)
+        try:
+            for name in ("a", "b", "c"):
+                await registry.add(config(name), load=True)
+            async with http_client(create_app(Settings(), registry)) as client:
+                rows = (await client.get("/api/ps")).json()["models"]
+        finally:
+            await registry.close(drain_s=0)
+        assert {row["name"]: (row["size"], row["size_vram"]) for row in rows} == {
+            "a": (17, 7),
+            "b": (10, 0),
+            "c": (17, 17),  # all layers are on the GPU
+        }
 
 
 async def test_a_copy_is_an_engine_of_its_own() -> None:

@@ -60,6 +60,7 @@ async def test_options_for_loading_and_unknown_ones_change_nothing() -> None:
         ({"seed": "x"}, "options.seed"), ({"seed": 2**63}, "options.seed"), ({"num_predict": -3}, "options.num_predict"),
         ({"num_predict": 2_000_000}, "options.num_predict"), ({"stop": 5}, "options.stop"), ({"stop": [5]}, "options.stop.0"),
         ({"stop": ["x" * 1025]}, "options.stop.0"), ({"stop": ["x"] * 65}, "options.stop"), ([], "options"), ("x", "options"),
+        ({"num_ctx": "4k"}, "options.num_ctx"), ({"num_ctx": 4096.5}, "options.num_ctx"), ({"num_ctx": 2**31}, "options.num_ctx"),
         ({"mirostat": 3}, "options.mirostat"), ({"repeat_penalty": 0}, "options.repeat_penalty"),
     ],
 )  # fmt: skip

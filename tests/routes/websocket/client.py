@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,14 +18,15 @@ Notification = tuple[str, dict[str, Any]]
 class Socket:
     """One connection."""
 
-    def __init__(self, app: ASGIApp, session_id: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, app: ASGIApp, session_id: str, query: str = "", key: str | None = None) -> None:
         self.session_id = session_id
+        self._query = query.encode()
+        self._headers = [] if key is None else [(b"x-api-key", key.encode())]
         self.closed: int | None = None
         """The code it was closed with."""
         self.task_id = ""
         """The task of the last notification that had one."""
         self._app = app
-        self._headers = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
         self._incoming: asyncio.Queue[Message] = asyncio.Queue()
         self._outgoing: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._ids = 0
@@ -35,8 +36,8 @@ class Socket:
         path = f"/ws/{self.session_id}"
         scope = {
             "type": "websocket", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "scheme": "ws",
-            "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": self._headers, "subprotocols": [],
-            "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "state": {},
+            "path": path, "raw_path": path.encode(), "query_string": self._query, "root_path": "", "headers": self._headers,
+            "subprotocols": [], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "state": {},
         }  # fmt: skip
         try:
             await self._app(scope, self._incoming.get, self._take)
@@ -112,18 +113,17 @@ def chunks(notifications: list[Notification]) -> str:
     return "".join(params["chunk"] for method, params in notifications if method == "text_chunk")
 
 
-async def new_session(app: ASGIApp, headers: Mapping[str, str] | None = None, **fields: Any) -> str:
-    async with http_client(app, headers) as client:
+async def new_session(app: ASGIApp, key: str | None = None, **fields: Any) -> str:
+    async with http_client(app, {} if key is None else {"x-api-key": key}) as client:
         response = await client.post("/create_session", json=fields)
     assert response.status_code == 200
     return str(response.json()["session_id"])
 
 
 @asynccontextmanager
-async def connected(
-    app: ASGIApp, session_id: str, headers: Mapping[str, str] | None = None
-) -> AsyncIterator[Socket]:
-    socket = Socket(app, session_id, headers)
+async def connected(app: ASGIApp, session_id: str, **carrier: Any) -> AsyncIterator[Socket]:
+    """A connection to a session; `query` or `key` carries an API key."""
+    socket = Socket(app, session_id, **carrier)
     running = asyncio.create_task(socket.run())
     try:
         yield socket
