@@ -52,6 +52,7 @@ class Vault:
 def vault(folder: Path) -> Iterator[Vault]:
     certificate = _certificate(folder)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.daemon_threads = False  # so that `server_close` waits for them, and no socket outlives the test
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     server.socket = context.wrap_socket(server.socket, server_side=True)
