@@ -98,7 +98,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, body: object, headers: dict[str, str]) -> None:
         content = orjson.dumps(body)
         self.send_response(status)
-        length = {"Content-Type": "application/json", "Content-Length": str(len(content))}
+        length = {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(content)),
+            "Connection": "close",  # or this thread would wait for a client that keeps its connection
+        }
         for name, value in {**headers, **length}.items():
             self.send_header(name, value)
         self.end_headers()
