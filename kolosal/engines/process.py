@@ -71,6 +71,9 @@ _LATE_S = 0.25
 STDERR_TAIL_BYTES = 8 * 1024
 """How much of a worker's stderr is kept to explain its death."""
 
+_EXIT_AFTER_SIGTERM_S = 0.5
+"""A worker has nothing left to save then: what has not ended soon ignores the signal."""
+
 _EXIT_AFTER_KILL_S = 5.0
 """How long the system may take to end a process that was killed."""
 
@@ -128,22 +131,24 @@ _SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
 """The prefixes would let LLAMA_API_KEY and NVIDIA_API_KEY through."""
 
 
-_THREAD_DEFAULTS = {"GOMP_SPINCOUNT": "500"}
-"""How long a thread of llama.cpp spins for the others before it sleeps (libgomp's turns of a loop).
+_DEFAULTS = {"GOMP_SPINCOUNT": "500", "GGML_NO_BACKTRACE": "1"}
+"""What workers are told unless our environment says otherwise.
 
-libgomp's own default is some milliseconds. One engine alone is no faster with it, but two that generate at once on the
-same cores spin in each other's way: 7 tokens/s together instead of 70 (measured on 2 cores, docs/benchmarks.md).
+How long a thread of llama.cpp spins for the others before it sleeps (libgomp's turns of a loop). libgomp's own default is some
+milliseconds. One engine alone is no faster with it, but two that generate at once on the same cores spin in each other's
+way: 7 tokens/s together instead of 70 (measured on 2 cores, docs/benchmarks.md).
+
+No backtrace of a failed assertion: ggml would start a debugger for it, which writes what functions were called with, prompts
+among it, where the reason of the death should be the last line.
 """
 
 
 def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a worker: the part of ours that llama.cpp may need, and defaults for its threads.
+    """The environment of a worker: the part of ours that llama.cpp may need, and defaults.
 
     No key or token reaches a process that parses model files.
     """
-    return _THREAD_DEFAULTS | {
-        name: value for name, value in environ.items() if _is_for_workers(name.upper())
-    }
+    return _DEFAULTS | {name: value for name, value in environ.items() if _is_for_workers(name.upper())}
 
 
 def _is_for_workers(name: str) -> bool:
@@ -161,7 +166,7 @@ class WorkerCommand:
     load_stall_timeout_s: float = 120.0
     """Loading fails when neither progress nor any output came for this long; a slow disk that moves is no failure."""
     stop_grace_s: float = 5.0
-    """Each rung of the kill ladder: after a shutdown frame, then after SIGTERM, then SIGKILL."""
+    """How long a worker may take to end after a shutdown frame, before SIGTERM and soon SIGKILL follow."""
     step_timeout_s: float = 60.0
     """A worker from which no frame came for this long hangs, and is killed: no step may take longer."""
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
@@ -393,9 +398,7 @@ class WorkerProcess:
         await asyncio.wait([self._stderr_task], timeout=_EXIT_AFTER_EOF_S)
         if self._fatal is not None:
             return f"The worker stopped: {self._fatal}"
-        reason = f"The worker stopped: {describe_exit(self._process.returncode or 0)}"
-        if self._ran_out_of_memory():
-            reason += ", because the machine was out of memory"
+        reason = f"The worker stopped: {describe_exit(self._process.returncode or 0)}{self._why_killed()}"
         return reason + self._last_words() if self._process.returncode else reason
 
     def _last_words(self) -> str:
@@ -403,17 +406,28 @@ class WorkerProcess:
         last = self._stderr_tail.decode(errors="replace").strip().rpartition("\n")[2][:_LAST_WORDS_CHARS]
         return f" (its last words: {last})" if last else ""
 
-    def _ran_out_of_memory(self) -> bool:
-        """Whether the kernel seems to have ended it: somebody's SIGKILL that was not ours, and it has just used one."""
-        if self._killed or self._memory_kills is None or self._process.returncode != _KILLED:
-            return False
-        return (memory_kills() or 0) > self._memory_kills
+    def _why_killed(self) -> str:
+        """What is known of a SIGKILL that was not ours, as an addition to a reason.
+
+        The kernel counts how often it had to make room. Others who do that (systemd-oomd, a container's supervisor,
+        macOS) tell nobody.
+        """
+        if self._killed or self._process.returncode != _KILLED:
+            return ""
+        if self._memory_kills is not None and (memory_kills() or 0) > self._memory_kills:
+            return ", because the machine was out of memory"
+        return ", possibly because the system ran out of memory"
 
     async def _climb_down(self) -> None:
         """Wait for the exit, and insist: SIGTERM, then SIGKILL, which no process survives."""
-        for insist in (self._process.terminate, self._process.kill):
+        grace_s = self._command.stop_grace_s
+        rungs = (
+            (grace_s, self._process.terminate),
+            (min(grace_s, _EXIT_AFTER_SIGTERM_S), self.kill),
+        )
+        for wait_s, insist in rungs:
             try:
-                await asyncio.wait_for(self._process.wait(), self._command.stop_grace_s)
+                await asyncio.wait_for(self._process.wait(), wait_s)
             except TimeoutError:
                 log.warning("worker.insisting", extra={"engine_id": self._engine_id, "pid": self.pid})
                 insist()

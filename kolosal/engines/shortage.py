@@ -14,7 +14,7 @@ RETRY_AFTER_S = 5
 
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|no room for|failed to allocate|unable to allocate|cannot allocate|cudaMalloc|bad_alloc"
-    r"|MemoryError|failed to create context|killed by SIGKILL",
+    r"|MemoryError|failed to create context|insufficient memory|mem_buffer != NULL|killed by SIGKILL",
     re.IGNORECASE,
 )
 """How llama.cpp, the drivers and the system say that memory was short."""

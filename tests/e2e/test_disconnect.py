@@ -17,6 +17,7 @@ WITHOUT_END = chat("Tell me a long story about a lighthouse.", max_tokens=4000, 
 """Takes longer than the deadline where it is not given up."""
 
 
+@pytest.mark.fault("H2")
 def test_leaving_a_stream_frees_its_sequence(http: httpx.Client) -> None:
     stream = ChatStream.open(http, WITHOUT_END)
     stream.read_some()
@@ -25,6 +26,7 @@ def test_leaving_a_stream_frees_its_sequence(http: httpx.Client) -> None:
     wait_until(lambda: in_flight(http) == 0)
 
 
+@pytest.mark.fault("H2")
 def test_leaving_before_a_whole_answer_frees_its_sequence(daemon: Daemon, http: httpx.Client) -> None:
     body = json.dumps(WITHOUT_END).encode()
     address = urlsplit(daemon.url)
@@ -38,6 +40,7 @@ def test_leaving_before_a_whole_answer_frees_its_sequence(daemon: Daemon, http: 
     wait_until(lambda: in_flight(http) == 0)
 
 
+@pytest.mark.fault("H2")
 def test_the_place_of_one_who_left_is_given_to_the_next(http: httpx.Client) -> None:
     streams = [ChatStream.open(http, WITHOUT_END) for _ in range(4)]  # all that run at the same time
     for stream in streams:

@@ -40,6 +40,7 @@ def daemon(folder: Path, **engines: object) -> Iterator[tuple[Daemon, httpx.Clie
         running.process.wait(DEADLINE_S)
 
 
+@pytest.mark.fault("P12")
 def test_three_models_in_room_for_two_answer_every_request(tmp_path: Path, tiny_gguf: Path) -> None:
     chance = random.Random(12)  # noqa: S311 - which model is asked next
     with daemon(tmp_path, memory_limit_bytes=ROOM_FOR_TWO) as (running, http):

@@ -142,6 +142,7 @@ def test_a_bad_request_names_the_parameter(sdk: openai.OpenAI) -> None:
     assert (caught.value.param, caught.value.type) == ("temperature", "invalid_request_error")
 
 
+@pytest.mark.fault("M3")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_prompt_that_is_too_long_is_told_both_numbers(sdk: openai.OpenAI, stream: bool) -> None:
     with pytest.raises(openai.BadRequestError, match=r"has 5001 tokens.* 4096 tokens") as caught:

@@ -137,6 +137,7 @@ async def test_worker_that_ends_at_once_fails_the_load() -> None:
     assert "exit status 0" in await load_failure(script_worker(""))
 
 
+@pytest.mark.fault("P5")
 @pytest.mark.parametrize(
     "line",
     [
@@ -196,6 +197,7 @@ async def exit_after(body: str) -> Launched:
     return one
 
 
+@pytest.mark.fault("P5")
 @pytest.mark.parametrize(
     "line",
     [
@@ -276,6 +278,7 @@ async def test_worker_that_closes_its_pipe_and_lives_is_killed() -> None:
 # --- stderr ---
 
 
+@pytest.mark.fault("P6")
 async def test_tail_of_stderr_is_capped() -> None:
     one = await exit_after(
         "os.write(2, b'x' * 1000)\nfor _ in range(10): sys.stderr.write('y' * 1_000_000)\nsys.exit(1)"
@@ -290,12 +293,14 @@ async def test_last_words_are_short() -> None:
     assert len(one.exits[0]) < 500
 
 
+@pytest.mark.fault("P6")
 async def test_stderr_that_is_no_text_is_survived() -> None:
     one = await exit_after("os.write(2, b'caf\\xe9 \\xff\\n')\nsys.exit(1)")
 
     assert "caf\ufffd \ufffd" in one.exits[0]
 
 
+@pytest.mark.fault("P6")
 async def test_output_of_native_code_does_not_break_the_protocol(fake_worker: FakeWorker) -> None:
     """What is printed on file descriptor 1 goes to stderr."""
     body = """
@@ -413,6 +418,7 @@ async def test_killed_worker_is_gone() -> None:
 # --- a launch that is cancelled ---
 
 
+@pytest.mark.fault("P10")
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 25])
 async def test_launch_cancelled_early_leaves_no_process(turns: int) -> None:
     """The leak fixture looks for it."""
@@ -457,6 +463,10 @@ def test_worker_gets_what_it_needs(name: str) -> None:
 def test_threads_that_wait_soon_sleep_unless_told_otherwise() -> None:
     assert worker_environment({})["GOMP_SPINCOUNT"] == "500"
     assert worker_environment({"GOMP_SPINCOUNT": "7"})["GOMP_SPINCOUNT"] == "7"
+
+
+def test_failed_assertions_start_no_debugger() -> None:
+    assert worker_environment({})["GGML_NO_BACKTRACE"] == "1"
 
 
 async def test_variable_of_the_daemon_does_not_reach_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -603,6 +613,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.fault("P7")
 @posix
 @pytest.mark.parametrize(
     ("fault", "word"),

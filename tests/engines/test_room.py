@@ -218,6 +218,7 @@ async def test_an_engine_gets_the_cells_that_there_is_room_for(
     await registry.close(drain_s=0)
 
 
+@pytest.mark.fault("P11")
 async def test_fifty_first_requests_start_one_worker(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     command = script_worker(f"open({str(starts)!r}, 'a').write('x'); ready(); until_the_end()")
@@ -277,6 +278,7 @@ async def test_an_engine_in_constant_use_lets_the_next_one_in(fake_worker: FakeW
         assert await again
 
 
+@pytest.mark.fault("P12")
 async def test_three_models_in_room_for_two_answer_all(fake_worker: FakeWorker) -> None:
     """None is ended while it answers: then a text would be short, or its request an error."""
     chance = random.Random(7)  # noqa: S311 - which engine is asked next
@@ -357,6 +359,7 @@ def short_of_memory(marker: Path, times: int) -> WorkerCommand:
     """)
 
 
+@pytest.mark.fault("M1")
 async def test_a_load_without_memory_is_tried_once_more_without_the_idle(tmp_path: Path) -> None:
     async with registry_of(short_of_memory(tmp_path / "b", 1), *"ab") as registry:
         await registry.acquire("a")
@@ -365,6 +368,7 @@ async def test_a_load_without_memory_is_tried_once_more_without_the_idle(tmp_pat
         assert loaded(registry) == {"b"}
 
 
+@pytest.mark.fault("M1")
 async def test_a_second_failure_is_insufficient_memory(tmp_path: Path) -> None:
     async with registry_of(short_of_memory(tmp_path / "b", 9), *"ab") as registry:
         await registry.acquire("a")
@@ -375,6 +379,7 @@ async def test_a_second_failure_is_insufficient_memory(tmp_path: Path) -> None:
         assert registry.room.estimate_of(registry.get("b")) is None
 
 
+@pytest.mark.fault("M1")
 async def test_without_an_idle_engine_it_is_not_tried_again(tmp_path: Path) -> None:
     async with registry_of(short_of_memory(tmp_path / "b", 9), *"ab", rules=Rules(pin=True)) as registry:
         await registry.acquire("a")

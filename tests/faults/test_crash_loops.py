@@ -22,7 +22,9 @@ BODY = {"model": "broken", "prompt": "x"}
 
 
 @pytest.mark.fault("P8")
-async def test_requests_are_told_when_to_come_back(tmp_path: Path, fake_worker: FakeWorker) -> None:
+async def test_requests_are_told_when_to_come_back(
+    tmp_path: Path, fake_worker: FakeWorker, seen: Callable[[str], None]
+) -> None:
     command = in_turn(tmp_path, fake_worker("stderr=no luck today", "load_crash"))
     registry = EngineRegistry(replace(command, restarts=RestartPolicy(delays_s=(0.0,))), max_queued=8)
     await registry.add(config("broken"), load=False)
@@ -41,3 +43,6 @@ async def test_requests_are_told_when_to_come_back(tmp_path: Path, fake_worker: 
     assert (shown["breaker"], shown["recent_crashes"], shown["status"]) == ("open", 5, "unloaded")
     assert (loaded.status_code, starts(tmp_path)) == (422, 6)  # asked for in so many words
     await registry.close(drain_s=0)
+    seen(
+        f"503 with the reason after {shown['recent_crashes']} starts, Retry-After {last.headers['retry-after']}"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from starlette.applications import Starlette
+from starlette.types import Message
 
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
@@ -20,6 +22,7 @@ from kolosal.engines.registry import EngineRegistry
 from tests.engines.helpers import config, eventually, in_turn, starts
 from tests.fakes import AsgiRequest, http_client
 from tests.faults.drivers import Footprint, stalls
+from tests.worker.helpers import counting
 
 FakeWorker = Callable[..., WorkerCommand]
 
@@ -33,10 +36,12 @@ STREAM = {"model": "test", "prompt": "5:", "stream": True, "max_tokens": 3000}
 
 
 @asynccontextmanager
-async def served(command: WorkerCommand, *, load: bool = True) -> AsyncIterator[tuple[Starlette, Engine]]:
+async def served(
+    command: WorkerCommand, *, load: bool = True, n_ctx: int = 4000
+) -> AsyncIterator[tuple[Starlette, Engine]]:
     """An application with one engine."""
     registry = EngineRegistry(command, max_queued=64)
-    engine = await registry.add(config(n_parallel=4, n_ctx=4000), load=load)
+    engine = await registry.add(config(n_parallel=4, n_ctx=n_ctx, n_batch=64), load=load)
     try:
         yield create_app(Settings(access_log=False), registry), engine
     finally:
@@ -56,9 +61,11 @@ async def ask_and_leave(app: Starlette, *, turns: int = 0, messages: int = 0) ->
     await task
 
 
-async def freed(engine: Engine) -> None:
-    """Nothing is in flight, here and in the worker: the next request gets a place at once."""
+async def freed(engine: Engine) -> float:
+    """Nothing is in flight, here and in the worker: the next request gets a place at once. Seconds until then."""
+    began = time.monotonic()
     await eventually(lambda: engine.in_flight == 0 and not engine._flights._aborted, FREED_WITHIN_S)
+    return time.monotonic() - began
 
 
 @pytest.mark.fault("H1")
@@ -79,14 +86,15 @@ async def test_clients_who_leave_at_any_moment_leave_nothing_behind(
 
         with stalls() as taken:
             await asyncio.gather(*(leave() for _ in range(n_leavers)))
-            await freed(engine)
+            freed_s = await freed(engine)
 
         after = Footprint.of(psutil.Process())
-        assert (len(asyncio.all_tasks()), after.files, after.threads) == (tasks, before.files, before.threads)
+        assert (len(asyncio.all_tasks()), after.counts) == (tasks, before.counts)
         assert max(taken) < MAX_STALL_S
         assert after.rss - before.rss < MAX_GROWTH_BYTES
         seen(
-            f"{n_leavers} left, RSS {(after.rss - before.rss) / 2**20:+.1f} MB, worst stall {max(taken) * 1000:.0f} ms"
+            f"{n_leavers} left, all freed after {freed_s:.2f} s,"
+            f" RSS {(after.rss - before.rss) / 2**20:+.1f} MB, {taken.figure}"
         )
         assert engine.recent_deaths == 0
         async with http_client(app) as client:
@@ -136,3 +144,52 @@ async def test_client_who_leaves_while_the_engine_restarts_frees_everything(
         await task
 
         assert engine.in_flight == 0
+
+
+@pytest.mark.fault("H2")
+async def test_client_who_leaves_while_its_prompt_is_computed_stops_that(
+    fake_worker: FakeWorker, seen: Callable[[str], None]
+) -> None:
+    """8,000 tokens in steps of 64: there is more than a second to leave in."""
+    async with served(fake_worker("step_s=0.01"), n_ctx=10_000) as (app, engine):
+        request = AsgiRequest("/v1/completions", {**STREAM, "prompt": "x" * 8000 + "5:"})
+        task = request.start(app)
+        await eventually(lambda: engine.in_flight == 1)
+        async with http_client(app) as client:  # its steps are the other's too
+            beside = {"model": "test", "prompt": "7:", "max_tokens": 9}
+            answer = await client.post("/v1/completions", json=beside)
+        assert answer.json()["choices"][0]["text"] == counting(7, 9)
+        assert engine.in_flight == 1
+        request.leave()
+        await task
+        freed_s = await freed(engine)
+
+        assert request.content == b""
+        assert engine.recent_deaths == 0
+        seen(f"in a prefill: the worker says after {freed_s * 1000:.0f} ms that it stopped")
+
+
+class LeavesAtTheLastToken(AsgiRequest):
+    """A client whose connection ends with the event that says why the text ends."""
+
+    async def send(self, message: Message) -> None:
+        await super().send(message)
+        if b'"finish_reason":"length"' in message.get("body", b""):
+            self.leave()
+            await asyncio.sleep(0)
+
+
+@pytest.mark.fault("H2")
+async def test_client_who_leaves_before_done_leaves_nothing(fake_worker: FakeWorker) -> None:
+    async with served(fake_worker()) as (app, engine):
+        for max_tokens in (1, 2, 9):
+            request = LeavesAtTheLastToken("/v1/completions", {**STREAM, "max_tokens": max_tokens})
+            await request.start(app)
+            assert b'"finish_reason":"length"' in request.content
+            await freed(engine)
+
+        assert engine.recent_deaths == 0
+        async with http_client(app) as client:
+            body = {"model": "test", "prompt": "5:", "max_tokens": 4}
+            answer = await client.post("/v1/completions", json=body)
+            assert answer.json()["choices"][0]["text"] == "6 7 "

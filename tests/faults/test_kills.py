@@ -1,4 +1,4 @@
-"""P1: a worker that is killed while it answers 32 requests. All of them go on; nobody else notices."""
+"""P1, P2, P3: a worker that is killed or hangs while it answers. Its requests go on; nobody else notices."""
 
 from __future__ import annotations
 
@@ -35,8 +35,6 @@ FakeWorker = Callable[..., WorkerCommand]
 
 N_STREAMS = 32
 
-N_KILLS = 10
-
 MAX_GROWTH_BYTES = 5 * 1024 * 1024
 
 MAX_STALL_S = 0.1
@@ -71,7 +69,7 @@ def completions(ends: list[Completion | BaseException]) -> list[Completion]:
 @pytest.mark.fault("P1")
 @pytest.mark.parametrize("after_tokens", [1, 9])
 async def test_greedy_text_is_that_of_an_undisturbed_run(
-    real_worker: WorkerCommand, tiny_gguf: Path, after_tokens: int
+    real_worker: WorkerCommand, tiny_gguf: Path, after_tokens: int, seen: Callable[[str], None]
 ) -> None:
     async with loaded(real_worker, model(tiny_gguf), max_queued=N_STREAMS) as engine:
         undisturbed = await asyncio.gather(*(engine.generate(one).collect() for one in requests(24)))
@@ -83,6 +81,7 @@ async def test_greedy_text_is_that_of_an_undisturbed_run(
         ]
         assert (engine.recent_deaths, engine.in_flight) == (1, 0)
         assert max(taken) < MAX_STALL_S
+        seen(f"killed after {after_tokens} tokens: {len(ends)} of {N_STREAMS} texts equal, {taken.figure}")
 
 
 @pytest.mark.fault("P3")
@@ -99,26 +98,38 @@ async def test_streams_of_a_worker_that_hangs_go_on(real_worker: WorkerCommand, 
 
 @pytest.mark.fault("P1")
 @pytest.mark.model
-async def test_real_model_goes_on_where_it_was(real_worker: WorkerCommand, smollm2: Path) -> None:
+async def test_real_model_goes_on_where_it_was(
+    real_worker: WorkerCommand, smollm2: Path, sized: Callable[[int, int], int], seen: Callable[[str], None]
+) -> None:
+    n_streams = sized(8, N_STREAMS)
     async with (
         loaded(real_worker, model(smollm2), max_queued=N_STREAMS) as engine,
         loaded(real_worker, model(smollm2)) as living,
     ):
-        undisturbed = await asyncio.gather(*(engine.generate(one).collect() for one in requests(16)))
+        undisturbed = await asyncio.gather(
+            *(engine.generate(one).collect() for one in requests(16)[:n_streams])
+        )
         other = asyncio.ensure_future(living.generate(requests(48)[0]).collect())
         pid = living.worker_pid
-        ends = completions(await killed_while_answering(engine, requests(16), after_tokens=5))
+        ends = completions(await killed_while_answering(engine, requests(16)[:n_streams], after_tokens=5))
 
-        assert len(ends) == N_STREAMS
+        assert len(ends) == n_streams
         assert all(map(same_but_for_near_ties, undisturbed, ends))
-        assert sum(end.text == one.text for end, one in zip(ends, undisturbed, strict=True)) >= N_STREAMS // 2
+        equal = sum(end.text == one.text for end, one in zip(ends, undisturbed, strict=True))
+        assert equal >= n_streams // 2
         assert (await other).usage.completion_tokens == 48
         assert living.worker_pid == pid
+        seen(
+            f"a real model: {equal} of {n_streams} equal, the others but for near ties; another engine lost nothing"
+        )
 
 
 @pytest.mark.fault("P2")
-async def test_many_kills_at_random_leave_nothing_wrong_and_nothing_behind(fake_worker: FakeWorker) -> None:
-    """P2, in short: whatever ends well is right, whatever else ends typed, and all is as before."""
+async def test_many_kills_at_random_leave_nothing_wrong_and_nothing_behind(
+    fake_worker: FakeWorker, sized: Callable[[int, int], int], seen: Callable[[str], None]
+) -> None:
+    """Whatever ends well is right, whatever else ends typed, and all is as before."""
+    n_kills = sized(10, 100)
     chance = random.Random(7)  # noqa: S311 - no secret
     command = replace(fake_worker("step_s=0.002"), restarts=RestartPolicy(max_deaths=1000, delays_s=(0.0,)))
     async with loaded(
@@ -130,7 +141,7 @@ async def test_many_kills_at_random_leave_nothing_wrong_and_nothing_behind(fake_
             asyncio.create_task(kept_busy(engine, counting_request, random.Random(k), enough))  # noqa: S311
             for k in range(8)
         ]
-        await killed_at_random(engine, N_KILLS, chance, most_s=0.3)
+        await killed_at_random(engine, n_kills, chance, most_s=sized(3, 30) / 10)
         enough.set()
         ends = sum(await asyncio.gather(*clients), Counter())
         await engine.ensure_ready()
@@ -138,8 +149,10 @@ async def test_many_kills_at_random_leave_nothing_wrong_and_nothing_behind(fake_
 
         assert min(ends["answered"], ends["left"]) > 0
         assert engine.in_flight == 0
-        assert (after.files, after.threads, after.children) == (before.files, before.threads, before.children)
+        assert after.counts == before.counts
         assert after.rss - before.rss < MAX_GROWTH_BYTES
+        told = ", ".join(f"{count} {end}" for end, count in ends.most_common())
+        seen(f"{n_kills} kills: {told}, none hung; RSS {(after.rss - before.rss) / 2**20:+.1f} MB")
 
 
 def counting_request(chance: random.Random) -> tuple[GenerateRequest, str]:

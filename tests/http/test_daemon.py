@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -124,8 +124,9 @@ class TestSignals:
             assert process.wait(10) == 0
             assert not any(worker.is_running() for worker in workers)
 
+    @pytest.mark.fault("P9")
     def test_new_requests_are_told_to_come_back_while_running_ones_finish(
-        self, models: list[dict[str, object]]
+        self, models: list[dict[str, object]], seen: Callable[[str], None]
     ) -> None:
         with daemon("--fault", "step_s=0.01", models=models) as (process, url):
             wait_for(url, "loaded")
@@ -147,6 +148,7 @@ class TestSignals:
                 told += "".join(events)
             assert '"outcome":"failed"' not in told
             assert process.wait(10) == 0
+            seen("16 of 16 answered, new ones 503, exit 0")
 
     def test_a_request_that_waits_for_a_load_is_told_to_come_back(
         self, models: list[dict[str, object]]
@@ -174,6 +176,7 @@ class TestSignals:
                 assert manager.recv(100) == b"STOPPING=1"
                 assert process.wait(10) == 0
 
+    @pytest.mark.fault("P9")
     def test_streams_that_take_too_long_fail(self, models: list[dict[str, object]]) -> None:
         with daemon("--fault", "step_s=0.01", models=models, shutdown_drain_s=0.2) as (process, url):
             wait_for(url, "loaded")
@@ -187,7 +190,10 @@ class TestSignals:
             assert "[DONE]" not in text
             assert process.wait(0.2 + 5) == 0
 
-    def test_a_second_signal_ends_it_at_once(self, models: list[dict[str, object]]) -> None:
+    @pytest.mark.fault("P9")
+    def test_a_second_signal_ends_it_at_once(
+        self, models: list[dict[str, object]], seen: Callable[[str], None]
+    ) -> None:
         with daemon("--fault", "step_s=0.01", models=models) as (process, url):
             wait_for(url, "loaded")
             workers = _workers(process)
@@ -198,7 +204,9 @@ class TestSignals:
                 os.kill(process.pid, signal.SIGTERM)
                 wait_until_draining(url)
                 os.kill(process.pid, signal.SIGINT)
+                forced_at = time.monotonic()
                 assert process.wait(2) == 1
+                seen(f"the second signal ends it in {time.monotonic() - forced_at:.3f} s")
             _, alive = psutil.wait_procs(workers, timeout=5)
             assert not alive
 

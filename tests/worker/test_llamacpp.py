@@ -114,6 +114,7 @@ def test_late_request_gets_the_answer_it_gets_alone(load: Load) -> None:
     assert worker.answers[late].tokens == tokens_alone(backend, request(300))
 
 
+@pytest.mark.fault("M3")
 def test_preempted_request_gets_the_answer_it_gets_alone(load: Load) -> None:
     backend = load(n_ctx=200, kv_pool_tokens=256)
     requests = [request(length, max_tokens=90) for length in (60, 70, 80)]
@@ -134,6 +135,7 @@ def test_cells_of_an_aborted_request_are_free(load: Load) -> None:
     assert [backend.cells(slot) for slot in range(4)] == [0] * 4
 
 
+@pytest.mark.fault("M3")
 def test_books_equal_the_memory_after_every_step(load: Load) -> None:
     backend = load(n_ctx=200, kv_pool_tokens=256)
     worker = InProcessWorker(backend, after_step=lambda: books(worker).check_integrity(backend.cells))

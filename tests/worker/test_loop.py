@@ -388,6 +388,7 @@ def undisturbed() -> FaultRun:
     return FaultRun()
 
 
+@pytest.mark.fault("M4")
 def test_full_cache_at_any_step_changes_no_text(undisturbed: FaultRun) -> None:
     """Two sequences run at every one of these steps: one alone has nobody to make room."""
     for step in STEPS:
@@ -396,6 +397,7 @@ def test_full_cache_at_any_step_changes_no_text(undisturbed: FaultRun) -> None:
         assert run.texts == undisturbed.texts, f"at step {step}"
 
 
+@pytest.mark.fault("M4")
 @pytest.mark.parametrize("code", [2, -1, -3])
 def test_failed_decode_fails_the_sequences_of_its_batch_only(undisturbed: FaultRun, code: int) -> None:
     for step in STEPS:

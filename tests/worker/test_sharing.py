@@ -32,6 +32,7 @@ def books_equal(worker: InProcessWorker) -> None:
     worker.loop._cache.check_integrity(worker.backend.cells)
 
 
+@pytest.mark.fault("M3")
 def test_two_thousand_counting_requests_under_pressure_are_all_right() -> None:
     """Sharing, guesses, priorities, aborts, preemption and a backend without room, all at once."""
     chance = random.Random(11)  # noqa: S311 - a test's order, not a secret
