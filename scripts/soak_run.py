@@ -193,10 +193,9 @@ def soaked(options: Options, say: Callable[[str], None]) -> tuple[Figures, Soak]
         SetupError: it does not start, or cannot load the model.
         KeyboardInterrupt: Ctrl-C before anything was measured.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="kolosal-soak-") as name,
-        running_daemon(Path(name)) as (process, url),
-    ):
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kolosal-soak-"))
+        process, url = stack.enter_context(running_daemon(Path(folder)))
         one = Soak(options, url, psutil.Process(process.pid), say)
         figures = asyncio.run(ended_by_ctrl_c(one))
         return replace(figures, exit_status=stopped(process)), one
