@@ -14,7 +14,7 @@ from kolosal import __version__
 from kolosal.routes.openapi.errors import ERROR_SCHEMAS, error_responses, refusals
 from kolosal.routes.openapi.notes import one_line
 from kolosal.routes.openapi.schemas import Mode, Schema, Schemas, complete
-from kolosal.routes.operation import GROUP_NOTES, Group, Operation, operation_of
+from kolosal.routes.operation import GROUP_NOTES, Access, Group, Operation, operation_of
 
 _DESCRIPTION = (
     "A model-manager daemon over llama.cpp: many GGUF models at once, one process each, behind the APIs that clients "
@@ -23,6 +23,13 @@ _DESCRIPTION = (
 )
 
 _EVENTS = "text/event-stream"
+
+_SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},
+    "x_api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "x_api_key_in_query": {"type": "apiKey", "in": "query", "name": "x_api_key"},
+}
+"""How a request carries its API key, where the daemon has keys."""
 
 _UNSAID = Operation(group=Group.DAEMON, answer="The answer.")
 """Stands for what an endpoint does not say, so that the rest can still be served."""
@@ -66,6 +73,7 @@ def build_document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
         "components": {
             "schemas": {**schemas.components, **ERROR_SCHEMAS},
             "responses": error_responses(),
+            "securitySchemes": _SECURITY_SCHEMES,
         },
     }
 
@@ -118,6 +126,7 @@ def _operation_object(entry: _Entry, schemas: Schemas) -> dict[str, Any]:
         description = f"The same as `{entry.verb.upper()} {entry.alias_of}`. {description}".rstrip()
     if description:
         made["description"] = description
+    made["security"] = _security(operation)
     if parameters := [*_path_parameters(entry, schemas), *_query_parameters(operation, schemas)]:
         made["parameters"] = parameters
     if operation.body is not None:
@@ -126,6 +135,15 @@ def _operation_object(entry: _Entry, schemas: Schemas) -> dict[str, Any]:
     answers = {str(operation.status): _answer(operation, schemas), **empty}
     made["responses"] = {**answers, **refusals(operation.group)}
     return made
+
+
+def _security(operation: Operation) -> list[dict[str, list[str]]]:
+    """Ways to be let in, of which one is enough; the empty one is that of a daemon without keys."""
+    if operation.scope is Access.OPEN:
+        return []
+    names = ["bearer", "x_api_key", *(["x_api_key_in_query"] if operation.key_in_query else [])]
+    ways: list[dict[str, list[str]]] = [{name: []} for name in names]
+    return [{}, *ways]
 
 
 def _body(operation: Operation, schemas: Schemas) -> dict[str, Any]:

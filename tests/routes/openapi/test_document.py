@@ -105,6 +105,13 @@ def test_every_operation_has_words_and_errors(name: str, operation: dict[str, An
     assert operation["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
 
 
+def test_it_says_how_a_key_is_carried() -> None:
+    paths = DOCUMENT["paths"]
+    assert paths["/health"]["get"]["security"] == []
+    assert paths["/v1/chat/completions"]["post"]["security"] == [{}, {"bearer": []}, {"x_api_key": []}]
+    assert {"x_api_key_in_query": []} in paths["/ping"]["get"]["security"]
+
+
 def test_errors_are_told_in_the_words_of_the_dialect() -> None:
     responses = DOCUMENT["components"]["responses"]
     assert "429 `queue_full`" in responses["OpenAIClientError"]["description"]
