@@ -81,11 +81,13 @@ class NotationRules:
         return self._rule(" | ".join(self._typed(each, schema, depth) for each in types))
 
     def _typed(self, kind: object, schema: dict[str, Any], depth: int) -> str:
+        if not isinstance(kind, str):
+            raise self._refused(f"{json.dumps(kind)[:100]} is no type")
         if kind in _PLAIN:
             return f"%json {json.dumps({**schema, 'type': kind})}"
         if kind not in _KNOWN:
             raise self._refused(f"{json.dumps(kind)[:100]} is no type")
-        self._check(schema, _KNOWN[str(kind)])
+        self._check(schema, _KNOWN[kind])
         match kind:
             case "string":
                 return self._string(schema)
@@ -118,7 +120,7 @@ class NotationRules:
 
     def _object(self, schema: dict[str, Any], depth: int) -> str:
         properties = schema.get("properties", {})
-        required = [name for name in _list(schema.get("required", [])) if isinstance(name, str)]
+        required = dict.fromkeys(name for name in _list(schema.get("required", [])) if isinstance(name, str))
         if not isinstance(properties, dict):
             raise self._refused("'properties' is no object")
         properties = properties | {name: True for name in required if name not in properties}
@@ -150,9 +152,9 @@ class NotationRules:
 
     def _reference(self, schema: dict[str, Any], depth: int) -> str:
         self._check(schema, frozenset({"$ref"}))
-        target = schema["$ref"]
+        target = str(schema["$ref"])
         if target not in self._references:
-            kind, _, name = str(target).removeprefix("#/").partition("/")
+            kind, _, name = target.removeprefix("#/").partition("/")
             found = self._root.get(kind, {}) if kind in ("$defs", "definitions") else {}
             if not isinstance(found, dict) or name not in found:
                 raise self._refused(f"'$ref' to {json.dumps(target)[:100]} leads nowhere")

@@ -35,6 +35,9 @@ _ROOT = frozenset(
 )
 _MAX_COUNT = 100_000
 
+_MAX_WRITTEN_CHARS = 1024 * 1024
+"""Characters of one tool's arguments as a grammar, which needs shared definitions again for each argument that refers to one."""
+
 
 def string_arguments(tool: Tool) -> frozenset[str]:
     """The arguments that are written as they are."""
@@ -136,23 +139,35 @@ class TaggedRules:
         required = self._schema.get("required", [])
         if not isinstance(properties, dict) or not isinstance(required, list):
             raise self._refused("'properties' must be an object and 'required' an array")
-        properties = properties | {str(name): {} for name in required if name not in properties}
+        needed = {name for name in required if isinstance(name, str)}
+        properties = properties | {
+            name: {} for name in required if isinstance(name, str) and name not in properties
+        }
         written = []
+        n_chars = 0
         for name, schema in properties.items():
             argument = f"{self._literal(f'{_BEGIN}{name}>' + chr(10))} {self._value(schema)}"
-            written.append(argument if name in required else f"({argument})?")
+            written.append(argument if name in needed else f"({argument})?")
+            n_chars += len(argument)
+            if n_chars > _MAX_WRITTEN_CHARS:
+                raise self._refused(f"it makes a grammar of more than {_MAX_WRITTEN_CHARS} characters")
         return " ".join([*written, self._literal(_LAST)])
 
     def _value(self, schema: object) -> str:
         end = f"\n{_END}\n"
         if not isinstance(schema, dict) or not _is_string(schema):
-            inner = schema if isinstance(schema, dict) else {}
-            shared: dict[str, Any] = {
-                name: self._schema[name] for name in ("$defs", "definitions") if name in self._schema
+            written: dict[str, Any] = {
+                **(schema if isinstance(schema, dict) else {}),
+                "x-guidance": self._guidance,
             }
-            return f"%json {dump({**inner, **shared, 'x-guidance': self._guidance})} {self._literal(end)}"
+            if '"$ref"' in dump(written):
+                shared = ("$defs", "definitions")
+                written |= {name: self._schema[name] for name in shared if name in self._schema}
+            return f"%json {dump(written)} {self._literal(end)}"
         values = [schema["const"]] if "const" in schema else schema.get("enum")
         if values is not None:
+            if not isinstance(values, list):
+                raise self._refused(f"'enum' must be an array, not {json.dumps(values)[:100]}")
             self._check(schema, frozenset({"type", "const", "enum"}))
             return f"({' | '.join(self._literal(value + end) for value in values)})"
         self._check(schema, _LENGTHS)

@@ -33,6 +33,7 @@ class EventWriter:
         """`id_chars`: the length of the ids made for calls."""
         self._id_chars = id_chars
         self._events: list[ChatEvent] = []
+        self._more: list[str] = []
         self._gap: list[str] = []
         self._last = _Last.START
         self._index = -1
@@ -42,6 +43,7 @@ class EventWriter:
 
     def take(self) -> list[ChatEvent]:
         """The events since the last time."""
+        self._close_last()
         events, self._events = self._events, []
         return events
 
@@ -113,11 +115,25 @@ class EventWriter:
 
     def _add(self, event: ChatEvent) -> None:
         match self._events[-1] if self._events else None, event:
-            case TextPiece(text=before), TextPiece(text=after):
-                self._events[-1] = TextPiece(before + after)
-            case ThinkingPiece(text=before), ThinkingPiece(text=after):
-                self._events[-1] = ThinkingPiece(before + after)
-            case CallPiece(index=index, arguments=before), CallPiece(arguments=after):
-                self._events[-1] = CallPiece(index, before + after)
+            case TextPiece(), TextPiece(text=text):
+                self._more.append(text)
+            case ThinkingPiece(), ThinkingPiece(text=text):
+                self._more.append(text)
+            case CallPiece(), CallPiece(arguments=text):
+                self._more.append(text)
             case _:
+                self._close_last()
                 self._events.append(event)
+
+    def _close_last(self) -> None:
+        """Add to the last event what was found since: once, since text that grows piece by piece is copied each time."""
+        if not self._more:
+            return
+        match self._events[-1]:
+            case TextPiece(text=text):
+                self._events[-1] = TextPiece(text + "".join(self._more))
+            case ThinkingPiece(text=text):
+                self._events[-1] = ThinkingPiece(text + "".join(self._more))
+            case CallPiece(index=index, arguments=text):
+                self._events[-1] = CallPiece(index, text + "".join(self._more))
+        self._more = []

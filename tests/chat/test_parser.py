@@ -371,3 +371,11 @@ def test_logprobs_without_text_go_with_empty_text() -> None:
         TextPiece("", LOGPROBS),
         ThinkingPiece("a"),
     ]
+
+
+@pytest.mark.parametrize("tool_format", [ToolFormat.HERMES, ToolFormat.GPT_OSS, ToolFormat.QWEN_CODER])
+def test_what_one_delta_adds_is_one_piece(tool_format: ToolFormat) -> None:
+    parser = ChatParser(tool_format, None, tools=True)
+    found = parser.push(TokenDelta("x" + "<" * 3000 + "y"))
+
+    assert found == [TextPiece("x" + "<" * 3000 + "y")]

@@ -145,6 +145,7 @@ def test_message_of_a_refusal_can_be_encoded() -> None:
 # --- hostile templates ---
 
 
+@pytest.mark.fault("G4")
 @pytest.mark.parametrize(
     "source",
     [
@@ -177,6 +178,7 @@ def test_way_out_of_the_sandbox_is_refused(source: str) -> None:
         template(source).tokenize(ChatPrompt(USER))
 
 
+@pytest.mark.fault("G4")
 def test_no_code_of_a_template_runs(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     source = (

@@ -21,7 +21,7 @@ from kolosal.chat.formats import (
 from kolosal.engines.worker.backend import Backend
 from kolosal.engines.worker.conversation import Conversation
 from kolosal.engines.worker.habits import TemplateHabits
-from kolosal.engines.worker.jinja import TemplateFailed, compile_template, render
+from kolosal.engines.worker.jinja import JinjaTemplate, TemplateFailed
 from kolosal.engines.worker.shield import END_MARK, Shield
 from kolosal.schema import ChatPrompt, Message
 
@@ -50,7 +50,7 @@ class ChatTemplate:
         """Compile `configured`, else the model's own, else ChatML.
 
         Raises:
-            TemplateFailed: it is no Jinja template.
+            TemplateFailed: it is no Jinja template, or one that costs too much.
         """
         source = backend.template
         text = configured or source.text or CHATML
@@ -63,7 +63,7 @@ class ChatTemplate:
         self._context = {"bos_token": source.bos, "eos_token": source.eos}
         self._bos = source.bos
         self._shield = Shield(backend)
-        self._template = compile_template(text)
+        self._template = JinjaTemplate(text)
         shape = SHAPES.get(self.tool_format)
         self._habits = TemplateHabits(
             self._render,
@@ -79,6 +79,7 @@ class ChatTemplate:
         """
         if prompt.continues and (not prompt.messages or prompt.messages[-1].role != "assistant"):
             raise TemplateFailed("Only a turn of the assistant can be continued, and only the last one")
+        self._template.renew()
         literals = self._shield.literals()
         variables: dict[str, Any] = literals.shield_all(prompt.template_kwargs)
         variables |= Conversation(self.tool_format, self._habits, literals).variables(prompt)
@@ -125,4 +126,4 @@ class ChatTemplate:
         return found
 
     def _render(self, variables: dict[str, Any]) -> str:
-        return render(self._template, variables | self._context)
+        return self._template.render(variables | self._context)
