@@ -72,7 +72,10 @@ def _configured_keys(settings: Settings, file_key: str | None) -> tuple[ApiKey, 
     if settings.api_key is not None:
         keys.append(plain_key(settings.api_key.get_secret_value(), "auth.api_key"))
     if settings.api_key_file is not None:
-        keys += read_plain_keys(Path(settings.api_key_file).expanduser().absolute())
+        try:
+            keys += read_plain_keys(Path(settings.api_key_file).expanduser().absolute())
+        except ConfigError as exc:
+            raise ConfigError(f"auth.api_key_file: {exc}") from exc
     return tuple(keys)
 
 

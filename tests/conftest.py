@@ -16,6 +16,7 @@ from hypothesis import settings
 
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.process import WorkerCommand, worker_environment
+from tests.faults.stallwatch import watched
 from tests.tiny_gguf import write_tiny_gguf
 
 settings.register_profile("kolosal", deadline=None, print_blob=True)
@@ -66,6 +67,14 @@ def no_leaked_processes_or_files() -> Iterator[None]:
         gc.collect()  # slow, and only needed where something is in a cycle
         leaked = _open_files() - files_before
     assert not leaked, f"file descriptors left open: {sorted(leaked)}"
+
+
+@pytest.fixture(autouse=True)
+def no_stalled_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Nothing of the daemon's own holds an event loop up: a tenth of a second is demanded, three on machines of any speed."""
+    with watched(0.1 if request.config.getoption("--full-size") else 0.3) as stalls:
+        yield
+    assert not stalls, f"callbacks that took too long: {stalls}"
 
 
 def _children(process: psutil.Process) -> set[psutil.Process]:

@@ -65,6 +65,7 @@ def test_one_right_key_among_several_is_enough(clock: Clock) -> None:
     assert found.name == "two"
 
 
+@pytest.mark.fault("A3")
 def test_all_keys_are_compared_whole_whatever_was_presented(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[bytes, bytes]] = []
 
@@ -105,6 +106,7 @@ def test_ten_wrong_keys_in_a_minute_close_an_address_for_the_rest_of_it(
     assert asked.identify((KEY,), "1.2.3.4")
 
 
+@pytest.mark.fault("A3")
 def test_ten_thousand_wrong_keys_get_ten_tries_a_minute(clock: Clock) -> None:
     asked, tries = authenticator(clock), 0
     for number in range(10_000):  # at 50 a second: 200 seconds

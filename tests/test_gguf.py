@@ -82,10 +82,12 @@ def test_long_values_are_skipped(file: Path) -> None:
     assert header.lengths["tokenizer.ggml.merges"] == 3
 
 
+@pytest.mark.fault("G2")
 def test_there_are_more_than_two_hundred_corrupt_files() -> None:
     assert len(CORRUPT) >= 200
 
 
+@pytest.mark.fault("G2")
 @pytest.mark.parametrize("what", CORRUPT)
 def test_a_corrupt_file_is_refused_in_one_sentence(file: Path, what: str) -> None:
     file.write_bytes(CORRUPT[what])
@@ -97,6 +99,7 @@ def test_a_big_endian_file_is_named_as_such(file: Path) -> None:
     assert "big-endian" in refusal(file).message
 
 
+@pytest.mark.fault("G1")
 def test_a_file_that_was_cut_off_says_where(file: Path) -> None:
     data = gguf()
     file.write_bytes(data[:-1])
@@ -107,6 +110,7 @@ def test_a_file_that_is_gone_is_a_model_file_error(file: Path) -> None:
     assert "cannot be read" in refusal(file).message
 
 
+@pytest.mark.fault("G2")
 @pytest.mark.parametrize("what", ["keys", "tensors", "strings", "one long string", "names"])
 def test_the_largest_header_costs_little(file: Path, what: str) -> None:
     architecture = text("general.architecture") + struct.pack("<I", STRING) + text("llama")
@@ -150,6 +154,7 @@ def test_the_largest_header_costs_little(file: Path, what: str) -> None:
     assert peak < 64 * 1024 * 1024
 
 
+@pytest.mark.fault("G2")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(changes=st.lists(st.tuples(st.integers(0, 1400), st.integers(0, 255)), min_size=1, max_size=8))
 def test_changed_bytes_raise_nothing_else(file: Path, changes: list[tuple[int, int]]) -> None:
@@ -166,6 +171,7 @@ def test_changed_bytes_raise_nothing_else(file: Path, changes: list[tuple[int, i
     assert len(message) < 400
 
 
+@pytest.mark.fault("G2")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(data=st.binary(max_size=300))
 def test_any_bytes_raise_nothing_else(file: Path, data: bytes) -> None:
@@ -202,6 +208,7 @@ def test_all_parts_of_a_model_count(tmp_path: Path) -> None:
     assert shape.file_bytes == sum(part.stat().st_size for part in tmp_path.iterdir())
 
 
+@pytest.mark.fault("G1")
 def test_a_missing_part_is_named(tmp_path: Path) -> None:
     first = write_parts(tmp_path)
     (tmp_path / "m-00002-of-00003.gguf").unlink()
@@ -210,6 +217,7 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
     assert "Part 2 of 3 is missing: there is no file 'm-00002-of-00003.gguf'" in error.message
 
 
+@pytest.mark.fault("G1")
 def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     first = write_parts(tmp_path)
     part = tmp_path / "m-00003-of-00003.gguf"

@@ -12,6 +12,7 @@ import orjson
 from starlette.requests import Request
 
 from kolosal.errors import InvalidRequest, UnsupportedMediaType
+from kolosal.http.bulk import check_bulk
 
 _BOM = codecs.BOM_UTF8
 
@@ -60,8 +61,9 @@ def parse_object(body: bytes) -> dict[str, object]:
     """The JSON object in a body.
 
     Raises:
-        InvalidRequest: it is no JSON, or its root is something else.
+        InvalidRequest: it is no JSON, holds too much, or its root is something else.
     """
+    check_bulk(body)
     if not body.strip():
         raise InvalidRequest("Invalid JSON: the body is empty, a JSON object is required")
     try:

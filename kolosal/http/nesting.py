@@ -14,13 +14,18 @@ def json_text(value: object, path: str) -> str:
     """A value as JSON; `path` is where it stands in the request.
 
     Raises:
-        InvalidRequest: it is nested too deeply.
+        InvalidRequest: it is nested too deeply, or holds an integer of more than 64 bits.
     """
     if _deeper_than(value, MAX_DEPTH):
         raise InvalidRequest(
             f"{path} must be nested at most {MAX_DEPTH} levels deep, but is deeper", param=path
         )
-    return orjson.dumps(value).decode()
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # the parser has integers of any length, the writer has not
+        raise InvalidRequest(
+            f"{path} must hold integers of at most 64 bits, but holds a longer one", param=path
+        ) from None
 
 
 def _deeper_than(value: object, levels: int) -> bool:

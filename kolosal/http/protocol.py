@@ -23,6 +23,16 @@ BODY_DEADLINE_S = 120.0
 WRITE_DEADLINE_S = 60.0
 """How long a reader may leave the write buffer full before it is dropped."""
 
+WRITE_BUFFER_BYTES = 4096
+"""When it is full. uvloop keeps some 700 bytes for each write that waits, and events are short: 64 KiB of them, as
+usual, took 400 KiB a connection."""
+
+MAX_UNWANTED_BYTES = 32 * 1024
+"""A body that was answered before it ended is read on where it is no longer than this, so that the connection can be
+used again; uvicorn reads all of any."""
+
+LINGER_S = 2.0
+"""How long a client that sends a longer one has to read its answer: the end of the connection may discard it."""
 
 _BODY = (
     b'{"error":{"message":"The server has as many connections as it may have","type":"server_error",'
@@ -58,6 +68,7 @@ class GuardedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
         self.idle_since = self.loop.time()
         self._watch_reading()
         if self._max_connections is not None and len(self.connections) > self._max_connections:
@@ -70,14 +81,18 @@ class GuardedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self.idle_since = self.loop.time()
+        self._watch_writing()
         if self.conn.their_state is h11.SEND_BODY:  # of a pipelined request, or one that was answered early
             self._watch_reading()
+            if self._has_answered and not self._body_is_short():
+                self._hang_up()
         else:  # uvicorn's own timer runs until the first byte of the next request
             self._stop_read_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_read_timer()
         self.resume_writing()
+        self._stop_write_timer()
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
@@ -86,14 +101,42 @@ class GuardedProtocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._write_timer is None:
-            self._write_timer = self.loop.call_later(self.write_deadline_s, self.transport.abort)
+        self._watch_writing()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._stop_write_timer()
+        if self._has_answered:  # what is left then, no handler waits for
+            self._watch_writing()
+
+    def _watch_writing(self) -> None:
+        """What waits to be written, also less than a full buffer at the end of an answer, must be taken in time."""
+        if self._write_timer is None and self.transport.get_write_buffer_size():
+            self._write_timer = self.loop.call_later(self.write_deadline_s, self._give_up_writing)
+
+    def _give_up_writing(self) -> None:
+        self._write_timer = None
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+
+    def _stop_write_timer(self) -> None:
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
+
+    def _hang_up(self) -> None:
+        """Read no more, and end the connection when the client had time to read its answer.
+
+        It is told at once that nothing more comes, so that it does not send its next request here.
+        """
+        self.flow.pause_reading()
+        if self.transport.can_write_eof():  # not over TLS
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.abort)
+
+    def _body_is_short(self) -> bool:
+        lengths = [int(value) for name, value in self.headers if name == b"content-length"]
+        return bool(lengths) and lengths[0] <= MAX_UNWANTED_BYTES
 
     def _make_room(self) -> None:
         """Close the connection that has been without a request for longest; without one, this."""
@@ -108,8 +151,12 @@ class GuardedProtocol(H11Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether no request is being answered."""
+        return not self.transport.is_closing() and self._has_answered
+
+    @property
+    def _has_answered(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle  # None before the first request
-        return not self.transport.is_closing() and (cycle is None or cycle.response_complete)
+        return cycle is None or cycle.response_complete
 
     def _watch_reading(self) -> None:
         """A deadline belongs to a state and not to a byte: bytes that trickle in do not move it."""

@@ -37,6 +37,7 @@ def message(file: Path, text: str | bytes) -> str:
 MODEL = "models:\n  - id: a\n    path: a.gguf\n    "
 
 
+@pytest.mark.fault("C1")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -66,6 +67,7 @@ def test_unknown_keys(file: Path, text: str, expected: str) -> None:
     assert message(file, text).startswith(expected)
 
 
+@pytest.mark.fault("C1")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -135,6 +137,7 @@ def test_things_said_twice(file: Path, text: str, expected: str) -> None:
     assert message(file, text).startswith(expected)
 
 
+@pytest.mark.fault("C1")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -179,6 +182,7 @@ def test_a_pipe_is_not_waited_for(file: Path) -> None:
         load_settings(config_path=file, environ={})
 
 
+@pytest.mark.fault("C1")
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
 def test_a_file_we_may_not_read(file: Path) -> None:
     file.touch(mode=0o000)
@@ -186,6 +190,7 @@ def test_a_file_we_may_not_read(file: Path) -> None:
         load_settings(config_path=file, environ={})
 
 
+@pytest.mark.fault("C1")
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [

@@ -101,6 +101,7 @@ def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
     return error
 
 
+@pytest.mark.fault("H7")
 @pytest.mark.parametrize("path", [CHAT, TEXT, ENGINES])
 @pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
 def test_what_is_no_json_is_refused(http: httpx.Client, path: str, body: bytes) -> None:
@@ -145,6 +146,7 @@ class TestModelFiles:
         error = self.refused(http, tmp_path, 400, "model_file_not_found")
         assert "holds no .gguf model" in error["message"]
 
+    @pytest.mark.fault("G1")
     @pytest.mark.parametrize(
         ("kept", "reason"),
         [

@@ -48,6 +48,7 @@ def test_only_windows_powershell_may_send_latin_1_unsaid(content_type: str, agen
         to_utf8('{"a":"é"}'.encode("iso-8859-1"), content_type, agent)
 
 
+@pytest.mark.fault("H7")
 @pytest.mark.parametrize(
     "charset", ["klingon", "base64", "idna", "punycode", "utf-7", "unicode_escape", "x" * 9999, "\x00"]
 )
@@ -57,6 +58,7 @@ def test_odd_charsets_are_refused(charset: str) -> None:
     assert len(caught.value.message) < 200
 
 
+@pytest.mark.fault("H7")
 @given(st.binary(), st.text(), st.sampled_from(["", POWERSHELL_5]))
 def test_any_bytes_become_utf_8_or_a_client_error(body: bytes, content_type: str, agent: str) -> None:
     try:
@@ -66,6 +68,7 @@ def test_any_bytes_become_utf_8_or_a_client_error(body: bytes, content_type: str
     text.decode()
 
 
+@pytest.mark.fault("H7")
 @pytest.mark.parametrize(
     ("body", "message"),
     [

@@ -37,12 +37,15 @@ sys.exit(run(Settings.model_validate_json(orjson.dumps(settings)), os.environ, (
 
 
 @contextlib.contextmanager
-def daemon(*faults: str, **settings: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def daemon(
+    *faults: str, preamble: str = "", **settings: object
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A daemon over fake workers, and its URL. `preamble` is Python that runs first, for constants that no setting has."""
     # a developer's own keys must not count
     own = {"port": 0, "keep_engines": False, "keys_file": "no-such-file"}
     arguments = orjson.dumps([own | settings, list(faults)]).decode()
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", _PROGRAM, arguments], **options) as process:  # type: ignore[call-overload]
+    with subprocess.Popen([sys.executable, "-c", preamble + _PROGRAM, arguments], **options) as process:  # type: ignore[call-overload]
         try:
             line = process.stdout.readline()
             assert line.startswith("Kolosal is listening on http"), line + process.stderr.read()
@@ -69,6 +72,7 @@ def models(tmp_path: Path) -> list[dict[str, object]]:
     return [{"id": "a", "path": str(tmp_path / "a.gguf"), "parameters": {"n_ctx": 5000}}]
 
 
+@pytest.mark.fault("C2")
 def test_a_taken_port_is_one_line_and_status_1() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -32,6 +32,7 @@ def ask(http: httpx.Client, **fields: object) -> httpx.Response:
     return http.post("/v1/completions", json={"model": "a", "prompt": PROMPT, "max_tokens": 3, **fields})
 
 
+@pytest.mark.fault("A6")
 def test_keys_and_prompts_are_nowhere(models: list[dict[str, object]]) -> None:
     with daemon(models=models, api_key=KEY, log_level="debug") as (process, url):
         told = ""
@@ -128,6 +129,7 @@ def test_clients_behind_a_trusted_proxy_are_told_apart(trusted: list[str]) -> No
         assert status("192.0.2.2") == (401 if trusted else 429)
 
 
+@pytest.mark.fault("H6")
 def test_a_body_that_is_announced_too_long_is_refused_unread() -> None:
     with daemon(max_body_bytes=2048) as (process, url):
         before = psutil.Process(process.pid).memory_info().rss

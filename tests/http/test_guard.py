@@ -26,6 +26,7 @@ def code_of(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
 
 
+@pytest.mark.fault("A4")
 async def test_a_name_that_was_made_to_mean_this_machine_is_refused() -> None:
     response, engine = await chat({"host": "evil.com:8080"})
     assert code_of(response) == (403, "host_not_allowed")
@@ -35,6 +36,7 @@ async def test_a_name_that_was_made_to_mean_this_machine_is_refused() -> None:
     assert (await chat({"host": "evil.com:8080"}, allowed_hosts=("evil.com",)))[0].status_code == 200
 
 
+@pytest.mark.fault("A4")
 @pytest.mark.parametrize("path", ["/", "/health", "/v1/models", "/docs", "/nowhere"])
 async def test_it_may_not_even_look(path: str) -> None:
     async with http_client(app_with()) as client:
@@ -49,6 +51,7 @@ async def test_refusals_have_the_shape_of_their_dialect() -> None:
     assert response.json()["type"] == "error"
 
 
+@pytest.mark.fault("A4")
 @pytest.mark.parametrize(
     "origin", ["http://evil.com", "null", "http://localhost:3000", "https://localhost.evil.com"]
 )
@@ -65,6 +68,7 @@ async def test_our_own_pages_and_programs_may() -> None:
     assert (await chat({"origin": "http://localhost"}))[0].status_code == 200
 
 
+@pytest.mark.fault("A4")
 async def test_a_page_of_others_may_read_nothing() -> None:
     async with http_client(app_with()) as client:
         response = await client.get("/v1/models", headers={"origin": "http://evil.com"})

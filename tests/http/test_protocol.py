@@ -55,12 +55,13 @@ async def serving(
     body_s: float = LONG_S,
     write_s: float = LONG_S,
     max_connections: int | None = None,
+    protocol: type[GuardedProtocol] | None = None,
 ) -> AsyncIterator[Connection]:
     class Protocol(GuardedProtocol):
         header_deadline_s, body_deadline_s, write_deadline_s = headers_s, body_s, write_s
 
     config = uvicorn.Config(
-        app, port=0, http=Protocol, ws="none", lifespan="off", log_config=None, log_level="critical",
+        app, port=0, http=protocol or Protocol, ws="none", lifespan="off", log_config=None, log_level="critical",
         limit_concurrency=max_connections,
     )  # fmt: skip
     server = uvicorn.Server(config)
@@ -90,11 +91,13 @@ async def _hello(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
+@pytest.mark.fault("H3")
 async def test_silence_is_dropped() -> None:
     async with serving(_hello, headers_s=SHORT_S) as connection:
         assert await connection.dropped() == b""
 
 
+@pytest.mark.fault("H3")
 async def test_headers_that_trickle_are_dropped() -> None:
     async with serving(_hello, headers_s=SHORT_S) as connection:
 
@@ -109,12 +112,14 @@ async def test_headers_that_trickle_are_dropped() -> None:
         await asyncio.wait([trickling])
 
 
+@pytest.mark.fault("H3")
 async def test_a_body_that_trickles_is_dropped() -> None:
     async with serving(_hello, body_s=SHORT_S) as connection:
         connection.writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\nx")
         assert await connection.dropped() == b""
 
 
+@pytest.mark.fault("H3")
 async def test_a_pipelined_body_that_trickles_is_dropped() -> None:
     async with serving(_hello, body_s=SHORT_S) as connection:
         first = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
@@ -130,6 +135,7 @@ async def test_an_idle_connection_between_requests_is_kept() -> None:
             await asyncio.sleep(2 * SHORT_S)
 
 
+@pytest.mark.fault("H4")
 async def test_a_reader_that_does_not_read_is_dropped_and_its_handler_learns_it() -> None:
     gone = asyncio.Event()
 
@@ -148,12 +154,44 @@ async def test_a_reader_that_does_not_read_is_dropped_and_its_handler_learns_it(
         await asyncio.wait_for(gone.wait(), 10)
 
 
+@pytest.mark.fault("H4")
+async def test_the_end_of_an_answer_that_nobody_takes_is_given_up() -> None:
+    """Less than a full buffer is left, so no handler waits: only the connection itself can know."""
+    transports: list[asyncio.Transport] = []
+    lost = asyncio.Event()
+
+    class Protocol(GuardedProtocol):
+        write_deadline_s = SHORT_S
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            transports.append(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.set()
+
+    async def until_something_waits(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not transports[0].get_write_buffer_size():
+            await send({"type": "http.response.body", "body": b"x" * 1000, "more_body": True})
+            await asyncio.sleep(0)
+        await send({"type": "http.response.body"})
+
+    async with serving(until_something_waits, protocol=Protocol) as connection:
+        connection.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        connection.writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        await asyncio.wait_for(lost.wait(), 10)
+
+
 async def _send_forever(send: Send, message: Message) -> None:
     while True:
         await send(message)
         await asyncio.sleep(0)
 
 
+@pytest.mark.fault("H5")
 @pytest.mark.parametrize("request_head", [b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20_000, b"NONSENSE\r\n\r\n"])
 async def test_what_is_no_request_ends_the_connection(request_head: bytes) -> None:
     async with serving(_hello) as connection:
@@ -162,6 +200,7 @@ async def test_what_is_no_request_ends_the_connection(request_head: bytes) -> No
         assert answer.startswith(b"HTTP/1.1 400 Bad Request") or not answer  # a reset can outrun the answer
 
 
+@pytest.mark.fault("H5")
 @pytest.mark.parametrize("rest", [
     b"transfer-encoding: chunked\r\n\r\nzz\r\n", b"transfer-encoding: chunked\r\n\r\n" + b"f" * 30 + b"\r\n",
     b"transfer-encoding: gzip\r\n\r\n", b"content-length: -1\r\n\r\n", b"content-length: 1\r\ncontent-length: 2\r\n\r\nx",
@@ -174,6 +213,7 @@ async def test_what_is_framed_wrong_is_refused_or_dropped(rest: bytes) -> None:
         assert answer[:10] in (b"HTTP/1.1 4", b"HTTP/1.1 5", b"") or b"connection: close" in answer.lower()
 
 
+@pytest.mark.fault("H5")
 @pytest.mark.parametrize("request_head", [
     b"GET /\x00 HTTP/1.1\r\nhost: localhost\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 ])  # fmt: skip
@@ -183,6 +223,7 @@ async def test_what_is_no_http_gets_no_answer_but_an_error(request_head: bytes) 
         assert (await connection.dropped())[:12] in (b"HTTP/1.1 400", b"")
 
 
+@pytest.mark.fault("H3")
 async def test_200_silent_connections_are_dropped_and_a_good_one_is_answered() -> None:
     async with serving(_hello, headers_s=10 * SHORT_S) as connection:
         mute = [await connection.another() for _ in range(200)]

@@ -93,6 +93,7 @@ async def test_messages_pass_both_ways() -> None:
     assert app.ended["code"] == 1000
 
 
+@pytest.mark.fault("H10")
 async def test_a_message_that_is_too_long_is_closed_with_1009() -> None:
     app = Echo()
     async with serving(app) as (_, port), client(port) as connection:
@@ -101,6 +102,7 @@ async def test_a_message_that_is_too_long_is_closed_with_1009() -> None:
         await eventually(lambda: app.ended)
 
 
+@pytest.mark.fault("H10")
 async def test_too_many_fragments_are_closed_with_1009() -> None:
     app = Echo()
     async with serving(app) as (_, port), client(port) as connection:
@@ -140,6 +142,7 @@ async def upgrade(connection: socket.socket, port: int) -> None:
     await loop.sock_sendall(connection, head.encode())
 
 
+@pytest.mark.fault("H10")
 async def test_a_reader_that_does_not_read_is_dropped() -> None:
     app = Echo()
     app.floods = True
@@ -149,6 +152,7 @@ async def test_a_reader_that_does_not_read_is_dropped() -> None:
             await eventually(lambda: app.ended)
 
 
+@pytest.mark.fault("H10")
 async def test_who_pings_without_reading_the_answers_is_dropped() -> None:
     app = Echo()
     ping = Frame(Opcode.PING, b"x" * 125).serialize(mask=True)
@@ -162,6 +166,7 @@ async def test_who_pings_without_reading_the_answers_is_dropped() -> None:
                 await asyncio.sleep(0)  # sending fails without waiting once the server has dropped it
 
 
+@pytest.mark.fault("H10")
 @pytest.mark.parametrize("version", ["7", "abc"])
 async def test_an_upgrade_that_is_none_is_refused(version: str) -> None:
     async with serving(Echo()) as (_, port):

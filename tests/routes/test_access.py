@@ -57,6 +57,7 @@ async def call(path: str, verb: str, key: str | None = None, **headers: str) -> 
         return await client.request(verb, path, headers=given, params=follow)
 
 
+@pytest.mark.fault("A5")
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.path} {sorted(route.methods)}")
 def test_every_route_says_whom_it_answers(route: Route) -> None:
     operation = operation_of(route.endpoint)
@@ -67,12 +68,14 @@ def test_every_route_says_whom_it_answers(route: Route) -> None:
     assert (operation.scope is Access.OPEN) == (route.path in OPEN)
 
 
+@pytest.mark.fault("A5")
 def test_what_changes_engines_is_for_admins() -> None:
     changing = [access for path, verb, access in CALLS if "/engines" in path and verb not in ("GET", "HEAD")]
     assert changing
     assert set(changing) == {Access.ADMIN}
 
 
+@pytest.mark.fault("A5")
 @pytest.mark.parametrize(("path", "verb", "access"), CALLS)
 async def test_nothing_but_health_answers_without_a_key(path: str, verb: str, access: Access) -> None:
     of_conversation = path in (
@@ -91,6 +94,7 @@ async def test_nothing_but_health_answers_without_a_key(path: str, verb: str, ac
             assert response.status_code not in (401, 403)
 
 
+@pytest.mark.fault("A5")
 @pytest.mark.parametrize(("path", "verb", "access"), CALLS)
 async def test_a_key_does_what_its_scope_says(path: str, verb: str, access: Access) -> None:
     for key, refused in ((USER, Access.ADMIN), (ADMIN, Access.INFERENCE)):
@@ -98,6 +102,7 @@ async def test_a_key_does_what_its_scope_says(path: str, verb: str, access: Acce
         assert (response.status_code == 403) == (access is refused)
 
 
+@pytest.mark.fault("A5")
 async def test_a_route_that_forgot_its_scope_is_for_admins() -> None:
     async def forgetful(_request: object) -> None:
         raise AssertionError("reached")
@@ -114,6 +119,7 @@ async def test_a_route_that_forgot_its_scope_is_for_admins() -> None:
             assert (await client.get(path, headers={"x-api-key": USER})).status_code == 403
 
 
+@pytest.mark.fault("A5")
 def test_what_cannot_be_checked_is_not_served() -> None:
     with pytest.raises(TypeError, match="no check"):
         guarded([Mount("/files", routes=[])], authenticator_of_keys())
@@ -146,6 +152,7 @@ class TestShapes:
             response = await call("/v1/chat/completions", "POST", key)
             assert key not in response.text + str(response.headers)
 
+    @pytest.mark.fault("A3")
     async def test_ten_wrong_keys_are_429_with_a_time(self) -> None:
         app = app_with_keys()
         async with http_client(app) as client:
@@ -245,6 +252,7 @@ async def whose(key: str | None, **settings: Any) -> tuple[str, str]:
     return found
 
 
+@pytest.mark.fault("A7")
 async def test_each_key_has_cached_prompts_of_its_own() -> None:
     assert await whose(None) == ("", "")
     (user, scope), (other, other_scope) = await whose(USER), await whose(BOTH)

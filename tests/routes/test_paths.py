@@ -89,6 +89,7 @@ def test_what_is_no_gguf_file(tmp_path: Path) -> None:
         assert message in error.message
 
 
+@pytest.mark.fault("A1")
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX devices, pipes and modes")
 def test_devices_and_pipes_are_refused_unopened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.gguf")
@@ -169,6 +170,7 @@ class TestConfined:
         monkeypatch.chdir(root)
         assert model_file("a.gguf", roots) == root / "a.gguf"
 
+    @pytest.mark.fault("A1")
     def test_all_else_is_refused_in_one_sentence(self, root: Path) -> None:
         outside = [
             root.parent / "outside.gguf", root.parent / "no-such.gguf", root.parent, "/etc/passwd", "/no/such.gguf", "/",
@@ -185,6 +187,7 @@ class TestConfined:
         with pytest.raises(ModelFileError):
             model_file(f"{root}/a.gguf\0/../../outside.gguf", (root,))
 
+    @pytest.mark.fault("A1")
     def test_nothing_outside_is_touched(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         touched: list[str] = []
         monkeypatch.setattr("os.stat", lambda path, **_: touched.append(str(path)))
@@ -193,6 +196,7 @@ class TestConfined:
         self.refusal(root.parent / "outside.gguf", (root,))
         assert touched == []
 
+    @pytest.mark.fault("A1")
     @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege")
     def test_links_out_are_refused_and_links_within_are_not(self, root: Path) -> None:
         (root / "out.gguf").symlink_to(root.parent / "outside.gguf")

@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from kolosal.errors import InvalidRequest
 from kolosal.http.body import kind_of
+from kolosal.http.bulk import check_bulk
 
 VERSION = "2.0"
 
@@ -80,10 +82,13 @@ def parse_json(data: bytes | str) -> object:
     """JSON of any kind.
 
     Raises:
-        RpcError: it is none.
+        RpcError: it is none, or holds too much.
     """
     try:
+        check_bulk(data.encode() if isinstance(data, str) else data)
         return orjson.loads(data)
+    except InvalidRequest as exc:
+        raise RpcError(Code.PARSE, exc.message) from None
     except orjson.JSONDecodeError as exc:
         raise RpcError(Code.PARSE, f"Parse error: {exc}") from None
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-import orjson
 from pydantic import ConfigDict, Field
 
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import RequestBody
+from kolosal.http.nesting import json_text
 from kolosal.schema import MAX_GRAMMAR_CHARS, Grammar, GrammarKind
 
 JsonSchema: TypeAlias = dict[str, Any]
@@ -61,9 +61,9 @@ def schema_grammar(schema: JsonSchema, param: str) -> Grammar:
     """A JSON schema as a grammar.
 
     Raises:
-        InvalidRequest: it is too long.
+        InvalidRequest: it is too long, nested too deeply, or holds an integer of more than 64 bits.
     """
-    source = orjson.dumps(schema).decode()
+    source = json_text(schema, param)
     if len(source) > MAX_GRAMMAR_CHARS:
         raise InvalidRequest(
             f"{param} must have at most {MAX_GRAMMAR_CHARS} characters, but has {len(source)}", param=param
