@@ -28,6 +28,7 @@ from tests.http.test_daemon import daemon
 from tests.tiny_gguf import write_tiny_gguf
 from tests.worker.helpers import ask
 
+Sized = Callable[[int, int], int]
 Seen = Callable[[str], None]
 FakeWorker = Callable[..., WorkerCommand]
 
@@ -76,14 +77,16 @@ BAD_FILES: dict[str, tuple[str | bytes, str]] = {
 
 @pytest.mark.fault("C1")
 @pytest.mark.parametrize("what", BAD_FILES)
-def test_a_file_that_cannot_be_used_is_named_with_its_key(tmp_path: Path, what: str, seen: Seen) -> None:
+def test_a_file_that_cannot_be_used_is_named_with_its_key(
+    tmp_path: Path, what: str, sized: Sized, seen: Seen
+) -> None:
     text, expected = BAD_FILES[what]
     file = tmp_path / "test.yaml"
     file.write_bytes(text.encode() if isinstance(text, str) else text)
     status, out, err, cpu_s = serve(tmp_path, "--config", str(file))
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith(f"Error: {file}{expected}")
-    assert cpu_s < MAX_CPU_S
+    assert cpu_s < sized(5, 1) * MAX_CPU_S
     seen(f"{cpu_s:.2f} s")
 
 
@@ -104,13 +107,13 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     ({"KOLOSAL_LOG_FILE": "no-such-folder/a.log"}, "no-such-folder"),
 ])  # fmt: skip
 def test_a_variable_that_cannot_be_used_is_named(
-    tmp_path: Path, environ: dict[str, str], expected: str
+    tmp_path: Path, environ: dict[str, str], expected: str, sized: Sized
 ) -> None:
     status, out, err, cpu_s = serve(tmp_path, **environ)
     assert (status, out, err.count("\n")) == (2, "", 1), err
     assert expected in err
     assert "my-secret" not in err
-    assert cpu_s < 2 * MAX_CPU_S  # some are found out when the server's code has been loaded
+    assert cpu_s < sized(10, 2) * MAX_CPU_S  # some are found out when the server's code has been loaded
 
 
 @pytest.mark.fault("C1")
@@ -151,8 +154,10 @@ def test_an_address_that_cannot_be_had_is_one_line(tmp_path: Path, host: str) ->
 async def test_a_worker_that_cannot_start_says_which_library_or_signal(
     tmp_path: Path, tiny_gguf: Path, module: str, words: str, seen: Seen
 ) -> None:
-    """A module of that name comes before the real one."""
-    (tmp_path / "llama_cpp.py").write_text(module)
+    """A package of that name comes before the real one."""
+    (tmp_path / "llama_cpp").mkdir()
+    (tmp_path / "llama_cpp" / "__init__.py").touch()
+    (tmp_path / "llama_cpp" / "llama_cpp.py").write_text(module)
     root = str(Path(__file__).parents[2])
     command = WorkerCommand(
         (sys.executable, "-m", "kolosal.engines.worker"),
