@@ -20,6 +20,9 @@ from kolosal.schema import Grammar, GrammarKind, Tool, ToolMode, ToolUse
 MAX_CALLS = 128
 """Calls of one turn."""
 
+MAX_TURN_CHARS = 4 * 1024 * 1024
+"""Characters of the grammar of one turn, with all its tools: some formats repeat what schemas refer to."""
+
 _ANY = r"(.|\n)*"
 _BLANKS = r"[ \t\r\n]*"
 _BLANK = r"[ \n]{1,8}"
@@ -47,7 +50,8 @@ def turn_grammar(
     `special_token` gives the one token that a marker is, where text cannot contain it; `end_tokens` end a turn.
 
     Raises:
-        InvalidRequest: tools and this kind of grammar do not go together, or a tool's parameters are no object.
+        InvalidRequest: tools and this kind of grammar do not go together, a tool's parameters are no object, or all of it
+            is too long.
     """
     if tool_use.callable and answer is not None and answer.kind is not GrammarKind.JSON_SCHEMA:
         raise InvalidRequest(f"A {answer.kind} cannot be combined with tools", param=answer.param)
@@ -85,6 +89,12 @@ class _Turn:
             self._harmony_rules()
         else:
             self._turn_rules(self._shape)
+        n_chars = sum(map(len, self._rules))
+        if n_chars > MAX_TURN_CHARS:
+            raise InvalidRequest(
+                f"tools make a grammar of {n_chars} characters, and at most {MAX_TURN_CHARS} are allowed",
+                param="tools",
+            )
         return "\n".join(["%llguidance {}", *self._rules, f"BLANK: /{_BLANK}/"])
 
     # --- thoughts, then text or calls ---

@@ -91,3 +91,12 @@ def test_arguments_that_refer_to_definitions_keep_them() -> None:
     )
 
     assert '"$defs": {"d": {"type": "integer"}}' in written
+
+
+@FORMATS
+def test_many_tools_that_make_too_much_are_refused(tool_format: ToolFormat) -> None:
+    schema = {"properties": {"a": {"enum": ["x" * 60_000]}}}
+    tools = tuple(Tool(f"f{index}", "", schema) for index in range(128))
+    with pytest.raises(InvalidRequest, match=r"grammar of \d+ characters") as refused:
+        turn_grammar(ToolUse(tools, ToolMode.AUTO), None, TurnFacts(tool_format, None), lambda _: None, (1,))
+    assert refused.value.param == "tools"

@@ -140,6 +140,35 @@ def test_enormous_prompt_is_refused_before_it_is_tokenised(worker: InProcessWork
     assert "characters" in error.message
 
 
+def test_template_that_makes_too_much_is_refused_before_it_is_tokenised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = InProcessWorker(fake_backend(), chat_template="{{ 'x' * 5000000 }}")
+    monkeypatch.setattr(worker.backend, "tokenize", lambda *_, **__: pytest.fail("tokenised"))
+    error = worker.answer(ask_chat("Hi")).error
+
+    assert error is not None
+    assert (error.error, "5000000 characters" in error.message) == ("ContextLengthExceeded", True)
+
+
+def test_defect_costs_one_request_and_tells_no_prompt(
+    worker: InProcessWorker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(text: str, **_: object) -> list[int]:
+        raise ValueError(f"cannot read {text}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.backend, "tokenize", broken)
+        error = worker.answer(ask("my secret")).error
+
+    assert error is not None
+    assert (error.error, "ValueError" in error.message) == ("GenerationFailed", True)
+    log = capsys.readouterr().err
+    assert "in broken" in log
+    assert "secret" not in log + error.message
+    assert worker.answer(ask("<say>Hello</say>")).text == "Hello"
+
+
 def test_prompt_without_tokens_is_refused() -> None:
     class NoSpecialTokens(FakeBackend):
         def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:

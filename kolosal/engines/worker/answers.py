@@ -11,7 +11,7 @@ from kolosal.engines.calls import Answer, Call, Detokenize, Embed, Rank, Render,
 from kolosal.engines.messages import FromWorker
 from kolosal.engines.worker.backend import Backend
 from kolosal.engines.worker.embedding import Embeddings
-from kolosal.engines.worker.replies import check_tokens, failed, framed
+from kolosal.engines.worker.replies import check_tokens, defect, failed, framed
 from kolosal.errors import KolosalError
 from kolosal.schema import Prompt
 
@@ -45,6 +45,8 @@ class Answers:
             self._put(framed(request_id, answer))
         except KolosalError as exc:
             self._put(failed(request_id, exc))
+        except Exception as exc:  # noqa: BLE001 - a defect of ours must cost one question, and not the engine
+            self._put(failed(request_id, defect(exc)))
 
     def forget(self, request_id: int) -> None:
         """Give up a question that is still being answered. Unknown ids are ignored."""

@@ -15,7 +15,6 @@ from kolosal.engines.messages import (
     MAX_FRAME_BYTES,
     Abort,
     Ask,
-    Failed,
     FrameError,
     Hello,
     Ping,
@@ -33,10 +32,11 @@ from kolosal.engines.worker.detokenize import TextStream
 from kolosal.engines.worker.infill import infill_tokens
 from kolosal.engines.worker.loop import EngineLoop
 from kolosal.engines.worker.outbox import Outbox
-from kolosal.engines.worker.replies import check_tokens
+from kolosal.engines.worker.replies import check_tokens, defect, failed
 from kolosal.engines.worker.sequence import Sequence
 from kolosal.engines.worker.speculative import PromptLookup, Speculator
 from kolosal.engines.worker.template import ChatTemplate, TemplateFailed, n_chars
+from kolosal.engines.worker.window import check_size, too_long
 from kolosal.errors import (
     ContextLengthExceeded,
     GenerationFailed,
@@ -55,9 +55,6 @@ from kolosal.schema import (
     TokensPrompt,
     Usage,
 )
-
-_MAX_BYTES_PER_TOKEN = 1024
-"""No token of any vocabulary is longer: a prompt of more bytes than this per cell need not be tokenised to be refused."""
 
 _SEED_STRIDE = 1009
 """How far each generated token moves the seed of an answer that is gone on with: further than the choices of one request
@@ -129,7 +126,9 @@ class Intake:
             else:
                 self._loop.submit(self._sequence(submit, prompt))
         except KolosalError as exc:
-            self._outbox.put(Failed(request_id, type(exc).__name__, exc.message, exc.param))
+            self._outbox.put(failed(request_id, exc))
+        except Exception as exc:  # noqa: BLE001 - a defect of ours must cost one request, and not the engine
+            self._outbox.put(failed(request_id, defect(exc)))
 
     def _prompt(self, request: GenerateRequest) -> list[int]:
         """The tokens of a prompt that leaves room for an answer."""
@@ -139,7 +138,7 @@ class Intake:
         if not prompt:
             raise InvalidRequest("The prompt is empty", param="prompt")
         if len(prompt) >= self._backend.info.n_ctx:
-            raise _too_long(f"{len(prompt)} tokens", self._backend.info.n_ctx)
+            raise too_long(f"{len(prompt)} tokens", self._backend.info.n_ctx)
         if len(prompt) >= self._window(request):
             raise ContextLengthExceeded(
                 f"The prompt has {len(prompt)} tokens, but this request allows {request.max_context} for prompt and answer"
@@ -240,7 +239,7 @@ class Intake:
         n_ctx = self._backend.info.n_ctx
         match request.prompt:
             case TextPrompt(text=text):
-                self._check_size(len(text), n_ctx)
+                check_size(len(text), n_ctx)
                 return self._backend.tokenize(text, add_special=True, parse_special=True)
             case TokensPrompt(tokens=tokens):
                 check_tokens(tokens, self._backend.info.n_vocab, "prompt")
@@ -248,7 +247,7 @@ class Intake:
             case InfillPrompt() as infill:
                 return self._infill(infill, request.sampling.max_tokens, self._window(request))
             case ChatPrompt() as chat:
-                self._check_size(sum(map(n_chars, chat.messages)), n_ctx)
+                check_size(sum(map(n_chars, chat.messages)), n_ctx)
                 try:
                     return self._template.tokenize(chat)
                 except TemplateFailed as exc:
@@ -261,7 +260,7 @@ class Intake:
             prompt.prompt,
             *(part for file in prompt.extra for part in file),
         ]
-        self._check_size(sum(map(len, texts)), self._backend.info.n_ctx)
+        check_size(sum(map(len, texts)), self._backend.info.n_ctx)
         begin = self._backend.tokenize("", add_special=True, parse_special=False)
         room = n_ctx - min(n_ctx if max_tokens is None else max_tokens, n_ctx // 2)
         return infill_tokens(prompt, self._backend.fim, begin, self._plain_tokens, room)
@@ -269,20 +268,9 @@ class Intake:
     def _plain_tokens(self, text: str) -> list[int]:
         return self._backend.tokenize(text, add_special=False, parse_special=False)
 
-    @staticmethod
-    def _check_size(n_chars: int, n_ctx: int) -> None:
-        if n_chars > n_ctx * _MAX_BYTES_PER_TOKEN:
-            raise _too_long(f"{n_chars} characters", n_ctx)
-
 
 def _nothing_to_generate(submit: Submit, prompt: list[int], text: str) -> StepOutputs:
     """The answer to `max_tokens` 0, or where all tokens are there already: its end, with the rest of the text."""
     usage = Usage(len(prompt), len(submit.generated))
     delta = TokenDelta(text, finish_reason=FinishReason.LENGTH, usage=usage)
     return StepOutputs((SequenceOutput(submit.request_id, delta),))
-
-
-def _too_long(length: str, n_ctx: int) -> ContextLengthExceeded:
-    return ContextLengthExceeded(
-        f"The prompt has {length}, but the context window of this engine is {n_ctx} tokens and must hold the answer too"
-    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
+
 from kolosal.engines.calls import Answer
 from kolosal.engines.messages import MAX_FRAME_BYTES, Answered, Failed, encode
-from kolosal.errors import InvalidRequest, KolosalError
+from kolosal.errors import GenerationFailed, InvalidRequest, KolosalError
 
 
 def check_tokens(tokens: tuple[int, ...], n_vocab: int, param: str) -> None:
@@ -23,6 +26,18 @@ def check_tokens(tokens: tuple[int, ...], n_vocab: int, param: str) -> None:
 def failed(request_id: int, error: KolosalError) -> Failed:
     """An error as the frame that ends a question."""
     return Failed(request_id, type(error).__name__, error.message, error.param)
+
+
+def defect(exc: Exception) -> GenerationFailed:
+    """The error that tells of one nobody has foreseen.
+
+    The log gets its kind and its place, but not its words: they may be the user's.
+    """
+    place = "".join(traceback.format_tb(exc.__traceback__))
+    sys.stderr.write(f"A request could not be taken in: {type(exc).__name__}, at\n{place}")
+    return GenerationFailed(
+        f"The engine could not read this request ({type(exc).__name__}); its log says where"
+    )
 
 
 def framed(request_id: int, answer: Answer) -> Answered:

@@ -23,6 +23,7 @@ from kolosal.engines.worker.conversation import Conversation
 from kolosal.engines.worker.habits import TemplateHabits
 from kolosal.engines.worker.jinja import JinjaTemplate, TemplateFailed
 from kolosal.engines.worker.shield import END_MARK, Shield
+from kolosal.engines.worker.window import check_size
 from kolosal.schema import ChatPrompt, Message
 
 __all__ = ["CHATML", "ChatTemplate", "TemplateFailed", "n_chars"]
@@ -76,6 +77,7 @@ class ChatTemplate:
 
         Raises:
             TemplateFailed: the template refuses the conversation, e.g. because roles do not alternate.
+            ContextLengthExceeded: what it makes is too long for any number of tokens to fit.
         """
         if prompt.continues and (not prompt.messages or prompt.messages[-1].role != "assistant"):
             raise TemplateFailed("Only a turn of the assistant can be continued, and only the last one")
@@ -90,6 +92,7 @@ class ChatTemplate:
                 raise TemplateFailed(
                     "The model's chat template does not show the message that is to be continued"
                 )
+        check_size(len(text), self._backend.info.n_ctx)  # tools, and what the template itself adds
         has_bos = bool(self._bos) and text.startswith(self._bos)
         return literals.tokenize(text, add_special=not has_bos)
 
