@@ -45,6 +45,7 @@ class Keyring:
         self._signature = None if file is None else file.signature()
         self._from_file = () if file is None else file.read()
         self._needed = bool(configured) or self._signature is not None
+        self._is_unread = False
 
     @property
     def needed(self) -> bool:
@@ -69,14 +70,19 @@ class Keyring:
         signature = self._file.signature()
         if signature == self._signature:
             return
-        self._signature = signature
         self._needed = True
         try:
             self._from_file = self._file.read()
         except ConfigError as exc:
-            log.error("keys.not_read", extra={"reason": str(exc)})  # noqa: TRY400 - the reason says it all
-            return
-        log.info("keys.changed", extra={"keys": len(self._from_file)})
+            if not self._is_unread:
+                log.error("keys.not_read", extra={"reason": str(exc)})  # noqa: TRY400 - the reason says it all
+            self._is_unread = isinstance(exc.__cause__, OSError)
+            if self._is_unread:
+                return  # a virus scanner has it, or files are used up: the next request looks again
+        else:
+            self._is_unread = False
+            log.info("keys.changed", extra={"keys": len(self._from_file)})
+        self._signature = signature
 
 
 class Lockout:

@@ -258,11 +258,12 @@ def run(
     """
     from kolosal.terminal.chat import this_terminal
     from kolosal.terminal.child_daemon import ChildSpec
+    from kolosal.terminal.piped import decode_piped
     from kolosal.terminal.run import RunRequest
     from kolosal.terminal.run import run as run_chat
 
     if prompt is None and not sys.stdin.isatty():
-        prompt = sys.stdin.read()
+        prompt = decode_piped(sys.stdin.buffer.read(), sys.stdin.encoding)
     given = {"temperature": temperature, "max_tokens": max_tokens}
     options = {key: value for key, value in given.items() if value is not None}
     request = RunRequest(model, prompt, system, {**options})

@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -87,12 +87,12 @@ async def serve(
     try:
         traces = _traces(settings.traces_url)
     except ImportError:
-        sys.stderr.write("logging.traces_url needs the extra 'otel': pip install 'kolosal[otel]'\n")
+        _say(sys.stderr, "logging.traces_url needs the extra 'otel': pip install 'kolosal[otel]'\n")
         return 1
     try:
         listener = _bind(settings.host, settings.port)
     except OSError as exc:
-        sys.stderr.write(f"Cannot listen on {_url(settings, settings.port)}: {exc.strerror or exc}\n")
+        _say(sys.stderr, f"Cannot listen on {_url(settings, settings.port)}: {exc.strerror or exc}\n")
         return 1
     folder = state_folder(settings, environ) if settings.keep_engines else None
     registry = EngineRegistry(
@@ -162,9 +162,15 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        sys.stdout.write(f"Kolosal is listening on {self._url}\n")
-        sys.stdout.flush()
+        _say(sys.stdout, f"Kolosal is listening on {self._url}\n")
         self._on_listening()
+
+
+def _say(stream: TextIO | None, text: str) -> None:
+    """Write at once. Programs that Windows starts without a console (pythonw) have no streams."""
+    if stream is not None:
+        stream.write(text)
+        stream.flush()
 
 
 def _traces(url: str | None) -> Traces | None:
@@ -297,7 +303,11 @@ def _url(settings: Settings, port: int) -> str:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it is installed; asyncio's own elsewhere, which on Windows is the Proactor loop."""
+    """uvloop where it is installed; asyncio's own elsewhere, on Windows as `loop_windows` has it."""
+    if sys.platform == "win32":
+        from kolosal.loop_windows import new_event_loop  # noqa: PLC0415 - Windows only
+
+        return new_event_loop
     try:
         import uvloop  # noqa: PLC0415 - not on Windows
     except ImportError:

@@ -22,6 +22,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kolosal.config.file import ConfigError
+from kolosal.replacing import replace_file
 
 MAX_KEYS = 1000
 """Keys one file can hold: each request is compared with all of them."""
@@ -198,7 +199,7 @@ class KeyFile:
                 file.flush()
                 os.fsync(file.fileno())
             _keep_owner(new, self.path)
-            new.replace(self.path)
+            replace_file(new, self.path)
         except OSError as exc:
             raise ConfigError(f"{self.path}: cannot be written: {exc.strerror or exc}") from exc
         finally:

@@ -311,4 +311,5 @@ def _error(code: str, message: str) -> ModelFileError:
 
 
 def _shown(path: str) -> str:
-    return repr(path if len(path) <= _SHOWN_CHARS else "…" + path[-_SHOWN_CHARS:])
+    text = repr(path if len(path) <= _SHOWN_CHARS else "…" + path[-_SHOWN_CHARS:])
+    return text.replace("\\\\", "\\")  # so that a path of Windows can be copied

@@ -204,6 +204,25 @@ def test_a_file_that_breaks_keeps_the_keys_of_before(file: KeyFile, caplog: pyte
         Keyring((), file)
 
 
+def test_a_file_that_cannot_be_read_for_a_moment_is_read_with_the_next_request(
+    file: KeyFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As while a virus scanner has it: a key that was taken back must not stay valid until the file changes again."""
+    _, key = file.create("a", [])
+    ring = Keyring((), file)
+    file.revoke("a")
+
+    def locked(_path: Path, _mode: str) -> object:
+        raise PermissionError(13, "somebody has it")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", locked)
+        for _ in range(3):
+            assert ring.find(key) is not None
+    assert [one.message for one in caplog.records] == ["keys.not_read"]
+    assert ring.find(key) is None
+
+
 def test_a_file_that_appears_broken_lets_nobody_in(file: KeyFile) -> None:
     ring = Keyring((), file)
     file.path.write_text("nonsense")

@@ -122,9 +122,11 @@ def _dotenv(path: Path) -> dict[str, tuple[str, str]]:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_DOTENV_BYTES + 1)
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         return {}
     except OSError as exc:
+        if path.is_dir():  # which Windows words as a lack of rights
+            return {}
         raise ConfigError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
     if len(content) > MAX_DOTENV_BYTES:
         raise ConfigError(f"{path}: longer than {MAX_DOTENV_BYTES} bytes, so it is no file of variables")

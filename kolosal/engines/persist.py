@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.policy import Rules
+from kolosal.replacing import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def store(folder: Path, engines: Sequence[StoredEngine]) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(folder / FILE_NAME)
+        replace_file(Path(name), folder / FILE_NAME)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

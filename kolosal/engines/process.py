@@ -39,6 +39,7 @@ if sys.platform == "win32":
         describe_exit,
         end_workers_with_this_process,
         memory_kills,
+        python_program,
         spawn_options,
     )
 else:
@@ -46,6 +47,7 @@ else:
         describe_exit,
         end_workers_with_this_process,
         memory_kills,
+        python_program,
         spawn_options,
     )
 
@@ -127,6 +129,8 @@ _ENVIRONMENT_PREFIXES = (
 )
 
 
+_PYTHON, _PYTHON_ENVIRONMENT = python_program()
+
 _SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
 """The prefixes would let LLAMA_API_KEY and NVIDIA_API_KEY through."""
 
@@ -148,7 +152,8 @@ def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
     No key or token reaches a process that parses model files.
     """
-    return _DEFAULTS | {name: value for name, value in environ.items() if _is_for_workers(name.upper())}
+    chosen = {name: value for name, value in environ.items() if _is_for_workers(name.upper())}
+    return {**_DEFAULTS, **chosen, **_PYTHON_ENVIRONMENT}
 
 
 def _is_for_workers(name: str) -> bool:
@@ -161,7 +166,7 @@ def _is_for_workers(name: str) -> bool:
 class WorkerCommand:
     """How workers are started and how long each of their steps may take."""
 
-    argv: tuple[str, ...] = (sys.executable, "-m", "kolosal.engines.worker")
+    argv: tuple[str, ...] = (_PYTHON, "-m", "kolosal.engines.worker")
     environment: Mapping[str, str] = field(default_factory=dict)
     load_stall_timeout_s: float = 120.0
     """Loading fails when neither progress nor any output came for this long; a slow disk that moves is no failure."""

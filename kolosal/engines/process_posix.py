@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 from pathlib import Path
 from typing import TypedDict
 
@@ -14,6 +15,11 @@ class SpawnOptions(TypedDict):
     """Keyword arguments for `asyncio.create_subprocess_exec`."""
 
     start_new_session: bool
+
+
+def python_program() -> tuple[str, dict[str, str]]:
+    """The Python that workers run in, and variables that it needs besides."""
+    return sys.executable, {}
 
 
 def spawn_options() -> SpawnOptions:

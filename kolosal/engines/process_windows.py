@@ -29,6 +29,19 @@ class SpawnOptions(TypedDict):
     creationflags: int
 
 
+def python_program(
+    executable: str = sys.executable, base: str = getattr(sys, "_base_executable", sys.executable)
+) -> tuple[str, dict[str, str]]:
+    """The Python that workers run in, and variables that it needs besides.
+
+    In a virtual environment `executable` only starts `base`, from which the environment was made, and waits for it: the
+    process that we know would not be the one that holds the model. So `base` is started at once, and told whom it is for.
+    """
+    if base.casefold() == executable.casefold():
+        return executable, {}
+    return base, {"__PYVENV_LAUNCHER__": executable}
+
+
 def spawn_options() -> SpawnOptions:
     """A process group of its own and no console window: Ctrl-C must not end the workers before the daemon does."""
     return {"creationflags": _CREATE_NEW_PROCESS_GROUP | _CREATE_NO_WINDOW}
@@ -104,6 +117,6 @@ def describe_exit(returncode: int) -> str:
     return f"{_STATUS_NAMES.get(status, 'ended by the system')} (0x{status:08X})"
 
 
-def memory_kills() -> None:
-    """Windows ends no process because memory ran out."""
-    return
+def memory_kills() -> int | None:
+    """None: Windows ends no process because memory ran out."""
+    return None

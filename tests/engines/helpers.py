@@ -68,13 +68,15 @@ def in_turn(folder: Path, *commands: WorkerCommand) -> WorkerCommand:
     """
     argvs = [list(command.argv) for command in commands]
     body = f"""
-import os, sys
+import os, subprocess, sys
 with open({str(folder / "starts")!r}, "a+") as log:
     log.write("x")
     log.seek(0)
     turn = len(log.read())
 argvs = {argvs!r}
 argv = argvs[min(turn, len(argvs)) - 1]
+if sys.platform == "win32":  # there execv is a new process, and nobody waits for it
+    sys.exit(subprocess.call(argv))
 os.execv(argv[0], argv)
 """
     return replace(commands[-1], argv=(sys.executable, "-I", "-S", "-c", body))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import io
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ import psutil
 import pytest
 
 from kolosal.config.settings import Settings
-from kolosal.daemon import _url
+from kolosal.daemon import _say, _url
 from tests.gguf_files import gguf
 
 _PROGRAM = """
@@ -83,6 +84,14 @@ def test_a_taken_port_is_one_line_and_status_1() -> None:
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"Cannot listen on http://127.0.0.1:{port}: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_daemon_without_a_console_says_nothing() -> None:
+    """As under pythonw on Windows, where the streams are None."""
+    said = io.StringIO()
+    _say(None, "Kolosal is listening\n")
+    _say(said, "Kolosal is listening\n")
+    assert said.getvalue() == "Kolosal is listening\n"
 
 
 def test_a_model_that_does_not_load_is_logged_and_kept(models: list[dict[str, object]]) -> None:

@@ -67,6 +67,10 @@ def test_what_does_not_exist_is_not_found(path: str) -> None:
     assert refusal(path).code == "model_path_not_found"
 
 
+def test_a_message_shows_a_path_of_windows_as_it_is_written() -> None:
+    assert r"'C:\Models\tiny.gguf' does not exist" in refusal(r"C:\Models\tiny.gguf").message
+
+
 def test_a_directory_without_a_model(tmp_path: Path) -> None:
     make(tmp_path, "mmproj-a.gguf", "a-00002-of-00002.gguf")
     (tmp_path / "d.gguf").mkdir()

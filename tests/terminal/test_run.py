@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kolosal.config.resolve import load_settings
+from kolosal.terminal import child_daemon
 from kolosal.terminal.chat import Terminal
 from kolosal.terminal.child_daemon import ChildSpec
 from kolosal.terminal.client import ClientError
@@ -111,6 +112,23 @@ def test_a_daemon_is_started_and_stopped(free_port: int, log_folder: Path) -> No
     assert ask(stub_spec(free_port), free_port, heard) == 0
     assert heard == ["Hi", "\n"]
     assert logs(log_folder) == []  # and the fixture sees that no process is left
+
+
+def test_a_daemon_that_cannot_be_told_to_stop_is_ended(
+    free_port: int, log_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows without a console. The fixture sees that no process is left."""
+
+    send = subprocess.Popen.send_signal
+
+    def refuse(process: subprocess.Popen[bytes], number: int) -> None:
+        if number == child_daemon._STOP:
+            raise OSError(6, "there is no console")
+        send(process, number)  # `kill` comes this way too
+
+    monkeypatch.setattr(subprocess.Popen, "send_signal", refuse)
+    assert ask(stub_spec(free_port), free_port, []) == 0
+    assert logs(log_folder) == []
 
 
 def test_a_daemon_that_cannot_start_shows_its_log(free_port: int, log_folder: Path) -> None:
