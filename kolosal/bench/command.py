@@ -17,7 +17,12 @@ def bench(
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="What to ask; else the first model the server lists.")
     ] = None,
-    api_key: Annotated[str | None, typer.Option(metavar="KEY", help="Sent as a bearer token.")] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Sent as a bearer token; else KOLOSAL_API_KEY, or the daemon's own."
+        ),
+    ] = None,
     only: Annotated[
         list[str] | None, typer.Option(metavar="NAME,...", help="Some workloads only; can be repeated.")
     ] = None,
@@ -41,13 +46,19 @@ def bench(
 ) -> None:
     """Measure a server with the same workloads as our own figures: first tokens, gaps, tokens a second, memory."""
     from kolosal.bench.run import BenchOptions, list_workloads, run_bench  # noqa: PLC0415
-    from kolosal.config.resolve import load_settings  # noqa: PLC0415
+    from kolosal.config.resolve import load_settings, process_environment  # noqa: PLC0415
 
     if show_list:
         list_workloads()
         return
+    api_key = api_key or process_environment().get("KOLOSAL_API_KEY") or None
+    if url is None:
+        settings = load_settings(config_path=config).settings
+        url = settings.url
+        if api_key is None and settings.api_key is not None:
+            api_key = settings.api_key.get_secret_value()
     options = BenchOptions(
-        url=url or load_settings(config_path=config).settings.url,
+        url=url,
         model=model,
         api_key=api_key,
         only=only or (),

@@ -59,7 +59,10 @@ class Settings(SecuritySettings):
     default_engine: Annotated[
         EngineId | None,
         Key("server.default_engine"),
-        Field(description="Engine for requests that name none; empty: the first one that was added."),
+        Field(
+            description="Engine for requests that name none; empty: most protocols then want a name, the others take "
+            "the first engine."
+        ),
     ] = None
     max_body_bytes: Annotated[
         int,

@@ -22,8 +22,8 @@ from kolosal.config.settings import ENV_PREFIX, ModelEntry, Settings, variable_n
 from kolosal.engines.parameters import LoadingParameters
 from kolosal.engines.policy import Rules
 
-NOT_SETTINGS = frozenset({"KOLOSAL_CONFIG", "KOLOSAL_TEST_MODEL"})
-"""Variables with our prefix that set nothing: the file's path, and the model that the tests use."""
+NOT_SETTINGS = frozenset({"KOLOSAL_CONFIG", "KOLOSAL_TEST_MODEL", "KOLOSAL_TEST_CGROUP"})
+"""Variables with our prefix that set nothing: the file's path, and the model and the control group that the tests use."""
 
 _FIELD_BY_KEY = {yaml_key(name): name for name in Settings.model_fields}
 _FIELD_BY_VARIABLE = {variable_name(name): name for name in Settings.model_fields if name != "models"}
