@@ -261,6 +261,20 @@ async def test_each_key_has_cached_prompts_of_its_own() -> None:
     assert await whose(USER, share_prefix_across_keys=True) == (user, "")
 
 
+async def test_each_key_has_kept_responses_of_its_own() -> None:
+    app = app_with_keys(FakeEngine("fake", says("Hi")))
+    item = {"type": "message", "role": "user", "content": "my secret", "id": "msg_1"}
+    reference = {"type": "item_reference", "id": "msg_1"}
+    async with http_client(app, {"x-api-key": USER}) as one, http_client(app, {"x-api-key": BOTH}) as other:
+        kept = (await one.post("/v1/responses", json={"model": "fake", "input": [item]})).json()["id"]
+        assert (await one.get(f"/v1/responses/{kept}")).status_code == 200
+        assert (await other.get(f"/v1/responses/{kept}")).status_code == 404
+        assert (await other.delete(f"/v1/responses/{kept}")).status_code == 404
+        for body in ({"input": [reference]}, {"input": "x", "previous_response_id": kept}):
+            assert (await other.post("/v1/responses", json={"model": "fake"} | body)).status_code == 400
+            assert (await one.post("/v1/responses", json={"model": "fake"} | body)).status_code == 200
+
+
 async def test_a_key_of_the_settings_counts() -> None:
     async with http_client(app_with(api_key=BOTH)) as client:
         assert (await client.get("/engines")).status_code == 401

@@ -37,7 +37,7 @@ def store_of(count: int = 10, max_bytes: int = 100_000, ttl_s: float = 60) -> tu
 
 def has(store: ResponseStore, name: str) -> bool:
     try:
-        return store.get(name).id == name
+        return store.get("", name).id == name
     except NotFound:
         return False
 
@@ -45,70 +45,70 @@ def has(store: ResponseStore, name: str) -> bool:
 def test_a_kept_response_is_given_back_with_its_conversation() -> None:
     store, _ = store_of()
     first = stored("a")
-    store.put(first)
-    store.put(stored("b", earlier=(message("x"),)))
-    assert store.get("a") is first
-    assert [item.id for item in store.get("b").conversation] == ["x", "in_b", "out_b"]
-    assert store.item("out_a") is first.output[0]
-    assert store.item("nobody") is None
+    store.put("", first)
+    store.put("", stored("b", earlier=(message("x"),)))
+    assert store.get("", "a") is first
+    assert [item.id for item in store.get("", "b").conversation] == ["x", "in_b", "out_b"]
+    assert store.item("", "out_a") is first.output[0]
+    assert store.item("", "nobody") is None
 
 
 def test_the_least_recently_used_goes_first() -> None:
     store, _ = store_of(count=2)
-    store.put(stored("a"))
-    store.put(stored("b"))
-    store.get("a")
-    store.put(stored("c"))
+    store.put("", stored("a"))
+    store.put("", stored("b"))
+    store.get("", "a")
+    store.put("", stored("c"))
     assert [has(store, name) for name in "abc"] == [True, False, True]
-    assert store.item("in_b") is None
+    assert store.item("", "in_b") is None
 
 
 def test_bytes_are_bounded_and_what_is_larger_than_all_is_not_kept() -> None:
     store, _ = store_of(max_bytes=2000)
     for name in "abc":
-        store.put(stored(name, text="x" * 700))
+        store.put("", stored(name, text="x" * 700))
     assert [has(store, name) for name in "abc"] == [False, True, True]
-    store.put(stored("d", text="x" * 5000))
+    store.put("", stored("d", text="x" * 5000))
     assert [has(store, name) for name in "bcd"] == [True, True, False]
     assert store.size_bytes <= 2000
 
 
 def test_a_response_is_forgotten_after_its_time_however_often_it_is_read() -> None:
     store, clock = store_of(ttl_s=60)
-    store.put(stored("a"))
+    store.put("", stored("a"))
     clock.now = 59
     assert has(store, "a")
-    store.put(stored("b"))
+    store.put("", stored("b"))
     clock.now = 60
     assert [has(store, name) for name in "ab"] == [False, True]
-    assert store.item("out_a") is None
+    assert store.item("", "out_a") is None
 
 
 def test_a_deleted_response_is_gone_and_its_conversation_goes_on() -> None:
     store, _ = store_of()
-    store.put(stored("a"))
-    store.put(stored("b", earlier=store.get("a").conversation))
-    store.delete("a")
+    store.put("", stored("a"))
+    store.put("", stored("b", earlier=store.get("", "a").conversation))
+    store.delete("", "a")
     assert not has(store, "a")
-    assert len(store.get("b").conversation) == 4
+    assert len(store.get("", "b").conversation) == 4
     with pytest.raises(NotFound, match="'a' not found"):
-        store.delete("a")
+        store.delete("", "a")
 
 
 def test_nobody_can_put_words_in_the_item_of_another() -> None:
     store, _ = store_of()
-    store.put(stored("a"))
-    own = store.item("out_a")
+    store.put("", stored("a"))
+    own = store.item("", "out_a")
     forged = StoredResponse({"id": "b"}, (), (message("out_a", "forged"),), ())
-    store.put(forged)
-    assert store.item("out_a") is own
-    store.delete("b")
-    assert store.item("out_a") is own
+    store.put("", forged)
+    assert store.item("", "out_a") is own
+    store.delete("", "b")
+    assert store.item("", "out_a") is own
 
 
 def test_a_store_for_none_keeps_none() -> None:
     store, _ = store_of(count=0)
-    store.put(stored("a"))
+    store.put("", stored("a"))
     assert len(store) == 0
 
 
@@ -123,7 +123,7 @@ class Machine(RuleBasedStateMachine):
     @rule(size=st.integers(0, 600))
     def put(self, size: int) -> None:
         self.made += 1
-        self.store.put(stored(str(self.made), text="x" * size))
+        self.store.put("", stored(str(self.made), text="x" * size))
 
     @rule(name=st.integers(1, 12).map(str))
     def get(self, name: str) -> None:
@@ -132,7 +132,7 @@ class Machine(RuleBasedStateMachine):
     @rule(name=st.integers(1, 12).map(str))
     def delete(self, name: str) -> None:
         if has(self.store, name):
-            self.store.delete(name)
+            self.store.delete("", name)
 
     @rule(seconds=st.integers(1, 8))
     def wait(self, seconds: int) -> None:
@@ -142,8 +142,23 @@ class Machine(RuleBasedStateMachine):
     def bounded(self) -> None:
         kept = [name for name in map(str, range(1, self.made + 1)) if has(self.store, name)]
         assert len(self.store) == len(kept) <= 3
-        assert self.store.size_bytes == sum(self.store.get(name).size_bytes() for name in kept) <= 1500
+        assert self.store.size_bytes == sum(self.store.get("", name).size_bytes() for name in kept) <= 1500
 
 
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(max_examples=30, stateful_step_count=30)
+
+
+def test_nobody_finds_what_is_anothers() -> None:
+    """Clients choose ids of items themselves, and some choose the same ones."""
+    store, _ = store_of()
+    one, other = store.of("key_1"), store.of("key_2")
+    one.put(stored("a", text="mine"))
+    assert (other.item("in_a"), has(store, "a")) == (None, False)
+    with pytest.raises(NotFound):
+        other.delete("a")
+    other.put(stored("a", text="yours"))
+    assert one.item("in_a") == message("in_a", "mine")
+    assert other.item("in_a") == message("in_a", "yours")
+    one.delete("a")
+    assert other.get("a").given == (message("in_a", "yours"),)

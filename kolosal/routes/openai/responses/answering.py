@@ -11,7 +11,7 @@ from kolosal.errors import KolosalError
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.routes.openai.responses.events import Event, ResponseWriter, event_frame
 from kolosal.routes.openai.responses.items import Item
-from kolosal.routes.openai.responses.store import ResponseStore, StoredResponse
+from kolosal.routes.openai.responses.store import OwnResponses, StoredResponse
 from kolosal.routes.turns import Turns
 
 
@@ -22,7 +22,7 @@ class Answering:
         self,
         turns: Turns,
         writer: ResponseWriter,
-        store: ResponseStore | None,
+        store: OwnResponses | None,
         earlier: tuple[Item, ...],
         given: tuple[Item, ...],
     ) -> None:

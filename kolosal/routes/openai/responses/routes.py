@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from kolosal.errors import InvalidRequest, NotFound, UnsupportedFeature
 from kolosal.http.decode import decode
+from kolosal.http.middleware import key_id
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
 from kolosal.routes.openai.responses.answer_types import (
@@ -23,7 +24,7 @@ from kolosal.routes.openai.responses.encode import envelope
 from kolosal.routes.openai.responses.events import ResponseWriter
 from kolosal.routes.openai.responses.items import Item, Status, new_id
 from kolosal.routes.openai.responses.query import ItemsQuery, ResponseQuery, page_of, read_query
-from kolosal.routes.openai.responses.store import ResponseStore, StoredResponse
+from kolosal.routes.openai.responses.store import OwnResponses, StoredResponse
 from kolosal.routes.openai.responses.tools import in_flat_shape
 from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.questions import count_prompt_tokens
@@ -48,7 +49,7 @@ async def create_response(request: Request) -> Response:
     """Answer the next turn of a conversation, and keep it unless told not to."""
     body = await decode(request, ResponseBody)
     name = body.checked_model(registry_of(request).default_engine)
-    store = services_of(request).responses
+    store = _kept(request)
     earlier, given = _conversation(store, body)
     try:
         turns = await start_turns(request, name, [body.request(earlier + given)])
@@ -75,7 +76,7 @@ async def count_input_tokens(request: Request) -> Response:
     """Count the tokens of a prompt, the chat template's and the tools' included. Nothing is generated."""
     body = await decode(request, PromptBody)
     name = body.checked_model(registry_of(request).default_engine)
-    earlier, given = _conversation(services_of(request).responses, body)
+    earlier, given = _conversation(_kept(request), body)
     tokens = await count_prompt_tokens(request, name, body.prompt(earlier + given))
     return JsonResponse({"object": "response.input_tokens", "input_tokens": tokens})
 
@@ -103,7 +104,7 @@ async def show_response(request: Request) -> Response:
 async def delete_response(request: Request) -> Response:
     """Forget a response. One that is being generated is stopped."""
     response_id = request.path_params["response_id"]
-    services_of(request).responses.delete(response_id)
+    _kept(request).delete(response_id)
     return JsonResponse({"id": response_id, "object": "response", "deleted": True})
 
 
@@ -115,7 +116,7 @@ async def delete_response(request: Request) -> Response:
 )
 async def cancel_response(request: Request) -> Response:
     """Stop a response that is being streamed. What there is of it is kept."""
-    store, response_id = services_of(request).responses, request.path_params["response_id"]
+    store, response_id = _kept(request), request.path_params["response_id"]
     running = store.running(response_id)
     if running is not None:
         running.cancel()
@@ -142,11 +143,16 @@ async def list_input_items(request: Request) -> Response:
     return JsonResponse(page_of(_stored(request).given, query))
 
 
+def _kept(request: Request) -> OwnResponses:
+    """The responses of whoever sent this request."""
+    return services_of(request).responses.of(key_id(request.scope))
+
+
 def _stored(request: Request) -> StoredResponse:
-    return services_of(request).responses.get(request.path_params["response_id"])
+    return _kept(request).get(request.path_params["response_id"])
 
 
-def _conversation(store: ResponseStore, body: PromptBody) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+def _conversation(store: OwnResponses, body: PromptBody) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """The conversation before a request, and what the request adds.
 
     Raises:
@@ -159,7 +165,7 @@ def _conversation(store: ResponseStore, body: PromptBody) -> tuple[tuple[Item, .
     return earlier, body.items(earlier, store.item)
 
 
-def _previous(store: ResponseStore, response_id: str) -> StoredResponse:
+def _previous(store: OwnResponses, response_id: str) -> StoredResponse:
     try:
         previous = store.get(response_id)
     except NotFound:

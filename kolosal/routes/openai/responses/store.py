@@ -1,7 +1,8 @@
 """ResponseStore: responses that were asked to be kept, so that they can be read again and followed up.
 
 In memory only, and bounded by number, bytes and age: what was used least recently goes first. Each response counts with
-the whole conversation before it, so one that can be read can be followed up too. Used on the event loop only.
+the whole conversation before it, so one that can be read can be followed up too. Nobody finds what is another's, because
+clients choose ids of items themselves. Used on the event loop only.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import orjson
 
@@ -67,8 +68,13 @@ class StoreLimits:
     ttl_s: float
 
 
+_Key: TypeAlias = tuple[str, str]
+"""Whose it is, and its id."""
+
+
 @dataclass(slots=True)
 class _Kept:
+    owner: str
     stored: StoredResponse
     size_bytes: int
     expires_at: float
@@ -80,10 +86,10 @@ class ResponseStore:
     def __init__(self, limits: StoreLimits, clock: Callable[[], float]) -> None:
         self._limits = limits
         self._clock = clock
-        self._by_use: OrderedDict[str, _Kept] = OrderedDict()
-        self._by_age: OrderedDict[str, _Kept] = OrderedDict()
-        self._items: dict[str, Item] = {}
-        self._running: dict[str, RunningResponse] = {}
+        self._by_use: OrderedDict[_Key, _Kept] = OrderedDict()
+        self._by_age: OrderedDict[_Key, _Kept] = OrderedDict()
+        self._items: dict[_Key, Item] = {}
+        self._running: dict[_Key, RunningResponse] = {}
         self._bytes = 0
 
     @property
@@ -94,84 +100,122 @@ class ResponseStore:
     def __len__(self) -> int:
         return len(self._by_use)
 
-    def start(self, response_id: str, running: RunningResponse) -> None:
-        """Note a response that begins, so that others can read and cancel it."""
-        self._running[response_id] = running
+    def of(self, owner: str | None) -> OwnResponses:
+        """What one API key has kept; None: those without a key."""
+        return OwnResponses(self, owner or "")
 
-    def put(self, stored: StoredResponse) -> None:
+    def start(self, owner: str, response_id: str, running: RunningResponse) -> None:
+        """Note a response that begins, so that other requests can read and cancel it."""
+        self._running[owner, response_id] = running
+
+    def put(self, owner: str, stored: StoredResponse) -> None:
         """Keep a response that has ended. One that is larger than the whole store is not kept."""
-        self._running.pop(stored.id, None)
+        key = (owner, stored.id)
+        self._running.pop(key, None)
         self._drop_expired()
         size = stored.size_bytes()
         if size > self._limits.max_bytes or self._limits.max_responses == 0:
             return
-        kept = _Kept(stored, size, self._clock() + self._limits.ttl_s)
-        self._by_use[stored.id] = self._by_age[stored.id] = kept
+        kept = _Kept(owner, stored, size, self._clock() + self._limits.ttl_s)
+        self._by_use[key] = self._by_age[key] = kept
         self._bytes += size
         for item in (*stored.given, *stored.output):
-            self._items.setdefault(item.id, item)  # the first wins: nobody can put words in another's item
+            self._items.setdefault((owner, item.id), item)  # the first wins: an item never changes
         while len(self._by_use) > self._limits.max_responses or self._bytes > self._limits.max_bytes:
             self._drop(next(iter(self._by_use)))
 
-    def get(self, response_id: str) -> StoredResponse:
+    def get(self, owner: str, response_id: str) -> StoredResponse:
         """A kept response, or what there is of a running one.
 
         Raises:
             NotFound: there is no such response (any more).
         """
-        running = self._running.get(response_id)
+        key = (owner, response_id)
+        running = self._running.get(key)
         if running is not None:
             return running.snapshot()
         self._drop_expired()
-        kept = self._by_use.get(response_id)
+        kept = self._by_use.get(key)
         if kept is None:
             raise NotFound(
                 f"Response with id '{response_id[:_SHOWN_CHARS]}' not found",
                 param="response_id",
                 code="response_not_found",
             )
-        self._by_use.move_to_end(response_id)
+        self._by_use.move_to_end(key)
         return kept.stored
 
-    def running(self, response_id: str) -> RunningResponse | None:
+    def running(self, owner: str, response_id: str) -> RunningResponse | None:
         """A response that is being generated."""
-        return self._running.get(response_id)
+        return self._running.get((owner, response_id))
 
-    def item(self, item_id: str) -> Item | None:
+    def item(self, owner: str, item_id: str) -> Item | None:
         """An item of any kept response."""
         self._drop_expired()
-        return self._items.get(item_id)
+        return self._items.get((owner, item_id))
 
-    def delete(self, response_id: str) -> None:
+    def delete(self, owner: str, response_id: str) -> None:
         """Forget a response; one that runs is cancelled.
 
         Raises:
             NotFound: there is no such response (any more).
         """
-        running = self._running.get(response_id)
+        running = self._running.get((owner, response_id))
         if running is not None:
             running.cancel()
         else:
-            self.get(response_id)
-        self._drop(response_id)
+            self.get(owner, response_id)
+        self._drop((owner, response_id))
 
     def _drop_expired(self) -> None:
         now = self._clock()
         while self._by_age:
-            response_id, oldest = next(iter(self._by_age.items()))
+            key, oldest = next(iter(self._by_age.items()))
             if oldest.expires_at > now:
                 return
-            self._drop(response_id)
+            self._drop(key)
 
-    def _drop(self, response_id: str) -> None:
-        kept = self._by_use.pop(response_id, None)
+    def _drop(self, key: _Key) -> None:
+        kept = self._by_use.pop(key, None)
         if kept is None:
             return
-        del self._by_age[response_id]
+        del self._by_age[key]
         self._bytes -= kept.size_bytes
         for item in (*kept.stored.given, *kept.stored.output):
-            if self._items.get(item.id) is item:
-                del self._items[item.id]
+            if self._items.get((kept.owner, item.id)) is item:
+                del self._items[kept.owner, item.id]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnResponses:
+    """The part of a store that belongs to one owner; its methods are the store's."""
+
+    _store: ResponseStore
+    _owner: str
+
+    def start(self, response_id: str, running: RunningResponse) -> None:
+        """Note a response that begins."""
+        self._store.start(self._owner, response_id, running)
+
+    def put(self, stored: StoredResponse) -> None:
+        """Keep a response that has ended."""
+        self._store.put(self._owner, stored)
+
+    def get(self, response_id: str) -> StoredResponse:
+        """A response. Raises NotFound."""
+        return self._store.get(self._owner, response_id)
+
+    def running(self, response_id: str) -> RunningResponse | None:
+        """A response that is being generated."""
+        return self._store.running(self._owner, response_id)
+
+    def item(self, item_id: str) -> Item | None:
+        """An item of any kept response."""
+        return self._store.item(self._owner, item_id)
+
+    def delete(self, response_id: str) -> None:
+        """Forget a response. Raises NotFound."""
+        self._store.delete(self._owner, response_id)
 
 
 def items_bytes(items: tuple[Item, ...]) -> int:
