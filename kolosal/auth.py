@@ -63,6 +63,11 @@ class Keyring:
                 found = key
         return found
 
+    def holds(self, key: ApiKey) -> bool:
+        """Whether a key that was found earlier is still valid, with the same scopes."""
+        self._look()
+        return key in self._configured or key in self._from_file
+
     def _look(self) -> None:
         """Read the file again when it has changed. One that cannot be read lets in those of before, and nobody else."""
         if self._file is None:
@@ -164,6 +169,12 @@ class Authenticator:
             raise AuthenticationFailed("The API key is not valid")
         self._lockout.note_success(address, key.id)
         return key
+
+    def still_admits(self, key: ApiKey | None) -> bool:
+        """Whether somebody who was let in with this key, or without one, still would be: for connections that last."""
+        if key is None:
+            return not self._keyring.needed
+        return self._keyring.holds(key)
 
     def _any_of(self, presented: Sequence[str]) -> ApiKey | None:
         found = [key for key in map(self._keyring.find, presented) if key is not None]

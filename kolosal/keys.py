@@ -214,12 +214,17 @@ def read_plain_keys(path: Path) -> tuple[ApiKey, ...]:
     """
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_FILE_BYTES + 1).decode("utf-8-sig")
+            content = file.read(MAX_FILE_BYTES + 1)
+        text = content.decode("utf-8-sig")
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else "it is not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(
+            f"{path}: is longer than {MAX_FILE_BYTES} bytes, and holds something else than keys"
+        )
     keys = []
-    for number, line in enumerate(text.splitlines()[: MAX_KEYS + 1], 1):
+    for number, line in enumerate(text.splitlines(), 1):
         key, *scopes = line.replace(",", " ").split() or [""]
         if not key or key.startswith("#"):
             continue
@@ -230,8 +235,8 @@ def read_plain_keys(path: Path) -> tuple[ApiKey, ...]:
             )
         given = frozenset(Scope(scope) for scope in scopes) or ALL_SCOPES
         keys.append(plain_key(key, f"{path.name}:{number}", given))
-    if not keys:
-        raise ConfigError(f"{path}: holds no key")
+    if not 1 <= len(keys) <= MAX_KEYS:
+        raise ConfigError(f"{path}: must hold 1 to {MAX_KEYS} keys, not {len(keys)}")
     return tuple(keys)
 
 

@@ -97,11 +97,11 @@ def engine_config(
         ModelFileError: a path names no model that may be loaded; `param` is the field it came from.
     """
     path = model_file(model_path, roots)
-    read_shape(path)
+    read_shape(path, roots)
     if parameters.draft_model_path is not None:
         try:
             draft = model_file(parameters.draft_model_path, roots)
-            read_shape(draft)
+            read_shape(draft, roots)
         except ModelFileError as exc:
             exc.param = "draft_model_path"
             raise
@@ -136,16 +136,16 @@ def model_file(model_path: str, roots: Roots = Anywhere.ON_THIS_MACHINE) -> Path
     return path
 
 
-def read_shape(path: Path) -> ModelShape:
-    """The sizes of a model. `path` is its file, or the first part.
+def read_shape(path: Path, roots: Roots = Anywhere.AT_ALL) -> ModelShape:
+    """The sizes of a model. `path` is its file, or the first part; `roots` is where the other parts must lie.
 
     Raises:
-        ModelFileError: a part is missing, cannot be read, or is no GGUF file that llama.cpp could load.
+        ModelFileError: a part is missing, lies elsewhere, cannot be read, or is no GGUF file that llama.cpp could load.
     """
-    return ModelShape.of(read_headers(path))
+    return ModelShape.of(read_headers(path, roots))
 
 
-def read_headers(path: Path) -> tuple[GgufHeader, ...]:
+def read_headers(path: Path, roots: Roots = Anywhere.AT_ALL) -> tuple[GgufHeader, ...]:
     """The headers of all parts of a model. `path` is the first part.
 
     Raises:
@@ -157,14 +157,14 @@ def read_headers(path: Path) -> tuple[GgufHeader, ...]:
         raise _error(
             "invalid_model_format", f"The model file {_shown(path.name)} says that it has {count!r} parts"
         )
-    others = [read_header(part) for part in _parts(path, count)[1:]]
+    others = [read_header(part) for part in _parts(path, count, roots)[1:]]
     headers = (first, *others)
     if count > 1:
         _check_parts(path, headers)
     return headers
 
 
-def _parts(path: Path, count: int) -> list[Path]:
+def _parts(path: Path, count: int, roots: Roots) -> list[Path]:
     """The files of a split model, all of which are there."""
     if count <= 1:
         return [path]
@@ -178,6 +178,7 @@ def _parts(path: Path, count: int) -> list[Path]:
     stem = path.name[: shard.start()]
     parts = [path, *(path.with_name(f"{stem}-{n:05}-of-{count:05}.gguf") for n in range(2, count + 1))]
     for number, part in enumerate(parts, 1):
+        _confine(part, roots)
         if not part.is_file():
             raise _error(
                 "model_file_not_found",

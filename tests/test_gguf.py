@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -206,6 +207,28 @@ def test_all_parts_of_a_model_count(tmp_path: Path) -> None:
     shape = read_shape(write_parts(tmp_path))
     assert shape.weight_bytes == 3 * 64 * 64 * 4
     assert shape.file_bytes == sum(part.stat().st_size for part in tmp_path.iterdir())
+
+
+@pytest.mark.fault("A1")
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege")
+def test_a_part_that_leads_out_is_refused_in_the_words_of_all_that_do(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "models", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    first = write_parts(inside)
+    second = inside / "m-00002-of-00003.gguf"
+    second.rename(outside / second.name)
+    refused = []
+    for target in (outside / second.name, outside / "no-such.gguf"):
+        second.symlink_to(target)
+        with pytest.raises(ModelFileError) as caught:
+            read_shape(first, (inside,))
+        refused.append((caught.value.code, caught.value.message))
+        second.unlink()
+    assert refused[0] == refused[1]
+    assert refused[0][0] == "model_path_access_denied"
+    second.symlink_to(outside / second.name)
+    assert read_shape(first, (inside, outside)).weight_bytes == 3 * 64 * 64 * 4
 
 
 @pytest.mark.fault("G1")

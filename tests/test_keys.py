@@ -135,6 +135,18 @@ def test_plain_keys_have_both_scopes_unless_the_line_says_otherwise(tmp_path: Pa
     assert second.name == "keys.txt:4"
 
 
+def test_too_many_keys_are_told_and_not_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    path.write_text("\n".join(f"a-long-enough-key-{number}" for number in range(1001)))
+    with pytest.raises(ConfigError, match="1 to 1000 keys, not 1001"):
+        read_plain_keys(path)
+    path.write_text("# comments do not count\n" * 2000 + "a-long-enough-key-1\n")
+    assert len(read_plain_keys(path)) == 1
+    path.write_text("#" * 1_100_000)
+    with pytest.raises(ConfigError, match="longer than"):
+        read_plain_keys(path)
+
+
 @pytest.mark.parametrize("text", ["short", "long-enough-0123456789 root", "# only a comment", ""])
 def test_a_wrong_line_is_told_without_its_key(tmp_path: Path, text: str) -> None:
     path = tmp_path / "keys.txt"

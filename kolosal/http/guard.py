@@ -62,8 +62,16 @@ class RequestGuard:
                 )
 
     def _check_origin(self, headers: Headers, scope: Scope) -> None:
-        """A WebSocket is open to pages of all origins unless the server looks, whatever its verb."""
+        """A WebSocket is open to pages of all origins unless the server looks, whatever its verb.
+
+        What a page of another site fetches by itself, e.g. as an image, has no `Origin`, but browsers say so. Links that
+        somebody follows are let through.
+        """
         if scope.get("method") in _HARMLESS:
+            if headers.get("sec-fetch-site") == "cross-site" and not (
+                headers.get("origin") in self._origins or headers.get("sec-fetch-dest") == "document"
+            ):
+                raise Forbidden("Pages of other sites may not use this daemon", code="origin_not_allowed")
             return
         for origin in headers.getlist("origin"):
             if not allows_origin(origin, headers.get("host", ""), self._origins):

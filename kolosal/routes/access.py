@@ -44,6 +44,12 @@ def key_of(scope: Scope) -> ApiKey | None:
     return found if isinstance(found, ApiKey) else None
 
 
+def is_admin(scope: Scope) -> bool:
+    """Whether a request may do what concerns everybody: with the scope `admin`, or where no keys are used."""
+    key = key_of(scope)
+    return key is None or KeyScope.ADMIN in key.scopes
+
+
 class _Check:
     """The check of one route."""
 

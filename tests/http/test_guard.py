@@ -69,6 +69,27 @@ async def test_our_own_pages_and_programs_may() -> None:
 
 
 @pytest.mark.fault("A4")
+@pytest.mark.parametrize(("headers", "status"), [
+    ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}, 403),
+    ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}, 403),
+    ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "empty", "origin": "http://evil.com"}, 403),
+    ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "empty", "origin": "https://app.example.com"}, 200),
+    ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}, 200),
+    ({"sec-fetch-site": "same-origin", "sec-fetch-dest": "empty"}, 200),
+    ({"sec-fetch-site": "none", "sec-fetch-dest": "document"}, 200),
+])  # fmt: skip
+@pytest.mark.parametrize("verb", ["GET", "HEAD"])
+async def test_an_image_of_another_site_generates_nothing(
+    verb: str, headers: dict[str, str], status: int
+) -> None:
+    engine = FakeEngine("fake", says("Hi"))
+    app = app_with(engine, cors_origins=("https://app.example.com",))
+    async with http_client(app, headers) as client:
+        response = await client.request(verb, "/chat/blocking?prompt=x")
+    assert (response.status_code, bool(engine.requests)) == (status, status == 200)
+
+
+@pytest.mark.fault("A4")
 async def test_a_page_of_others_may_read_nothing() -> None:
     async with http_client(app_with()) as client:
         response = await client.get("/v1/models", headers={"origin": "http://evil.com"})

@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket
 from kolosal.app import create_app
 from kolosal.auth import Authenticator, Keyring, Lockout
 from kolosal.config.settings import ModelEntry, Settings
-from kolosal.keys import ApiKey, Scope, plain_key
+from kolosal.keys import ApiKey, KeyFile, Scope, plain_key
 from kolosal.routes import all_routes
 from kolosal.routes.access import guarded, presented_keys
 from kolosal.routes.operation import Access, Group, Operation, operation_of
@@ -259,6 +259,36 @@ async def test_each_key_has_cached_prompts_of_its_own() -> None:
     assert len({user, other, ""}) == len({scope, other_scope, ""}) == 3
     assert USER not in user + scope
     assert await whose(USER, share_prefix_across_keys=True) == (user, "")
+
+
+async def test_a_session_ends_with_its_key(tmp_path: Path) -> None:
+    file = KeyFile(tmp_path / "keys.json")
+    _, key = file.create("laptop", [Scope.INFERENCE])
+    engine = FakeEngine("fake", says("Hi"))
+    authenticator = Authenticator(Keyring((), file), Lockout(10, lambda: 0.0))
+    app = create_app(Settings(), FakeRegistry(engine), authenticator=authenticator)
+    session = await new_session(app, key)
+    async with connected(app, session, key=key) as socket:
+        await socket.generate(message="x")
+        await socket.until_end()
+        file.revoke("laptop")
+        socket.call("generate", message="x")
+        method, params = await socket.notification()
+        assert (method, params["error"]["message"]) == ("error", "Unauthorized")
+        await socket.ended()
+    assert (socket.closed, len(engine.requests)) == (1008, 1)
+
+
+@pytest.mark.parametrize(("key", "may"), [(None, True), (BOTH, True), (USER, False)])
+async def test_what_stays_in_memory_is_for_admins(key: str | None, may: bool) -> None:
+    engine = FakeEngine("fake", says("Hi"))
+    app = app_with(engine) if key is None else app_with_keys(engine)
+    async with http_client(app, {} if key is None else {"x-api-key": key}) as client:
+        body = {"model": "fake", "prompt": "x", "stream": False, "keep_alive": -1}
+        assert (await client.post("/api/generate", json=body)).status_code == 200
+        assert engine.idle_limit_s(300) == (None if may else 300)
+        freed = await client.post("/api/generate", json={"model": "fake", "keep_alive": 0})
+    assert freed.status_code == (200 if may else 403)
 
 
 async def test_each_key_has_kept_responses_of_its_own() -> None:

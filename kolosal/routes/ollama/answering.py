@@ -13,9 +13,11 @@ from starlette.responses import Response
 
 from kolosal.chat.events import ChatEvent, Ended, TextPiece
 from kolosal.engines.engine import Engine
+from kolosal.errors import Forbidden
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import NDJSON, EventStream
+from kolosal.routes.access import is_admin
 from kolosal.routes.generation import Generation, start_generation
 from kolosal.routes.ollama.encode import Finish, Shape, Stats, answer_lines, durations
 from kolosal.routes.ollama.errors import error_line
@@ -48,7 +50,7 @@ class Loaded:
     name: str
     """As the request had it."""
     keep_alive: float | None
-    """Seconds it is to stay in memory, as `keep_alive_seconds` gives them."""
+    """Seconds it is to stay in memory, as `keep_alive_seconds` gives them; None where the request may not say."""
     began: float
     load_s: float
 
@@ -69,6 +71,8 @@ async def load(request: Request, model: str | None, keep_alive: float | None) ->
     name = checked_name(registry, model)
     engine_id = find_engine(registry, name).engine_id
     engine = await with_engine(request, engine_id, _itself)
+    if not is_admin(request.scope):  # what stays in memory concerns everybody
+        keep_alive = None
     return Loaded(engine, name, keep_alive, began, time.monotonic() - began)
 
 
@@ -84,10 +88,12 @@ async def only_load(request: Request, shape: Shape, keep_alive: float | None) ->
         ClientDisconnect: the client left.
     """
     if keep_alive == 0:
+        if not is_admin(request.scope):
+            raise Forbidden("Freeing a model needs an API key with the scope 'admin'", code="missing_scope")
         await unload(find_engine(registry_of(request), shape.model), until_free=True)
         return JsonResponse(shape.loaded("unload"))
     loaded = await load(request, shape.model, keep_alive)
-    await apply_keep_alive(loaded.engine, keep_alive)
+    await apply_keep_alive(loaded.engine, loaded.keep_alive)
     return JsonResponse(shape.loaded("load"))
 
 

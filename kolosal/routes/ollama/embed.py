@@ -108,7 +108,7 @@ async def embed(request: Request) -> Response:
     if texts:
         making = _embed(loaded.engine, texts, body.dimensions or None, truncate=body.truncate is not False)
         made = await unless_disconnected(request, making)
-    await apply_keep_alive(loaded.engine, keep_alive)
+    await apply_keep_alive(loaded.engine, loaded.keep_alive)
     if len(made.vectors) > 1:
         return await asyncio.to_thread(_response, loaded, made)
     return _response(loaded, made)
@@ -131,7 +131,7 @@ async def embeddings(request: Request) -> Response:
     if body.prompt:
         making = _embed(loaded.engine, (body.prompt,), None, truncate=True)
         vector = numbers((await unless_disconnected(request, making)).vectors[0])
-    await apply_keep_alive(loaded.engine, keep_alive)
+    await apply_keep_alive(loaded.engine, loaded.keep_alive)
     return JsonResponse({"embedding": vector})
 
 

@@ -16,8 +16,7 @@ from kolosal.engines.room import Room
 from kolosal.http.decode import RequestBody
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
-from kolosal.keys import Scope
-from kolosal.routes.access import key_of
+from kolosal.routes.access import is_admin
 from kolosal.routes.digests import FileFacts, FileVersion
 from kolosal.routes.model_cards import ModelCard
 from kolosal.routes.ollama.answer_types import ModelTags, RunningModels, ShownModel, Version
@@ -76,10 +75,7 @@ async def show(request: Request) -> Response:
     engine = find_engine(services.registry, checked_name(services.registry, body.model or body.name))
     parameters, path = engine.config.parameters, Path(engine.config.model_path)
     card = await unless_disconnected(request, services.cards.of(path))
-    key = key_of(request.scope)
-    source = (
-        path if key is None or Scope.ADMIN in key.scopes else path.name
-    )  # as with `GET /engines/{engine_id}`
+    source = path if is_admin(request.scope) else path.name  # as with `GET /engines/{engine_id}`
     facts = facts_of(engine, card, verbose=bool(body.verbose))
     written = f"{'num_ctx':<30} {parameters.n_ctx}"
     return JsonResponse(

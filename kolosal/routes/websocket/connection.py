@@ -15,6 +15,8 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kolosal.errors import QueueFull
+from kolosal.http.middleware import key_id
+from kolosal.routes.access import key_of
 from kolosal.routes.jsonrpc.envelope import Code, RpcError
 from kolosal.routes.operation import Access, Group, Operation
 from kolosal.routes.services import caller_of, services_of
@@ -42,7 +44,7 @@ async def serve_session(websocket: WebSocket) -> None:
     session_id = str(websocket.path_params["session_id"])
     await websocket.accept()
     try:
-        session = store.connect(session_id)
+        session = store.connect(session_id, key_id(websocket.scope))
         if session is None:
             await _refuse(websocket, "Invalid session ID", REFUSED)
             return
@@ -78,6 +80,10 @@ async def _serve(websocket: WebSocket, session: Session) -> int:
                 await dialogue.close()
                 await _refuse(websocket, *refusal)
                 return refusal[1]
+            if not caller.services.authenticator.still_admits(key_of(websocket.scope)):
+                await dialogue.close()
+                await _refuse(websocket, "Unauthorized", REFUSED)
+                return REFUSED
             await dialogue.take(message["text"])
     except WebSocketDisconnect as exc:
         return exc.code

@@ -16,7 +16,7 @@ from kolosal.http.responses import JsonResponse
 from kolosal.routes.jsonrpc.params import MAX_MODEL_CHARS
 from kolosal.routes.jsonrpc.tools import OfferedTools, to_tools
 from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import services_of
+from kolosal.routes.services import caller_of
 
 MAX_SESSION_BYTES = 1024 * 1024
 """Bytes of the body: what a session keeps."""
@@ -61,5 +61,6 @@ async def create_session(request: Request) -> Response:
         raise
     except ClientError as exc:
         return JsonResponse({"detail": _REFUSAL, "reason": exc.message}, 400)
-    session = services_of(request).sessions.create(tools, given.model, len(body))
+    caller = caller_of(request)
+    session = caller.services.sessions.create(tools, given.model, len(body), caller.key_id)
     return JsonResponse({"session_id": session.id})

@@ -35,6 +35,8 @@ class Session:
     """What a client set once."""
 
     id: str
+    owner: str | None
+    """The API key that made it; None where no keys are used."""
     tools: tuple[Tool, ...]
     model: str | None
     n_bytes: int
@@ -53,32 +55,34 @@ class SessionStore:
         self._n_bytes = 0
         self._connections = 0
 
-    def create(self, tools: tuple[Tool, ...], model: str | None, n_bytes: int) -> Session:
-        """A new session; makes room by forgetting idle ones.
+    def create(
+        self, tools: tuple[Tool, ...], model: str | None, n_bytes: int, owner: str | None = None
+    ) -> Session:
+        """A new session; makes room by forgetting idle ones, its owner's first.
 
         Raises:
             QueueFull: all others are in use.
         """
         self._forget_expired()
         while len(self._sessions) >= self.limits.max_sessions or self._n_bytes + n_bytes > MAX_TOTAL_BYTES:
-            idle = next((each for each in self._sessions.values() if not each.connections), None)
-            if idle is None:
+            idle = [each for each in self._sessions.values() if not each.connections]
+            if not idle:
                 raise QueueFull("There are as many sessions in use as there may be")
-            self._forget(idle)
-        session = Session(str(uuid.uuid4()), tools, model, n_bytes, self._clock())
+            self._forget(next((each for each in idle if each.owner == owner), idle[0]))
+        session = Session(str(uuid.uuid4()), owner, tools, model, n_bytes, self._clock())
         self._sessions[session.id] = session
         self._n_bytes += n_bytes
         return session
 
-    def connect(self, session_id: str) -> Session | None:
-        """The session of that id, in use until `disconnect`; None where there is none, or not any more.
+    def connect(self, session_id: str, owner: str | None = None) -> Session | None:
+        """The session of that id, in use until `disconnect`; None where its owner has none, or not any more.
 
         Raises:
             QueueFull: there are as many connections as there may be.
         """
         self._forget_expired()
         session = self._sessions.get(session_id)
-        if session is None:
+        if session is None or session.owner != owner:
             return None
         if self._connections >= self.limits.max_connections:
             raise QueueFull("There are as many connections as there may be")

@@ -121,6 +121,17 @@ def test_sessions_have_so_much_memory_together() -> None:
         store.create((), None, MAX_TOTAL_BYTES // 2 + 1)
 
 
+def test_a_session_is_its_owners_and_makes_room_for_its_own_first() -> None:
+    store = SessionStore(SessionLimits(max_sessions=2), lambda: 0.0)
+    others = store.create((), None, 0, "key_2")
+    own = store.create((), None, 0, "key_1")
+    assert store.connect(own.id, "key_2") is store.connect(own.id) is None
+    third = store.create((), None, 0, "key_1")
+    assert store.connect(own.id, "key_1") is None
+    assert store.connect(third.id, "key_1") is third
+    assert store.connect(others.id, "key_2") is others
+
+
 async def test_more_connections_than_there_may_be_are_sent_away() -> None:
     app = app_with(sessions_max_connections=1)
     session_id = await new_session(app)
