@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,11 @@ PACKAGE = Path(__file__).parent.parent / "kolosal"
 def imported_by(module: str) -> set[str]:
     """The top-level modules a fresh interpreter has after importing `module`."""
     script = f"import {module}, sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    # coverage would import things of its own
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     return set(
         subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
         ).stdout.split()
     )
 

@@ -20,9 +20,11 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="session")
 def daemon(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A running daemon with the real model, on a port that the system chose. Told to stop, it ends with status 0."""
-    running = Daemon.start(
-        tmp_path_factory.mktemp("daemon"), "--port", "0", "--model", f"{ENGINE}={smollm2.absolute()}"
-    )
+    folder = tmp_path_factory.mktemp("daemon")
+    (folder / "config.yaml").write_text(
+        "engines: {idle_ttl_s: 0}"
+    )  # other tests may come between for minutes
+    running = Daemon.start(folder, "--port", "0", "--model", f"{ENGINE}={smollm2.absolute()}")
     try:
         running.wait_until_ready(ENGINE)
         yield running

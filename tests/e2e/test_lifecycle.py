@@ -105,6 +105,8 @@ def test_what_it_takes_is_told_before_it_is_added(tmp_path: Path, smollm2: Path)
     with daemon(tmp_path, keep="false") as (_, http):
         told = http.post("/engines/estimate", json={"model_path": str(smollm2), "n_ctx": 512}).json()
         assert told["fits"]
-        add_engine(http, "a", smollm2, n_ctx=512)
+        add_engine(
+            http, "a", smollm2, n_ctx=512, use_mlock=True
+        )  # so that nothing is given back to the system
         rss = psutil.Process(http.get("/engines/a").json()["worker_pid"]).memory_info().rss
         assert told["host"]["total"] == pytest.approx(rss, rel=0.25)

@@ -65,7 +65,7 @@ def test_hostile_templates_are_refused_within_their_limits(sized: Sized, seen: S
     slowest = max(result["cpu_s"] for result in results)
 
     assert [result["name"] for result in results if not result["error"]] == []
-    assert [result for result in results if result["cpu_s"] > MAX_CPU_S] == []
+    assert [result for result in results if result["cpu_s"] > sized(3, 1) * MAX_CPU_S] == []
     assert growth < MAX_GROWTH_BYTES
     seen(f"{len(results)} refused within {slowest:.1f} s of processor time, RSS +{growth >> 20} MiB")
 
@@ -77,7 +77,7 @@ def test_templates_that_are_long_to_compile_are_compiled_within_their_limits(
     results, growth = tried(*list(COMPILED)[: sized(2, len(COMPILED))])
     slowest = max(result["cpu_s"] for result in results)
 
-    assert [result for result in results if result["cpu_s"] > MAX_CPU_S] == []
+    assert [result for result in results if result["cpu_s"] > sized(3, 1) * MAX_CPU_S] == []
     assert growth < MAX_GROWTH_BYTES
     seen(f"the longest compile in {slowest:.1f} s, RSS +{growth >> 20} MiB")
 
