@@ -1,7 +1,7 @@
 """GuardedProtocol: uvicorn's HTTP/1.1 connection with the deadlines it does not have.
 
 uvicorn keeps a connection open for ever that sends one header byte a second, or that never reads its answer; its own
-timer runs between requests only (Kludex/uvicorn#157). Three timers close that: headers, body, and a full write buffer.
+timer runs between requests only (Kludex/uvicorn#157). Three timers close that: headers, body, and an answer not taken.
 h11 is the parser because it stops at 64 KiB of headers, where httptools takes 64 MiB. And uvicorn's limit of connections
 answers 503 to whoever sends a request, also on a connection it has long had, and closes none: ours gives up idle ones.
 """
@@ -9,10 +9,16 @@ answers 503 to whoever sends a request, also on a connection it has long had, an
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h11
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from kolosal.http.reader import WRITE_DEADLINE_S, ReaderDeadline
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 
 HEADER_DEADLINE_S = 20.0
 """From the connection, or the first byte of a later request, to the end of its headers."""
@@ -20,11 +26,8 @@ HEADER_DEADLINE_S = 20.0
 BODY_DEADLINE_S = 120.0
 """From the headers to the end of the body: 16 MiB at 140 KiB/s."""
 
-WRITE_DEADLINE_S = 60.0
-"""How long a reader may leave the write buffer full before it is dropped."""
-
 WRITE_BUFFER_BYTES = 4096
-"""When it is full. uvloop keeps some 700 bytes for each write that waits, and events are short: 64 KiB of them, as
+"""When the write buffer is full. uvloop keeps some 700 bytes for each write that waits, and events are short: 64 KiB of them, as
 usual, took 400 KiB a connection."""
 
 MAX_UNWANTED_BYTES = 32 * 1024
@@ -32,7 +35,8 @@ MAX_UNWANTED_BYTES = 32 * 1024
 used again; uvicorn reads all of any."""
 
 LINGER_S = 2.0
-"""How long a client that sends a longer one has to read its answer: the end of the connection may discard it."""
+"""How long a client has to read an answer that came before its body ended, where the connection ends with that answer:
+what it sends on to a closed one makes its system discard the answer."""
 
 _BODY = (
     b'{"error":{"message":"The server has as many connections as it may have","type":"server_error",'
@@ -54,37 +58,45 @@ class GuardedProtocol(H11Protocol):
     header_deadline_s = HEADER_DEADLINE_S
     body_deadline_s = BODY_DEADLINE_S
     write_deadline_s = WRITE_DEADLINE_S
+    linger_s = LINGER_S
 
     _read_timer: asyncio.TimerHandle | None = None
     _read_state: object = None
     """What of a request was awaited when the read timer was set: one of h11's states."""
-    _write_timer: asyncio.TimerHandle | None = None
     idle_since = 0.0
     """When the last answer ended, or the connection was made, on the loop's clock."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._max_connections, self.limit_concurrency = self.limit_concurrency, None
+        self._guarded, self.app = self.app, self._answer
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
+        self._reader = ReaderDeadline(self.loop, transport, self.write_deadline_s)
         self.idle_since = self.loop.time()
         self._watch_reading()
         if self._max_connections is not None and len(self.connections) > self._max_connections:
             self._make_room()
 
     def data_received(self, data: bytes) -> None:
+        if self.conn.our_state is h11.CLOSED:  # the rest of a body, while it lingers
+            return
+        was_answered_early = self.conn.their_state is h11.SEND_BODY and self._has_answered
         super().data_received(data)
-        self._watch_reading()
+        if was_answered_early and self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+            self._keep_alive()
+        else:
+            self._watch_reading()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self.idle_since = self.loop.time()
-        self._watch_writing()
+        self._reader.start()  # also less than a full buffer must be taken in time
         if self.conn.their_state is h11.SEND_BODY:  # of a pipelined request, or one that was answered early
             self._watch_reading()
-            if self._has_answered and not self._body_is_short():
+            if self.conn.our_state is h11.CLOSED and not self.transport.is_closing():
                 self._hang_up()
         else:  # uvicorn's own timer runs until the first byte of the next request
             self._stop_read_timer()
@@ -92,47 +104,56 @@ class GuardedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_read_timer()
         self.resume_writing()
-        self._stop_write_timer()
+        self._retire()
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._stop_read_timer()
+        self._retire()
         super().handle_websocket_upgrade(event)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_writing()
+        self._reader.stop()  # it may watch the end of an earlier answer
+        self._reader.start()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_write_timer()
+        self._reader.stop()
         if self._has_answered:  # what is left then, no handler waits for
-            self._watch_writing()
+            self._reader.start()
 
-    def _watch_writing(self) -> None:
-        """What waits to be written, also less than a full buffer at the end of an answer, must be taken in time."""
-        if self._write_timer is None and self.transport.get_write_buffer_size():
-            self._write_timer = self.loop.call_later(self.write_deadline_s, self._give_up_writing)
+    def _retire(self) -> None:
+        """Let go of what would act on the transport later, or keep this in memory until Python looks for cycles."""
+        self._reader.stop()
+        self.app = self._guarded
 
-    def _give_up_writing(self) -> None:
-        self._write_timer = None
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
+    async def _answer(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """The application, where an answer that comes before a long body has ended says that the connection ends with it.
 
-    def _stop_write_timer(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
+        h11 sees that in the headers, and no longer waits for the body.
+        """
+
+        async def send_on(message: ASGISendEvent) -> None:
+            if message["type"] == "http.response.start" and self.conn.their_state is h11.SEND_BODY:
+                self.cycle.transport = _Lingering(self)
+                headers = list(message.get("headers", ()))
+                if CLOSE_HEADER not in headers and not self._body_is_short():
+                    message = {**message, "headers": [*headers, CLOSE_HEADER]}
+            await send(message)
+
+        await self._guarded(scope, receive, send_on)
 
     def _hang_up(self) -> None:
-        """Read no more, and end the connection when the client had time to read its answer.
+        """End the connection when the client had time to read its answer. Of a long body nothing more is read.
 
-        It is told at once that nothing more comes, so that it does not send its next request here.
+        The client is told at once that nothing more comes, so that it does not send its next request here.
         """
-        self.flow.pause_reading()
+        if not self._body_is_short():
+            self.flow.pause_reading()
         if self.transport.can_write_eof():  # not over TLS
             self.transport.write_eof()
-        self.loop.call_later(LINGER_S, self.transport.abort)
+        self.loop.call_later(self.linger_s, self.transport.abort)
 
     def _body_is_short(self) -> bool:
         lengths = [int(value) for name, value in self.headers if name == b"content-length"]
@@ -158,6 +179,13 @@ class GuardedProtocol(H11Protocol):
         cycle: RequestResponseCycle | None = self.cycle  # None before the first request
         return cycle is None or cycle.response_complete
 
+    def _keep_alive(self) -> None:
+        """Wait for the next request, as uvicorn does after an answer: the body's end has stopped that timer."""
+        self._stop_read_timer()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
     def _watch_reading(self) -> None:
         """A deadline belongs to a state and not to a byte: bytes that trickle in do not move it."""
         state = self.conn.their_state
@@ -175,3 +203,23 @@ class GuardedProtocol(H11Protocol):
         if self._read_timer is not None:
             self._read_timer.cancel()
             self._read_timer = None
+
+
+class _Lingering(asyncio.Transport):
+    """What an answer that came before its body ended is written to: its end does not yet close the connection."""
+
+    def __init__(self, protocol: GuardedProtocol) -> None:
+        super().__init__()
+        self._protocol = protocol
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._protocol.transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._protocol.transport.is_closing()
+
+    def close(self) -> None:
+        """Close, unless the protocol, which learns of the answer's end right after this, will hang up."""
+        protocol = self._protocol
+        if not (protocol.cycle.response_complete and protocol.conn.their_state is h11.SEND_BODY):
+            protocol.transport.close()

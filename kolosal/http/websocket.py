@@ -6,19 +6,18 @@ message consist of any number of fragments. Here such a client is dropped, which
 
 from __future__ import annotations
 
-import asyncio
+from asyncio import BaseTransport
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
+
+from kolosal.http.reader import WRITE_DEADLINE_S, ReaderDeadline
 
 PING_INTERVAL_S = 20.0
 """How often a client is asked whether it is still there."""
 
 PING_TIMEOUT_S = 20.0
 """How long it may take to say so."""
-
-WRITE_DEADLINE_S = 60.0
-"""How long a reader may leave the write buffer full before it is dropped."""
 
 MAX_FRAGMENTS = 1024
 """Fragments of one message; each has a price of its own, also an empty one."""
@@ -35,20 +34,21 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
 
     write_deadline_s = WRITE_DEADLINE_S
 
-    _write_timer: asyncio.TimerHandle | None = None
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        self._reader = ReaderDeadline(self.loop, self.transport, self.write_deadline_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_write_timer()
+        self._reader.stop()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._write_timer is None:
-            self._write_timer = self.loop.call_later(self.write_deadline_s, self.transport.abort)
+        self._reader.start()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_write_timer()
+        self._reader.stop()
 
     def handle_cont(self, event: Frame) -> None:
         if len(self.frames) < MAX_FRAGMENTS:
@@ -75,8 +75,3 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.transport.close()
-
-    def _stop_write_timer(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None

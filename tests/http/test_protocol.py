@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import orjson
 import pytest
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kolosal.http.protocol import GuardedProtocol
+from kolosal.http.protocol import MAX_UNWANTED_BYTES, GuardedProtocol
 from tests.fakes import eventually
 
 SHORT_S, LONG_S = 0.05, 30.0
+TLS = Path(__file__).parents[1] / "tls"
 
 
 @dataclass
@@ -23,10 +27,11 @@ class Connection:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     port: int
+    trust: ssl.SSLContext | None = None
 
     async def another(self) -> Connection:
         """A second one to the same server, which the test closes."""
-        return Connection(*await asyncio.open_connection("127.0.0.1", self.port), self.port)
+        return await connected(self.port, self.trust)
 
     async def close(self) -> None:
         self.writer.close()
@@ -47,6 +52,10 @@ class Connection:
         return content
 
 
+async def connected(port: int, trust: ssl.SSLContext | None = None) -> Connection:
+    return Connection(*await asyncio.open_connection("127.0.0.1", port, ssl=trust), port, trust)
+
+
 @contextlib.asynccontextmanager
 async def serving(
     app: ASGIApp,
@@ -54,26 +63,32 @@ async def serving(
     headers_s: float = LONG_S,
     body_s: float = LONG_S,
     write_s: float = LONG_S,
+    linger_s: float = LONG_S,
+    keep_alive_s: int = 5,
+    tls: bool = False,
     max_connections: int | None = None,
     protocol: type[GuardedProtocol] | None = None,
 ) -> AsyncIterator[Connection]:
     class Protocol(GuardedProtocol):
         header_deadline_s, body_deadline_s, write_deadline_s = headers_s, body_s, write_s
 
+    Protocol.linger_s = linger_s
     config = uvicorn.Config(
         app, port=0, http=protocol or Protocol, ws="none", lifespan="off", log_config=None, log_level="critical",
-        limit_concurrency=max_connections,
+        limit_concurrency=max_connections, timeout_keep_alive=keep_alive_s,
+        ssl_certfile=TLS / "certificate.pem" if tls else None, ssl_keyfile=TLS / "key.pem" if tls else None,
     )  # fmt: skip
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)
     await server.startup()
     port = server.servers[0].sockets[0].getsockname()[1]
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    trust = ssl.create_default_context(cafile=TLS / "certificate.pem") if tls else None
+    first = await connected(port, trust)
     try:
-        yield Connection(reader, writer, port)
+        yield first
     finally:
-        writer.close()
+        first.writer.close()
         server.force_exit = True
         for listener in server.servers:
             listener.close()
@@ -81,7 +96,7 @@ async def serving(
             connection.transport.abort()
         await eventually(lambda: not server.server_state.connections and not server.server_state.tasks)
         with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+            await first.writer.wait_closed()
 
 
 async def _hello(scope: Scope, receive: Receive, send: Send) -> None:
@@ -183,6 +198,163 @@ async def test_the_end_of_an_answer_that_nobody_takes_is_given_up() -> None:
         connection.reader._transport.pause_reading()  # type: ignore[attr-defined]
         connection.writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         await asyncio.wait_for(lost.wait(), 10)
+
+
+LARGE_BYTES = 16 << 20
+
+
+async def _large(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """An answer that is a single write."""
+    length = str(LARGE_BYTES).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+    await send({"type": "http.response.body", "body": b"x" * LARGE_BYTES})
+
+
+class SmallBuffers(GuardedProtocol):
+    """The kernel holds little, so that it is the connection where an answer waits for its reader."""
+
+    write_deadline_s = 0.5
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+
+
+@contextlib.asynccontextmanager
+async def reader(port: int, buffer_bytes: int) -> AsyncIterator[socket.socket]:
+    """A client that has asked, and reads only what the test reads."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", port))
+        await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        yield client
+
+
+@pytest.mark.fault("H4")
+async def test_a_slow_reader_that_goes_on_reading_gets_all_of_a_large_answer() -> None:
+    """Also where it takes several deadlines, and longer than a connection may be idle."""
+    loop = asyncio.get_running_loop()
+    async with (
+        serving(_large, protocol=SmallBuffers, keep_alive_s=1) as connection,
+        reader(connection.port, 65_536) as client,
+    ):
+        slow_until = loop.time() + 4 * SmallBuffers.write_deadline_s
+        n_received = n_rested_at = 0
+        while n_received < LARGE_BYTES and (chunk := await loop.sock_recv(client, 65_536)):
+            n_received += len(chunk)
+            if n_received - n_rested_at >= 65_536 and loop.time() < slow_until:
+                n_rested_at = n_received
+                await asyncio.sleep(0.05)
+    assert n_received >= LARGE_BYTES
+
+
+@pytest.mark.fault("H4")
+async def test_a_reader_that_takes_a_few_bytes_at_a_time_is_dropped() -> None:
+    loop = asyncio.get_running_loop()
+    lost = asyncio.Event()
+
+    class Protocol(SmallBuffers):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.set()
+
+    async with serving(_large, protocol=Protocol) as connection, reader(connection.port, 4096) as client:
+        while not lost.is_set():
+            assert await loop.sock_recv(client, 100)
+            await asyncio.sleep(0.01)
+
+
+async def _unauthorised(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """An answer that waits for no body."""
+    await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"no"})
+
+
+def _post(n_bytes: int, version: bytes = b"1.1", headers: bytes = b"") -> bytes:
+    length = str(n_bytes).encode()
+    return (
+        b"POST / HTTP/" + version + b"\r\nhost: a\r\ncontent-length: " + length + b"\r\n" + headers + b"\r\n"
+    )
+
+
+LONG_BYTES = 100 * MAX_UNWANTED_BYTES
+
+
+@pytest.mark.fault("H6")
+async def test_a_connection_whose_short_body_came_after_the_answer_is_kept_as_any_other() -> None:
+    async with serving(_unauthorised, headers_s=SHORT_S, body_s=SHORT_S) as connection:
+        for _ in range(2):
+            connection.writer.write(_post(10))
+            answer = await connection.reader.readuntil(b"\r\n\r\nno")
+            assert answer.startswith(b"HTTP/1.1 401")
+            assert b"connection:" not in answer
+            connection.writer.write(b"x" * 10)
+            await asyncio.sleep(4 * SHORT_S)
+
+
+async def test_a_connection_whose_short_body_came_after_the_answer_is_closed_when_idle() -> None:
+    async with serving(_unauthorised, keep_alive_s=1) as connection:
+        connection.writer.write(_post(10))
+        await connection.reader.readuntil(b"\r\n\r\nno")
+        connection.writer.write(b"x" * 10)
+        assert await connection.dropped() == b""
+
+
+async def test_headers_that_trickle_after_such_a_body_are_dropped() -> None:
+    async with serving(_unauthorised, headers_s=SHORT_S) as connection:
+        connection.writer.write(_post(10))
+        await connection.reader.readuntil(b"\r\n\r\nno")
+        connection.writer.write(b"x" * 10 + b"GET / HT")
+        assert await connection.dropped() == b""
+
+
+@pytest.mark.fault("H6")
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("head", [
+    _post(LONG_BYTES), b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n",
+], ids=["length", "chunks"])  # fmt: skip
+async def test_an_answer_before_a_long_body_says_that_the_connection_ends(head: bytes, tls: bool) -> None:
+    async with serving(_unauthorised, tls=tls) as connection:
+        connection.writer.write(head)
+        answer = await connection.reader.readuntil(b"\r\n\r\nno")
+        assert answer.count(b"\r\nConnection: close\r\n") + answer.count(b"\r\nconnection: close\r\n") == 1
+
+
+WITH_ITS_LAST_ANSWER = pytest.mark.parametrize("head", [
+    _post(n_bytes, *rest)
+    for n_bytes in (MAX_UNWANTED_BYTES, LONG_BYTES)
+    for rest in ((b"1.0",), (b"1.1", b"connection: close\r\n"))
+], ids=["1.0, short", "1.1, short", "1.0, long", "1.1, long"])  # fmt: skip
+
+
+@pytest.mark.fault("H6")
+@pytest.mark.parametrize("tls", [False, True])
+@WITH_ITS_LAST_ANSWER
+async def test_who_sends_on_after_its_last_answer_has_time_to_read_it(head: bytes, tls: bool) -> None:
+    async with serving(_unauthorised, tls=tls) as connection:
+        connection.writer.write(head)
+        await connection.reader.readuntil(b"\r\n\r\nno")
+        connection.writer.write(b"x" * (MAX_UNWANTED_BYTES // 2))
+        with pytest.raises(TimeoutError):  # nothing tells it that nobody is there
+            await asyncio.wait_for(_lost(connection), 0.2)
+
+
+@pytest.mark.fault("H6")
+@pytest.mark.parametrize("tls", [False, True])
+@WITH_ITS_LAST_ANSWER
+async def test_who_sends_on_for_longer_is_dropped(head: bytes, tls: bool) -> None:
+    async with serving(_unauthorised, tls=tls, linger_s=SHORT_S) as connection:
+        connection.writer.write(head)
+        await _lost(connection)
+
+
+async def _lost(connection: Connection) -> None:
+    """Send until the connection is not there any more."""
+    while not connection.writer.transport.is_closing():
+        connection.writer.write(b"x")
+        await asyncio.sleep(0.01)
 
 
 async def _send_forever(send: Send, message: Message) -> None:

@@ -28,10 +28,14 @@ class Echo:
         self.ended: Message | None = None
         self.floods = False
         """Whether it sends without end."""
+        self.greeting = b""
+        """What it sends first."""
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         assert (await receive())["type"] == "websocket.connect"
         await send({"type": "websocket.accept"})
+        if self.greeting:
+            await send({"type": "websocket.send", "bytes": self.greeting})
         flood = asyncio.create_task(self._flood(send)) if self.floods else None
         while (message := await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": message["text"][:10]})
@@ -50,6 +54,10 @@ class Echo:
 async def serving(app: Echo, *, write_s: float = 30.0) -> AsyncIterator[tuple[uvicorn.Server, int]]:
     class Protocol(GuardedWebSocket):
         write_deadline_s = write_s
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
 
     config = uvicorn.Config(
         app, port=0, http=GuardedProtocol, ws=Protocol, ws_max_size=100_000, ws_per_message_deflate=False,
@@ -123,10 +131,10 @@ async def test_a_server_that_stops_says_1001() -> None:
 
 
 @contextlib.contextmanager
-def raw() -> Iterator[socket.socket]:
+def raw(buffer_bytes: int = 4096) -> Iterator[socket.socket]:
     """A connection that was upgraded, and reads only what the test reads. Its buffer is small."""
     with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
         connection.setblocking(False)
         yield connection
 
@@ -150,6 +158,24 @@ async def test_a_reader_that_does_not_read_is_dropped() -> None:
         with raw() as connection:
             await upgrade(connection, port)
             await eventually(lambda: app.ended)
+
+
+@pytest.mark.fault("H10")
+async def test_a_slow_reader_that_goes_on_reading_gets_all_of_a_large_message() -> None:
+    app = Echo()
+    app.greeting = b"x" * (16 << 20)
+    loop = asyncio.get_running_loop()
+    async with serving(app, write_s=0.5) as (_, port):
+        with raw(65_536) as connection:
+            await upgrade(connection, port)
+            slow_until = loop.time() + 2
+            n_received = n_rested_at = 0
+            while n_received < len(app.greeting) and (chunk := await loop.sock_recv(connection, 65_536)):
+                n_received += len(chunk)
+                if n_received - n_rested_at >= 65_536 and loop.time() < slow_until:
+                    n_rested_at = n_received
+                    await asyncio.sleep(0.05)
+    assert n_received >= len(app.greeting)
 
 
 @pytest.mark.fault("H10")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import sys
@@ -30,7 +31,6 @@ BURNING = {
     "loops that leave all out": "{% for i in range(9999) %}{% for j in range(99999) if false %}{% endfor %}{% endfor %}",
     "a loop over a text": "{% for c in 'a' * 16000000 %}{% endfor %}",
     "recursion that branches": "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(40) }}",
-    "a recursive loop": "{% for a in range(300) recursive %}{% if loop.depth < 9 %}{{ loop(range(300)) }}{% endif %}{% endfor %}",
     "searches": looped("{% set y = 'q' in ns.x %}", LONG),
     "comparisons": f"{{% set a = {LONG} %}}{{% set b = {LONG} %}}" + looped("{% set y = a == b %}"),
     "filters of many": "{{ ([0] * 15000000) | select('odd') | list }}",
@@ -47,6 +47,10 @@ BURNING = {
 REFUSED = {
     "endless recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "a block that shows itself": "{% block b %}{{ self.b() }}{% endblock %}",
+    "a block by its name": "{% if false %}{% block b %}{% for i in range(99999) %}" + "y" * 99_999
+    + "{% endfor %}{% endblock %}{% endif %}{% set y = self.b() %}",
+    "a recursive loop": "{% for a in range(300) recursive %}{% if loop.depth < 9 %}{{ loop(range(300)) }}{% endif %}{% endfor %}",
+    "text in a recursive loop": "{% for i in range(99999) recursive %}" + "y" * 99_999 + "{% endfor %}",
     "include": "{% for i in range(99999) %}{% include 'x' ignore missing %}{% endfor %}",
     "~ that doubles": looped("{% set ns.x = ns.x ~ ns.x %}", "'ab'"),
     "+ that doubles": looped("{% set ns.x = ns.x + ns.x %}", "'ab'"),
@@ -57,7 +61,33 @@ REFUSED = {
     ),
     "text in a block": "{% set x %}{% for i in range(99999) %}" + "y" * 99_999 + "{% endfor %}{% endset %}",
     "text in a macro": "{% macro f() %}{% for i in range(99999) %}" + "y" * 99_999 + "{% endfor %}{% endmacro %}{{ f() }}",
+    "text in a filter": "{% filter trim %}{% for i in range(99999) %}" + "y" * 99_999 + "{% endfor %}{% endfilter %}",
+    "text in a caller": "{% macro f() %}{% for i in range(99999) %}{{ caller() }}{% endfor %}{% endmacro %}{% call f() %}"
+    + "y" * 99_999 + "{% endcall %}",
+    "text in a block within a macro": "{% macro f() %}{% block b %}{% for i in range(99999) %}" + "y" * 99_999
+    + "{% endfor %}{% endblock %}{% endmacro %}{{ f() }}",
+    "text beside a wide character": "{% set x %}\U0001f600{% for i in range(1200) %}" + "y" * 99_999 + "{% endfor %}{% endset %}",
+    "values beside a wide character": "{% set y = 'y' * 1000000 %}{% set x %}\U0001f600{% for i in range(110) %}{{ y }}"
+    "{% endfor %}{% endset %}",
     "text": "{% for i in range(99999) %}" + "y" * 99_999 + "{% endfor %}",
+    "defaults kept": "{% set ns = namespace(l=[]) %}{% macro f(a=[" + "0," * 5000 + "]) %}{% set ns.l = [ns.l, a] %}{% endmacro %}"
+    "{% for i in range(15000) %}{% set y = f() %}{% endfor %}",
+    "what conditions of loops make": "{% set ns = namespace(l=[]) %}{% macro f(a) %}{% set ns.l = [ns.l, a] %}{% endmacro %}"
+    "{% for i in range(15000) if f([" + "0," * 5000 + "]) %}{% endfor %}",
+    "arguments kept": "{% set ns = namespace(l=[]) %}{% macro f() %}{% set ns.l = [ns.l, varargs] %}{% endmacro %}"
+    "{% for i in range(15000) %}{% set y = f(" + "0," * 5000 + "0) %}{% endfor %}",
+    "arguments of filters kept": looped("{% set ns.l = [ns.l, [] | map('join', " + "0," * 5000 + "0)] %}"),
+    "names kept by macros": "{% set ns = namespace(l=[]) %}{% for q in [1] %}" + "".join(f"{{%set a{i}=1%}}" for i in range(1800))
+    + "{% for i in range(30000) %}{% macro f() %}" + "".join(f"{{{{a{i}}}}}" for i in range(1800))
+    + "{% endmacro %}{% set ns.l = [ns.l, f] %}{% endfor %}{% endfor %}",
+    "macros with long names": "{% macro " + "f" * 100_000 + "() %}{% endmacro %}{% set y = '' ~ ([" + "f" * 100_000 + "] * 10000) %}",
+    "lists of long numbers": "{{ [2 ** 8000] * 100000 }}",
+    "wide lists, written": "{% set y = '' ~ ['\U000e0001' * 8000000 + '\U0001f600'] %}",
+    "wide JSON of lists": "{% set y = ['\x01' * 9000000 + '\U0001f600'] | tojson %}",
+    "wide JSON of a text": "{% set y = ('\x01' * 9000000 + '\U0001f600') | tojson %}",
+    "wide escape": "{% set y = ('<' * 9000000 + '\U0001f600') | e %}",
+    "wide %r": "{% set y = '%r' % ('\U000e0001' * 8000000 + '\U0001f600') %}",
+    "wide !r": "{% set y = '{!r}'.format('\U000e0001' * 8000000 + '\U0001f600') %}",
     "lists of lists, written": DOUBLED + "{{ ns.l }}",
     "lists of lists, as JSON": DOUBLED + "{{ ns.l | tojson }}",
     "lists of lists, compared": DOUBLED + "{{ ns.l == ns.x }}",
@@ -74,10 +104,14 @@ REFUSED = {
     "wide %": "{{ '%1000000000d' % 1 }}",
     "wide %*": "{{ '%*d' % (1000000000, 1) }}",
     "precise %": "{{ '%.1000000000f' % 1 }}",
+    "wide % of a key in brackets": "{{ '%((a))2000000000d' % {'(a)': 1} }}",
+    "wide % of a key with %": "{{ '%(a%)2000000000d' % {'a%': 1} }}",
+    "wide % of a key": "{{ '%(a)2000000000d' | format(a=1) }}",
     "many %": "{{ ('%999d' * 1000000) % 1 }}",
     "many long %": "{{ ('%s' * 1000) % (" + LONG + ") }}",
     "wide format": "{{ '{:1000000000d}'.format(1) }}",
     "wide nested format": "{{ '{:{}}'.format(1, 1000000000) }}",
+    "wide named format": "{{ '{:{w}}'.format(1, w=1000000000) }}",
     "long format": "{{ ('{0}' * 1000000).format('x' * 1000000) }}",
     "wide filter format": "{{ ['%1000000000d'] | map('format', 1) | list }}",
     "center": "{{ 'a' | center(1000000000) }}",
@@ -121,6 +155,9 @@ REFUSED = {
     "hooks that give back": looped(
         "{% set y = [-1000000000] | map('!body') | list %}{% set ns.x = ns.x ~ ns.x %}", "'ab'"
     ),
+    "counts that give back": looped(
+        "{% set y = [[0]] | map('!counted', -1000000000) | map('list') | list %}{% set ns.x = ns.x ~ ns.x %}", "'ab'"
+    ),
     "10 MB": "x" * 10_000_000,
     "many expressions": "{{a}}" * 50_000,
     "deep parentheses": "{{ " + "(" * 20_000 + ")" * 20_000 + " }}",
@@ -148,6 +185,7 @@ ALL = BURNING | REFUSED | COMPILED
 
 def _tried(name: str) -> dict[str, object]:
     process = psutil.Process()
+    gc.collect()  # each template has a worker of its own
     began_s = time.process_time()
     error = ""
     try:

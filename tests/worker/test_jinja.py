@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from kolosal.engines.worker.budget import Budget, OverBudget
+from kolosal.engines.worker import growth
+from kolosal.engines.worker.budget import MAX_CHAR_BYTES, Budget, OverBudget
 from kolosal.engines.worker.jinja import (
     MAX_TEMPLATE_CHARS,
     MAX_TEMPLATE_TOKENS,
@@ -118,6 +120,62 @@ def test_time_of_this_thread_counts() -> None:
     budget = Budget(lambda: next(clock))
     with pytest.raises(OverBudget, match="processor time"):
         spend_often(budget)
+
+
+class Canary:
+    """Something that can be seen to be gone."""
+
+
+def test_what_a_large_rendering_has_left_is_freed_before_the_next() -> None:
+    template = JinjaTemplate(
+        "{% set ns = namespace() %}{% set ns.kept = [ns, canary] %}"
+        "{% for i in range(14) %}{% set x = 'a' * 5000000 %}{% endfor %}"
+    )
+    canary = Canary()
+    seen = weakref.ref(canary)
+    template.render({"canary": canary})
+    del canary
+    template.renew()
+
+    assert seen() is None
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("{% for i in [1] recursive %}{% endfor %}", "cannot have a recursive loop"),
+        ("{% block a %}{% endblock %}{{ self.a() }}", "cannot use the name 'self'"),
+        ("{% set self = 1 %}", "cannot use the name 'self'"),
+        ("{% macro " + "f" * 129 + "() %}{% endmacro %}", "has 129 characters, more than 128"),
+    ],
+)
+def test_what_cannot_be_metered_is_refused_before_it_runs(source: str, reason: str) -> None:
+    with pytest.raises(TemplateFailed, match=reason):
+        JinjaTemplate(source)
+
+
+class AnyKey(dict[str, int]):
+    """Has a number for each name."""
+
+    def __missing__(self, key: str) -> int:
+        return 1
+
+
+@given(st.lists(st.sampled_from([*"%()*.-#0 dsxa", "999", "1234", "%(", "%%"]), max_size=12).map("".join))
+@example("%((a))1234d")
+@example("%(a%)1234d")
+@example("%(a)1234d")
+@example("%%%1234d")
+def test_percent_fields_make_no_more_than_is_asked_for(text: str) -> None:
+    most = growth.of_fields(text)
+    if most == growth.ENDLESS:
+        return
+    for given_values in (AnyKey(), 1, (1, 1), (1, 1, 1), (999, 999, 1)):
+        try:
+            made = text % given_values
+        except (TypeError, ValueError, OverflowError):
+            continue
+        assert MAX_CHAR_BYTES * len(made) <= most + MAX_CHAR_BYTES * len(str(given_values)) * text.count("%")
 
 
 def test_a_long_conversation_is_within_the_budget() -> None:

@@ -23,8 +23,14 @@ MAX_NUMBER_BITS: Final = 16 * 1024
 _GROWTH: Final = 8
 """Escapes, JSON, capitals and copies make at most this many bytes of a character; what makes more is asked for by itself."""
 
+MAX_CHAR_BYTES: Final = 4
+"""Bytes that a character takes at most."""
+
 ITEM_BYTES: Final = 64
 """What an item of a list counts beside its own characters."""
+
+_WIDENING: Final = 5
+"""Written as code, ten signs stand for a character; beside a wide one each takes four bytes: so many times as much."""
 
 _WORK_PER_LOOK: Final = 64
 """Pieces of work after which the clock is looked at: well below a millisecond for ordinary ones."""
@@ -68,6 +74,10 @@ class Budget:
         self._began_s = self._clock()
         self._left = MAX_MADE_BYTES
         self._unseen = 0
+
+    def is_low(self) -> bool:
+        """Whether half of the bytes or more are spent."""
+        return self._left <= MAX_MADE_BYTES // 2
 
     def spend(self, n_bytes: int = 0) -> None:
         """A piece of work was done, or is about to be, that makes so many bytes.
@@ -130,18 +140,18 @@ class Budget:
         return value
 
     def written(self, value: _T) -> _T:
-        """The value itself, which is put out: its text is spent."""
-        self.spend(len(value) if isinstance(value, str) else self.weigh(value))
+        """The value itself, which is put out: its text is spent, as wide as it may become beside other text."""
+        self.spend(MAX_CHAR_BYTES * len(value) if isinstance(value, str) else self.weigh(value))
         return value
 
-    def metered(self, items: Iterable[_T]) -> Iterator[_T]:
-        """Items, each of which is a piece of work.
+    def metered(self, items: Iterable[_T], n_bytes: int = 0) -> Iterator[_T]:
+        """Items, each of which is a piece of work that makes so many bytes.
 
         Raises:
-            OverBudget: that took too long.
+            OverBudget: that is too much, or took too long.
         """
         for item in items:
-            self.spend()
+            self.spend(n_bytes)
             yield item
 
     def listed(self, items: Iterable[_T]) -> list[_T]:
@@ -170,13 +180,14 @@ class Budget:
 
 def _weight(value: Any, most: int) -> int:
     """Characters and items of a value, however often it holds them; counting ends beyond `most`."""
-    weight = 0
+    weight, n_chars, is_wide = 0, 0, False
     pending: list[Any] = [value]
-    while pending and weight <= most:
+    while pending and weight + n_chars <= most:
         item = pending.pop()
         weight += ITEM_BYTES
         if isinstance(item, str):
-            weight += len(item)
+            n_chars += len(item)
+            is_wide = is_wide or not item.isascii()
         elif isinstance(item, dict):
             weight += 2 * ITEM_BYTES * len(item)
             if weight <= most:
@@ -186,6 +197,9 @@ def _weight(value: Any, most: int) -> int:
             weight += ITEM_BYTES * len(item)
             if weight <= most:
                 pending += item
-        elif isinstance(item, int) and item.bit_length() > MAX_NUMBER_BITS:
-            raise OverBudget(_TOO_LONG)
-    return weight
+        elif isinstance(item, int):
+            n_bits = item.bit_length()
+            if n_bits > MAX_NUMBER_BITS:
+                raise OverBudget(_TOO_LONG)
+            n_chars += n_bits // 3  # at least its digits
+    return weight + (n_chars * _WIDENING if is_wide else n_chars)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from kolosal.engines.worker.budget import MAX_NUMBER_BITS
+from kolosal.engines.worker.budget import MAX_CHAR_BYTES, MAX_NUMBER_BITS
 
 ENDLESS: Final = 1 << 62
 """More than anything may be."""
@@ -21,9 +21,6 @@ MAX_FIELD_CHARS: Final = 999
 _MAX_INDENT_CHARS: Final = 16
 """In JSON, for each depth; and of what is put between its values."""
 
-MAX_CHAR_BYTES: Final = 4
-"""Bytes that a character takes at most."""
-
 _PIECE: Final = 64 + 8
 """Bytes that a piece of a text takes beside its characters."""
 
@@ -33,7 +30,8 @@ _LOOK_UP: Final = 64
 """Looking up a name takes as long as reading so many characters."""
 
 _LINE_ENDS: Final = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
-_WIDE_FIELD = re.compile(r"%(?:\([^()%]*\))?[-+ #0.\d]*?(?:\*|\d{4})")
+_WIDE_FIELD = re.compile(r"%(?:\((?![^()%]*\))|(?:\([^()%]*\))?[-+ #0.\d]*?(?:\*|\d{4}))")
+"""Also a field whose key has brackets or `%`: where that ends, and its width begins, is not looked for."""
 _WIDE_SPEC = re.compile(r"\d{4}")
 
 
@@ -150,10 +148,16 @@ def _path(_: Any, path: Any = "", *__: Any, attribute: Any = "", **___: Any) -> 
     return ENDLESS if longest > MAX_FIELD_CHARS else 0
 
 
-def _json(_: Any, indent: Any = None, __: Any = False, separators: Any = None, **___: Any) -> int:
+def _json(value: Any, indent: Any = None, _: Any = False, separators: Any = None, **__: Any) -> int:
     lengths = [len(text) for text in separators or () if isinstance(text, str)]
     lengths.append(len(indent) if isinstance(indent, str) else indent or 0)
-    return ENDLESS if max(lengths) > _MAX_INDENT_CHARS else 0
+    return ENDLESS if max(lengths) > _MAX_INDENT_CHARS else _quoted(value)
+
+
+def _quoted(value: Any) -> int:
+    """Six signs stand for a character, and one wide character makes all of them wide."""
+    is_wide = isinstance(value, str) and not value.isascii()
+    return 6 * MAX_CHAR_BYTES * len(value) if is_wide else 0
 
 
 def _formatted(text: Any, *_: Any, **__: Any) -> int:
@@ -176,6 +180,8 @@ METHODS: Final[dict[str, Callable[..., int]]] = {
 """For methods of texts, by name. They are given the text too."""
 
 FILTERS: Final[dict[str, Callable[..., int]]] = {
+    "e": _quoted,
+    "escape": _quoted,
     "format": _formatted,
     "indent": _indented,
     "join": _joined,

@@ -13,6 +13,7 @@ So no single piece of work is long or large, and the budget ends what has many.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -61,6 +62,8 @@ class JinjaTemplate:
 
     def renew(self) -> None:
         """Give it its whole budget again: for the next request, however many renderings that takes."""
+        if self._budget.is_low():
+            gc.collect()  # macros and namespaces hold each other: large, but too few for Python to look by itself
         self._budget.renew()
 
     def render(self, variables: dict[str, Any]) -> str:

@@ -7,11 +7,12 @@ have none like them.
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Final
 
 from jinja2 import TemplateSyntaxError, nodes
 from jinja2.visitor import NodeTransformer
+
+from kolosal.engines.worker.budget import MAX_CHAR_BYTES
 
 BODY: Final = "!body"
 """Spends what one pass through a body makes."""
@@ -20,13 +21,21 @@ WEIGHED: Final = "!weighed"
 COPIED: Final = "!copied"
 """The value, which was just made."""
 COUNTED: Final = "!counted"
-"""Items, each of which is work."""
+"""Items, each of which is work and makes so much."""
 JOINED: Final = "!joined"
 """Values as one text: the operator `~`."""
 
 _REPEATED: Final = (nodes.Template, nodes.Block, nodes.For, nodes.Macro, nodes.CallBlock)
 _BUFFERS: Final = (nodes.Macro, nodes.CallBlock, nodes.FilterBlock, nodes.AssignBlock)
-"""What keeps the text within it; other text is put out at once, and counted there."""
+"""What keeps the text within it; other text is put out at once, and counted there.
+
+A recursive loop and a block that is called by its name would keep theirs too: both are refused.
+"""
+
+_MACROS: Final = (nodes.Macro, nodes.CallBlock)
+
+_MAX_MACRO_NAME_CHARS: Final = 128
+"""A macro is written as its name, wherever it is one of many items."""
 
 _NODE_BYTES = 4
 """For the time that a node takes, more than for what it makes."""
@@ -40,12 +49,13 @@ def metered(template: nodes.Template) -> nodes.Template:
     Raises:
         TemplateSyntaxError: it uses what cannot be metered and what no chat template needs.
     """
-    _Metering().visit(template)
+    _Metering(_n_names(template)).visit(template)
     return template
 
 
 class _Metering(NodeTransformer):
-    def __init__(self) -> None:
+    def __init__(self, n_names: int) -> None:
+        self._n_names = n_names
         self._in_buffer = False
 
     def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
@@ -53,7 +63,8 @@ class _Metering(NodeTransformer):
         outer, self._in_buffer = self._in_buffer, self._in_buffer or isinstance(node, _BUFFERS)
         n_bytes = 0
         if isinstance(node, _REPEATED):
-            n_bytes = sum(_bytes_of(child, in_buffer=self._in_buffer) for child in node.body)
+            passed = [*node.body, *node.defaults] if isinstance(node, _MACROS) else node.body
+            n_bytes = sum(self._bytes_of(child, in_buffer=self._in_buffer) for child in passed)
         super().generic_visit(node, *args, **kwargs)
         if isinstance(node, _REPEATED):
             spend = _hook(BODY, nodes.Const(n_bytes, lineno=node.lineno))
@@ -63,11 +74,28 @@ class _Metering(NodeTransformer):
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         """What a loop leaves out does not pass through its body."""
-        if node.test is not None and node.recursive:
-            raise TemplateSyntaxError("a recursive loop must have no condition", node.lineno)
+        if node.recursive:  # it would join what all its passes have put out
+            raise TemplateSyntaxError("a chat template cannot have a recursive loop", node.lineno)
+        n_bytes = 0 if node.test is None else self._bytes_of(node.test, in_buffer=False)
         self.generic_visit(node)
         if node.test is not None:
-            node.iter = _hook(COUNTED, node.iter)
+            node.iter = _hook(COUNTED, node.iter, nodes.Const(n_bytes, lineno=node.lineno))
+        return node
+
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
+        """Its name is not weighed."""
+        if len(node.name) > _MAX_MACRO_NAME_CHARS:
+            raise TemplateSyntaxError(
+                f"the name of a macro has {len(node.name)} characters, more than {_MAX_MACRO_NAME_CHARS}",
+                node.lineno,
+            )
+        self.generic_visit(node)
+        return node
+
+    def visit_Name(self, node: nodes.Name) -> nodes.Name:
+        """`self` calls blocks by their names, which joins what they have put out."""
+        if node.name == "self":
+            raise TemplateSyntaxError("a chat template cannot use the name 'self'", node.lineno)
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
@@ -121,6 +149,26 @@ class _Metering(NodeTransformer):
         self.generic_visit(node)
         return node
 
+    def _bytes_of(self, node: nodes.Node, *, in_buffer: bool) -> int:
+        """What a statement makes each time: lists, and text where it is kept; not what it repeats."""
+        n_bytes = _NODE_BYTES
+        match node:
+            case nodes.TemplateData() if in_buffer:
+                n_bytes += MAX_CHAR_BYTES * len(node.data)  # one wide character makes all that is joined wide
+            case nodes.List() | nodes.Tuple():
+                n_bytes += _LIST_BYTES + _ITEM_BYTES * len(node.items)
+            case nodes.Dict():
+                n_bytes += _LIST_BYTES + _MEMBER_BYTES * len(node.items)
+            case nodes.For():
+                n_bytes += _LOOP_BYTES
+            case nodes.Call() | nodes.Filter() | nodes.Test():
+                n_bytes += _ITEM_BYTES * len(node.args) + _MEMBER_BYTES * len(node.kwargs)
+            case nodes.Macro() | nodes.CallBlock():
+                n_bytes += _MACRO_BYTES + _ITEM_BYTES * self._n_names  # each may be kept from outside
+        in_buffer = in_buffer or isinstance(node, _BUFFERS)
+        children = node.iter_child_nodes(exclude=("body",) if isinstance(node, _REPEATED) else None)
+        return n_bytes + sum(self._bytes_of(child, in_buffer=in_buffer) for child in children)
+
 
 def _hook(name: str, value: nodes.Node, *arguments: nodes.Expr) -> nodes.Filter:
     return nodes.Filter(value, name, list(arguments), [], None, None, lineno=value.lineno)
@@ -143,20 +191,13 @@ def _is_cheap(node: nodes.Compare) -> bool:
     )
 
 
-def _bytes_of(node: nodes.Node, *, in_buffer: bool) -> int:
-    """What a statement makes each time: lists, and text where it is kept; not what it repeats."""
-    n_bytes = _NODE_BYTES
-    match node:
-        case nodes.TemplateData() if in_buffer:
-            n_bytes += sys.getsizeof(node.data)
-        case nodes.List() | nodes.Tuple():
-            n_bytes += _LIST_BYTES + _ITEM_BYTES * len(node.items)
-        case nodes.Dict():
-            n_bytes += _LIST_BYTES + _MEMBER_BYTES * len(node.items)
-        case nodes.For():
-            n_bytes += _LOOP_BYTES
-        case nodes.Macro() | nodes.CallBlock():
-            n_bytes += _MACRO_BYTES
-    in_buffer = in_buffer or isinstance(node, _BUFFERS)
-    children = node.iter_child_nodes(exclude=("body",) if isinstance(node, _REPEATED) else None)
-    return n_bytes + sum(_bytes_of(child, in_buffer=in_buffer) for child in children)
+def _n_names(template: nodes.Template) -> int:
+    """How many names it has."""
+    names: set[str] = set()
+    pending: list[nodes.Node] = [template]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, nodes.Name):
+            names.add(node.name)
+        pending += node.iter_child_nodes()
+    return len(names)

@@ -17,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.utils import Namespace
 
 from kolosal.engines.worker import growth, metering, offer
-from kolosal.engines.worker.budget import ITEM_BYTES, Budget, OverBudget
+from kolosal.engines.worker.budget import ITEM_BYTES, MAX_CHAR_BYTES, Budget, OverBudget
 
 _MAX_PATTERN_CHARS: Final = 256
 """Of a date's pattern, which can make 256 times as much."""
@@ -60,7 +60,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, _: Context, operator: str, left: Any, right: Any) -> Any:
         """Compute `left operator right`, if it is affordable."""
         if operator == "+" and type(left) is str and type(right) is str:  # by far the most, and short
-            self.budget.afford(growth.MAX_CHAR_BYTES * (len(left) + len(right)))
+            self.budget.afford(MAX_CHAR_BYTES * (len(left) + len(right)))
             text = left + right
             self.budget.spend(sys.getsizeof(text))
             return text
@@ -102,7 +102,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             metering.BODY: self._passed,
             metering.WEIGHED: budget.weighed,
             metering.COPIED: budget.made,
-            metering.COUNTED: budget.metered,
+            metering.COUNTED: self._counted,
             metering.JOINED: self._joined,
         }
 
@@ -150,7 +150,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         budget = self.budget
         budget.afford(growth.of_operator(operator, left, right))
         if operator not in ("+", "*"):  # which do not look into items
-            weight = budget.weigh(left) + budget.weigh(right)
+            weight = budget.weigh(left) + budget.weigh((right,))  # which may be written as code
             budget.afford(left.count("%") * weight if isinstance(left, str) else 0)
         return budget.made(self.binop_table[operator](left, right))
 
@@ -174,6 +174,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def _passed(self, n_bytes: int) -> None:
         self.budget.spend(abs(n_bytes))  # `map` finds this filter too, and has any number
+
+    def _counted(self, items: Iterable[Any], n_bytes: int) -> Iterator[Any]:
+        return self.budget.metered(items, abs(n_bytes))  # so it does this one
 
     def _fields(self, text: str, args: tuple[Any, ...], named: dict[str, Any]) -> str:
         return _Formatter(self).vformat(text, args, named)
@@ -234,7 +237,7 @@ class _Formatter(SandboxedFormatter):
 
     def convert_field(self, value: Any, conversion: Any) -> Any:
         """A value as text, where the field says how."""
-        return super().convert_field(self._budget.weighed(value), conversion)
+        return super().convert_field(self._budget.weighed((value,))[0], conversion)
 
 
 class _QuietNamespace(Namespace):
