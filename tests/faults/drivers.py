@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import random
 import sys
@@ -125,8 +126,11 @@ def stalls() -> Iterator[Stalls]:
     """How long each callback of the event loop takes, meanwhile.
 
     Processor time and not the clock's, because other work shares the machine. Sees asyncio's own loop, in its debug mode or
-    not, but not uvloop: where it has seen nothing, that is an AssertionError.
+    not, but not uvloop: where it has seen nothing, that is an AssertionError. What a process of tests holds is kept from
+    garbage collection meanwhile: a daemon has far fewer objects.
     """
+    gc.collect()
+    gc.freeze()
     taken = Stalls()
     run = asyncio.Handle._run
 
@@ -141,6 +145,7 @@ def stalls() -> Iterator[Stalls]:
         assert taken, "no callback of the event loop was seen"
     finally:
         asyncio.Handle._run = run  # type: ignore[method-assign]
+        gc.unfreeze()
 
 
 # --- a daemon in another process ---
