@@ -22,7 +22,7 @@ def daemon(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A running daemon with the real model, on a port that the system chose. Told to stop, it ends with status 0."""
     folder = tmp_path_factory.mktemp("daemon")
     (folder / "config.yaml").write_text(
-        "engines: {idle_ttl_s: 0}"
+        "engines: {idle_ttl_s: 3600}"
     )  # other tests may come between for minutes
     running = Daemon.start(folder, "--port", "0", "--model", f"{ENGINE}={smollm2.absolute()}")
     try:
