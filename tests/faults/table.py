@@ -20,7 +20,8 @@ class Outcomes:
     def __init__(self) -> None:
         self.failed: dict[str, list[str]] = defaultdict(list)
         self.passed: dict[str, int] = defaultdict(int)
-        self.skipped: dict[str, int] = defaultdict(int)
+        self.skipped: dict[str, list[str]] = defaultdict(list)
+        """Why tests could not run on this machine."""
         self.figures: dict[str, list[str]] = defaultdict(list)
 
     def add(self, report: pytest.TestReport) -> None:
@@ -30,7 +31,8 @@ class Outcomes:
             if report.failed:
                 self.failed[row].append(report.nodeid.rpartition("::")[2])
             elif report.skipped:
-                self.skipped[row] += 1
+                reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+                self.skipped[row].append(reason.removeprefix("Skipped: "))
             elif report.when == "call":
                 self.passed[row] += 1
                 self.figures[row] += [str(value) for name, value in report.user_properties if name == "seen"]
@@ -39,10 +41,11 @@ class Outcomes:
         """A row's verdict, and what was seen."""
         if self.failed[row]:
             return "FAILED", ", ".join(self.failed[row])
+        skipped = [f"not run: {reason}" for reason in self.skipped[row]]
         if not self.passed[row]:
-            return ("skipped", "") if self.skipped[row] else ("not here", NOT_HERE.get(row, "no test"))
+            return ("skipped", "; ".join(skipped)) if skipped else ("not here", NOT_HERE.get(row, "no test"))
         tests = f"{self.passed[row]} test{'s' if self.passed[row] > 1 else ''}"
-        return "ok", "; ".join(self.figures[row]) or f"{tests} passed"
+        return "ok", "; ".join([*(self.figures[row] or [f"{tests} passed"]), *skipped])
 
 
 _outcomes = Outcomes()
