@@ -11,22 +11,22 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from kolosal.admission import Admission, AdmissionLimits
-from kolosal.auth import Authenticator
 from kolosal.config.settings import Settings
 from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.registry import EngineRegistry
-from kolosal.exposure import authenticator_of
 from kolosal.http.cors import Cors
 from kolosal.http.guard import RequestGuard
 from kolosal.http.handlers import EXCEPTION_HANDLERS
-from kolosal.http.hosts import AllowedHosts
 from kolosal.http.middleware import BodyLimit, RequestLog
 from kolosal.paths import ModelRoots
 from kolosal.routes import DIALECTS, all_routes
-from kolosal.routes.access import guarded
+from kolosal.routes.common.access import guarded
+from kolosal.routes.common.services import Services
 from kolosal.routes.openai.responses.store import ResponseStore, StoreLimits
-from kolosal.routes.services import Services
 from kolosal.routes.websocket.sessions import SessionLimits, SessionStore
+from kolosal.security.auth import Authenticator
+from kolosal.security.hosts import AllowedHosts
+from kolosal.security.startup_checks import authenticator_of
 
 
 def create_app(

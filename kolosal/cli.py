@@ -19,13 +19,13 @@ from typer.core import TyperGroup
 
 from kolosal import __version__
 from kolosal.bench.command import bench
+from kolosal.commands.api_types import ClientError
+from kolosal.commands.keys import app as keys_app
 from kolosal.config.resolve import ConfigError, Configuration, load_settings, process_environment
-from kolosal.terminal.keys import app as keys_app
-from kolosal.terminal.wire import ClientError
 
 if TYPE_CHECKING:
-    from kolosal.terminal.address import Address
-    from kolosal.terminal.client import DaemonClient
+    from kolosal.commands.address import Address
+    from kolosal.commands.client import DaemonClient
 
 EXIT_BAD_CONFIG = 2
 
@@ -153,7 +153,7 @@ def load(
     config: ConfigFile = None,
 ) -> None:
     """Add an engine to the running daemon, and wait until its model is loaded."""
-    from kolosal.terminal import commands
+    from kolosal.commands import engines as commands
 
     named = {
         "n_ctx": n_ctx,
@@ -179,7 +179,7 @@ def unload(
     config: ConfigFile = None,
 ) -> None:
     """Remove engines from the running daemon and free their memory. Running answers finish first."""
-    from kolosal.terminal import commands
+    from kolosal.commands import engines as commands
 
     _ask(url, config, lambda client: commands.unload(client, engine_ids, keep=keep))
 
@@ -194,10 +194,10 @@ def ps(
     config: ConfigFile = None,
 ) -> None:
     """List the engines of the running daemon. Looking loads nothing."""
-    from kolosal.terminal import commands
+    from kolosal.commands import engines as commands
 
     if watch:
-        from kolosal.terminal.watch import watch_engines
+        from kolosal.commands.watch import watch_engines
 
         _ask(url, config, lambda client: watch_engines(client, as_json=as_json))
     else:
@@ -217,7 +217,7 @@ def logs(
     config: ConfigFile = None,
 ) -> None:
     """Show what an engine's process wrote to its log: mostly llama.cpp's own words about the model."""
-    from kolosal.terminal.watch import show_logs
+    from kolosal.commands.watch import show_logs
 
     _ask(url, config, lambda client: show_logs(client, engine_id, tail=tail, follow=follow))
 
@@ -230,7 +230,7 @@ def status(
     config: ConfigFile = None,
 ) -> None:
     """Show the health of the running daemon, or all about one engine."""
-    from kolosal.terminal import commands
+    from kolosal.commands import engines as commands
 
     _ask(url, config, lambda client: commands.status(client, engine_id, as_json=as_json))
 
@@ -256,11 +256,11 @@ def run(
     A .gguf file is loaded first unless it already is. Where no daemon runs, one is started for the conversation and
     stopped after it. Text piped into the command is one question, as PROMPT is.
     """
-    from kolosal.terminal.chat import this_terminal
-    from kolosal.terminal.child_daemon import ChildSpec
-    from kolosal.terminal.piped import decode_piped
-    from kolosal.terminal.run import RunRequest
-    from kolosal.terminal.run import run as run_chat
+    from kolosal.commands.chat import this_terminal
+    from kolosal.commands.child_daemon import ChildSpec
+    from kolosal.commands.run import RunRequest
+    from kolosal.commands.run import run as run_chat
+    from kolosal.commands.stdin_text import decode_piped
 
     if prompt is None and not sys.stdin.isatty():
         prompt = decode_piped(sys.stdin.buffer.read(), sys.stdin.encoding)
@@ -276,7 +276,7 @@ def run(
 @app.command(epilog="Example: kolosal doctor")
 def doctor(config: ConfigFile = None) -> None:
     """Check this machine: Python, llama.cpp, GPUs, memory, configuration, address. Exit status 1 if something will not work."""
-    from kolosal.terminal import commands
+    from kolosal.commands import engines as commands
 
     raise typer.Exit(0 if commands.doctor(config) else 1)
 
@@ -287,7 +287,7 @@ app.command(epilog="Example: kolosal bench --only one_stream,streams_8 --repeat 
 @config_app.command("show", epilog="Example: kolosal config show --config server.yaml")
 def config_show(as_json: Json = False, config: ConfigFile = None) -> None:
     """Show every setting, its value, and where that came from."""
-    from kolosal.terminal import commands
+    from kolosal.commands import engines as commands
 
     commands.config_show(_settings(config), as_json=as_json)
 
@@ -321,7 +321,7 @@ def _ask(url: str | None, config: Path | None, command: Callable[[DaemonClient],
     address = _named(url) if url else _address(_settings(config))
 
     async def ask() -> None:
-        from kolosal.terminal.client import DaemonClient
+        from kolosal.commands.client import DaemonClient
 
         async with DaemonClient(address) as client:
             await command(client)
@@ -334,14 +334,14 @@ def _ask(url: str | None, config: Path | None, command: Callable[[DaemonClient],
 
 def _named(url: str) -> Address:
     """A daemon that was named. The configured key is for the configured daemon; a variable is meant for this command."""
-    from kolosal.terminal.address import Address
+    from kolosal.commands.address import Address
 
     return Address(url, process_environment().get("KOLOSAL_API_KEY") or None)
 
 
 def _address(configuration: Configuration) -> Address:
+    from kolosal.commands.address import Address
     from kolosal.conversation.startup import client_key
-    from kolosal.terminal.address import Address
 
     if configuration.settings.port == 0:
         raise ConfigError("--url: needed, because the configured port is 0, which can be any")

@@ -26,20 +26,20 @@ from kolosal.config.resolve import state_folder
 from kolosal.config.settings import ModelEntry, Settings
 from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.engine import Engine
-from kolosal.engines.ledger import RoomLimits
-from kolosal.engines.memory import ThisMachine
+from kolosal.engines.ipc.process import WorkerCommand, end_workers_with_this_process, worker_environment
+from kolosal.engines.memory.accounting import MemorySettings
+from kolosal.engines.memory.machine import ThisMachine
+from kolosal.engines.memory.sizing import FileSizes
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.persist import Keeper, load_stored
-from kolosal.engines.process import WorkerCommand, end_workers_with_this_process, worker_environment
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.restart import RestartPolicy
-from kolosal.engines.sizing import FileSizes
 from kolosal.errors import Conflict, KolosalError, ModelFileError
-from kolosal.exposure import Exposure, examine
 from kolosal.http.protocol import GuardedProtocol
 from kolosal.http.websocket import PING_INTERVAL_S, PING_TIMEOUT_S, GuardedWebSocket
 from kolosal.paths import Anywhere, engine_config
-from kolosal.service import notify
+from kolosal.sd_notify import notify
+from kolosal.security.startup_checks import StartupCheck, examine
 
 if TYPE_CHECKING:
     from kolosal.observe.otel import Traces
@@ -78,7 +78,7 @@ def run(
 
 async def serve(
     settings: Settings,
-    exposure: Exposure,
+    exposure: StartupCheck,
     environ: Mapping[str, str],
     worker_argv: tuple[str, ...] | None = None,
     conversation: ConversationSettings | None = None,
@@ -106,7 +106,7 @@ async def serve(
         ),
         max_queued=settings.max_queued,
         default_engine=settings.default_engine,
-        limits=RoomLimits(
+        limits=MemorySettings(
             idle_ttl_s=settings.idle_ttl_s,
             check_memory=settings.memory_check,
             memory_limit_bytes=settings.memory_limit_bytes or None,
@@ -186,7 +186,7 @@ def _traces(url: str | None) -> Traces | None:
     return traces_to(url)
 
 
-def _server_config(settings: Settings, app: ASGIApp, exposure: Exposure) -> uvicorn.Config:
+def _server_config(settings: Settings, app: ASGIApp, exposure: StartupCheck) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         http=GuardedProtocol,

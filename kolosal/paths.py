@@ -16,10 +16,10 @@ from enum import Enum, auto
 from pathlib import Path, PureWindowsPath
 from typing import Protocol, TypeAlias
 
+from kolosal.engines.memory.gguf import GgufHeader, read_header
+from kolosal.engines.memory.model_shape import ModelShape
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
-from kolosal.engines.shape import ModelShape
 from kolosal.errors import ModelFileError
-from kolosal.gguf import GgufHeader, read_header
 
 GGUF_MAGIC = b"GGUF"
 """The first four bytes of every GGUF file."""

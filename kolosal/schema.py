@@ -232,7 +232,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenChance:
+class TokenLogprob:
     """One token and how probable the model held it, before any sampler changed that."""
 
     token: int
@@ -257,8 +257,8 @@ class TokenChance:
 class TokenLogprobs:
     """A token of the answer, or of the prompt, with the most probable ones in its place."""
 
-    chosen: TokenChance
-    top: tuple[TokenChance, ...] = ()
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...] = ()
     """The most probable first; as many as were asked for."""
     in_prompt: bool = False
 

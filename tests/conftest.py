@@ -14,8 +14,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from kolosal.engines.ipc.process import WorkerCommand, worker_environment
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
-from kolosal.engines.process import WorkerCommand, worker_environment
 from tests.faults.stallwatch import watched
 from tests.tiny_gguf import write_tiny_gguf
 

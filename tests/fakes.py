@@ -13,7 +13,8 @@ from starlette.types import ASGIApp, Message
 
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
-from kolosal.engines.calls import (
+from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.ipc.calls import (
     Answer,
     Call,
     Detokenize,
@@ -26,9 +27,8 @@ from kolosal.engines.calls import (
     Tokenize,
     Tokenized,
 )
-from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
-from kolosal.engines.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import KolosalError

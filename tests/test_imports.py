@@ -32,7 +32,7 @@ def test_daemon_loads_nothing_native(module: str) -> None:
     assert not imported_by(module) & {"llama_cpp", "numpy", "jinja2"}
 
 
-@pytest.mark.parametrize("module", ["loop", "intake", "fake", "scheduler", "__main__"])
+@pytest.mark.parametrize("module", ["loop", "preprocessor", "fake", "schedule.scheduler", "__main__"])
 def test_worker_starts_without_what_it_does_not_need(module: str) -> None:
     imported = imported_by(f"kolosal.engines.worker.{module}")
 
@@ -41,7 +41,7 @@ def test_worker_starts_without_what_it_does_not_need(module: str) -> None:
 
 def test_worker_with_a_model_has_no_more_than_it_needs() -> None:
     """Each of these costs every engine some MiB. llama-cpp-python's own classes bring the last three."""
-    imported = imported_by("kolosal.engines.worker.__main__, kolosal.engines.worker.llamacpp")
+    imported = imported_by("kolosal.engines.worker.__main__, kolosal.engines.worker.llamacpp.backend")
 
     assert imported >= {"llama_cpp", "numpy"}
     assert not imported & {
@@ -74,7 +74,17 @@ def files_that_import(module: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("module", ["scheduler", "kvcache", "sequence", "detokenize", "sampler", "kvpool"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "schedule/scheduler",
+        "schedule/kvcache",
+        "schedule/sequence",
+        "detokenize",
+        "sampler",
+        "schedule/kvpool",
+    ],
+)
 def test_policy_of_the_worker_is_pure(module: str) -> None:
     imported = imports_of(PACKAGE / "engines" / "worker" / f"{module}.py")
 
@@ -98,7 +108,7 @@ def test_templates_are_rendered_in_one_place() -> None:
         if "jinja2" in path.read_text(encoding="utf-8")
     }
 
-    assert mentions == {f"engines/worker/{name}.py" for name in ("jinja", "metering", "sandbox")}
+    assert mentions == {f"engines/worker/templates/{name}.py" for name in ("jinja", "metering", "sandbox")}
 
 
 @pytest.mark.parametrize("module", ["pickle", "marshal", "shelve", "dill"])

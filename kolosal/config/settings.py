@@ -13,8 +13,8 @@ from pydantic import ConfigDict, Field
 
 from kolosal.config.key import Key
 from kolosal.config.security import SecuritySettings
+from kolosal.engines.memory.policy import DEFAULT_RULES, MAX_TTL_S, Rules
 from kolosal.engines.parameters import EngineId, LoadingParameters
-from kolosal.engines.policy import DEFAULT_RULES, MAX_TTL_S, Rules
 
 ENV_PREFIX = "KOLOSAL_"
 

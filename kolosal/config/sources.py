@@ -19,8 +19,8 @@ from pydantic_core import ErrorDetails
 
 from kolosal.config.file import ConfigError, KeyPath, YamlFile, dotted
 from kolosal.config.settings import ENV_PREFIX, ModelEntry, Settings, variable_name, yaml_key
+from kolosal.engines.memory.policy import Rules
 from kolosal.engines.parameters import LoadingParameters
-from kolosal.engines.policy import Rules
 
 NOT_SETTINGS = frozenset({"KOLOSAL_CONFIG", "KOLOSAL_TEST_MODEL", "KOLOSAL_TEST_CGROUP"})
 """Variables with our prefix that set nothing: the file's path, and the model and the control group that the tests use."""

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from kolosal.chat.events import TextPiece
 from kolosal.chat.parser import ChatParser
 from kolosal.config.resolve import process_environment
-from kolosal.engines.calls import Answer, Call, Detokenize, Render, Rendered, Tokenize, Tokenized
 from kolosal.engines.engine import Engine
+from kolosal.engines.ipc.calls import Answer, Call, Detokenize, Render, Rendered, Tokenize, Tokenized
+from kolosal.engines.ipc.process import WorkerCommand, worker_environment
 from kolosal.engines.parameters import EngineConfig
-from kolosal.engines.process import WorkerCommand, worker_environment
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import EngineDied, InternalError
 from kolosal.sampling import SamplingParams

@@ -34,7 +34,7 @@ class Stage:
     """What to show before it."""
 
 
-class Course(Protocol):
+class Pipeline(Protocol):
     """An answer on its way. Used by one driver, from its first stage to its last."""
 
     @property
@@ -160,7 +160,7 @@ def course(
     improvement: bool,
     show_steps: bool,
     role: str = ASSISTANT,
-) -> Course:
+) -> Pipeline:
     """The course of an answer to a message.
 
     Raises:

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Protocol
 
-from kolosal.conversation.pipeline import Course
+from kolosal.conversation.pipeline import Pipeline
 from kolosal.schema import Message
 
 
@@ -17,7 +17,7 @@ class ChatModel(Protocol):
         """The pieces of the next turn; closing the generator stops the model."""
 
 
-def run_course(course: Course, model: ChatModel) -> Generator[str, None, dict[str, str]]:
+def run_course(course: Pipeline, model: ChatModel) -> Generator[str, None, dict[str, str]]:
     """What a course shows, piece by piece; returns its result.
 
     Raises:
@@ -32,7 +32,7 @@ def run_course(course: Course, model: ChatModel) -> Generator[str, None, dict[st
     return course.result
 
 
-def whole_result(course: Course, model: ChatModel) -> dict[str, str]:
+def whole_result(course: Pipeline, model: ChatModel) -> dict[str, str]:
     """The result of a course of which nothing is shown.
 
     Raises:

@@ -16,12 +16,12 @@ from enum import StrEnum
 from functools import partial
 from typing import Protocol
 
-from kolosal.engines.calls import Answer, Call
-from kolosal.engines.flights import MAX_CRASHES, Asking, Flights, Writing
-from kolosal.engines.messages import Abort, EngineInfo, FromWorker, StepOutputs, Submit
+from kolosal.engines.in_flight import MAX_CRASHES, InFlightCall, InFlightGeneration, InFlightRequests
+from kolosal.engines.ipc.calls import Answer, Call
+from kolosal.engines.ipc.messages import Abort, EngineInfo, FromWorker, StepOutputs, Submit
+from kolosal.engines.ipc.process import WorkerCommand, WorkerProcess
+from kolosal.engines.memory.policy import DEFAULT_RULES, Rules, idle_limit
 from kolosal.engines.parameters import EngineConfig
-from kolosal.engines.policy import DEFAULT_RULES, Rules, idle_limit
-from kolosal.engines.process import WorkerCommand, WorkerProcess
 from kolosal.engines.restart import BreakerState, Restarts
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import EngineDied, InsufficientMemory, KolosalError, LoadFailed, NotFound, QueueFull
@@ -112,7 +112,7 @@ class Engine:
         self._unload_task: asyncio.Task[None] | None = None
         self._waiting = 0
         """Callers of `ensure_ready` that have not gone on yet: they are about to use the engine."""
-        self._flights = Flights(self._on_empty)
+        self._flights = InFlightRequests(self._on_empty)
         self._restarts = Restarts(command.restarts)
         self._forgiven = asyncio.Event()
         self._closing = False
@@ -341,7 +341,7 @@ class Engine:
         request_id = self._flights.next_id()
         worker.send(Submit(request_id, request))
         stream = RequestStream(lambda: self._abort(request_id), self.observer.begin(self.engine_id))
-        self._flights.add(request_id, Writing(request, stream))
+        self._flights.add(request_id, InFlightGeneration(request, stream))
         return stream
 
     async def ask(self, call: Call) -> Answer:
@@ -355,7 +355,7 @@ class Engine:
         """
         worker = self._admit()
         request_id = self._flights.next_id()
-        flight = Asking(call)
+        flight = InFlightCall(call)
         worker.send(flight.frame(request_id))
         self._flights.add(request_id, flight)
         try:

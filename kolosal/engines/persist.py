@@ -17,9 +17,9 @@ from pathlib import Path
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from kolosal.atomic_file import replace_file
+from kolosal.engines.memory.policy import Rules
 from kolosal.engines.parameters import EngineConfig
-from kolosal.engines.policy import Rules
-from kolosal.replacing import replace_file
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable
 
 from kolosal.engines.engine import Engine, EngineState
-from kolosal.engines.ledger import RoomLimits
+from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.memory.accounting import MemorySettings
+from kolosal.engines.memory.load_scheduler import LoadScheduler, Preview
+from kolosal.engines.memory.policy import DEFAULT_RULES, Rules
+from kolosal.engines.memory.sizing import NoSizes, Sizes
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.persist import Keeper, StoredEngine
-from kolosal.engines.policy import DEFAULT_RULES, Rules
-from kolosal.engines.process import WorkerCommand
-from kolosal.engines.room import Preview, Room
-from kolosal.engines.sizing import NoSizes, Sizes
 from kolosal.errors import Conflict, Draining, EngineNotFound, InsufficientMemory, NotFound
 from kolosal.observe.observer import Observer
 
@@ -35,14 +35,14 @@ class EngineRegistry:
         *,
         max_queued: int,
         default_engine: str | None = None,
-        limits: RoomLimits | None = None,
+        limits: MemorySettings | None = None,
         sizes: Sizes | None = None,
         keeper: Keeper | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_queued = max_queued
         self._default_engine = default_engine
-        self._room = Room(command, limits or RoomLimits(), sizes or NoSizes(), clock)
+        self._room = LoadScheduler(command, limits or MemorySettings(), sizes or NoSizes(), clock)
         self._keeper = keeper
         self._kept: set[str] = set()
         """Engines that come back after a restart of the daemon."""
@@ -54,7 +54,7 @@ class EngineRegistry:
         """Where all engines tell what they do."""
 
     @property
-    def room(self) -> Room:
+    def room(self) -> LoadScheduler:
         """Which engines are in memory."""
         return self._room
 

@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kolosal.errors import Forbidden, HeadersTooLarge, InvalidRequest, KolosalError
 from kolosal.http.dialects import dialect_of
-from kolosal.http.hosts import AllowedHosts, allows_origin
 from kolosal.http.middleware import request_id
+from kolosal.security.hosts import AllowedHosts, allows_origin
 
 MAX_HEADERS = 200
 """Headers of one request."""

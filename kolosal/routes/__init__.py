@@ -10,19 +10,14 @@ from starlette.routing import BaseRoute
 
 from kolosal.http.dialects import Dialect
 from kolosal.routes import (
+    admin,
     anthropic,
     conversation,
-    engine_memory,
-    engines,
-    events,
-    health,
     jsonrpc,
-    metrics,
+    llama_server,
     ollama,
     openai,
     openapi,
-    rerank,
-    tokens,
     websocket,
 )
 
@@ -42,18 +37,13 @@ DIALECTS: tuple[Dialect, ...] = (
 def all_routes() -> list[BaseRoute]:
     """Every path this daemon answers."""
     return [
-        *health.routes(),
-        *metrics.routes(),
-        *events.routes(),
-        *engines.routes(),
-        *engine_memory.routes(),
+        *admin.routes(),
         *openai.routes(),
         *anthropic.routes(),
         *ollama.routes(),
         *conversation.routes(),
         *jsonrpc.routes(),
         *websocket.routes(),
-        *rerank.routes(),
-        *tokens.routes(),
+        *llama_server.routes(),
         *openapi.routes(),
     ]

@@ -11,7 +11,7 @@ from kolosal.chat.formats import HARMONY_MARKERS, HARMONY_THINKING, SHAPES, Tool
 from kolosal.chat.grammar import TurnFacts
 from kolosal.chat.parser import ChatParser
 from kolosal.engines.worker.constraint import ConstraintCompiler
-from kolosal.routes.turns import whole_turn
+from kolosal.routes.common.turns import whole_turn
 from kolosal.schema import FinishReason, TokenDelta, Tool, ToolMode, ToolUse, Usage
 from tests.chat.vocabulary import END, Vocabulary, may_end, options
 

@@ -21,8 +21,8 @@ from kolosal.chat.events import (
 )
 from kolosal.chat.formats import ToolFormat
 from kolosal.chat.parser import ChatParser
-from kolosal.routes.turns import whole_turn
-from kolosal.schema import FinishReason, TokenChance, TokenDelta, TokenLogprobs, Tool, Usage
+from kolosal.routes.common.turns import whole_turn
+from kolosal.schema import FinishReason, TokenDelta, TokenLogprob, TokenLogprobs, Tool, Usage
 from tests.chat.recorded import BROKEN, EMPTY, NESTED, RECORDED, THINK, WEATHER, Recorded, hermes
 
 USAGE = Usage(1, 1)
@@ -355,7 +355,7 @@ def test_stop_string_is_told() -> None:
     assert parser.push(delta)[-1] == Ended(FinishReason.STOP, USAGE, "END")
 
 
-LOGPROBS = (TokenLogprobs(TokenChance(1, "a", -0.5)),)
+LOGPROBS = (TokenLogprobs(TokenLogprob(1, "a", -0.5)),)
 
 
 def test_logprobs_go_with_the_text() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from kolosal.commands.address import Address
 from kolosal.config.file import ConfigError
 from kolosal.config.resolve import load_settings
 from kolosal.config.settings import Settings
@@ -25,7 +26,6 @@ from kolosal.conversation.yaml_loading import (
 )
 from kolosal.engines.parameters import SplitMode
 from kolosal.errors import ModelFileError
-from kolosal.terminal.address import Address
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 
 from tests.e2e.helpers import DEADLINE_S, Daemon, add_engine, chat
 from tests.engines.helpers import eventually
+from tests.engines.worker.templates.hostile_templates import BURNING, REFUSED
 from tests.faults.drivers import Streamed, streamed
-from tests.worker.hostile_templates import BURNING, REFUSED
 
 pytestmark = [pytest.mark.model, pytest.mark.fault("G4")]
 

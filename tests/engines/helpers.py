@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 
 from kolosal.engines.engine import Engine
-from kolosal.engines.messages import EngineInfo, FromWorker, Ready, encode
+from kolosal.engines.ipc.messages import EngineInfo, FromWorker, Ready, encode
+from kolosal.engines.ipc.process import WorkerCommand, WorkerProcess
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
-from kolosal.engines.process import WorkerCommand, WorkerProcess
 
 DEADLINE_S = 10.0
 """Longest wait for what must happen soon: generous, because other work shares the machine."""

@@ -15,17 +15,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kolosal.engines.calls import Rendered, Tokenize
 from kolosal.engines.engine import Engine, EngineState
-from kolosal.engines.messages import MAX_FRAME_BYTES, Answered, SequenceOutput, StepOutputs, encode
-from kolosal.engines.process import WorkerCommand
+from kolosal.engines.ipc.calls import Rendered, Tokenize
+from kolosal.engines.ipc.messages import MAX_FRAME_BYTES, Answered, SequenceOutput, StepOutputs, encode
+from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.restart import BreakerState, RestartPolicy
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import EngineDied, LoadFailed
 from kolosal.schema import FinishReason, TokenDelta, Usage
 from tests.engines.helpers import DEADLINE_S, config, eventually, gone, in_turn, loaded, script_worker, starts
-from tests.worker.helpers import ask, counting
+from tests.engines.worker.helpers import ask, counting
 
 FakeWorker = Callable[..., WorkerCommand]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
@@ -420,7 +420,7 @@ async def test_worker_that_cannot_be_killed_is_left_behind(
     tmp_path: Path, fake_worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that is stuck in a driver. Nothing waits for it."""
-    monkeypatch.setattr("kolosal.engines.process._EXIT_AFTER_KILL_S", 0.2)
+    monkeypatch.setattr("kolosal.engines.ipc.process._EXIT_AFTER_KILL_S", 0.2)
     command = in_turn(tmp_path, fake_worker(SLOW), fake_worker())
     async with loaded(replace(command, step_timeout_s=HANG_S)) as engine:
         worker = engine._worker
@@ -600,7 +600,7 @@ async def test_worker_that_the_kernel_ended_for_its_memory_says_so(
 ) -> None:
     counters = tmp_path / "vmstat"
     counters.write_text("pgfault 5\noom_kill 3\n")
-    monkeypatch.setattr("kolosal.engines.process_posix._KERNEL_COUNTERS", counters)
+    monkeypatch.setattr("kolosal.engines.ipc.process_posix._KERNEL_COUNTERS", counters)
     async with loaded(fake_worker()) as engine:
         counters.write_text("pgfault 5\noom_kill 4\n")
         kill(engine)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.parameters import EngineConfig
-from kolosal.engines.process import WorkerCommand
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import ContextLengthExceeded, EngineDied, LoadFailed, NotFound, QueueFull
 from kolosal.schema import FinishReason
 from tests.engines.helpers import DEADLINE_S, config, eventually, gone, loaded
-from tests.worker.helpers import ask, counting
+from tests.engines.worker.helpers import ask, counting
 
 FakeWorker = Callable[..., WorkerCommand]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")

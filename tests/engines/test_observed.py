@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from kolosal.engines.calls import Tokenize
-from kolosal.engines.process import WorkerCommand
+from kolosal.engines.ipc.calls import Tokenize
+from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from kolosal.errors import EngineDied, LoadFailed
 from kolosal.observe.counts import Outcome
 from tests.engines.helpers import DEADLINE_S, config, eventually, loaded, script_worker
-from tests.worker.helpers import ask
+from tests.engines.worker.helpers import ask
 
 FakeWorker = Callable[..., WorkerCommand]
 

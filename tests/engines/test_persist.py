@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kolosal.engines.memory.policy import Rules
 from kolosal.engines.parameters import CacheType, EngineConfig, LoadingParameters
 from kolosal.engines.persist import FILE_NAME, Keeper, StoredEngine, load_stored, store
-from kolosal.engines.policy import Rules
 from tests.engines.helpers import config
 
 ENGINES = [

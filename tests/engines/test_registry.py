@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from kolosal.engines.engine import Engine, EngineState
-from kolosal.engines.process import WorkerCommand
+from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import Conflict, Draining, EngineDied, LoadFailed, NotFound
 from tests.engines.helpers import DEADLINE_S, config, eventually, gone, script_worker
-from tests.worker.helpers import ask, counting
+from tests.engines.worker.helpers import ask, counting
 
 FakeWorker = Callable[..., WorkerCommand]
 SLOW = "step_s=0.005"

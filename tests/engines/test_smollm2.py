@@ -13,12 +13,12 @@ from typing import Any
 import psutil
 import pytest
 
+from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, FlashAttention, LoadingParameters
-from kolosal.engines.process import WorkerCommand
 from kolosal.sampling import SamplingParams
 from kolosal.schema import ChatPrompt, FinishReason, GenerateRequest, Message
 from tests.engines.helpers import loaded
-from tests.worker.helpers import ask
+from tests.engines.worker.helpers import ask
 
 pytestmark = pytest.mark.model
 

@@ -19,7 +19,7 @@ import httpx
 import psutil
 
 from kolosal.engines.engine import Engine
-from kolosal.engines.flights import Writing
+from kolosal.engines.in_flight import InFlightGeneration
 from kolosal.engines.stream import Completion
 from kolosal.errors import EngineDied
 from kolosal.schema import GenerateRequest
@@ -42,7 +42,7 @@ async def killed_while_answering(
     streams = [engine.generate(request) for request in requests]
     collecting = [asyncio.ensure_future(stream.collect()) for stream in streams]
     try:
-        flights = [one for _, one in engine._flights.items() if isinstance(one, Writing)]
+        flights = [one for _, one in engine._flights.items() if isinstance(one, InFlightGeneration)]
         await eventually(lambda: any(len(one._tokens) >= after_tokens for one in flights))
         assert engine.worker_pid is not None
         worker = psutil.Process(engine.worker_pid)

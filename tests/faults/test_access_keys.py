@@ -16,9 +16,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from kolosal.auth import Keyring
-from kolosal.keys import plain_key
 from kolosal.routes import all_routes
+from kolosal.security.auth import Keyring
+from kolosal.security.keys import plain_key
 from tests.fakes import FakeEngine, app_with, http_client
 from tests.http.test_daemon import daemon
 

@@ -14,12 +14,12 @@ import pytest
 from starlette.applications import Starlette
 
 from kolosal.app import create_app
-from kolosal.auth import Authenticator, Keyring, Lockout
 from kolosal.config.settings import Settings
+from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
-from kolosal.engines.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
-from kolosal.keys import plain_key
+from kolosal.security.auth import Authenticator, Keyring, Lockout
+from kolosal.security.keys import plain_key
 from tests.fakes import http_client
 from tests.http.test_daemon import daemon
 from tests.tiny_gguf import write_tiny_gguf

@@ -16,17 +16,17 @@ import httpx
 import psutil
 import pytest
 
+from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
-from kolosal.engines.process import WorkerCommand
 from kolosal.engines.restart import RestartPolicy
 from kolosal.errors import EngineDied, KolosalError, LoadFailed
 from tests.e2e.helpers import user_environment
 from tests.engines.helpers import loaded
+from tests.engines.worker.helpers import ask
 from tests.faults.drivers import killed_while_answering
 from tests.faults.sockets import port_of
 from tests.http.test_daemon import daemon
 from tests.tiny_gguf import write_tiny_gguf
-from tests.worker.helpers import ask
 
 Sized = Callable[[int, int], int]
 Seen = Callable[[str], None]

@@ -10,11 +10,11 @@ import pytest
 
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
-from kolosal.engines.process import WorkerCommand
+from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from tests.engines.helpers import config
+from tests.engines.worker.helpers import InProcessWorker, RecordingBackend, ask, counting
 from tests.fakes import http_client
-from tests.worker.helpers import InProcessWorker, RecordingBackend, ask, counting
 
 FakeWorker = Callable[..., WorkerCommand]
 Seen = Callable[[str], None]

@@ -17,12 +17,12 @@ from starlette.types import Message
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
 from kolosal.engines.engine import Engine, EngineState
-from kolosal.engines.process import WorkerCommand
+from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from tests.engines.helpers import config, eventually, in_turn, starts
+from tests.engines.worker.helpers import counting
 from tests.fakes import AsgiRequest, http_client
 from tests.faults.drivers import Footprint, stalls
-from tests.worker.helpers import counting
 
 FakeWorker = Callable[..., WorkerCommand]
 

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from kolosal.routes import all_routes
-from kolosal.routes.operation import operation_of
+from kolosal.routes.common.operation import operation_of
 from tests.fakes import AsgiRequest, FakeEngine, app_with, says
 from tests.faults.drivers import stalls
 

@@ -10,17 +10,17 @@ import httpx
 import orjson
 import pytest
 
-from kolosal.engines.calls import Render, Rendered, Tokenize, Tokenized
 from kolosal.engines.engine import Engine
+from kolosal.engines.ipc.calls import Render, Rendered, Tokenize, Tokenized
+from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
-from kolosal.engines.process import WorkerCommand
 from kolosal.errors import InvalidRequest
 from kolosal.schema import ChatPrompt, GenerateRequest, Message
 from tests.engines.helpers import loaded
+from tests.engines.worker.helpers import ask, ask_chat
 from tests.faults.sockets import MIB, rss
 from tests.gguf_files import gguf
 from tests.http.test_daemon import daemon, wait_for
-from tests.worker.helpers import ask, ask_chat
 
 FakeWorker = Callable[..., WorkerCommand]
 Seen = Callable[[str], None]

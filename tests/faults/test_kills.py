@@ -15,12 +15,13 @@ from typing import Any
 import psutil
 import pytest
 
+from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, FlashAttention, LoadingParameters
-from kolosal.engines.process import WorkerCommand
 from kolosal.engines.restart import RestartPolicy
 from kolosal.engines.stream import Completion
 from kolosal.schema import GenerateRequest
 from tests.engines.helpers import loaded
+from tests.engines.worker.helpers import ask, counting
 from tests.faults.drivers import (
     Footprint,
     kept_busy,
@@ -29,7 +30,6 @@ from tests.faults.drivers import (
     same_but_for_near_ties,
     stalls,
 )
-from tests.worker.helpers import ask, counting
 
 FakeWorker = Callable[..., WorkerCommand]
 

@@ -17,18 +17,18 @@ import pytest
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
 from kolosal.engines.engine import EngineState
-from kolosal.engines.ledger import RoomLimits
-from kolosal.engines.memory import MachineMemory
+from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.memory.accounting import MemorySettings
+from kolosal.engines.memory.machine import MachineMemory
+from kolosal.engines.memory.placement import Estimate, Part
+from kolosal.engines.memory.sizing import FixedSizing, Sizing
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
-from kolosal.engines.placement import Estimate, Part
-from kolosal.engines.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
-from kolosal.engines.sizing import FixedSizing, Sizing
 from kolosal.errors import KolosalError, QueueFull
 from tests.engines.helpers import DEADLINE_S, Launched, config, eventually, in_turn, script_worker, starts
+from tests.engines.worker.helpers import ask, counting
 from tests.fakes import http_client
 from tests.faults.drivers import Footprint
-from tests.worker.helpers import ask, counting
 
 FakeWorker = Callable[..., WorkerCommand]
 Seen = Callable[[str], None]
@@ -230,7 +230,7 @@ async def test_three_engines_in_room_for_two_answer_everybody(
 ) -> None:
     n_requests, chance, machine = sized(60, 500), random.Random(12), Machine()  # noqa: S311 - no secret
     clock = asyncio.get_running_loop().time
-    limits = RoomLimits(idle_ttl_s=0.5, wait_s=60, patience_s=0.05)
+    limits = MemorySettings(idle_ttl_s=0.5, wait_s=60, patience_s=0.05)
     registry = EngineRegistry(
         fake_worker("step_s=0.001"), max_queued=4, limits=limits, sizes=machine, clock=clock
     )
@@ -238,7 +238,7 @@ async def test_three_engines_in_room_for_two_answer_everybody(
     for name in "abc":
         await registry.add(config(name, n_parallel=4), load=False)
     evictions, most = Evictions(registry), 0
-    rooms = logging.getLogger("kolosal.engines.room")
+    rooms = logging.getLogger("kolosal.engines.memory.load_scheduler")
     level = rooms.level
     rooms.addHandler(evictions)
     rooms.setLevel(logging.INFO)

@@ -19,18 +19,18 @@ import pytest
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
 from kolosal.engines.engine import EngineState
-from kolosal.engines.memory import ThisMachine
+from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.memory.machine import ThisMachine
+from kolosal.engines.memory.shortage import lacked_memory
+from kolosal.engines.memory.sizing import FileSizes
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
-from kolosal.engines.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.restart import RestartPolicy
-from kolosal.engines.shortage import lacked_memory
-from kolosal.engines.sizing import FileSizes
 from kolosal.errors import LoadFailed
 from tests.engines.helpers import config, in_turn, loaded, starts
+from tests.engines.worker.helpers import ask, counting
 from tests.fakes import http_client
 from tests.faults.drivers import killed_while_answering
-from tests.worker.helpers import ask, counting
 
 FakeWorker = Callable[..., WorkerCommand]
 Seen = Callable[[str], None]
@@ -223,7 +223,7 @@ async def test_a_worker_that_the_system_kills_is_a_pause(
     """The kernel counts whom it ends. What systemd-oomd and the supervisors of containers end, no counter tells of."""
     counters = tmp_path / "vmstat"
     counters.write_text("oom_kill 3\n")
-    monkeypatch.setattr("kolosal.engines.process_posix._KERNEL_COUNTERS", counters)
+    monkeypatch.setattr("kolosal.engines.ipc.process_posix._KERNEL_COUNTERS", counters)
     command = in_turn(tmp_path, fake_worker("step_s=0.005"), fake_worker())
     async with loaded(command, config(n_parallel=4)) as engine:
         counters.write_text(f"oom_kill {3 + counted}\n")

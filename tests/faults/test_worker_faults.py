@@ -11,15 +11,15 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from kolosal.engines.messages import MAX_FRAME_BYTES, SequenceOutput, StepOutputs, encode
-from kolosal.engines.process import STDERR_TAIL_BYTES, WorkerCommand
+from kolosal.engines.ipc.messages import MAX_FRAME_BYTES, SequenceOutput, StepOutputs, encode
+from kolosal.engines.ipc.process import STDERR_TAIL_BYTES, WorkerCommand
 from kolosal.engines.restart import RestartPolicy
 from kolosal.errors import EngineDied
 from kolosal.observe.logtail import MAX_LINES, MAX_TAIL_CHARS
 from kolosal.schema import FinishReason, TokenDelta, Usage
 from tests.engines.helpers import config, gone, launched, loaded, script_worker
+from tests.engines.worker.helpers import ask, counting
 from tests.faults.drivers import Footprint, stalls
-from tests.worker.helpers import ask, counting
 
 FakeWorker = Callable[..., WorkerCommand]
 Seen = Callable[[str], None]

@@ -1,4 +1,4 @@
-"""Asking for chat completions, as the tests of that route do."""
+"""InFlightCall for chat completions, as the tests of that route do."""
 
 from __future__ import annotations
 

@@ -14,17 +14,20 @@ from starlette.routing import Route, WebSocketRoute
 from kolosal.engines.parameters import LoadingParameters
 from kolosal.errors import ERROR_TABLE
 from kolosal.routes import all_routes
+from kolosal.routes.admin.engine_body import EngineBody, UnloadBody
 from kolosal.routes.anthropic.body import MessagesBody
 from kolosal.routes.anthropic.conversation import InputMessage
 from kolosal.routes.anthropic.tools import InputTool
 from kolosal.routes.anthropic.unsupported import IGNORED_FIELDS, REFUSED_FIELDS
 from kolosal.routes.conversation.body import ChatBody as ChatBodyOfConversation
 from kolosal.routes.conversation.body import ChatQuery
-from kolosal.routes.engine_body import EngineBody, UnloadBody
 from kolosal.routes.jsonrpc.answer_types import RpcBody
 from kolosal.routes.jsonrpc.history import HistoryMessage, ToolResult
 from kolosal.routes.jsonrpc.params import CreateMessageParams
 from kolosal.routes.jsonrpc.tools import OfferedTool
+from kolosal.routes.llama_server.infill import InfillBody
+from kolosal.routes.llama_server.rerank import RERANK_FIELDS, RerankBody
+from kolosal.routes.llama_server.tokens import DetokenizeBody, TokenizeBody
 from kolosal.routes.ollama import fields as ollama_fields
 from kolosal.routes.ollama.chat import ChatBody as OllamaChatBody
 from kolosal.routes.ollama.embed import EmbedBody
@@ -38,13 +41,10 @@ from kolosal.routes.ollama.options import IGNORED_OPTIONS, Options
 from kolosal.routes.openai.chat import ChatBody
 from kolosal.routes.openai.completions import CompletionBody
 from kolosal.routes.openai.embeddings import EMBEDDING_FIELDS, EmbeddingBody
-from kolosal.routes.openai.infill import InfillBody
 from kolosal.routes.openai.messages import ChatMessage
 from kolosal.routes.openai.responses.body import UNSUPPORTED_FIELDS, ResponseBody
 from kolosal.routes.openai.responses.query import ItemsQuery
 from kolosal.routes.openai.unsupported import MESSAGE_FIELDS, REQUEST_FIELDS
-from kolosal.routes.rerank import RERANK_FIELDS, RerankBody
-from kolosal.routes.tokens import DetokenizeBody, TokenizeBody
 from kolosal.routes.websocket.create_session import SessionBody
 from kolosal.routes.websocket.params import GenerateParams, SessionToolResult, ToolResultParams
 from tests.fakes import FakeEngine, app_with, http_client, says

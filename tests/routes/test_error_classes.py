@@ -16,7 +16,7 @@ import pytest
 from kolosal.errors import EngineDied, KolosalError, QueueFull
 from kolosal.schema import TokenDelta
 from tests.fakes import FakeEngine, says
-from tests.routes.test_access import ADMIN, USER, app_with_keys
+from tests.routes.common.test_access import ADMIN, USER, app_with_keys
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Hello"}]
 

@@ -10,13 +10,13 @@ import httpx
 import orjson
 import pytest
 
-from kolosal.engines.calls import Answer, Call
+from kolosal.engines.ipc.calls import Answer, Call
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import EngineDied, KolosalError, QueueFull
 from kolosal.schema import GenerateRequest, TokenDelta
 from tests.fakes import FakeEngine, http_client, says
 from tests.routes.chats import HELLO
-from tests.routes.test_access import USER, app_with_keys
+from tests.routes.common.test_access import USER, app_with_keys
 from tests.routes.websocket.client import connected, session
 
 MESSAGES = HELLO["messages"]

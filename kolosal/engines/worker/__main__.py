@@ -1,6 +1,6 @@
 """A worker process: `python -m kolosal.engines.worker`.
 
-Speaks the frames of `kolosal.engines.messages` over stdin and stdout. Started by the daemon; to look at one by hand, type
+Speaks the frames of `kolosal.engines.ipc.messages` over stdin and stdout. Started by the daemon; to look at one by hand, type
 a hello frame. Options exist for tests only.
 
 Exit status: 0 after a shutdown frame, 1 when loading or the engine failed (a fatal frame says why), 2 for a broken
@@ -18,15 +18,15 @@ import threading
 import traceback
 from collections.abc import Callable
 
-from kolosal.engines.messages import PROTOCOL_VERSION, Fatal, FrameError, Hello, Progress, Ready
+from kolosal.engines.ipc.messages import PROTOCOL_VERSION, Fatal, FrameError, Hello, Progress, Ready
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.worker.backend import Backend, BackendError
 from kolosal.engines.worker.fake import FakeBackend, Faults
-from kolosal.engines.worker.intake import Intake, read_frame
-from kolosal.engines.worker.limits import limit_this_process
+from kolosal.engines.worker.frame_writer import FrameWriter
 from kolosal.engines.worker.loop import EngineLoop
-from kolosal.engines.worker.outbox import Outbox
-from kolosal.engines.worker.template import ChatTemplate, TemplateFailed
+from kolosal.engines.worker.preprocessor import Preprocessor, read_frame
+from kolosal.engines.worker.process_limits import limit_this_process
+from kolosal.engines.worker.templates.template import ChatTemplate, TemplateFailed
 
 _STOP_TIMEOUT_S = 3.0
 """How long a shutdown waits for the step at hand; then the process ends without it."""
@@ -38,7 +38,7 @@ def main() -> int:
     limit_this_process()
     frames_in, frames_out = _claim_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains first
-    outbox = Outbox(frames_out)
+    outbox = FrameWriter(frames_out)
     try:
         hello = read_frame(frames_in)
         if not isinstance(hello, Hello) or hello.protocol != PROTOCOL_VERSION:
@@ -59,14 +59,14 @@ def main() -> int:
 def _serve(
     backend: Backend,
     template: ChatTemplate,
-    outbox: Outbox,
+    outbox: FrameWriter,
     frames_in: io.BufferedReader,
     parameters: LoadingParameters,
 ) -> int:
     loop = EngineLoop(backend, outbox.put, target_step_s=parameters.target_step_ms / 1000)
     thread = threading.Thread(target=_run_engine, args=(loop, outbox), name="engine", daemon=True)
     thread.start()
-    intake = Intake(backend, template, loop, outbox, speculation=parameters.speculation)
+    intake = Preprocessor(backend, template, loop, outbox, speculation=parameters.speculation)
     if not intake.serve(frames_in):
         os._exit(3)  # nobody is left to answer; also ends a native call that is running
     loop.stop()
@@ -78,7 +78,7 @@ def _serve(
     return 0
 
 
-def _run_engine(loop: EngineLoop, outbox: Outbox) -> None:
+def _run_engine(loop: EngineLoop, outbox: FrameWriter) -> None:
     try:
         loop.run()
     except Exception as exc:  # noqa: BLE001 - whatever it is, the engine cannot go on
@@ -86,7 +86,7 @@ def _run_engine(loop: EngineLoop, outbox: Outbox) -> None:
         os._exit(_fatal(outbox, f"{type(exc).__name__}: {exc}", status=1))
 
 
-def _fatal(outbox: Outbox, message: str, *, status: int) -> int:
+def _fatal(outbox: FrameWriter, message: str, *, status: int) -> int:
     outbox.put_last(Fatal(message), _STOP_TIMEOUT_S)
     return status
 
@@ -116,7 +116,7 @@ def _end_with_the_daemon(frames_in: io.BufferedReader) -> threading.Thread:
     return thread
 
 
-def _make_backend(config: EngineConfig, outbox: Outbox, options: argparse.Namespace) -> Backend:
+def _make_backend(config: EngineConfig, outbox: FrameWriter, options: argparse.Namespace) -> Backend:
     def on_progress(fraction: float) -> None:
         outbox.put(Progress(fraction))
 
@@ -128,7 +128,7 @@ def _make_backend(config: EngineConfig, outbox: Outbox, options: argparse.Namesp
 def _llama_cpp() -> Callable[[EngineConfig, Callable[[float], None]], Backend]:
     """The real backend, imported only when it is used: it costs most of the start-up time."""
     try:
-        from kolosal.engines.worker.llamacpp import LlamaCppBackend  # noqa: PLC0415
+        from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend  # noqa: PLC0415
     except (ImportError, OSError, RuntimeError) as exc:
         raise BackendError(f"llama.cpp's library cannot be loaded: {exc}") from exc
     return LlamaCppBackend

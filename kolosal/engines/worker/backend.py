@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from kolosal.engines.messages import EngineInfo
+from kolosal.engines.ipc.messages import EngineInfo
 from kolosal.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
     from kolosal.engines.worker.constraint import Constraint
-    from kolosal.engines.worker.plan import Chunk
-    from kolosal.engines.worker.speculative import GuessSource
+    from kolosal.engines.worker.schedule.plan import Chunk
+    from kolosal.engines.worker.schedule.speculative import DraftSource
 
 
 class BackendError(Exception):
@@ -164,7 +164,7 @@ class Backend(Protocol):
             BackendError: it could not be made.
         """
 
-    def new_draft(self) -> GuessSource | None:
+    def new_draft(self) -> DraftSource | None:
         """A draft model's guesses for a new sequence; None where no draft model is loaded. Engine thread only to use."""
 
     def tokenize_pair(self, query: str, document: str) -> list[int]:

@@ -18,11 +18,11 @@ from collections.abc import Callable, Generator
 from collections.abc import Sequence as Seq
 from typing import TypeAlias
 
-from kolosal.engines.calls import Embed, Embedded, Rank, Ranked, portions
-from kolosal.engines.messages import Answered, FromWorker
+from kolosal.engines.ipc.calls import Embed, Embedded, Rank, Ranked, portions
+from kolosal.engines.ipc.messages import Answered, FromWorker
 from kolosal.engines.worker.backend import Backend, BackendError, Embedder, OutOfMemory
-from kolosal.engines.worker.pairs import Pairs
 from kolosal.engines.worker.replies import check_tokens, failed, framed
+from kolosal.engines.worker.rerank_input import RerankInput
 from kolosal.errors import (
     ContextLengthExceeded,
     GenerationFailed,
@@ -43,7 +43,7 @@ _RANKS = "rank"
 
 
 class Embeddings:
-    """Answers `Embed` and `Rank`.
+    """UnaryCalls `Embed` and `Rank`.
 
     `ask`, `forget` and `close` are called by the intake thread. Each question is answered exactly once, also one that was
     forgotten: the daemon waits for its end.
@@ -53,7 +53,7 @@ class Embeddings:
         """`put` sends a frame, from any thread."""
         self._backend = backend
         self._put = put
-        self._pairs = Pairs(backend)
+        self._pairs = RerankInput(backend)
         # Unbounded here: the daemon admits at most n_parallel + max_queued requests per engine.
         self._questions: queue.SimpleQueue[tuple[int, Embed | Rank] | None] = queue.SimpleQueue()
         self._wanted: set[int] = set()  # the intake thread adds and discards, the other one looks
@@ -122,7 +122,7 @@ class Embeddings:
                 self._embedder.close()
 
     def _job(self, request_id: int, call: Embed | Rank) -> Job:
-        """Answers one question; pauses after each batch."""
+        """UnaryCalls one question; pauses after each batch."""
         try:
             end: FromWorker = yield from self._answer(request_id, call)
         except KolosalError as exc:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kolosal.chat.formats import detect_thinking_tags, detect_tool_format
-from kolosal.engines.messages import EngineInfo, Pooling
+from kolosal.engines.ipc.messages import EngineInfo, Pooling
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.worker.backend import (
     BackendError,
@@ -37,7 +37,7 @@ from kolosal.engines.worker.backend import (
     Reuse,
     TemplateSource,
 )
-from kolosal.engines.worker.plan import Chunk
+from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.sampling import SamplingParams
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kolosal.engines.worker.backend import Backend, RowLogprobs
-from kolosal.schema import TokenChance, TokenLogprobs
+from kolosal.schema import TokenLogprob, TokenLogprobs
 
 
 def report(backend: Backend, row: RowLogprobs, token: int, *, in_prompt: bool = False) -> TokenLogprobs:
@@ -17,7 +17,7 @@ def report_first(backend: Backend, token: int) -> TokenLogprobs:
     return TokenLogprobs(_chance(backend, token, 0.0), (), in_prompt=True)
 
 
-def _chance(backend: Backend, token: int, logprob: float) -> TokenChance:
+def _chance(backend: Backend, token: int, logprob: float) -> TokenLogprob:
     data = backend.token_bytes(token)
     piece = data or backend.written(token)
-    return TokenChance(token, piece.decode("latin-1"), logprob, control=not data)
+    return TokenLogprob(token, piece.decode("latin-1"), logprob, control=not data)

@@ -10,15 +10,15 @@ import queue
 import time
 from collections.abc import Callable
 
-from kolosal.engines.messages import Failed, FromWorker, Ping, Pong, SequenceOutput, StepOutputs
+from kolosal.engines.ipc.messages import Failed, FromWorker, Ping, Pong, SequenceOutput, StepOutputs
 from kolosal.engines.worker.backend import Backend, DecodeFailed, KVCacheFull
-from kolosal.engines.worker.kvcache import KVCache
 from kolosal.engines.worker.logprobs import report, report_first
-from kolosal.engines.worker.plan import Chunk, Copy, MemoryOp, Plan, Release
-from kolosal.engines.worker.prefixcache import PrefixCache
-from kolosal.engines.worker.scheduler import Limits, Scheduler
-from kolosal.engines.worker.sequence import Sequence
-from kolosal.engines.worker.stepcost import StepCost
+from kolosal.engines.worker.schedule.kvcache import KVCache
+from kolosal.engines.worker.schedule.plan import Chunk, Copy, MemoryOp, Plan, Release
+from kolosal.engines.worker.schedule.prefixcache import PrefixCache
+from kolosal.engines.worker.schedule.scheduler import Limits, Scheduler
+from kolosal.engines.worker.schedule.sequence import Sequence
+from kolosal.engines.worker.schedule.stepcost import StepCost
 from kolosal.schema import FinishReason, TokenDelta, TokenLogprobs
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import traceback
 
-from kolosal.engines.calls import Answer
-from kolosal.engines.messages import MAX_FRAME_BYTES, Answered, Failed, encode
+from kolosal.engines.ipc.calls import Answer
+from kolosal.engines.ipc.messages import MAX_FRAME_BYTES, Answered, Failed, encode
 from kolosal.errors import GenerationFailed, InvalidRequest, KolosalError
 
 

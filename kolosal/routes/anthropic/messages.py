@@ -8,16 +8,16 @@ from starlette.responses import Response
 from kolosal.http.decode import decode
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
-from kolosal.routes.answer_types import InputTokens
+from kolosal.routes.admin.answer_types import InputTokens
 from kolosal.routes.anthropic.answer_types import MessageAnswer
 from kolosal.routes.anthropic.body import CountBody, MessagesBody
 from kolosal.routes.anthropic.encode import Shape, message_frames, message_id, whole_message
 from kolosal.routes.anthropic.errors import error_frame
 from kolosal.routes.anthropic.frames import PING
-from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.questions import count_prompt_tokens
-from kolosal.routes.services import registry_of
-from kolosal.routes.turns import collect_turns, start_turns
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.services import registry_of
+from kolosal.routes.common.turns import collect_turns, start_turns
+from kolosal.routes.common.unary_calls import count_prompt_tokens
 
 _EXAMPLE = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
 

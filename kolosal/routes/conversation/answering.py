@@ -9,12 +9,12 @@ from starlette.requests import Request
 from kolosal.admission import Place
 from kolosal.chat.events import TextPiece
 from kolosal.conversation.parameters import GenerationParameters
-from kolosal.conversation.pipeline import Course, Stage
+from kolosal.conversation.pipeline import Pipeline, Stage
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.sse import EventStream
-from kolosal.routes.generation import Generation
-from kolosal.routes.services import caller_of, services_of
-from kolosal.routes.turns import Turns
+from kolosal.routes.common.generation import Generation
+from kolosal.routes.common.services import caller_of, services_of
+from kolosal.routes.common.turns import Turns
 from kolosal.schema import ChatPrompt, GenerateRequest
 
 END = b"[[END]]"
@@ -24,7 +24,7 @@ END = b"[[END]]"
 class Answering:
     """An answer being made. Whoever has one calls `abort()` in the end: idempotent, synchronous."""
 
-    def __init__(self, request: Request, model: str | None, course: Course) -> None:
+    def __init__(self, request: Request, model: str | None, course: Pipeline) -> None:
         self._request = request
         self._parameters: GenerationParameters = services_of(request).conversation.parameters
         self._model = model

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from starlette.requests import Request
 
-from kolosal.conversation.pipeline import Course, course
+from kolosal.conversation.pipeline import Pipeline, course
 from kolosal.conversation.prompts import ASSISTANT
 from kolosal.errors import InvalidRequest
 from kolosal.http.body import kind_of, parse_object, read_json
@@ -64,7 +64,7 @@ class ChatBody(RequestBody):
     role: _Name | None = None
     """The system prompt to answer with; `assistant` unless given."""
 
-    def to_course(self, system_prompts: Mapping[str, str]) -> Course:
+    def to_course(self, system_prompts: Mapping[str, str]) -> Pipeline:
         """How the answer is made.
 
         Raises:

@@ -10,10 +10,10 @@ from typing_extensions import TypedDict
 
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.services import services_of
 from kolosal.routes.conversation.answering import Answering, TextStream, started
 from kolosal.routes.conversation.body import ChatBody, ChatQuery, PingQuery, decode_chat, decode_query
-from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import services_of
 
 _EXAMPLE = {"prompt": "Hello"}
 

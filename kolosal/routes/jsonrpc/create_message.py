@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kolosal.routes.common.services import Caller
+from kolosal.routes.common.tool_turn import ToolTurn, take_leg
 from kolosal.routes.jsonrpc.history import (
     CalledTool,
     HistoryMessage,
@@ -12,8 +14,6 @@ from kolosal.routes.jsonrpc.history import (
     with_message,
 )
 from kolosal.routes.jsonrpc.params import CreateMessageParams
-from kolosal.routes.services import Caller
-from kolosal.routes.toolloop import Leg, take_leg
 
 _THOUGHT_END = "</think>"
 
@@ -53,7 +53,7 @@ def conversation(params: CreateMessageParams) -> tuple[HistoryMessage, ...]:
     return (*with_message((), params.message), *results)
 
 
-def assistant_turn(leg: Leg) -> HistoryMessage:
+def assistant_turn(leg: ToolTurn) -> HistoryMessage:
     """What the model said, as a turn: a final text is what stands after all thoughts."""
     if leg.calls:
         calls = tuple(CalledTool(tool=call.tool, parameters=call.parameters) for call in leg.calls)

@@ -17,8 +17,8 @@ from kolosal.errors import (
 )
 from kolosal.http.responses import JsonResponse, retry_after
 from kolosal.http.sse import data_frame
+from kolosal.routes.common.tool_turn import NO_MODEL
 from kolosal.routes.jsonrpc.envelope import Code, RpcCall, RpcError, failure
-from kolosal.routes.toolloop import NO_MODEL
 
 _HTTP_OK = 200
 _BAD_REQUEST = 400

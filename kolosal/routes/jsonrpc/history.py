@@ -12,7 +12,7 @@ from pydantic import AliasChoices, ConfigDict, Field, JsonValue
 
 from kolosal.http.decode import RequestBody
 from kolosal.http.nesting import json_text
-from kolosal.routes.toolloop import CallKey, call_key
+from kolosal.routes.common.tool_turn import CallKey, call_key
 from kolosal.schema import MAX_TOOL_NAME_CHARS, Message, ToolCall
 
 MAX_TURNS = 10_000

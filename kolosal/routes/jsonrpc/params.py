@@ -8,9 +8,9 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Discriminator, Field, Tag
 
 from kolosal.http.decode import UNION_ERROR, RequestBody
+from kolosal.routes.common.tool_turn import Asked
 from kolosal.routes.jsonrpc.history import MAX_CALLS, MAX_TURNS, HistoryMessage, ToolResult
 from kolosal.routes.jsonrpc.tools import OfferedTools, to_tools
-from kolosal.routes.toolloop import Asked
 from kolosal.sampling import MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_TOKENS_LIMIT, SamplingParams
 from kolosal.schema import Tool, ToolMode
 

@@ -14,13 +14,13 @@ from kolosal.http.body import read_json
 from kolosal.http.decode import decode_fields
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.services import Caller, caller_of
 from kolosal.routes.jsonrpc.answer_types import RpcAnswer, RpcBody
 from kolosal.routes.jsonrpc.create_message import create_message
 from kolosal.routes.jsonrpc.envelope import Code, RpcCall, RpcError, failure, parse_call, parse_json, success
 from kolosal.routes.jsonrpc.errors import rpc_error, rpc_failure_response
 from kolosal.routes.jsonrpc.params import CreateMessageParams
-from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import Caller, caller_of
 
 MAX_BATCH = 64
 """Requests of one batch; they run side by side."""

@@ -18,17 +18,17 @@ from kolosal.chat.events import (
     TextPiece,
     ThinkingPiece,
 )
-from kolosal.chat.spoken import SpokenReader
+from kolosal.chat.plain_json_calls import PlainJsonCallParser
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import decode
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.sse import EventStream, data_frame
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.services import caller_of
+from kolosal.routes.common.tool_turn import leg_request, start_leg
 from kolosal.routes.jsonrpc.errors import stream_error_frame
 from kolosal.routes.jsonrpc.history import to_messages, with_message
 from kolosal.routes.jsonrpc.params import CreateMessageParams
-from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import caller_of
-from kolosal.routes.toolloop import leg_request, start_leg
 
 
 @Operation(
@@ -53,13 +53,13 @@ async def stream_text(request: Request) -> Response:
 
 
 async def _frames(events: AsyncIterator[tuple[int, ChatEvent]]) -> AsyncGenerator[bytes, None]:
-    text = SpokenReader(None)
+    text = PlainJsonCallParser(None)
     async for _, event in events:
         if delta := _delta(text, event):
             yield data_frame({"delta": delta})
 
 
-def _delta(text: SpokenReader, event: ChatEvent) -> str:
+def _delta(text: PlainJsonCallParser, event: ChatEvent) -> str:
     """The text of an event, less thoughts. A call in the model's own format is written as JSON."""
     match event:
         case TextPiece():

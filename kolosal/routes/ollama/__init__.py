@@ -17,7 +17,7 @@ DIALECT = Dialect(("/api",), error_response)
 
 
 def routes() -> list[Route]:
-    """The paths of this dialect. `GET /` is everybody's: see `kolosal.routes.health`."""
+    """The paths of this dialect. `GET /` is everybody's: see `kolosal.routes.admin.health`."""
     return [
         Route("/api/generate", generate, methods=["POST"]),
         Route("/api/chat", chat, methods=["POST"]),

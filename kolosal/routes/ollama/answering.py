@@ -17,19 +17,19 @@ from kolosal.errors import Forbidden
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import NDJSON, EventStream
-from kolosal.routes.access import is_admin
-from kolosal.routes.generation import Generation, start_generation
+from kolosal.routes.common.access import is_admin
+from kolosal.routes.common.generation import Generation, start_generation
+from kolosal.routes.common.services import registry_of
+from kolosal.routes.common.turns import start_turns, whole_turn
+from kolosal.routes.common.unary_calls import with_engine
 from kolosal.routes.ollama.encode import Finish, Shape, Stats, answer_lines, durations
 from kolosal.routes.ollama.errors import error_line
 from kolosal.routes.ollama.lifetime import apply_keep_alive, unload
 from kolosal.routes.ollama.names import checked_name, find_engine
-from kolosal.routes.questions import with_engine
-from kolosal.routes.services import registry_of
-from kolosal.routes.turns import start_turns, whole_turn
 from kolosal.schema import GenerateRequest, InfillPrompt, TextPrompt, Usage
 
 _THREAD_ABOVE_LOGPROBS = 4096
-"""Answers that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
+"""UnaryCalls that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
 
 
 class Started(Protocol):

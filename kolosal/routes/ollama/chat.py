@@ -9,6 +9,8 @@ from starlette.responses import Response
 
 from kolosal.errors import ContextLengthExceeded
 from kolosal.http.disconnect import unless_disconnected
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.services import registry_of
 from kolosal.routes.ollama.answer_types import Chatted
 from kolosal.routes.ollama.answering import Loaded, answer, load, only_load
 from kolosal.routes.ollama.durations import keep_alive_seconds
@@ -17,8 +19,6 @@ from kolosal.routes.ollama.fields import GenerationBody
 from kolosal.routes.ollama.messages import Messages, Tools, to_messages, to_tool_use
 from kolosal.routes.ollama.names import checked_name, decode_ollama
 from kolosal.routes.ollama.shorten import shortened
-from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import registry_of
 from kolosal.schema import ChatPrompt, GenerateRequest
 
 

@@ -5,10 +5,10 @@ Its tokens stand before those of the new prompt. This is Ollama's old way; a cha
 
 from __future__ import annotations
 
-from kolosal.engines.calls import Render, Rendered, Tokenize, Tokenized
 from kolosal.engines.engine import Engine
+from kolosal.engines.ipc.calls import Render, Rendered, Tokenize, Tokenized
 from kolosal.errors import InvalidRequest
-from kolosal.routes.questions import ask
+from kolosal.routes.common.unary_calls import ask
 from kolosal.schema import ChatPrompt, Message
 
 

@@ -10,7 +10,8 @@ from pydantic import Discriminator, Field, Tag
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kolosal.engines.calls import (
+from kolosal.engines.engine import Engine
+from kolosal.engines.ipc.calls import (
     MAX_DIMENSIONS,
     MAX_INPUTS,
     MAX_TEXT_CHARS,
@@ -18,11 +19,12 @@ from kolosal.engines.calls import (
     Tokenize,
     Tokenized,
 )
-from kolosal.engines.engine import Engine
 from kolosal.errors import ContextLengthExceeded, InvalidRequest
 from kolosal.http.decode import UNION_ERROR, RequestBody
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.unary_calls import ask
 from kolosal.routes.ollama.answer_types import Embedding, Embeddings
 from kolosal.routes.ollama.answering import Loaded, load
 from kolosal.routes.ollama.durations import KeepAlive, keep_alive_seconds
@@ -30,8 +32,6 @@ from kolosal.routes.ollama.lifetime import apply_keep_alive
 from kolosal.routes.ollama.names import ModelName, decode_ollama
 from kolosal.routes.openai.embeddings import embed_all, numbers
 from kolosal.routes.openai.fields import text_or_list
-from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.questions import ask
 from kolosal.schema import TextPrompt, TokensPrompt
 
 _NS = 1_000_000_000

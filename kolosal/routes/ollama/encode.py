@@ -22,7 +22,7 @@ from kolosal.chat.events import (
     ThinkingPiece,
     Turn,
 )
-from kolosal.schema import FinishReason, TokenChance, TokenLogprobs, ToolCall, Usage
+from kolosal.schema import FinishReason, TokenLogprob, TokenLogprobs, ToolCall, Usage
 
 _NS = 1_000_000_000
 
@@ -133,7 +133,7 @@ def logprobs_body(logprobs: Sequence[TokenLogprobs]) -> list[dict[str, Any]]:
     ]
 
 
-def _chance(chance: TokenChance) -> dict[str, Any]:
+def _chance(chance: TokenLogprob) -> dict[str, Any]:
     data = chance.data
     return {"token": data.decode(errors="replace"), "logprob": chance.logprob, "bytes": list(data)}
 

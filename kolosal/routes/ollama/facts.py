@@ -9,7 +9,7 @@ from typing import Any
 
 from kolosal.chat.formats import detect_thinking_tags
 from kolosal.engines.engine import Engine
-from kolosal.routes.model_cards import ModelCard
+from kolosal.routes.common.model_cards import ModelCard
 
 _QUANTIZATION = re.compile(
     r"\b(I?Q\d\w*|TQ\d_\d|BF16|F16|F32|MXFP4|NVFP4)\b(?: - (Small|Medium|Large)| (mix))?"

@@ -12,6 +12,8 @@ from starlette.responses import Response
 
 from kolosal.errors import ContextLengthExceeded, InvalidRequest, KolosalError, UnsupportedFeature
 from kolosal.http.disconnect import unless_disconnected
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.services import registry_of
 from kolosal.routes.ollama.answer_types import Generated
 from kolosal.routes.ollama.answering import Loaded, answer, load, only_load
 from kolosal.routes.ollama.context import check_context, context_after, continued
@@ -19,8 +21,6 @@ from kolosal.routes.ollama.durations import keep_alive_seconds
 from kolosal.routes.ollama.encode import Finish, Shape
 from kolosal.routes.ollama.fields import GenerationBody
 from kolosal.routes.ollama.names import checked_name, decode_ollama
-from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import registry_of
 from kolosal.sampling import MAX_TOKEN_ID, MAX_TOKENS_LIMIT
 from kolosal.schema import ChatPrompt, InfillPrompt, Message, Prompt, TextPrompt, TokensPrompt
 

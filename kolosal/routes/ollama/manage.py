@@ -13,10 +13,10 @@ from starlette.responses import PlainTextResponse, Response
 from kolosal.engines.parameters import EngineId
 from kolosal.http.decode import RequestBody
 from kolosal.http.responses import JsonResponse
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.services import registry_of
 from kolosal.routes.ollama.answer_types import OllamaError
 from kolosal.routes.ollama.names import ModelName, checked_name, decode_ollama, find_engine, without_latest
-from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import registry_of
 
 
 class CopyBody(RequestBody):

@@ -12,19 +12,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from kolosal.engines.engine import Engine, EngineState
-from kolosal.engines.room import Room
+from kolosal.engines.memory.load_scheduler import LoadScheduler
 from kolosal.http.decode import RequestBody
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
-from kolosal.routes.access import is_admin
-from kolosal.routes.digests import FileFacts, FileVersion
-from kolosal.routes.model_cards import ModelCard
+from kolosal.routes.common.access import is_admin
+from kolosal.routes.common.digests import FileFacts, FileVersion
+from kolosal.routes.common.model_cards import ModelCard
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.services import Services, services_of
 from kolosal.routes.ollama.answer_types import ModelTags, RunningModels, ShownModel, Version
 from kolosal.routes.ollama.encode import rfc3339
 from kolosal.routes.ollama.facts import facts_of
 from kolosal.routes.ollama.names import ModelName, checked_name, decode_ollama, find_engine
-from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import Services, services_of
 
 API_VERSION = "0.12.11"
 """The version of Ollama whose API this is. Clients compare it with the oldest that they work with."""
@@ -157,7 +157,7 @@ def _row(model: _Model) -> dict[str, Any]:
     return {**model.row, "modified_at": rfc3339(modified), "size": 0 if file is None else file.size}
 
 
-def _running_row(model: _Model, room: Room, now: datetime) -> dict[str, Any]:
+def _running_row(model: _Model, room: LoadScheduler, now: datetime) -> dict[str, Any]:
     engine = model.engine
     size, size_vram = _sizes(engine, room)
     expires_at = _expires_at(engine, room, now)
@@ -170,7 +170,7 @@ def _running_row(model: _Model, room: Room, now: datetime) -> dict[str, Any]:
     }
 
 
-def _sizes(engine: Engine, room: Room) -> tuple[int, int]:
+def _sizes(engine: Engine, room: LoadScheduler) -> tuple[int, int]:
     """Bytes that an engine takes, and how many of them are in GPU memory; only its weights where no books are kept.
 
     What never leaves the host counts as the GPU's where all layers are there: clients show that as `100% GPU`, as with Ollama.
@@ -185,7 +185,7 @@ def _sizes(engine: Engine, room: Room) -> tuple[int, int]:
     return size, size if info is not None and info.n_gpu_layers else 0
 
 
-def _expires_at(engine: Engine, room: Room, now: datetime) -> datetime | None:
+def _expires_at(engine: Engine, room: LoadScheduler, now: datetime) -> datetime | None:
     """When an engine is unloaded if nobody uses it, or uses it any more; None where it stays."""
     left_s = room.expires_in_s(engine)
     if left_s is None:  # in use, or it stays

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kolosal.engines.calls import Render, Rendered
 from kolosal.engines.engine import Engine
+from kolosal.engines.ipc.calls import Render, Rendered
 from kolosal.errors import ContextLengthExceeded
-from kolosal.routes.questions import ask
+from kolosal.routes.common.unary_calls import ask
 from kolosal.schema import ChatPrompt
 
 

@@ -7,7 +7,6 @@ from starlette.routing import Route
 from kolosal.routes.openai.chat import create_chat_completion
 from kolosal.routes.openai.completions import create_completion
 from kolosal.routes.openai.embeddings import create_embeddings
-from kolosal.routes.openai.infill import infill
 from kolosal.routes.openai.models import list_models, show_model
 from kolosal.routes.openai.responses import routes as response_routes
 
@@ -22,7 +21,6 @@ def routes() -> list[Route]:
         for route in (
             Route(f"{prefix}/chat/completions", create_chat_completion, methods=["POST"]),
             Route(f"{prefix}/completions", create_completion, methods=["POST"]),
-            Route(f"{prefix}/infill", infill, methods=["POST"]),
             Route(f"{prefix}/embeddings", create_embeddings, methods=["POST"]),
             Route(f"{prefix}/models", list_models),
             Route(f"{prefix}/models/{{model}}", show_model),

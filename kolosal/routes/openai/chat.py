@@ -12,6 +12,9 @@ from kolosal.errors import InvalidRequest
 from kolosal.http.decode import decode
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.services import registry_of
+from kolosal.routes.common.turns import collect_turns, start_turns
 from kolosal.routes.openai.answer_types import ChatCompletion
 from kolosal.routes.openai.chat_encode import chat_answer, chat_frames
 from kolosal.routes.openai.encode import error_frame, system_fingerprint
@@ -19,9 +22,6 @@ from kolosal.routes.openai.fields import GenerationBody
 from kolosal.routes.openai.messages import Messages, to_messages
 from kolosal.routes.openai.template_kwargs import ReasoningEffort, TemplateKwargs, to_template_kwargs
 from kolosal.routes.openai.tools import ToolChoice, Tools, to_tool_use
-from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import registry_of
-from kolosal.routes.turns import collect_turns, start_turns
 from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKENS_LIMIT, SamplingParams
 from kolosal.schema import ChatPrompt, GenerateRequest
 

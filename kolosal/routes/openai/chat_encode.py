@@ -22,7 +22,7 @@ from kolosal.chat.events import (
 )
 from kolosal.http.sse import DONE, data_frame
 from kolosal.routes.openai.encode import answer_id, stream_id, timings_body, usage_body
-from kolosal.schema import TokenChance, TokenLogprobs, ToolCall, Usage
+from kolosal.schema import TokenLogprob, TokenLogprobs, ToolCall, Usage
 
 Timings = Callable[[int], tuple[float, float]]
 """Seconds until the first token of a turn, and from there on."""
@@ -79,7 +79,7 @@ def logprobs_body(logprobs: Sequence[TokenLogprobs]) -> dict[str, Any]:
     return {"content": content, "refusal": None}
 
 
-def _chance(chance: TokenChance) -> dict[str, Any]:
+def _chance(chance: TokenLogprob) -> dict[str, Any]:
     data = chance.written
     return {"token": data.decode(errors="replace"), "bytes": list(data), "logprob": chance.logprob}
 

@@ -9,24 +9,24 @@ from pydantic import Discriminator, Field, Tag
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kolosal.engines.calls import Detokenize, Rendered
+from kolosal.engines.ipc.calls import Detokenize, Rendered
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import UNION_ERROR, decode
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
-from kolosal.routes.generation import collect_generation, start_generation
+from kolosal.routes.common.generation import collect_generation, start_generation
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.services import registry_of
+from kolosal.routes.common.unary_calls import ask, with_engine
 from kolosal.routes.openai.answer_types import TextCompletion
 from kolosal.routes.openai.encode import error_frame
 from kolosal.routes.openai.fields import GenerationBody
 from kolosal.routes.openai.text_encode import TextPlan, text_answer, text_frames
-from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.questions import ask, with_engine
-from kolosal.routes.services import registry_of
 from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKEN_ID, MAX_TOKENS_LIMIT, SamplingParams
 from kolosal.schema import GenerateRequest, InfillPrompt, Prompt, TextPrompt, TokensPrompt
 
 _THREAD_ABOVE_LOGPROBS = 4096
-"""Answers that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
+"""UnaryCalls that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
 
 Tokens: TypeAlias = Annotated[
     tuple[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)], ...], Field(min_length=1, max_length=MAX_TOKENS_LIMIT)

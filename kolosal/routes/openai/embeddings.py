@@ -12,7 +12,8 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kolosal.engines.calls import (
+from kolosal.engines.engine import Engine
+from kolosal.engines.ipc.calls import (
     MAX_DIMENSIONS,
     MAX_INPUTS,
     MAX_TEXT_CHARS,
@@ -20,15 +21,14 @@ from kolosal.engines.calls import (
     Embedded,
     portions,
 )
-from kolosal.engines.engine import Engine
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import UNION_ERROR, RequestBody, decode
 from kolosal.http.responses import JsonResponse
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.services import registry_of
+from kolosal.routes.common.unary_calls import ASKED_AT_ONCE, ModelName, TokenId, ask, with_engine
 from kolosal.routes.openai.answer_types import Embeddings
 from kolosal.routes.openai.unsupported import refuse_unsupported
-from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.questions import ASKED_AT_ONCE, ModelName, TokenId, ask, with_engine
-from kolosal.routes.services import registry_of
 from kolosal.schema import TextPrompt, TokensPrompt
 
 EMBEDDING_FIELDS: dict[str, tuple[object, ...]] = {
@@ -44,7 +44,7 @@ _NUMBERS_AT_ONCE = 1_048_576
 """Numbers of the vectors of one question (5.6 MB as text): more is asked in several, so that each fits into a frame."""
 
 _THREAD_ABOVE_NUMBERS = 65_536
-"""Answers with more numbers than this are written in a thread, so that they do not hold up everyone's tokens."""
+"""UnaryCalls with more numbers than this are written in a thread, so that they do not hold up everyone's tokens."""
 
 
 def _kind_of_input(value: object) -> str | None:

@@ -11,9 +11,9 @@ from kolosal.engines.engine import Engine
 from kolosal.engines.parameters import EngineId
 from kolosal.errors import NotFound
 from kolosal.http.responses import JsonResponse
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.services import registry_of
 from kolosal.routes.openai.answer_types import Model, ModelList
-from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import registry_of
 
 _OWNER = "kolosal"
 

@@ -10,7 +10,7 @@ import codecs
 from collections.abc import Sequence
 from typing import Any
 
-from kolosal.schema import TokenChance, TokenLogprobs
+from kolosal.schema import TokenLogprob, TokenLogprobs
 
 
 class OffsetCounter:
@@ -90,7 +90,7 @@ class TextLogprobs:
         return chance.data
 
 
-def _name(chance: TokenChance) -> str:
+def _name(chance: TokenLogprob) -> str:
     """A token as the API writes it; what is no text by itself is written `bytes:` and its bytes."""
     try:
         return chance.written.decode()

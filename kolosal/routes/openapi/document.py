@@ -11,10 +11,10 @@ from typing import Any
 from starlette.routing import BaseRoute, Route
 
 from kolosal import __version__
+from kolosal.routes.common.operation import GROUP_NOTES, Access, Group, Operation, operation_of
 from kolosal.routes.openapi.errors import ERROR_SCHEMAS, error_responses, refusals
 from kolosal.routes.openapi.notes import one_line
 from kolosal.routes.openapi.schemas import Mode, Schema, Schemas, complete
-from kolosal.routes.operation import GROUP_NOTES, Access, Group, Operation, operation_of
 
 _DESCRIPTION = (
     "A model-manager daemon over llama.cpp: many GGUF models at once, one process each, behind the APIs that clients "

@@ -8,10 +8,10 @@ from typing import Any
 
 from kolosal.errors import ERROR_TABLE, InternalError, KolosalError, error_row
 from kolosal.routes.anthropic import errors as anthropic
+from kolosal.routes.common.operation import Group
 from kolosal.routes.conversation import errors as conversation
 from kolosal.routes.jsonrpc import errors as jsonrpc
 from kolosal.routes.ollama import errors as ollama
-from kolosal.routes.operation import Group
 
 _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}

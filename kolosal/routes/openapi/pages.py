@@ -13,8 +13,8 @@ from starlette.responses import Response
 
 from kolosal.errors import NotFound
 from kolosal.http.responses import JsonResponse
+from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.openapi.document import build_document
-from kolosal.routes.operation import Access, Group, Operation
 
 _PAGE = "docs.html"
 

@@ -16,10 +16,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kolosal.errors import QueueFull
 from kolosal.http.middleware import key_id
-from kolosal.routes.access import key_of
+from kolosal.routes.common.access import key_of
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.services import caller_of, services_of
 from kolosal.routes.jsonrpc.envelope import Code, RpcError
-from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import caller_of, services_of
 from kolosal.routes.websocket.dialogue import Dialogue
 from kolosal.routes.websocket.rate import MessageRate
 from kolosal.routes.websocket.refusal import REFUSED, close_with_error, turn_away

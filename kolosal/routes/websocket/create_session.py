@@ -13,10 +13,10 @@ from kolosal.errors import ClientError, PayloadTooLarge
 from kolosal.http.body import read_json
 from kolosal.http.decode import RequestBody, decode_body
 from kolosal.http.responses import JsonResponse
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.services import caller_of
 from kolosal.routes.jsonrpc.params import MAX_MODEL_CHARS
 from kolosal.routes.jsonrpc.tools import OfferedTools, to_tools
-from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.services import caller_of
 
 MAX_SESSION_BYTES = 1024 * 1024
 """Bytes of the body: what a session keeps."""

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from kolosal.errors import ClientError
 from kolosal.http.decode import decode_fields
+from kolosal.routes.common.services import Caller
 from kolosal.routes.jsonrpc.envelope import (
     Code,
     RpcCall,
@@ -25,7 +26,6 @@ from kolosal.routes.jsonrpc.envelope import (
 )
 from kolosal.routes.jsonrpc.errors import error_data
 from kolosal.routes.jsonrpc.history import to_messages, with_message
-from kolosal.routes.services import Caller
 from kolosal.routes.websocket.params import GenerateParams, ToolResultParams
 from kolosal.routes.websocket.sessions import Session
 from kolosal.routes.websocket.task import Send, SessionTask

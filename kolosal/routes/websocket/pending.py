@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from kolosal.errors import InvalidRequest
+from kolosal.routes.common.tool_turn import Call
 from kolosal.routes.jsonrpc.history import HistoryMessage
-from kolosal.routes.toolloop import Call
 from kolosal.routes.websocket.params import SessionToolResult
 
 

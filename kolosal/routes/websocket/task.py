@@ -17,12 +17,12 @@ from starlette.websockets import WebSocketDisconnect
 
 from kolosal.errors import InternalError, KolosalError, LoadFailed, NotFound
 from kolosal.http.disconnect import end_tasks
+from kolosal.routes.common.services import Caller
+from kolosal.routes.common.tool_turn import Asked, take_leg
 from kolosal.routes.jsonrpc.create_message import assistant_turn
 from kolosal.routes.jsonrpc.envelope import Code, RpcError, notification
 from kolosal.routes.jsonrpc.errors import error_data
 from kolosal.routes.jsonrpc.history import HistoryMessage, calls_made, to_messages
-from kolosal.routes.services import Caller
-from kolosal.routes.toolloop import Asked, take_leg
 from kolosal.routes.websocket.pending import PendingCalls
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Asking for messages, as the tests of this dialect do."""
+"""InFlightCall for messages, as the tests of this dialect do."""
 
 from __future__ import annotations
 

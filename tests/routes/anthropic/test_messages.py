@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 
-from kolosal.engines.calls import Render
+from kolosal.engines.ipc.calls import Render
 from kolosal.errors import EngineDied, QueueFull
 from kolosal.http.sse import EventStream
 from kolosal.routes.anthropic.errors import error_frame

@@ -1,4 +1,4 @@
-"""Asking the conversation paths, and a model that knows its lines."""
+"""InFlightCall the conversation paths, and a model that knows its lines."""
 
 from __future__ import annotations
 

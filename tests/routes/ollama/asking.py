@@ -1,4 +1,4 @@
-"""Asking in Ollama's way, as the tests of this dialect do."""
+"""InFlightCall in Ollama's way, as the tests of this dialect do."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kolosal.engines.calls import Answer, Call, Render, Rendered
+from kolosal.engines.ipc.calls import Answer, Call, Render, Rendered
 from kolosal.errors import ContextLengthExceeded, KolosalError
 from kolosal.schema import (
     ChatPrompt,
@@ -15,8 +15,8 @@ from kolosal.schema import (
     Grammar,
     GrammarKind,
     Message,
-    TokenChance,
     TokenDelta,
+    TokenLogprob,
     TokenLogprobs,
     ToolCall,
     Usage,
@@ -170,7 +170,7 @@ async def test_a_turn_cut_off_within_a_call_has_no_call() -> None:
 
 async def test_many_log_probabilities_are_written_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kolosal.routes.ollama.answering._THREAD_ABOVE_LOGPROBS", 1)
-    chances = tuple(TokenLogprobs(TokenChance(1, piece, -0.5)) for piece in "abc")
+    chances = tuple(TokenLogprobs(TokenLogprob(1, piece, -0.5)) for piece in "abc")
     deltas = [TokenDelta("abc", (1, 2, 3), FinishReason.STOP, Usage(1, 3), chances)]
     whole = await chat(FakeEngine(script=lambda _: deltas), logprobs=True)
     assert [entry["token"] for entry in whole["logprobs"]] == ["a", "b", "c"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kolosal.engines.calls import Answer, Call, Render, Tokenize, Tokenized
+from kolosal.engines.ipc.calls import Answer, Call, Render, Tokenize, Tokenized
 from kolosal.errors import EngineDied, KolosalError
 from kolosal.schema import ChatPrompt, GenerateRequest, Message, TokenDelta, TokensPrompt
 from tests.fakes import FakeEngine, plain_answer, says

@@ -21,7 +21,7 @@ from kolosal.chat.events import (
     Turn,
 )
 from kolosal.routes.ollama.encode import Shape, answer_lines, call_body, durations, rfc3339
-from kolosal.schema import FinishReason, TokenChance, TokenLogprobs, ToolCall, Usage
+from kolosal.schema import FinishReason, TokenLogprob, TokenLogprobs, ToolCall, Usage
 from tests.routes.ollama.asking import golden
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 5000, UTC)
@@ -29,7 +29,7 @@ GENERATE = Shape("fake", "generate", now=lambda: NOW)
 CHAT = Shape("fake", "chat", now=lambda: NOW, tools=True)
 
 CHANCES = (
-    TokenLogprobs(TokenChance(1, "\xc3", -0.5), (TokenChance(1, "\xc3", -0.5), TokenChance(2, "a", -1.0))),
+    TokenLogprobs(TokenLogprob(1, "\xc3", -0.5), (TokenLogprob(1, "\xc3", -0.5), TokenLogprob(2, "a", -1.0))),
 )
 
 TOOL_TURN: list[ChatEvent] = [

@@ -10,18 +10,18 @@ import pytest
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
 from kolosal.engines.engine import EngineState
-from kolosal.engines.memory import Gpu, MachineMemory
+from kolosal.engines.memory.machine import Gpu, MachineMemory
+from kolosal.engines.memory.placement import Estimate, Part
+from kolosal.engines.memory.policy import Rules
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
-from kolosal.engines.placement import Estimate, Part
-from kolosal.engines.policy import Rules
 from kolosal.engines.registry import EngineRegistry
 from kolosal.routes.ollama.facts import parameter_size, quantization
 from kolosal.routes.ollama.models import FOR_EVER
 from tests.engines.helpers import config
-from tests.engines.test_room import READY, Clock, FakeSizes, begin, registry_of
+from tests.engines.memory.test_load_scheduler import READY, Clock, FakeSizes, begin, registry_of
 from tests.fakes import FakeEngine, app_with, http_client
+from tests.routes.common.test_access import ADMIN, USER, app_with_keys
 from tests.routes.ollama.asking import loaded_engine, refused
-from tests.routes.test_access import ADMIN, USER, app_with_keys
 from tests.tiny_gguf import N_CTX_TRAIN, write_tiny_gguf
 
 

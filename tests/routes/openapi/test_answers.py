@@ -11,7 +11,7 @@ import pytest
 
 from kolosal.routes import all_routes
 from kolosal.routes.openapi.document import build_document
-from kolosal.schema import TokenChance, TokenDelta, TokenLogprobs
+from kolosal.schema import TokenDelta, TokenLogprob, TokenLogprobs
 from tests.fakes import FakeEngine, app_with, http_client, says
 
 DOCUMENT = orjson.loads(orjson.dumps(build_document(all_routes())))
@@ -131,7 +131,7 @@ async def test_calls_are_answered_as_told(path: str, body: dict[str, Any]) -> No
     ],
 )
 async def test_logprobs_are_answered_as_told(path: str, body: dict[str, Any]) -> None:
-    chance = TokenLogprobs(TokenChance(1, "a", -0.5), (TokenChance(1, "a", -0.5),))
+    chance = TokenLogprobs(TokenLogprob(1, "a", -0.5), (TokenLogprob(1, "a", -0.5),))
     pieces = [TokenDelta("a", (1,), logprobs=(chance,)), *says()(None)]  # type: ignore[arg-type]
     async with http_client(app_with(FakeEngine("tiny", lambda _request: pieces))) as client:
         response = await client.post(path, json={"model": "tiny", **body})

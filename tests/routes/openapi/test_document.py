@@ -14,8 +14,8 @@ from starlette.routing import Mount, Route
 
 from kolosal.http.decode import decode_body
 from kolosal.routes import all_routes
+from kolosal.routes.common.operation import Operation, operation_of
 from kolosal.routes.openapi.document import build_document
-from kolosal.routes.operation import Operation, operation_of
 from kolosal.sampling import SamplingParams
 
 DOCUMENT = orjson.loads(orjson.dumps(build_document(all_routes())))

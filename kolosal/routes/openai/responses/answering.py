@@ -9,10 +9,10 @@ from starlette.requests import Request
 
 from kolosal.errors import KolosalError
 from kolosal.http.disconnect import unless_disconnected
+from kolosal.routes.common.turns import Turns
 from kolosal.routes.openai.responses.events import Event, ResponseWriter, event_frame
 from kolosal.routes.openai.responses.items import Item
 from kolosal.routes.openai.responses.store import OwnResponses, StoredResponse
-from kolosal.routes.turns import Turns
 
 
 class Answering:

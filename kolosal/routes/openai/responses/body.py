@@ -10,7 +10,7 @@ from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import RequestBody, decode_fields
 from kolosal.routes.openai.fields import MAX_MODEL_CHARS
 from kolosal.routes.openai.responses.conversation import to_messages
-from kolosal.routes.openai.responses.given import MAX_ITEMS, FindItem, Input, ItemId, to_items
+from kolosal.routes.openai.responses.input_items import MAX_ITEMS, FindItem, Input, ItemId, to_items
 from kolosal.routes.openai.responses.items import Item
 from kolosal.routes.openai.responses.options import CacheOptions, ReasoningConfig, StreamOptions, TextConfig
 from kolosal.routes.openai.responses.store import items_bytes
@@ -31,6 +31,7 @@ INCLUDABLE = (_LOGPROBS,)
 UNSUPPORTED_FIELDS: dict[str, tuple[object, ...]] = {
     "access_programs": (),
     "background": (False,),
+    "background_options": ({}, {"completion_window": "soonest"}),
     "context_management": ([],),
     "conversation": (),
     "generate": (True,),

@@ -13,14 +13,14 @@ import orjson
 from kolosal.chat.events import CallBegin, CallEnd, CallPiece, ChatEvent, Ended, TextPiece, ThinkingPiece
 from kolosal.errors import KolosalError
 from kolosal.routes.openai.responses.encode import response_json
-from kolosal.routes.openai.responses.growing import (
+from kolosal.routes.openai.responses.items import Item, Status, item_json
+from kolosal.routes.openai.responses.stream_items import (
     Draft,
     Growing,
-    GrowingCall,
-    GrowingMessage,
-    GrowingThought,
+    StreamedCall,
+    StreamedMessage,
+    StreamedReasoning,
 )
-from kolosal.routes.openai.responses.items import Item, Status, item_json
 from kolosal.schema import FinishReason, TokenLogprobs
 
 Event = dict[str, Any]
@@ -92,9 +92,9 @@ class ResponseWriter:
                 return self._push_thought(event.text)
             case CallBegin():
                 self._waiting = ()
-                return self._begin(GrowingCall(event.id, event.name))
+                return self._begin(StreamedCall(event.id, event.name))
             case CallPiece():
-                assert isinstance(self._open, GrowingCall)  # noqa: S101 - a call's pieces follow its begin
+                assert isinstance(self._open, StreamedCall)  # noqa: S101 - a call's pieces follow its begin
                 return [self._drafted(self._open, self._open.more(event.arguments))]
             case CallEnd():
                 self._waiting = ()
@@ -123,13 +123,13 @@ class ResponseWriter:
         self._waiting += logprobs
         if not text:
             return []
-        events = [] if isinstance(self._open, GrowingMessage) else self._begin(GrowingMessage())
+        events = [] if isinstance(self._open, StreamedMessage) else self._begin(StreamedMessage())
         return [*events, *self._flush(text)]
 
     def _flush(self, text: str) -> list[Event]:
         """Text, and the tokens that waited for it, go to the open message."""
         opened, logprobs = self._open, self._waiting
-        if not isinstance(opened, GrowingMessage) or not (text or logprobs):
+        if not isinstance(opened, StreamedMessage) or not (text or logprobs):
             return []
         self._waiting = ()
         return [self._drafted(opened, opened.more(text, logprobs))]
@@ -139,8 +139,8 @@ class ResponseWriter:
         if not text:
             return []
         opened, events = self._open, list[Event]()
-        if not isinstance(opened, GrowingThought):
-            opened = GrowingThought()
+        if not isinstance(opened, StreamedReasoning):
+            opened = StreamedReasoning()
             events = self._begin(opened)
         return [*events, self._drafted(opened, opened.more(text))]
 
@@ -155,7 +155,7 @@ class ResponseWriter:
 
     def _close_for_next(self) -> list[Event]:
         """A call that nobody ended was cut off, whatever comes after it."""
-        return self._close(Status.INCOMPLETE if isinstance(self._open, GrowingCall) else Status.COMPLETED)
+        return self._close(Status.INCOMPLETE if isinstance(self._open, StreamedCall) else Status.COMPLETED)
 
     def _close(self, status: Status) -> list[Event]:
         growing = self._open
@@ -174,7 +174,7 @@ class ResponseWriter:
         self._ended = ended
         events = self._flush("")
         if not self.output:
-            events = self._begin(GrowingMessage())
+            events = self._begin(StreamedMessage())
         if ended.finish_reason is FinishReason.LENGTH:
             return events + self._end(Status.INCOMPLETE, "response.incomplete")
         self._completed_at = int(self._clock())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias, assert_never
 
-from kolosal.schema import TokenChance, TokenLogprobs
+from kolosal.schema import TokenLogprob, TokenLogprobs
 
 _ID_BYTES = 24
 
@@ -163,6 +163,6 @@ def logprobs_json(logprobs: tuple[TokenLogprobs, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def _chance_json(chance: TokenChance) -> dict[str, Any]:
+def _chance_json(chance: TokenLogprob) -> dict[str, Any]:
     data = chance.data
     return {"token": data.decode(errors="replace"), "bytes": list(data), "logprob": chance.logprob}

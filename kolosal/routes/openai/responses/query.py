@@ -11,7 +11,7 @@ from starlette.datastructures import QueryParams
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import complaint
 from kolosal.routes.openai.responses.body import Include
-from kolosal.routes.openai.responses.given import ItemId
+from kolosal.routes.openai.responses.input_items import ItemId
 from kolosal.routes.openai.responses.items import Item, item_json
 from kolosal.sampling import MAX_TOKENS_LIMIT
 

@@ -12,6 +12,10 @@ from kolosal.http.decode import decode
 from kolosal.http.middleware import key_id
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.services import registry_of, services_of
+from kolosal.routes.common.turns import start_turns
+from kolosal.routes.common.unary_calls import count_prompt_tokens
 from kolosal.routes.openai.responses.answer_types import (
     InputItems,
     InputTokenCount,
@@ -26,10 +30,6 @@ from kolosal.routes.openai.responses.items import Item, Status, new_id
 from kolosal.routes.openai.responses.query import ItemsQuery, ResponseQuery, page_of, read_query
 from kolosal.routes.openai.responses.store import OwnResponses, StoredResponse
 from kolosal.routes.openai.responses.tools import in_flat_shape
-from kolosal.routes.operation import Access, Group, Operation
-from kolosal.routes.questions import count_prompt_tokens
-from kolosal.routes.services import registry_of, services_of
-from kolosal.routes.turns import start_turns
 from kolosal.sampling import SamplingParams
 
 _EXAMPLE = {"model": "tiny", "input": "Hello"}

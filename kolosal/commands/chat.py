@@ -1,0 +1,136 @@
+"""A conversation in the terminal: read a line, show the answer as it is made, again.
+
+Owns the messages of the conversation and the commands that begin with a slash. Knows nothing of daemons, engines or
+files: it is given a model's name and a client.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+
+from kolosal.commands.client import Body, ClientError, DaemonClient
+from kolosal.sampling import MAX_TOKENS_LIMIT
+
+PROMPT = ">>> "
+
+HELP = """\
+/clear   forget the conversation (a system prompt stays)
+/help    show this
+/bye     leave (so do Ctrl-D and Ctrl-C at the prompt)
+Ctrl-C   stop the answer that is being made
+"""
+
+_UNPRINTABLE = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """Where lines come from and text goes. `read` raises EOFError at the end and KeyboardInterrupt on Ctrl-C."""
+
+    read: Callable[[str], str]
+    write: Callable[[str], None]
+    note: Callable[[str], None]
+    """For what is not part of an answer."""
+
+
+class Chat:
+    """One conversation with one model. An answer that was stopped stays in it as far as it came."""
+
+    def __init__(self, client: DaemonClient, model: str, system: str | None, options: Body) -> None:
+        self._client = client
+        self._model = model
+        # the API's own default is 128 tokens, which cuts an answer short
+        self._options: Body = {"max_tokens": MAX_TOKENS_LIMIT, **options}
+        self._system: list[Body] = [{"role": "system", "content": system}] if system else []
+        self.messages: list[Body] = [*self._system]
+
+    async def answer(self, text: str, write: Callable[[str], None]) -> None:
+        """Ask, and write the answer piece by piece. When it fails the question is taken back.
+
+        Raises:
+            ClientError: the daemon could not answer.
+        """
+        self.messages.append({"role": "user", "content": text})
+        pieces: list[str] = []
+        try:
+            async with aclosing(self._client.chat(self._model, self.messages, self._options)) as stream:
+                async for piece in stream:
+                    pieces.append(piece)
+                    write(printable(piece))
+        except ClientError:
+            self.messages.pop()
+            raise
+        except BaseException:  # stopped: what has been said stays said
+            self._keep(pieces)
+            raise
+        self._keep(pieces)
+
+    def clear(self) -> None:
+        self.messages = [*self._system]
+
+    def _keep(self, pieces: list[str]) -> None:
+        self.messages.append({"role": "assistant", "content": "".join(pieces)})
+
+
+def converse(chat: Chat, terminal: Terminal, run: Callable[[Coroutine[None, None, None]], None]) -> None:
+    """Talk until the user leaves. `run` completes one answer and raises KeyboardInterrupt when Ctrl-C stopped it."""
+    terminal.note("Type a message; /help shows the commands.\n")
+    while True:
+        try:
+            line = terminal.read(PROMPT).strip()
+        except (EOFError, KeyboardInterrupt):
+            terminal.write("\n")
+            return
+        if line == "/bye":
+            return
+        if line.startswith("/"):
+            _obey(line, chat, terminal)
+        elif line:
+            _answer(line, chat, terminal, run)
+
+
+def _answer(
+    line: str, chat: Chat, terminal: Terminal, run: Callable[[Coroutine[None, None, None]], None]
+) -> None:
+    try:
+        run(chat.answer(line, terminal.write))
+    except KeyboardInterrupt:
+        terminal.note(" [stopped]")
+    except ClientError as exc:
+        terminal.note(f"Error: {exc}")
+    terminal.write("\n")
+
+
+def _obey(line: str, chat: Chat, terminal: Terminal) -> None:
+    match line.split(maxsplit=1)[0]:
+        case "/clear":
+            chat.clear()
+            terminal.note("The conversation is forgotten.\n")
+        case "/help" | "/?":
+            terminal.note(HELP)
+        case unknown:
+            terminal.note(f"There is no command {unknown}; /help shows those there are.\n")
+
+
+def printable(text: str) -> str:
+    """Without control characters: a model's text must not move the cursor or retitle the window."""
+    return text.translate(_UNPRINTABLE)
+
+
+def this_terminal() -> Terminal:
+    """The terminal of this process. UnaryCalls go to stdout, all else to stderr, so that answers can be piped."""
+    with suppress(ImportError):  # Windows has none and needs none
+        import readline  # noqa: F401, PLC0415 - being imported is how it gives `input` editing and history
+
+    def write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def note(text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    return Terminal(input, write, note)

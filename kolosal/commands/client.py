@@ -1,0 +1,215 @@
+"""DaemonClient: the daemon's HTTP API as the command line needs it.
+
+Owns the requests and their deadlines. Knows nothing of terminals. Asynchronous, because only a cancelled task closes a connection at once on every operating system, and that is how an answer stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
+
+import httpx
+
+from kolosal.commands.address import Address
+from kolosal.commands.api_types import (
+    ApiError,
+    Body,
+    ClientError,
+    DaemonUnreachable,
+    EngineView,
+    api_error,
+    event_data,
+    items,
+    json_object,
+    piece_of,
+    typed_events,
+)
+
+__all__ = ["ApiError", "Body", "ClientError", "DaemonClient", "DaemonUnreachable", "EngineView"]
+
+CONNECT_TIMEOUT_S = 5.0
+"""Until the daemon's address accepts a connection."""
+ANSWER_TIMEOUT_S = 30.0
+"""Until a question about state is answered; loading and generating may take as long as they need."""
+PROGRESS_INTERVAL_S = 0.2
+"""Between two looks at the progress of a load."""
+
+
+class DaemonClient:
+    """One daemon at one address. Use as an async context manager, within one event loop."""
+
+    def __init__(self, address: Address | str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """`address` may be a URL alone. Raises ClientError where it cannot be one."""
+        if isinstance(address, str):
+            address = Address(address)
+        self.url = address.url.rstrip("/")
+        headers = {} if address.api_key is None else {"authorization": f"Bearer {address.api_key}"}
+        try:
+            # trust_env: a proxy meant for the internet must not get what is meant for this machine
+            self._http = httpx.AsyncClient(
+                base_url=self.url,
+                headers=headers,
+                transport=transport,
+                trust_env=False,
+                verify=_trust(address.certificate),
+            )
+        except httpx.InvalidURL:
+            raise self._bad_url() from None
+
+    async def __aenter__(self) -> DaemonClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def health(self) -> Body:
+        return await self._ask("GET", "/v1/health")
+
+    async def engines(self) -> list[EngineView]:
+        """All engines with everything the daemon says of each."""
+        listed = (await self._ask("GET", "/engines")).get("engines")
+        views = []
+        for item in items(listed):
+            try:
+                views.append(await self.engine(EngineView.parse(item).engine_id))
+            except ApiError as exc:
+                if exc.status != httpx.codes.NOT_FOUND:  # removed since the list was made
+                    raise
+        return views
+
+    async def engine(self, engine_id: str) -> EngineView:
+        return EngineView.parse(await self.engine_facts(engine_id))
+
+    async def engine_facts(self, engine_id: str) -> Body:
+        return await self._ask("GET", f"/engines/{quote(engine_id, safe='')}")
+
+    async def remove_engine(self, engine_id: str) -> None:
+        await self._ask("DELETE", f"/engines/{quote(engine_id, safe='')}", read_s=None)
+
+    async def unload_engine(self, engine_id: str) -> None:
+        await self._ask("POST", f"/engines/{quote(engine_id, safe='')}/unload", read_s=None)
+
+    async def add_engine(self, body: Body, on_progress: Callable[[float], None] = lambda _: None) -> Body:
+        """Add an engine and wait until it is loaded. `on_progress` is told the fraction, 0…1, meanwhile."""
+        engine_id = str(body["engine_id"])
+        loading = asyncio.create_task(self._ask("POST", "/engines", json_body=body, read_s=None))
+        try:
+            while not (await asyncio.wait([loading], timeout=PROGRESS_INTERVAL_S))[0]:
+                await self._report_progress(engine_id, on_progress)
+            return loading.result()
+        finally:
+            loading.cancel()
+            await asyncio.wait([loading])
+
+    async def chat(
+        self, model: str, messages: Sequence[Body], options: Body | None = None
+    ) -> AsyncGenerator[str, None]:
+        """The pieces of an answer as they are made. Closing the iterator stops the daemon's work."""
+        body: Body = {"model": model, "messages": [*messages], "stream": True, **(options or {})}
+        timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
+        try:
+            async with self._http.stream(
+                "POST", "/v1/chat/completions", json=body, timeout=timeout
+            ) as response:
+                if response.is_error:
+                    raise api_error(response.status_code, await response.aread())
+                async for data in event_data(response.aiter_bytes()):
+                    if data == "[DONE]":
+                        return
+                    if piece := piece_of(data):
+                        yield piece
+        except httpx.TransportError as exc:
+            raise self._unreachable(exc) from exc
+        raise ClientError("The daemon ended the answer early")
+
+    async def events(self) -> AsyncGenerator[tuple[str, Body], None]:
+        """What happens in the daemon from now on, by kind: first `hello`, once the daemon listens. Ends with the daemon."""
+        async for kind, data in self._follow("/v1/events"):
+            yield kind, data
+
+    async def logs(self, engine_id: str, tail: int) -> list[str]:
+        """The last lines of an engine's worker."""
+        answer = await self._ask("GET", f"/engines/{quote(engine_id, safe='')}/logs?tail={tail}")
+        lines = answer.get("lines")
+        return [str(line) for line in lines] if isinstance(lines, list) else []
+
+    async def follow_logs(self, engine_id: str, tail: int) -> AsyncGenerator[str, None]:
+        """The last lines of an engine's worker, and those that come. Ends with the engine."""
+        path = f"/engines/{quote(engine_id, safe='')}/logs?follow=true&tail={tail}"
+        async for kind, data in self._follow(path):
+            if kind == "line":
+                yield str(data.get("line", ""))
+            elif kind == "lines.lost":
+                yield f"({data.get('lost')} lines were lost)"
+
+    async def _follow(self, path: str) -> AsyncGenerator[tuple[str, Body], None]:
+        timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
+        try:
+            async with self._http.stream("GET", path, timeout=timeout) as response:
+                if response.is_error:
+                    raise api_error(response.status_code, await response.aread())
+                async for kind, data in typed_events(response.aiter_bytes()):
+                    yield kind, json_object(data)
+        except httpx.TransportError as exc:
+            raise self._unreachable(exc) from exc
+
+    async def _report_progress(self, engine_id: str, on_progress: Callable[[float], None]) -> None:
+        try:
+            view = await self.engine(engine_id)
+        except ClientError:
+            return  # not registered yet, or gone again: the load itself will tell why
+        if view.load_progress is not None:
+            on_progress(view.load_progress)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        json_body: Body | None = None,
+        read_s: float | None = ANSWER_TIMEOUT_S,
+    ) -> Body:
+        timeout = httpx.Timeout(read_s, connect=CONNECT_TIMEOUT_S)
+        try:
+            response = await self._http.request(method, path, json=json_body, timeout=timeout)
+        except httpx.TransportError as exc:
+            raise self._unreachable(exc) from exc
+        if response.is_error:
+            raise api_error(response.status_code, response.content)
+        return json_object(response.content)
+
+    def _unreachable(self, exc: httpx.TransportError) -> ClientError:
+        if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
+            return DaemonUnreachable(self.url)
+        if isinstance(exc, httpx.UnsupportedProtocol):
+            return ClientError(
+                f"'{self.url}' is no address of a daemon: it must look like http://127.0.0.1:8080"
+            )
+        reason = str(exc) or type(exc).__name__
+        return ClientError(f"The connection to the daemon at {self.url} broke: {reason}")
+
+    def _bad_url(self) -> ClientError:
+        return ClientError(f"'{self.url}' is no address of a daemon: it must look like http://127.0.0.1:8080")
+
+
+def _trust(certificate: str | None) -> ssl.SSLContext | bool:
+    """What servers are believed: those that the system's authorities know, and the owner of this certificate."""
+    if certificate is None:
+        return True
+    context = ssl.create_default_context()
+    try:
+        context.load_verify_locations(Path(certificate).expanduser())
+    except OSError as exc:  # ssl.SSLError is one
+        raise ClientError(
+            f"server.tls_certificate: {certificate}: cannot be read: {exc.strerror or exc}"
+        ) from exc
+    return context

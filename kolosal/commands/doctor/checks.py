@@ -1,0 +1,142 @@
+"""`kolosal doctor`: says what will not work on this machine, and what to do about it.
+
+Pure: facts in, one check per fact out. `doctor_facts` does the looking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kolosal.commands.doctor.facts import Facts, NativeProbe, PortState, settings_of
+from kolosal.commands.doctor.gpus import GpuReport
+from kolosal.config.resolve import ConfigError, Configuration, Settings
+
+OLDEST_PYTHON = (3, 11)
+SCARCE_MEMORY_BYTES = 2 * 1024**3
+"""Less free memory than this holds only the smallest models."""
+
+REBUILD = "build it again on this machine: python scripts/native.py"
+
+
+class Outcome(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARN = "warn"
+    """Works, but less than it could, or less safely."""
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report."""
+
+    name: str
+    outcome: Outcome
+    found: str
+    advice: str = ""
+
+
+def diagnose(facts: Facts) -> list[Check]:
+    """One check per fact, in the order in which to repair what is wrong."""
+    settings = settings_of(facts.configuration)
+    return [
+        _python(facts.python),
+        _native(facts.native),
+        _gpus(facts.gpus, facts.native),
+        _memory(facts.free_memory_bytes, facts.total_memory_bytes),
+        _configuration(facts.configuration),
+        _port(facts.port, settings),
+    ]
+
+
+def _python(version: tuple[int, int, int]) -> Check:
+    found = ".".join(map(str, version))
+    if version[:2] < OLDEST_PYTHON:
+        return Check("Python", Outcome.FAIL, found, "install Python 3.11 or newer")
+    return Check("Python", Outcome.OK, found)
+
+
+def _native(probe: NativeProbe) -> Check:
+    if probe.error is None:
+        features = " ".join(probe.system_info.replace(" = 1", "").replace("|", " ").split())
+        return Check("llama.cpp", Outcome.OK, f"llama-cpp-python {probe.version}; {features}")
+    advice = REBUILD
+    if "No module named" in probe.error:
+        advice = "install it: pip install llama-cpp-python, or python scripts/run.py in the checkout"
+    elif "SIGILL" in probe.error or "illegal instruction" in probe.error:
+        advice = f"it was built for a newer CPU than this one; {REBUILD}"
+    return Check("llama.cpp", Outcome.FAIL, f"does not load: {probe.error}", advice)
+
+
+def _gpus(report: GpuReport, native: NativeProbe) -> Check:
+    if not report.gpus:
+        return Check("GPU", Outcome.OK, f"no NVIDIA GPU to see ({report.reason or 'the driver lists none'})")
+    found = "; ".join(
+        gpu.name
+        if gpu.total_bytes is None
+        else f"{gpu.name}, {_gib(gpu.free_bytes or 0)} of {_gib(gpu.total_bytes)} free"
+        for gpu in report.gpus
+    )
+    if native.error is None and not native.gpu_offload:
+        advice = (
+            "llama.cpp was built without GPU support; build it with: python scripts/native.py --preset cuda"
+        )
+        return Check("GPU", Outcome.WARN, f"{found}, not used", advice)
+    return Check("GPU", Outcome.OK, f"{found} (driver {report.driver})")
+
+
+def _memory(free: int, total: int) -> Check:
+    found = f"{_gib(free)} of {_gib(total)} free"
+    if free < SCARCE_MEMORY_BYTES:
+        return Check("Memory", Outcome.WARN, found, "only the smallest models fit: close other programs")
+    return Check("Memory", Outcome.OK, found)
+
+
+def _configuration(configuration: Configuration | ConfigError) -> Check:
+    if isinstance(configuration, ConfigError):
+        return Check(
+            "Configuration",
+            Outcome.FAIL,
+            str(configuration),
+            "correct it; docs/configuration.md lists every setting",
+        )
+    file = configuration.file
+    return Check("Configuration", Outcome.OK, "defaults, no file" if file is None else str(file))
+
+
+def _port(port: tuple[PortState, str], settings: Settings) -> Check:
+    state, word = port
+    found = f"{settings.host}:{settings.port}"
+    match state:
+        case PortState.TAKEN:
+            return Check(
+                "Address",
+                Outcome.FAIL,
+                f"{found} is taken ({word})",
+                "choose another with --port or KOLOSAL_PORT",
+            )
+        case PortState.REFUSED:
+            return Check(
+                "Address",
+                Outcome.FAIL,
+                f"cannot listen on {found}: {word}",
+                "choose another with --host and --port",
+            )
+        case PortState.DAEMON:
+            found = f"a daemon answers on {found} ({word})"
+        case PortState.FREE:
+            found = f"{found} is free"
+    if settings.host not in ("localhost", "::1") and not settings.host.startswith("127."):
+        return Check(
+            "Address",
+            Outcome.WARN,
+            found,
+            "other machines can reach it, so the daemon starts only with an API key: see docs/security.md",
+        )
+    return Check("Address", Outcome.OK, found)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 1024**3:.1f} GiB"

@@ -1,0 +1,148 @@
+"""The facts `kolosal doctor` judges: what this machine, its drivers and its ports are like now.
+
+Owns all looking: it starts a process, opens a socket, asks the GPU driver. Judges nothing. The native library is loaded
+in a process of its own, so that one which crashes is reported, not suffered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import psutil
+
+from kolosal.commands.address import Address
+from kolosal.commands.client import ClientError, DaemonClient, DaemonUnreachable
+from kolosal.commands.doctor.gpus import GpuReport, read_gpus
+from kolosal.config.resolve import ConfigError, Configuration, Settings, load_settings
+
+if sys.platform == "win32":
+    from kolosal.engines.ipc.process_windows import describe_exit
+else:
+    from kolosal.engines.ipc.process_posix import describe_exit
+
+PROBE_TIMEOUT_S = 60.0
+"""Loading the native library takes a second, behind a virus scanner many."""
+
+# ggml prints to stdout; the answer goes to the real one, which is kept aside
+PROBE = """
+import json, os
+answer = os.dup(1)
+os.dup2(2, 1)
+import llama_cpp
+info = llama_cpp.llama_print_system_info().decode()
+found = {"version": llama_cpp.__version__, "system_info": info, "gpu": bool(llama_cpp.llama_supports_gpu_offload())}
+os.write(answer, json.dumps(found).encode())
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class NativeProbe:
+    """What loading llama.cpp in a process of its own showed; `error` when it did not load."""
+
+    version: str = ""
+    system_info: str = ""
+    gpu_offload: bool = False
+    error: str | None = None
+
+
+class PortState(StrEnum):
+    """Who has the daemon's address."""
+
+    FREE = "free"
+    DAEMON = "daemon"
+    TAKEN = "taken"
+    REFUSED = "refused"
+    """The system does not let us listen there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that `diagnose` needs to know."""
+
+    python: tuple[int, int, int]
+    native: NativeProbe
+    gpus: GpuReport
+    free_memory_bytes: int
+    total_memory_bytes: int
+    configuration: Configuration | ConfigError
+    port: tuple[PortState, str]
+    """The state and a word on it."""
+
+
+def gather(config_path: Path | None) -> Facts:
+    """Look at everything. Blocks for a second or so."""
+    configuration: Configuration | ConfigError
+    try:
+        configuration = load_settings(config_path=config_path)
+    except ConfigError as exc:
+        configuration = exc
+    memory = psutil.virtual_memory()
+    return Facts(
+        python=sys.version_info[:3],
+        native=probe_native([sys.executable, "-P", "-c", PROBE]),
+        gpus=read_gpus(),
+        free_memory_bytes=memory.available,
+        total_memory_bytes=memory.total,
+        configuration=configuration,
+        port=probe_port(settings_of(configuration)),
+    )
+
+
+def settings_of(configuration: Configuration | ConfigError) -> Settings:
+    return Settings() if isinstance(configuration, ConfigError) else configuration.settings
+
+
+def probe_native(argv: list[str]) -> NativeProbe:
+    """Run the probe. Whatever happens to it becomes an answer."""
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        return NativeProbe(error=f"did not load within {PROBE_TIMEOUT_S:g} seconds")
+    except OSError as exc:
+        return NativeProbe(error=f"no process could be started: {exc.strerror}")
+    if done.returncode != 0:
+        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        return NativeProbe(error=f"{describe_exit(done.returncode)}{f': {last[:300]}' if last else ''}")
+    try:
+        found = json.loads(done.stdout)
+        return NativeProbe(found["version"], found["system_info"], found["gpu"])
+    except (ValueError, KeyError, TypeError):
+        return NativeProbe(error="gave an answer that makes no sense")
+
+
+def probe_port(settings: Settings) -> tuple[PortState, str]:
+    """Ask for a daemon at the address; where none answers, try to listen there for a moment."""
+    if settings.port == 0:
+        return PortState.FREE, "any free port"
+    try:
+        return PortState.DAEMON, asyncio.run(_version(Address.of(settings)))
+    except DaemonUnreachable:
+        return _try_to_listen(settings.host, settings.port)
+    except ClientError as exc:
+        return PortState.TAKEN, str(exc)
+
+
+async def _version(address: Address) -> str:
+    async with DaemonClient(address) as client:
+        server = (await client.health()).get("server")
+    return f"version {server.get('version', '?')}" if isinstance(server, dict) else "version unknown"
+
+
+def _try_to_listen(host: str, port: int) -> tuple[PortState, str]:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address, family=family).close()
+    except OSError as exc:
+        state = PortState.TAKEN if exc.errno == errno.EADDRINUSE else PortState.REFUSED
+        return state, exc.strerror or str(exc)
+    return PortState.FREE, "nothing listens there"

@@ -1,0 +1,135 @@
+"""`kolosal run`: find or start a daemon, find or load the model, then talk.
+
+Owns the order of these steps and their undoing. The conversation itself is `terminal_chat`'s, the started daemon
+`child_daemon`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from kolosal.commands.address import Address
+from kolosal.commands.chat import Chat, Terminal, converse
+from kolosal.commands.child_daemon import ChildDaemon, ChildSpec, child_daemon
+from kolosal.commands.client import ApiError, Body, ClientError, DaemonClient, DaemonUnreachable
+from kolosal.commands.engines import absolute_path, loading_progress
+
+EXIT_INTERRUPTED = 130
+"""What shells report for a program that Ctrl-C ended."""
+
+_FORBIDDEN = 403
+_NOT_FOUND = 404
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What the user asked for."""
+
+    model: str
+    """An engine's id, or the path of a `.gguf` file."""
+    prompt: str | None
+    """One question; None: a conversation."""
+    system: str | None
+    options: Body
+    """Sampling parameters, as the chat API names them."""
+
+
+def run(request: RunRequest, address: Address | str, start: ChildSpec | None, terminal: Terminal) -> int:
+    """Talk, and return the exit status. `start` is how to start a daemon where none answers; None: do not.
+
+    Raises:
+        ClientError: there is no daemon, no model, or a single answer failed.
+    """
+    if request.prompt is not None and not request.prompt.strip():
+        raise ClientError("There is nothing to ask: the prompt is empty")
+    with asyncio.Runner() as runner, ExitStack() as stack:
+        client = DaemonClient(address)
+        child: ChildDaemon | None = None
+        try:
+            child = _reach_daemon(client, runner, stack, start)
+            _talk(request, client, runner, terminal)
+        except KeyboardInterrupt:
+            terminal.write("\n")
+            return EXIT_INTERRUPTED
+        except ClientError as exc:
+            if child is not None and not isinstance(exc, ApiError) and child.is_dying():
+                raise child.failure("ended before it was told to") from None
+            raise
+        finally:
+            runner.run(client.aclose())
+    return 0
+
+
+def _talk(request: RunRequest, client: DaemonClient, runner: asyncio.Runner, terminal: Terminal) -> None:
+    engine_id = runner.run(find_or_load(client, request.model))
+    chat = Chat(client, engine_id, request.system, request.options)
+    if request.prompt is None:
+        converse(chat, terminal, runner.run)
+    else:
+        runner.run(chat.answer(request.prompt, terminal.write))
+        terminal.write("\n")
+
+
+def _reach_daemon(
+    client: DaemonClient, runner: asyncio.Runner, stack: ExitStack, start: ChildSpec | None
+) -> ChildDaemon | None:
+    """The daemon that was started for this, if one was."""
+    try:
+        runner.run(client.health())
+    except DaemonUnreachable:
+        if start is None:
+            raise
+    else:
+        return None
+    child = stack.enter_context(child_daemon(start))
+    runner.run(child.wait_until_ready(client))
+    return child
+
+
+async def find_or_load(client: DaemonClient, model: str) -> str:
+    """The id of the engine that `model` means; a file that is not loaded yet is loaded under its stem.
+
+    Raises:
+        ClientError: there is no such engine, or its id belongs to another file.
+    """
+    if not model.lower().endswith(".gguf"):
+        await _expect_engine(client, model)
+        return model
+    path = absolute_path(model)
+    engine_id = re.sub(r"[\\/?#]", "-", Path(path).stem)
+    try:
+        loaded = (await client.engine(engine_id)).model_path
+    except ApiError as exc:
+        if exc.status != _NOT_FOUND:
+            raise
+        with loading_progress(f"Loading {engine_id}") as on_progress:
+            await client.add_engine({"engine_id": engine_id, "model_path": path}, on_progress)
+        return engine_id
+    if loaded is not None and not _same_file(loaded, path):
+        raise ClientError(
+            f"The engine '{engine_id}' holds another file, {loaded}: talk to it with `kolosal run {engine_id}`,"
+            f" or load this one under another id with `kolosal load ID {model}`"
+        )
+    return engine_id
+
+
+async def _expect_engine(client: DaemonClient, engine_id: str) -> None:
+    try:
+        await client.engine(engine_id)
+    except ApiError as exc:
+        if exc.status == _FORBIDDEN:
+            return  # a key that may use engines but not look at them: the first question will tell
+        if exc.status != _NOT_FOUND:
+            raise
+        known = ", ".join(view.engine_id for view in await client.engines()) or "none"
+        raise ClientError(
+            f"There is no engine '{engine_id}' (there is: {known}). Give the path of a .gguf file to load it"
+        ) from exc
+
+
+def _same_file(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()

@@ -1,0 +1,466 @@
+"""WorkerProcess: one child process from spawn to exit status.
+
+Owns the pipes, the handshake, the stall-based load timeout, the heartbeat, the tail of stderr and the kill ladder. Knows
+nothing of requests: frames go to a callback. Nothing listens on a socket, so there is nothing to authenticate, and the end of the
+pipe is the death notice on every operating system.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from kolosal.engines.ipc.messages import (
+    MAX_FRAME_BYTES,
+    EngineInfo,
+    Fatal,
+    FrameError,
+    FromWorker,
+    Hello,
+    Ping,
+    Pong,
+    Progress,
+    Ready,
+    Shutdown,
+    ToWorker,
+    decode_from_worker,
+    encode,
+)
+from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.restart import RestartPolicy
+from kolosal.errors import LoadFailed, PayloadTooLarge
+
+if sys.platform == "win32":
+    from kolosal.engines.ipc.process_windows import (
+        describe_exit,
+        end_workers_with_this_process,
+        memory_kills,
+        python_program,
+        spawn_options,
+    )
+else:
+    from kolosal.engines.ipc.process_posix import (
+        describe_exit,
+        end_workers_with_this_process,
+        memory_kills,
+        python_program,
+        spawn_options,
+    )
+
+__all__ = [
+    "STDERR_TAIL_BYTES",
+    "WorkerCommand",
+    "WorkerProcess",
+    "end_workers_with_this_process",
+    "worker_environment",
+]
+
+log = logging.getLogger(__name__)
+
+_HEARTBEAT_S = 5.0
+"""How often the engine's thread is asked for a sign of life, where nothing shorter is needed to notice a hang."""
+
+_KILLED = -9
+"""The exit status of a process that SIGKILL has ended."""
+
+_LATE_S = 0.25
+"""A timer that is later than this by more says that this process stood still, and for how long."""
+
+STDERR_TAIL_BYTES = 8 * 1024
+"""How much of a worker's stderr is kept to explain its death."""
+
+_EXIT_AFTER_SIGTERM_S = 0.5
+"""A worker has nothing left to save then: what has not ended soon ignores the signal."""
+
+_EXIT_AFTER_KILL_S = 5.0
+"""How long the system may take to end a process that was killed."""
+
+_LAST_WORDS_CHARS = 300
+
+_EXIT_AFTER_EOF_S = 0.5
+"""A worker that closed its pipe is dead or useless: its streams wait this long at most to learn the exit status."""
+
+_ENVIRONMENT_NAMES = frozenset(
+    [
+        "PATH",
+        "HOME",
+        "USER",
+        "LANG",
+        "TZ",
+        "TMPDIR",
+        "TEMP",
+        "TMP",
+        "SYSTEMROOT",
+        "SYSTEMDRIVE",
+        "WINDIR",
+        "COMSPEC",
+        "PATHEXT",
+        "PROGRAMDATA",
+        "PROGRAMFILES",
+        "APPDATA",
+        "LOCALAPPDATA",
+        "USERPROFILE",
+        "NUMBER_OF_PROCESSORS",
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "LD_LIBRARY_PATH",
+        "DYLD_LIBRARY_PATH",
+        "XDG_CACHE_HOME",
+    ]
+)
+_ENVIRONMENT_PREFIXES = (
+    "LC_",
+    "CUDA_",
+    "NVIDIA_",
+    "GGML_",
+    "LLAMA_",
+    "HIP_",
+    "HSA_",
+    "ROCR_",
+    "VK_",
+    "OMP_",
+    "GOMP_",
+    "KMP_",
+    "MTL_",
+)
+
+
+_PYTHON, _PYTHON_ENVIRONMENT = python_program()
+
+_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
+"""The prefixes would let LLAMA_API_KEY and NVIDIA_API_KEY through."""
+
+
+_DEFAULTS = {"GOMP_SPINCOUNT": "500", "GGML_NO_BACKTRACE": "1"}
+"""What workers are told unless our environment says otherwise.
+
+How long a thread of llama.cpp spins for the others before it sleeps (libgomp's turns of a loop). libgomp's own default is some
+milliseconds. One engine alone is no faster with it, but two that generate at once on the same cores spin in each other's
+way: 7 tokens/s together instead of 70 (measured on 2 cores, docs/benchmarks.md).
+
+No backtrace of a failed assertion: ggml would start a debugger for it, which writes what functions were called with, prompts
+among it, where the reason of the death should be the last line.
+"""
+
+
+def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a worker: the part of ours that llama.cpp may need, and defaults.
+
+    No key or token reaches a process that parses model files.
+    """
+    chosen = {name: value for name, value in environ.items() if _is_for_workers(name.upper())}
+    return {**_DEFAULTS, **chosen, **_PYTHON_ENVIRONMENT}
+
+
+def _is_for_workers(name: str) -> bool:
+    if name.startswith(_ENVIRONMENT_PREFIXES):
+        return not any(word in name for word in _SECRET_WORDS)
+    return name in _ENVIRONMENT_NAMES
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCommand:
+    """How workers are started and how long each of their steps may take."""
+
+    argv: tuple[str, ...] = (_PYTHON, "-m", "kolosal.engines.worker")
+    environment: Mapping[str, str] = field(default_factory=dict)
+    load_stall_timeout_s: float = 120.0
+    """Loading fails when neither progress nor any output came for this long; a slow disk that moves is no failure."""
+    stop_grace_s: float = 5.0
+    """How long a worker may take to end after a shutdown frame, before SIGTERM and soon SIGKILL follow."""
+    step_timeout_s: float = 60.0
+    """A worker from which no frame came for this long hangs, and is killed: no step may take longer."""
+    restarts: RestartPolicy = field(default_factory=RestartPolicy)
+    """When a worker that died is started again."""
+
+
+class WorkerProcess:
+    """A running worker. Used on the event loop only; `stop()` is idempotent.
+
+    `on_frame` is called for each frame after the handshake; a `FrameError` it raises is the worker's fault and ends it.
+    `on_exit` is called exactly once, with the reason in words, when the pipe ends, also when `stop()` was the cause.
+    `on_stderr` gets what it writes there, and nothing when that ends.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        command: WorkerCommand,
+        engine_id: str,
+        on_frame: Callable[[FromWorker], None],
+        on_exit: Callable[[str], None],
+        on_stderr: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self._process = process
+        self._command = command
+        self._engine_id = engine_id
+        self._on_frame = on_frame
+        self._on_exit = on_exit
+        self._on_stderr = on_stderr
+        self._stderr_tail = b""
+        self._fatal: str | None = None
+        self._stall: asyncio.Timeout | None = None
+        self._stderr_task = asyncio.create_task(self._drain_stderr())
+        self._reader_task: asyncio.Task[None] | None = None
+        self._heartbeat_task: asyncio.Task[None] | None = None
+        self._last_frame_at = 0.0
+        self._pings = self._pongs = 0
+        self._killed = False
+        self._memory_kills = memory_kills()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @classmethod
+    async def launch(
+        cls,
+        command: WorkerCommand,
+        config: EngineConfig,
+        *,
+        on_progress: Callable[[float], None],
+        on_frame: Callable[[FromWorker], None],
+        on_exit: Callable[[str], None],
+        on_stderr: Callable[[bytes], None] | None = None,
+    ) -> tuple[WorkerProcess, EngineInfo]:
+        """Spawn a worker and load its model; return when it is ready. A cancelled launch leaves no process.
+
+        Raises:
+            LoadFailed: the worker said why it cannot load, died, or made no progress for too long.
+        """
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command.argv,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                limit=MAX_FRAME_BYTES,
+                env=command.environment,
+                **spawn_options(),
+            )
+        except OSError as exc:
+            raise LoadFailed(f"The worker process could not be started: {exc.strerror}") from exc
+        worker = cls(process, command, config.engine_id, on_frame, on_exit, on_stderr)
+        try:
+            worker.send(Hello(config))
+            info = await worker._handshake(on_progress)
+        except BaseException as exc:
+            if isinstance(exc, LoadFailed):
+                exc.worker_started = True
+            await asyncio.shield(worker._destroy())
+            raise
+        worker._reader_task = asyncio.create_task(worker._read_frames())
+        worker._heartbeat_task = asyncio.create_task(worker._watch())
+        return worker, info
+
+    def send(self, frame: ToWorker) -> None:
+        """Write a frame. Never blocks; to a worker that has died it does nothing, as `on_exit` tells of that.
+
+        Raises:
+            PayloadTooLarge: it is longer than the worker would accept.
+        """
+        line = encode(frame)
+        if len(line) > MAX_FRAME_BYTES:
+            raise PayloadTooLarge(
+                f"The request takes {len(line)} bytes; a model's process accepts {MAX_FRAME_BYTES}"
+            )
+        stdin = self._process.stdin
+        assert stdin is not None  # noqa: S101 - spawned with a pipe
+        if not stdin.is_closing():
+            stdin.write(line)
+
+    def kill(self) -> None:
+        """End the process now. `on_exit` follows."""
+        self._killed = True
+        if self._process.returncode is None:
+            try:
+                self._process.kill()
+            except ProcessLookupError:
+                return
+
+    async def stop(self) -> None:
+        """End the worker, gently first, and wait until it is gone."""
+        self.send(Shutdown())
+        await self._climb_down()
+        if self._reader_task is not None:
+            await asyncio.shield(self._reader_task)  # a cancelled stop must not lose the exit
+        await asyncio.shield(self._stderr_task)
+
+    # --- reading ---
+
+    async def _handshake(self, on_progress: Callable[[float], None]) -> EngineInfo:
+        try:
+            async with asyncio.timeout(self._command.load_stall_timeout_s) as self._stall:
+                while True:
+                    match await self._read_frame():
+                        case Ready(info=info):
+                            return info
+                        case Progress(fraction=fraction):
+                            on_progress(fraction)
+                        case Fatal(message=message):
+                            raise LoadFailed(message)
+                        case None:
+                            raise LoadFailed(await self._exit_reason())
+                        case frame:
+                            raise LoadFailed(f"The worker sent {type(frame).__name__} before it was ready")
+                    self._note_activity()
+        except TimeoutError:
+            raise LoadFailed(
+                f"Loading made no progress for {self._command.load_stall_timeout_s:g} seconds and was given up"
+            ) from None
+        except FrameError as exc:
+            raise LoadFailed(f"The worker broke the protocol: {exc}") from exc
+        finally:
+            self._stall = None
+
+    async def _read_frame(self) -> FromWorker | None:
+        """The next frame; None at the end of the pipe."""
+        assert self._process.stdout is not None  # noqa: S101 - spawned with a pipe
+        try:
+            line = await self._process.stdout.readline()
+        except ValueError as exc:  # asyncio's word for a line over the limit
+            raise FrameError(f"a line of more than {MAX_FRAME_BYTES} bytes") from exc
+        if not line.endswith(b"\n"):
+            return None  # the end, or half a frame of a worker that died while writing
+        return decode_from_worker(line)
+
+    async def _read_frames(self) -> None:
+        self._last_frame_at = asyncio.get_running_loop().time()
+        try:
+            while (frame := await self._read_frame()) is not None:
+                self._last_frame_at = asyncio.get_running_loop().time()
+                match frame:
+                    case Fatal(message=message):
+                        self._fatal = message
+                        break  # nothing may follow
+                    case Pong():
+                        self._pongs += 1
+                    case _:
+                        self._on_frame(frame)
+        except FrameError as exc:
+            self._fatal = f"it broke the protocol ({exc})"
+            log.error("worker.broke_protocol", extra={"engine_id": self._engine_id, "what": str(exc)})  # noqa: TRY400
+            self.kill()
+        except Exception:
+            log.exception("worker.reader_failed", extra={"engine_id": self._engine_id})
+            self.kill()
+        if self._heartbeat_task is not None:
+            self._heartbeat_task.cancel()
+        self._on_exit(await self._exit_reason())
+
+    async def _watch(self) -> None:
+        """Ask the engine's thread for a sign of life now and then; end a worker that gives none for too long."""
+        limit_s = self._command.step_timeout_s
+        interval_s = min(_HEARTBEAT_S, limit_s / 4)
+        loop = asyncio.get_running_loop()
+        self._last_frame_at = loop.time()
+        while (left_s := self._last_frame_at + limit_s - loop.time()) > 0:
+            wake_at = loop.time() + min(interval_s, left_s)
+            await asyncio.sleep(wake_at - loop.time())
+            # While this process itself stood still, nobody read what the worker said.
+            self._last_frame_at += max(0.0, loop.time() - wake_at - _LATE_S)
+            if self._pings == self._pongs:
+                self._pings += 1
+                self.send(Ping(self._pings))
+            self._memory_kills = memory_kills()
+        self._fatal = f"it gave no sign of life for {limit_s:g} seconds{self._last_words()}"
+        log.error("worker.hangs", extra={"engine_id": self._engine_id, "pid": self.pid})
+        self.kill()
+        await asyncio.sleep(_EXIT_AFTER_KILL_S)  # cut short by the end of the pipe
+        self._abandon()
+
+    async def _drain_stderr(self) -> None:
+        assert self._process.stderr is not None  # noqa: S101 - spawned with a pipe
+        while chunk := await self._process.stderr.read(STDERR_TAIL_BYTES):
+            self._note_activity()
+            if self._on_stderr is not None:
+                self._on_stderr(chunk)
+            self._stderr_tail = (self._stderr_tail + chunk)[-STDERR_TAIL_BYTES:]
+            if log.isEnabledFor(logging.DEBUG):
+                text = chunk.decode(errors="replace").rstrip()
+                log.debug("worker.stderr", extra={"engine_id": self._engine_id, "text": text})
+        if self._on_stderr is not None:
+            self._on_stderr(b"")
+
+    def _note_activity(self) -> None:
+        if self._stall is not None and not self._stall.expired():
+            self._stall.reschedule(asyncio.get_running_loop().time() + self._command.load_stall_timeout_s)
+
+    # --- ending ---
+
+    async def _exit_reason(self) -> str:
+        """Why the pipe ended, once the process is gone."""
+        self._close_stdin()
+        try:
+            await asyncio.wait_for(self._process.wait(), _EXIT_AFTER_EOF_S)
+        except TimeoutError:
+            self.kill()
+            await self._killed_exit()
+        await asyncio.wait([self._stderr_task], timeout=_EXIT_AFTER_EOF_S)
+        if self._fatal is not None:
+            return f"The worker stopped: {self._fatal}"
+        reason = f"The worker stopped: {describe_exit(self._process.returncode or 0)}{self._why_killed()}"
+        return reason + self._last_words() if self._process.returncode else reason
+
+    def _last_words(self) -> str:
+        """The last line of its stderr, as an addition to a reason."""
+        last = self._stderr_tail.decode(errors="replace").strip().rpartition("\n")[2][:_LAST_WORDS_CHARS]
+        return f" (its last words: {last})" if last else ""
+
+    def _why_killed(self) -> str:
+        """What is known of a SIGKILL that was not ours, as an addition to a reason.
+
+        The kernel counts how often it had to make room. Others who do that (systemd-oomd, a container's supervisor,
+        macOS) tell nobody.
+        """
+        if self._killed or self._process.returncode != _KILLED:
+            return ""
+        if self._memory_kills is not None and (memory_kills() or 0) > self._memory_kills:
+            return ", because the machine was out of memory"
+        return ", possibly because the system ran out of memory"
+
+    async def _climb_down(self) -> None:
+        """Wait for the exit, and insist: SIGTERM, then SIGKILL, which no process survives."""
+        grace_s = self._command.stop_grace_s
+        rungs = (
+            (grace_s, self._process.terminate),
+            (min(grace_s, _EXIT_AFTER_SIGTERM_S), self.kill),
+        )
+        for wait_s, insist in rungs:
+            try:
+                await asyncio.wait_for(self._process.wait(), wait_s)
+            except TimeoutError:
+                log.warning("worker.insisting", extra={"engine_id": self._engine_id, "pid": self.pid})
+                insist()
+            else:
+                return
+        await self._killed_exit()
+
+    async def _killed_exit(self) -> None:
+        """Wait for a process that was killed. One that is stuck in a driver may outlive that: nobody waits for it."""
+        try:
+            await asyncio.wait_for(self._process.wait(), _EXIT_AFTER_KILL_S)
+        except TimeoutError:
+            log.error("worker.not_ended", extra={"engine_id": self._engine_id, "pid": self.pid})  # noqa: TRY400
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Read nothing more: take the pipes of a process that cannot be ended for closed."""
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None and not pipe.at_eof():
+                pipe.feed_eof()
+
+    async def _destroy(self) -> None:
+        """End a worker that never got ready."""
+        self.kill()
+        self._close_stdin()
+        await self._killed_exit()
+        await self._stderr_task
+
+    def _close_stdin(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()

@@ -1,0 +1,138 @@
+"""MemoryAccounting: which engines have memory, how much by our books, and what that leaves for others.
+
+Owns one entry for each engine that has a worker or may start one. Asks engines whether they are busy, and nobody else anything:
+what the machine has is an argument. Used on the event loop only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.memory.machine import MachineMemory
+from kolosal.engines.memory.placement import Estimate
+from kolosal.engines.memory.policy import Bytes, Resident, next_expiry, total
+
+_HOST_RESERVE_BYTES = 256 * 1024 * 1024
+"""Left to the rest of the system."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySettings:
+    """What the operator allows."""
+
+    idle_ttl_s: float = 300.0
+    """Seconds without a request after which an engine is unloaded that has no time of its own; 0 never."""
+    check_memory: bool = True
+    """Whether a model must fit by estimate before it is loaded."""
+    memory_limit_bytes: int | None = None
+    """Host memory all engines may take together; None: what the machine has."""
+    wait_s: float = 60.0
+    """How long a load may wait for room."""
+    patience_s: float = 2.0
+    """How long it waits for busy engines to fall idle by themselves before they get no new requests."""
+    max_waiting: int = 64
+    """Loads that may wait for room; more are refused."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """An engine that has a worker, or may start one now."""
+
+    number: int
+    engine: Engine
+    estimate: Estimate
+    last_used: float
+    """On the clock of the ledger."""
+    loading: bool = True
+    """Whether the system does not see yet what it takes."""
+
+
+class MemoryAccounting:
+    """The entries of all engines in memory."""
+
+    def __init__(self, limits: MemorySettings, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._numbers = itertools.count(1)
+        self._entries: dict[Engine, Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, engine: Engine) -> Entry | None:
+        """The entry of an engine that has one."""
+        return self._entries.get(engine)
+
+    def engine(self, number: int) -> Engine:
+        """The engine of an entry, by the name that the policy knows it by."""
+        return next(entry.engine for entry in self._entries.values() if entry.number == number)
+
+    def enter(self, engine: Engine, estimate: Estimate) -> Entry:
+        """Set memory aside for an engine that is about to load."""
+        entry = Entry(next(self._numbers), engine, estimate, self._clock())
+        self._entries[engine] = entry
+        return entry
+
+    def remove(self, engine: Engine) -> None:
+        """Its worker is gone, or was never there."""
+        self._entries.pop(engine, None)
+
+    def touch(self, engine: Engine) -> None:
+        """It was used just now."""
+        entry = self._entries.get(engine)
+        if entry is not None:
+            entry.last_used = self._clock()
+
+    def expires_in_s(self, engine: Engine) -> float | None:
+        """Seconds until an idle engine is unloaded; None where it has no entry, is busy, or stays."""
+        entry = self._entries.get(engine)
+        expiry = None if entry is None else next_expiry([self._resident(entry)])
+        return None if expiry is None else max(0.0, expiry - self._clock())
+
+    def residents(self, *, without: Engine | None = None, protecting: Engine | None = None) -> list[Resident]:
+        """All entries as the policy sees them, but for one; one may be kept as if it were pinned."""
+        return [
+            replace(self._resident(entry), pinned=True)
+            if entry.engine is protecting
+            else self._resident(entry)
+            for entry in self._entries.values()
+            if entry.engine is not without
+        ]
+
+    def free(self, memory: MachineMemory, *, without: Engine | None = None) -> Bytes:
+        """What a load may take: of what the system says is free, less what others will still take of it.
+
+        The system does not see what a loading engine will take. It counts weights that are mapped from files as free,
+        although the engine that uses them is slow without them, and cells of a KV cache that were never used, although
+        nobody is asked before they are. `without` counts as if it were not loaded.
+        """
+        entries = [*self._entries.values()]
+        hidden = total(_hidden(entry) for entry in entries)
+        gpus = {gpu.index: gpu.free_bytes for gpu in memory.gpus}
+        free = Bytes(memory.host_free - _HOST_RESERVE_BYTES, gpus) - hidden
+        if self._limits.memory_limit_bytes is not None:
+            allowed = self._limits.memory_limit_bytes - sum(entry.estimate.host.total for entry in entries)
+            free = replace(free, host=min(free.host, allowed))
+        return free + total(entry.estimate.need for entry in entries if entry.engine is without)
+
+    def _resident(self, entry: Entry) -> Resident:
+        engine = entry.engine
+        return Resident(
+            entry.number,
+            entry.estimate.need,
+            entry.last_used,
+            busy=engine.busy or engine.state is not EngineState.READY,
+            pinned=engine.rules.pin,
+            limit_s=engine.idle_limit_s(self._limits.idle_ttl_s),
+        )
+
+
+def _hidden(entry: Entry) -> Bytes:
+    """What an engine takes, or may take unasked, of what the system counts as free."""
+    if entry.loading:
+        return entry.estimate.need
+    unused = min(entry.engine.unused_bytes, entry.estimate.host.kv_cache)
+    return Bytes(entry.estimate.mapped + unused)

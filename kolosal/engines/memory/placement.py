@@ -1,0 +1,203 @@
+"""Estimate: how many bytes an engine will take, on the host and on each GPU, before it is loaded. Pure arithmetic.
+
+Follows what llama.cpp does with the loading parameters: which layers go to which device, which cells the KV cache has, what a
+step needs besides. Calibrated against real workers (tests/engines/test_placement.py): within a quarter of what they take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kolosal.engines.memory.model_shape import Layer, ModelShape
+from kolosal.engines.memory.policy import Bytes
+from kolosal.engines.parameters import MAX_PARALLEL, FlashAttention, LoadingParameters, SplitMode
+
+_PROCESS_BYTES = 54 * 1024 * 1024
+"""A worker without a model: Python, numpy, llama.cpp."""
+_TOKEN_BYTES = 400
+"""Host memory of one entry of the vocabulary: llama.cpp's tables, and those for grammars."""
+_GPU_CONTEXT_BYTES = 450 * 1024 * 1024
+"""What a driver takes on each GPU, and about as much on the host, before anything is in it."""
+_CELL_STEP = 256
+"""llama.cpp rounds a KV cache up to this many cells."""
+_GUESSES = 64
+"""Tokens beyond one for each request whose logits a step may hold."""
+_SPARE_SLOTS = 16
+"""Sequences beyond two for each request where cells are shared."""
+_VALUE_BYTES = {
+    "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32,
+    "q4_0": 18 / 32, "iq4_nl": 18 / 32,
+}  # fmt: skip
+"""Mean bytes of one value in each type of KV cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuFree:
+    """A GPU that llama.cpp can use, as far as placing goes."""
+
+    index: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one device holds of an engine, in bytes."""
+
+    weights: int = 0
+    kv_cache: int = 0
+    compute: int = 0
+    process: int = 0
+    """The program, its tables and its driver."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv_cache + self.compute + self.process
+
+    def __add__(self, other: Part) -> Part:
+        return Part(
+            self.weights + other.weights,
+            self.kv_cache + other.kv_cache,
+            self.compute + other.compute,
+            self.process + other.process,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The memory of one engine by device and by purpose."""
+
+    host: Part
+    gpus: Mapping[int, Part] = field(default_factory=dict)
+    mapped: int = 0
+    """Bytes of `host.weights` that are mapped from the file: the system counts them as free, as it can drop them."""
+    cells: int = 0
+    """Tokens the KV cache has room for."""
+
+    @property
+    def need(self) -> Bytes:
+        """The sums."""
+        return Bytes(self.host.total, {index: part.total for index, part in self.gpus.items()})
+
+    def __add__(self, other: Estimate) -> Estimate:
+        names = {**self.gpus, **other.gpus}
+        return Estimate(
+            self.host + other.host,
+            {name: self.gpus.get(name, Part()) + other.gpus.get(name, Part()) for name in names},
+            self.mapped + other.mapped,
+            self.cells,
+        )
+
+
+def estimate(
+    shape: ModelShape,
+    parameters: LoadingParameters,
+    gpus: Sequence[GpuFree] = (),
+    *,
+    cells: int | None = None,
+    draft: ModelShape | None = None,
+) -> Estimate:
+    """What an engine of these parameters takes with a KV cache of `cells`; None: of as many as the parameters ask for."""
+    cells = cells or parameters.kv_pool_tokens or parameters.n_ctx * parameters.n_parallel
+    whole = _estimate_model(shape, parameters, gpus, cells)
+    if draft is not None:
+        whole += _estimate_model(draft, parameters, gpus, cells)
+    drivers = {index: Part(process=_GPU_CONTEXT_BYTES) for index in whole.gpus}
+    process = _PROCESS_BYTES + shape.n_vocab * _TOKEN_BYTES + (_GPU_CONTEXT_BYTES if drivers else 0)
+    return whole + Estimate(Part(process=process), drivers)
+
+
+def estimates(
+    shape: ModelShape,
+    parameters: LoadingParameters,
+    gpus: Sequence[GpuFree] = (),
+    draft: ModelShape | None = None,
+) -> tuple[Estimate, ...]:
+    """The amounts an engine can live with, the best first: the whole KV cache it wants, halves of it, that of one request."""
+    cells = [parameters.kv_pool_tokens or parameters.n_ctx * parameters.n_parallel]
+    while parameters.kv_pool_tokens is None and cells[-1] > parameters.n_ctx:
+        cells.append(max(parameters.n_ctx, cells[-1] // 2 // _CELL_STEP * _CELL_STEP))
+    return tuple(estimate(shape, parameters, gpus, cells=each, draft=draft) for each in cells)
+
+
+def _estimate_model(
+    shape: ModelShape, parameters: LoadingParameters, gpus: Sequence[GpuFree], cells: int
+) -> Estimate:
+    devices = _devices(shape, parameters, gpus)
+    slots = _slots(shape, parameters)
+    host = Part(weights=shape.input_bytes)
+    placed: dict[int, Part] = {}
+    mapped = shape.input_bytes
+    for layer, device in zip(shape.layers, devices, strict=False):
+        kv_cache = _cache_bytes(shape, layer, parameters, cells, slots)
+        if device is None:
+            host += Part(weights=layer.weight_bytes, kv_cache=kv_cache)
+            mapped += layer.weight_bytes
+        else:
+            placed[device] = placed.get(device, Part()) + Part(weights=layer.weight_bytes, kv_cache=kv_cache)
+    output = devices[-1]
+    if output is not None:
+        placed[output] = placed.get(output, Part()) + Part(weights=shape.output_bytes)
+    elif not shape.tied:
+        host += Part(weights=shape.output_bytes)
+        mapped += shape.output_bytes
+    compute = _compute_bytes(shape, parameters, cells, slots)
+    gpu_parts = {index: part + Part(compute=compute) for index, part in placed.items()}
+    if None in devices:
+        host += Part(compute=compute)
+    return Estimate(host, gpu_parts, mapped if parameters.use_mmap else 0, cells)
+
+
+def _devices(
+    shape: ModelShape, parameters: LoadingParameters, gpus: Sequence[GpuFree]
+) -> tuple[int | None, ...]:
+    """The GPU of each layer, and of the output at the end; None is the host. The last layers go to GPUs first."""
+    count = len(shape.layers) + 1
+    wanted = count if parameters.n_gpu_layers < 0 else min(parameters.n_gpu_layers, count)
+    if not gpus or not wanted:
+        return (None,) * count
+    first = count - wanted
+    if parameters.split_mode is SplitMode.NONE:
+        chosen = [gpu.index for gpu in gpus if gpu.index == parameters.main_gpu_id] or [gpus[0].index]
+        return (None,) * first + (chosen[0],) * wanted
+    given = parameters.tensor_split[: len(gpus)]
+    shares = list(given) if sum(given) > 0 else [float(max(gpu.free_bytes, 1)) for gpu in gpus]
+    shares += [0.0] * (len(gpus) - len(shares))
+    whole, bounds, so_far = sum(shares), [], 0.0
+    for share in shares:
+        so_far += share
+        bounds.append(so_far / whole)
+    placed = [
+        next((i for i, bound in enumerate(bounds) if n / wanted < bound), len(gpus) - 1)
+        for n in range(wanted)
+    ]
+    return (None,) * first + tuple(gpus[i].index for i in placed)
+
+
+def _slots(shape: ModelShape, parameters: LoadingParameters) -> int:
+    """Sequences in the KV cache: those that run, and finished ones that keep their cells."""
+    spare = parameters.n_parallel + _SPARE_SLOTS if shape.has_plain_memory else min(parameters.n_parallel, 4)
+    return min(parameters.n_parallel + (spare if parameters.cache_prompt else 0), MAX_PARALLEL)
+
+
+def _cache_bytes(
+    shape: ModelShape, layer: Layer, parameters: LoadingParameters, cells: int, slots: int
+) -> int:
+    """Keys and values of one layer, or the states of all sequences where it has no attention."""
+    if not layer.kv_heads:
+        return shape.state_values * 4 * slots
+    if layer.windowed:
+        cells = min(cells, shape.window * slots + parameters.n_ubatch)
+    key = shape.key_width * _VALUE_BYTES[parameters.cache_type_k]
+    value = shape.value_width * _VALUE_BYTES[parameters.cache_type_v]
+    return int(-(-cells // _CELL_STEP) * _CELL_STEP * layer.kv_heads * (key + value))
+
+
+def _compute_bytes(shape: ModelShape, parameters: LoadingParameters, cells: int, slots: int) -> int:
+    """The buffers of one step: logits, activations, and the mask or the scores of attention."""
+    tokens = min(parameters.n_ubatch, parameters.n_batch, cells)
+    logits = shape.n_vocab * 4 * min(tokens, slots + _GUESSES)
+    activations = tokens * 4 * (2 * shape.n_ff + 8 * shape.n_embd)
+    scores = shape.n_heads * cells * 4 if parameters.flash_attn is FlashAttention.OFF else 0
+    mask = cells * 6 if any(layer.kv_heads for layer in shape.layers) else 0
+    return logits + activations + tokens * (scores + mask)

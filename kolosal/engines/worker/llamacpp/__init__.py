@@ -1,0 +1,1 @@
+"""The backend over llama.cpp: the only native code."""

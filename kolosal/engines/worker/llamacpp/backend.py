@@ -1,0 +1,241 @@
+"""LlamaCppBackend: the real backend, over llama.cpp's C API.
+
+The border to native code: every call's result is checked here, every pointer stays here, and native resources are freed
+in reverse order of their creation. Loading lives in `llamacpp_load`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.worker.backend import (
+    BackendError,
+    DecodeFailed,
+    FimTokens,
+    KVCacheFull,
+    Sampler,
+    TemplateSource,
+)
+from kolosal.engines.worker.llamacpp.batch import Batch
+from kolosal.engines.worker.llamacpp.draft import DraftModel, DraftSequence
+from kolosal.engines.worker.llamacpp.embeddings import LlamaCppEmbedder
+from kolosal.engines.worker.llamacpp.load import LoadedModel, load_draft, load_model
+from kolosal.engines.worker.llamacpp.logprobs import LogitsRow
+from kolosal.engines.worker.llamacpp.native import native
+from kolosal.engines.worker.llamacpp.sampler import GreedySampler, NativeSampler, logits, make_sampler
+from kolosal.engines.worker.sampler import sampler_stages
+from kolosal.engines.worker.schedule.plan import Chunk
+from kolosal.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
+    from kolosal.engines.worker.constraint import Constraint
+
+_PIECE_BYTES = 256
+"""First guess for the bytes of one token; a longer one is asked for again with its true length."""
+
+
+class LlamaCppBackend:
+    """One model and one context with a unified KV cache. See `Backend` for the contract."""
+
+    def __init__(self, config: EngineConfig, on_progress: Callable[[float], None]) -> None:
+        """Load the model.
+
+        Raises:
+            LoadError: it cannot be loaded, in a sentence for people.
+        """
+        self._loaded: LoadedModel | None = load_model(config, on_progress)
+        self._model = self._loaded.model
+        self._context = self._loaded.context
+        self._vocab = native.llama_model_get_vocab(self._model)
+        self._memory = native.llama_get_memory(self._context)
+        self._reads_in_order = bool(self._memory) and native.llama_get_causal_attn(self._context)
+        self._default_seed = config.parameters.seed
+        self.info = self._loaded.info
+        self.fim = _fim_tokens(self._vocab)
+        self.reuse = self._loaded.reuse
+        self.can_trim = self._loaded.can_trim
+        self.n_slots = self._loaded.n_slots
+        self.template = TemplateSource(
+            self._loaded.chat_template, self._text(_bos(self._vocab)), self._text(_eos(self._vocab))
+        )
+        rank_template = native.llama_model_chat_template(self._model, b"rerank")
+        self.rank_template = rank_template.decode(errors="replace") if rank_template else None
+        self._batch = Batch(self.info.n_batch)
+        self._output_rows: list[int] = []
+        self.token_bytes = cache(self._token_bytes)  # as many entries as the vocabulary has tokens
+        self.is_end = cache(self._is_end)
+        self._end_tokens = cache(self._find_end_tokens)
+        self._draft: DraftModel | None = None
+        if config.parameters.draft_model_path is not None:
+            draft = load_draft(config, self._loaded)
+            self._draft = DraftModel(draft)
+            both = self.info.unused_bytes + draft.info.unused_bytes
+            self.info = replace(self.info, unused_bytes=both)
+        if config.parameters.warmup and self.info.can_generate:
+            self._warm_up()
+
+    # --- vocabulary: any thread ---
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        data = text.encode()
+        room = len(data) + 2  # a token covers at least one byte; two more for those the model adds
+        buffer = (native.llama_token * room)()
+        count = native.llama_tokenize(self._vocab, data, len(data), buffer, room, add_special, parse_special)
+        if count < 0:  # the room was too small; it says how much it needs
+            room = -count
+            buffer = (native.llama_token * room)()
+            count = native.llama_tokenize(
+                self._vocab, data, len(data), buffer, room, add_special, parse_special
+            )
+        return buffer[: max(count, 0)]
+
+    def control_texts(self) -> frozenset[str]:
+        control = native.LLAMA_TOKEN_ATTR_CONTROL | native.LLAMA_TOKEN_ATTR_UNKNOWN
+        attribute = native.llama_vocab_get_attr
+        vocab = self._vocab
+        return frozenset(self._text(t) for t in range(self.info.n_vocab) if attribute(vocab, t) & control)
+
+    def _token_bytes(self, token: int) -> bytes:
+        return self._piece(token, special=False)
+
+    def written(self, token: int) -> bytes:
+        return self._piece(token, special=True)
+
+    def _piece(self, token: int, *, special: bool) -> bytes:
+        buffer = ctypes.create_string_buffer(_PIECE_BYTES)
+        count = native.llama_token_to_piece(self._vocab, token, buffer, _PIECE_BYTES, 0, special)
+        if count < 0:
+            buffer = ctypes.create_string_buffer(-count)
+            count = native.llama_token_to_piece(self._vocab, token, buffer, -count, 0, special)
+        return buffer.raw[: max(count, 0)]
+
+    def _is_end(self, token: int) -> bool:
+        return bool(native.llama_vocab_is_eog(self._vocab, token))
+
+    def _find_end_tokens(self) -> tuple[int, ...]:
+        return tuple(token for token in range(self.info.n_vocab) if self._is_end(token))
+
+    def _text(self, token: int) -> str:
+        if not 0 <= token < self.info.n_vocab:
+            return ""
+        text = native.llama_vocab_get_text(self._vocab, token)
+        return (text or b"").decode(errors="replace")
+
+    def new_sampler(self, params: SamplingParams, prompt: Seq[int]) -> Sampler:
+        stages = sampler_stages(params, n_ctx=self.info.n_ctx, default_seed=self._default_seed)
+        return make_sampler(stages, self._vocab, prompt, self._end_tokens)
+
+    def tokenize_pair(self, query: str, document: str) -> list[int]:
+        vocab = self._vocab
+        end = [_eos(vocab)] if _eos(vocab) >= 0 else [int(native.llama_vocab_sep(vocab))]
+        ends = end if native.llama_vocab_get_add_eos(vocab) else []
+        return [
+            *([_bos(vocab)] if native.llama_vocab_get_add_bos(vocab) else []),
+            *self.tokenize(query, add_special=False, parse_special=False),
+            *ends,
+            *([int(native.llama_vocab_sep(vocab))] if native.llama_vocab_get_add_sep(vocab) else []),
+            *self.tokenize(document, add_special=False, parse_special=False),
+            *ends,
+        ]
+
+    def open_embedder(self) -> LlamaCppEmbedder:
+        return LlamaCppEmbedder(self._model, self.info, in_pieces=self._reads_in_order)
+
+    def new_draft(self) -> DraftSequence | None:
+        return None if self._draft is None else self._draft.open_sequence()
+
+    def constraint_tokenizer(self) -> LLTokenizer:
+        from llguidance.llamacpp import lltokenizer_from_vocab  # noqa: PLC0415 - only constrained requests need it
+
+        return lltokenizer_from_vocab(self._vocab, eos_token=list(self._end_tokens()))
+
+    # --- context: engine thread only ---
+
+    def decode(self, chunks: Seq[Chunk]) -> None:
+        self._batch.clear()
+        self._output_rows.clear()
+        for chunk in chunks:
+            self._output_rows += self._batch.add(chunk.slot, chunk.start, chunk.tokens, chunk.n_outputs)
+        result = native.llama_decode(self._context, self._batch.struct)
+        if result == 0:
+            return
+        if result == 1:
+            raise KVCacheFull("llama_decode found no KV cells for the batch")
+        raise DecodeFailed(f"llama_decode failed with {result}")
+
+    def sample(self, sampler: Sampler, output: int, constraint: Constraint | None) -> int:
+        assert isinstance(sampler, GreedySampler | NativeSampler)  # noqa: S101 - made by new_sampler above
+        row = self._output_rows[output]
+        if constraint is not None:
+            self._forbid(row, constraint.mask())
+        return sampler.sample(self._context, row)
+
+    def row_logprobs(self, output: int, n_top: int) -> LogitsRow:
+        return LogitsRow(logits(self._context, self._output_rows[output], self.info.n_vocab), n_top)
+
+    def _forbid(self, row: int, mask: bytes) -> None:
+        """Take the probability of all tokens whose bit is 0."""
+        bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), count=self.info.n_vocab, bitorder="little")
+        logits(self._context, row, self.info.n_vocab)[bits == 0] = -np.inf
+
+    def release(self, slot: int) -> None:
+        native.llama_memory_seq_rm(self._memory, slot, -1, -1)
+
+    def copy(self, source: int, slot: int, n_cells: int) -> None:
+        native.llama_memory_seq_cp(self._memory, source, slot, 0, n_cells)
+
+    def trim(self, slot: int, n_cells: int) -> None:
+        if not native.llama_memory_seq_rm(self._memory, slot, n_cells, -1):
+            raise BackendError(f"llama_memory_seq_rm could not cut sequence {slot} to {n_cells} cells")
+
+    def cells(self, slot: int) -> int:
+        if not self._memory:  # of a model that cannot generate
+            return 0
+        last = int(native.llama_memory_seq_pos_max(self._memory, slot))
+        return last + 1
+
+    def _warm_up(self) -> None:
+        token = max(_bos(self._vocab), 0)
+        self._batch.clear()
+        self._batch.add(0, 0, [token], 1)
+        native.llama_decode(self._context, self._batch.struct)
+        native.llama_synchronize(self._context)
+        native.llama_memory_clear(self._memory, False)  # zeros in every cell would make all of them resident
+
+    def close(self) -> None:
+        if self._draft is not None:
+            self._draft.close()
+        if self._loaded is not None:
+            self._loaded.close()
+            self._loaded = None
+
+
+def _fim_tokens(vocab: object) -> FimTokens:
+    """Found by llama.cpp by their metadata or by how they are written."""
+    asked = (
+        native.llama_vocab_fim_pre,
+        native.llama_vocab_fim_suf,
+        native.llama_vocab_fim_mid,
+        native.llama_vocab_fim_rep,
+        native.llama_vocab_fim_sep,
+    )
+    found = (int(ask(vocab)) for ask in asked)
+    return FimTokens(*(token if token >= 0 else None for token in found))
+
+
+def _bos(vocab: object) -> int:
+    return int(native.llama_vocab_bos(vocab))
+
+
+def _eos(vocab: object) -> int:
+    return int(native.llama_vocab_eos(vocab))

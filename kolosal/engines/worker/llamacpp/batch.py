@@ -1,0 +1,59 @@
+"""Batch: the tokens of one `llama_decode`, laid out where llama.cpp reads them."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+
+from kolosal.engines.worker.llamacpp.native import native
+
+
+class Batch:
+    """A `llama_batch` whose arrays are ours, seen through numpy: filling it allocates nothing per token."""
+
+    def __init__(self, capacity: int) -> None:
+        self._tokens = np.zeros(capacity, dtype=np.int32)
+        self._positions = np.zeros(capacity, dtype=np.int32)
+        self._n_slots = np.ones(capacity, dtype=np.int32)  # every token belongs to one sequence id
+        self._slots = np.zeros(capacity, dtype=np.int32)
+        self._wants = np.zeros(capacity, dtype=np.int8)
+        self._counting = np.arange(capacity, dtype=np.int32)
+        first = self._slots.ctypes.data
+        self._slot_pointers = np.arange(first, first + 4 * capacity, 4, dtype=np.uintp)
+        self.struct = native.llama_batch(
+            n_tokens=0,
+            token=_pointer(self._tokens, native.llama_token),
+            embd=None,
+            pos=_pointer(self._positions, native.llama_pos),
+            n_seq_id=_pointer(self._n_slots, ctypes.c_int32),
+            seq_id=_pointer(self._slot_pointers, ctypes.POINTER(native.llama_seq_id)),
+            logits=_pointer(self._wants, ctypes.c_int8),
+        )
+        """What `llama_decode` takes; valid as long as this object."""
+
+    def clear(self) -> None:
+        """Take all tokens out."""
+        self.struct.n_tokens = 0
+
+    def add(self, slot: int, start: int, tokens: list[int], n_outputs: int) -> range:
+        """Append tokens of a sequence id, from position `start`; the rows of the last `n_outputs`, which get logits."""
+        row, count = self.struct.n_tokens, len(tokens)
+        end = row + count
+        if count == 1:  # most steps are nothing else
+            self._tokens[row] = tokens[0]
+            self._positions[row] = start
+            self._slots[row] = slot
+            self._wants[row] = n_outputs
+        else:
+            self._tokens[row:end] = tokens
+            np.add(self._counting[:count], start, out=self._positions[row:end])
+            self._slots[row:end] = slot
+            self._wants[row:end] = 0
+            self._wants[end - n_outputs : end] = 1
+        self.struct.n_tokens = end
+        return range(end - n_outputs, end)
+
+
+def _pointer(array: np.ndarray, of: type) -> object:
+    return ctypes.cast(array.ctypes.data, ctypes.POINTER(of))

@@ -1,0 +1,127 @@
+"""A draft model: a small model of the same vocabulary that guesses for a large one.
+
+Owns its weights, its context and the sequence ids in it. A guess is greedy. What it cannot do costs a guess and nothing
+else: where its own KV cache is full, it has no idea.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from kolosal.engines.worker.llamacpp.batch import Batch
+from kolosal.engines.worker.llamacpp.load import LoadedModel
+from kolosal.engines.worker.llamacpp.native import native
+from kolosal.engines.worker.schedule.prefixcache import common_prefix
+
+_WEIGHT = 0.2
+"""Of the newest measurement in the moving average of what a guessed token costs."""
+
+
+class DraftModel:
+    """The draft model of an engine. `open_sequence` may be called from any thread, the rest on the engine thread."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+        self._memory = native.llama_get_memory(loaded.context)
+        self._n_vocab = loaded.info.n_vocab
+        self._batch = Batch(loaded.info.n_batch)
+        self._free_slots = list(range(loaded.n_slots))
+        self.seconds_per_token = 0.0
+        """What one guessed token costs; learned."""
+
+    def open_sequence(self) -> DraftSequence:
+        """The guesses for a new sequence."""
+        return DraftSequence(self)
+
+    def take_slot(self) -> int | None:
+        """A sequence id with no cells, if there is one left."""
+        return self._free_slots.pop() if self._free_slots else None
+
+    def give_back(self, slot: int) -> None:
+        """Free a sequence id and its cells."""
+        native.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        self._free_slots.append(slot)
+
+    def cut(self, slot: int, n_cells: int) -> bool:
+        """Keep the first cells of a sequence id only; False where that is not possible."""
+        return bool(native.llama_memory_seq_rm(self._memory, slot, n_cells, -1))
+
+    def most_probable(self, slot: int, tokens: list[int], start: int) -> int | None:
+        """Compute tokens from position `start` on; the most probable next one, None where there is no room."""
+        n_batch = self._loaded.info.n_batch
+        for at in range(0, len(tokens), n_batch):
+            piece = tokens[at : at + n_batch]
+            self._batch.clear()
+            self._batch.add(slot, start + at, piece, 1)
+            if native.llama_decode(self._loaded.context, self._batch.struct) != 0:
+                return None
+        logits = native.llama_get_logits_ith(self._loaded.context, len(piece) - 1)
+        return int(np.ctypeslib.as_array(logits, shape=(self._n_vocab,)).argmax())
+
+    def note_cost(self, seconds: float) -> None:
+        """Learn what a guessed token costs."""
+        self.seconds_per_token += _WEIGHT * (seconds - self.seconds_per_token)
+
+    def close(self) -> None:
+        """Free everything. Idempotent."""
+        self._loaded.close()
+
+
+class DraftSequence:
+    """One sequence in the draft model. Takes a sequence id with its first guess. See `DraftSource`."""
+
+    def __init__(self, model: DraftModel, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._model = model
+        self._clock = clock
+        self._tokens: list[int] = []
+        self._computed: list[int] = []  # whose cells the draft model has, guesses included
+        self._slot: int | None = None
+        self._closed = False
+
+    @property
+    def seconds_per_token(self) -> float:
+        return self._model.seconds_per_token
+
+    def extend(self, tokens: list[int]) -> None:
+        self._tokens += tokens
+
+    def support(self) -> int:
+        return 0
+
+    def guess(self, limit: int) -> list[int]:
+        if self._slot is None and not self._closed:
+            self._slot = self._model.take_slot()
+        if self._slot is None or not self._catch_up(self._slot):
+            return []
+        guesses: list[int] = []
+        pending = self._tokens[len(self._computed) :]
+        while len(guesses) < limit:
+            started = self._clock()
+            token = self._model.most_probable(self._slot, pending, len(self._computed))
+            if token is None:
+                self.close()
+                break
+            if guesses:  # the first also computes what the sequence said meanwhile
+                self._model.note_cost(self._clock() - started)
+            self._computed += pending
+            guesses.append(token)
+            pending = [token]
+        return guesses
+
+    def _catch_up(self, slot: int) -> bool:
+        """Cut off guesses that were wrong. At least one token is left to compute."""
+        keep = common_prefix(self._computed, self._tokens, len(self._tokens) - 1)
+        if keep < len(self._computed) and not self._model.cut(slot, keep):
+            self.close()
+            return False
+        del self._computed[keep:]
+        return True
+
+    def close(self) -> None:
+        self._closed = True
+        if self._slot is not None:
+            self._model.give_back(self._slot)
+            self._slot = None

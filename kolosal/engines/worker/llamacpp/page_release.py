@@ -1,0 +1,87 @@
+"""Gives memory that holds nothing but zeros back to the system, until it is written to. Linux only.
+
+llama.cpp writes zeros to a new KV cache, by which all of it becomes resident: memory that other processes cannot have,
+although most engines never fill their cache. Of a private anonymous mapping the kernel forgets a page when told so, and gives
+a page of zeros at the next touch: whoever reads or writes there notices nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+_MAPS = Path("/proc/self/maps")
+
+_BLOCK = 1024 * 1024
+"""Bytes looked at in one go: all zeros, or kept."""
+
+_LEAST_BYTES = 8 * _BLOCK
+"""Smaller mappings are left alone: what lives there is somebody's heap."""
+
+_DONT_NEED = 4  # MADV_DONTNEED
+
+Span = tuple[int, int]
+"""Addresses, from the first to the one behind the last."""
+
+
+class PageRelease:
+    """The memory that a piece of work maps: made before that work, asked after it.
+
+    What was mapped before is left alone, as other threads may be writing to it.
+    """
+
+    def __init__(self) -> None:
+        self._before = _mapped()
+
+    def give_back(self) -> int:
+        """Give back what was mapped since and holds zeros; how many bytes that were. Elsewhere than on Linux 0.
+
+        Nothing else may write to that memory meanwhile.
+        """
+        libc = ctypes.PyDLL(None) if sys.platform == "linux" else None
+        if libc is None:
+            return 0
+        libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+        libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        zeros = ctypes.create_string_buffer(_BLOCK)
+        given = 0
+        for start, end in without(_mapped(), self._before):
+            for block in range(-(-start // _BLOCK) * _BLOCK, end - _BLOCK + 1, _BLOCK):
+                is_empty = libc.memcmp(block, zeros, _BLOCK) == 0
+                if is_empty and libc.madvise(block, _BLOCK, _DONT_NEED) == 0:
+                    given += _BLOCK
+        return given
+
+
+def without(spans: Iterable[Span], others: Iterable[Span]) -> Iterator[Span]:
+    """What of `spans` lies in none of `others`, as far as it is long enough. Both are in order and overlap in themselves nowhere."""
+    taken = sorted(others)
+    for start, end in spans:
+        at = start
+        for other_start, other_end in taken:
+            if other_end <= at or other_start >= end:
+                continue
+            if other_start - at >= _LEAST_BYTES:
+                yield at, other_start
+            at = other_end
+        if end - at >= _LEAST_BYTES:
+            yield at, end
+
+
+def _mapped() -> list[Span]:
+    """The writable private mappings of this process that no file is behind; none where the system does not tell."""
+    try:
+        lines = _MAPS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    return [span for line in lines if (span := _anonymous(line)) is not None]
+
+
+def _anonymous(line: str) -> Span | None:
+    words = line.split()
+    if len(words) != 5 or words[1] != "rw-p":  # a sixth word is a file's name, or says what is special
+        return None
+    start, _, end = words[0].partition("-")
+    return int(start, 16), int(end, 16)

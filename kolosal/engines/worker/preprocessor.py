@@ -1,0 +1,282 @@
+"""Preprocessor: frames in → sequences for the engine loop.
+
+Runs on the worker's main thread, beside the engine thread: templates are rendered and prompts tokenised while the model
+computes. A request that is at fault fails here, before it costs the engine anything.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence as Seq
+from dataclasses import replace
+
+from kolosal.chat.grammar import TurnFacts
+from kolosal.engines.ipc.messages import (
+    MAX_FRAME_BYTES,
+    Abort,
+    Ask,
+    FrameError,
+    Hello,
+    Ping,
+    SequenceOutput,
+    Shutdown,
+    StepOutputs,
+    Submit,
+    ToWorker,
+    decode_to_worker,
+)
+from kolosal.engines.worker.backend import Backend, BackendError, Sampler
+from kolosal.engines.worker.constraint import Constraint, ConstraintCompiler
+from kolosal.engines.worker.context_limit import check_size, too_long
+from kolosal.engines.worker.detokenize import TextStream
+from kolosal.engines.worker.frame_writer import FrameWriter
+from kolosal.engines.worker.infill import infill_tokens
+from kolosal.engines.worker.loop import EngineLoop
+from kolosal.engines.worker.replies import check_tokens, defect, failed
+from kolosal.engines.worker.schedule.sequence import Sequence
+from kolosal.engines.worker.schedule.speculative import PromptLookup, Speculator
+from kolosal.engines.worker.templates.template import ChatTemplate, TemplateFailed, n_chars
+from kolosal.engines.worker.unary_calls import UnaryCalls
+from kolosal.errors import (
+    ContextLengthExceeded,
+    GenerationFailed,
+    InvalidRequest,
+    KolosalError,
+    UnsupportedFeature,
+)
+from kolosal.sampling import SamplingParams
+from kolosal.schema import (
+    ChatPrompt,
+    FinishReason,
+    GenerateRequest,
+    InfillPrompt,
+    TextPrompt,
+    TokenDelta,
+    TokensPrompt,
+    Usage,
+)
+
+_SEED_STRIDE = 1009
+"""How far each generated token moves the seed of an answer that is gone on with: further than the choices of one request
+are apart."""
+
+
+def read_frame(pipe: io.BufferedReader) -> ToWorker | None:
+    """The next frame; None at the end of the pipe, which means that the daemon is gone.
+
+    Raises:
+        FrameError: the line is no frame.
+    """
+    line = pipe.readline(MAX_FRAME_BYTES + 1)
+    return decode_to_worker(line) if line else None
+
+
+class Preprocessor:
+    """Turns submitted requests into sequences."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        template: ChatTemplate,
+        loop: EngineLoop,
+        outbox: FrameWriter,
+        *,
+        speculation: bool,
+    ) -> None:
+        self._backend = backend
+        self._constraints = ConstraintCompiler(backend.constraint_tokenizer)
+        self._speculates = speculation and backend.can_trim  # wrong guesses are cut off again
+        self._template = template
+        self._loop = loop
+        self._outbox = outbox
+        self._answers = UnaryCalls(
+            backend, lambda prompt: self._tokenize(GenerateRequest(prompt, SamplingParams())), outbox.put
+        )
+
+    def serve(self, pipe: io.BufferedReader) -> bool:
+        """Handle frames until told to shut down (True) or the daemon is gone (False).
+
+        Raises:
+            FrameError: the daemon sent what is no frame.
+        """
+        while (frame := read_frame(pipe)) is not None:
+            match frame:
+                case Submit():
+                    self._submit(frame)
+                case Ask(request_id=request_id, call=call):
+                    self._answers.ask(request_id, call)
+                case Abort(request_id=request_id):
+                    self._answers.forget(request_id)
+                    self._loop.abort(request_id)
+                case Ping():
+                    self._loop.ping(frame)
+                case Shutdown():
+                    return True
+                case Hello():
+                    raise FrameError("a second hello")
+        return False
+
+    def close(self, timeout_s: float) -> bool:
+        """Free what answering has needed; False when that takes longer than it may. Nothing is served any more."""
+        return self._answers.close(timeout_s)
+
+    def _submit(self, submit: Submit) -> None:
+        request_id, request = submit.request_id, submit.request
+        try:
+            prompt = self._prompt(request)
+            length = len(prompt) + len(submit.generated)
+            asks_more = request.prompt_logprobs and not submit.generated
+            if length >= self._max_length(prompt, request) and not asks_more:
+                text = self._text(request, prompt, submit.generated).flush()
+                self._outbox.put(_nothing_to_generate(submit, prompt, text))
+            else:
+                self._loop.submit(self._sequence(submit, prompt))
+        except KolosalError as exc:
+            self._outbox.put(failed(request_id, exc))
+        except Exception as exc:  # noqa: BLE001 - a defect of ours must cost one request, and not the engine
+            self._outbox.put(failed(request_id, defect(exc)))
+
+    def _prompt(self, request: GenerateRequest) -> list[int]:
+        """The tokens of a prompt that leaves room for an answer."""
+        if not self._backend.info.can_generate:
+            raise UnsupportedFeature("This model makes embeddings and cannot generate text", param="model")
+        prompt = self._tokenize(request)
+        if not prompt:
+            raise InvalidRequest("The prompt is empty", param="prompt")
+        if len(prompt) >= self._backend.info.n_ctx:
+            raise too_long(f"{len(prompt)} tokens", self._backend.info.n_ctx)
+        if len(prompt) >= self._window(request):
+            raise ContextLengthExceeded(
+                f"The prompt has {len(prompt)} tokens, but this request allows {request.max_context} for prompt and answer"
+            )
+        return prompt
+
+    def _window(self, request: GenerateRequest) -> int:
+        """Tokens that the prompt and the answer may have together."""
+        n_ctx = self._backend.info.n_ctx
+        return n_ctx if request.max_context is None else min(n_ctx, request.max_context)
+
+    def _sequence(self, submit: Submit, prompt: list[int]) -> Sequence:
+        """A new sequence. What a worker before this one generated is replayed to all that depends on it."""
+        request, generated = submit.request, submit.generated
+        params = request.sampling
+        check_tokens(tuple(token for token, _ in params.logit_bias), self._backend.info.n_vocab, "logit_bias")
+        check_tokens(generated, self._backend.info.n_vocab, "generated")
+        constraint = self._constraint(request, prompt, generated)
+        return Sequence(
+            submit.request_id,
+            prompt,
+            generated=generated,
+            max_length=self._max_length(prompt, request),
+            sampler=self._sampler(params, prompt, generated),
+            text=self._text(request, prompt, generated),
+            ignore_eos=params.ignore_eos,
+            priority=request.priority,
+            use_cache=request.use_cache,
+            cache_scope=request.cache_scope,
+            client=request.client,
+            speculator=None if constraint is not None else self._speculator([*prompt, *generated]),
+            constraint=constraint,
+            n_top=params.logprobs,
+            prompt_logprobs=request.prompt_logprobs,
+            n_logged=submit.n_logged,
+        )
+
+    def _max_length(self, prompt: list[int], request: GenerateRequest) -> int:
+        """Tokens at which a generation ends: with what was asked for, or with the window."""
+        n_ctx, max_tokens = self._window(request), request.sampling.max_tokens
+        return n_ctx if max_tokens is None else min(n_ctx, len(prompt) + max_tokens)
+
+    def _text(self, request: GenerateRequest, prompt: list[int], generated: Seq[int]) -> TextStream:
+        """What was shown of the tokens is not shown again; what was held back still is."""
+        text = self._new_text(request, prompt)
+        for token in generated:
+            text.push(text.markers.get(token) or self._backend.token_bytes(token))
+        return text
+
+    def _new_text(self, request: GenerateRequest, prompt: list[int]) -> TextStream:
+        """The text of an answer; a chat's with what tells thoughts and calls apart from it."""
+        stops = request.sampling.stop
+        if not isinstance(request.prompt, ChatPrompt):
+            return TextStream(stops)
+        tags = self._template.thinking_tags
+        in_thoughts = self._template.ends_in_thoughts(request.prompt, prompt)
+        front = tags[0] if in_thoughts and tags is not None else ""
+        return TextStream(stops, front=front, markers=self._template.markers(request.prompt))
+
+    def _sampler(self, params: SamplingParams, prompt: list[int], generated: Seq[int]) -> Sampler:
+        """Draws that were made cannot be made again: their generator is gone, so the seed moves on with the tokens."""
+        offset = params.seed_offset + _SEED_STRIDE * len(generated)
+        try:
+            sampler = self._backend.new_sampler(replace(params, seed_offset=offset), prompt)
+        except BackendError as exc:
+            raise GenerationFailed(str(exc)) from exc
+        for token in generated:
+            sampler.accept(token)
+        return sampler
+
+    def _constraint(
+        self, request: GenerateRequest, prompt: list[int], generated: Seq[int]
+    ) -> Constraint | None:
+        constraint = self._new_constraint(request, prompt)
+        if constraint is not None:
+            for token in generated:
+                constraint.accept(token)
+        return constraint
+
+    def _new_constraint(self, request: GenerateRequest, prompt: list[int]) -> Constraint | None:
+        """What the text must conform to: a chat's thoughts never to anything, its calls to their tools."""
+        template = self._template
+        if isinstance(request.prompt, ChatPrompt):
+            tool_use = request.prompt.tool_use
+            if tool_use.callable or (request.grammar is not None and template.thinking_tags is not None):
+                in_thoughts = template.ends_in_thoughts(request.prompt, prompt)
+                facts = TurnFacts(template.tool_format, template.thinking_tags, in_thoughts)
+                return self._constraints.compile_turn(tool_use, request.grammar, facts)
+        return None if request.grammar is None else self._constraints.compile(request.grammar)
+
+    def _speculator(self, tokens: list[int]) -> Speculator | None:
+        if not self._speculates:
+            return None
+        draft = self._backend.new_draft()
+        return Speculator([PromptLookup()] if draft is None else [PromptLookup(), draft], tokens)
+
+    def _tokenize(self, request: GenerateRequest) -> list[int]:
+        n_ctx = self._backend.info.n_ctx
+        match request.prompt:
+            case TextPrompt(text=text):
+                check_size(len(text), n_ctx)
+                return self._backend.tokenize(text, add_special=True, parse_special=True)
+            case TokensPrompt(tokens=tokens):
+                check_tokens(tokens, self._backend.info.n_vocab, "prompt")
+                return list(tokens)
+            case InfillPrompt() as infill:
+                return self._infill(infill, request.sampling.max_tokens, self._window(request))
+            case ChatPrompt() as chat:
+                check_size(sum(map(n_chars, chat.messages)), n_ctx)
+                try:
+                    return self._template.tokenize(chat)
+                except TemplateFailed as exc:
+                    raise InvalidRequest(str(exc), param="messages") from exc
+
+    def _infill(self, prompt: InfillPrompt, max_tokens: int | None, n_ctx: int) -> list[int]:
+        texts = [
+            prompt.prefix,
+            prompt.suffix,
+            prompt.prompt,
+            *(part for file in prompt.extra for part in file),
+        ]
+        check_size(sum(map(len, texts)), self._backend.info.n_ctx)
+        begin = self._backend.tokenize("", add_special=True, parse_special=False)
+        room = n_ctx - min(n_ctx if max_tokens is None else max_tokens, n_ctx // 2)
+        return infill_tokens(prompt, self._backend.fim, begin, self._plain_tokens, room)
+
+    def _plain_tokens(self, text: str) -> list[int]:
+        return self._backend.tokenize(text, add_special=False, parse_special=False)
+
+
+def _nothing_to_generate(submit: Submit, prompt: list[int], text: str) -> StepOutputs:
+    """The answer to `max_tokens` 0, or where all tokens are there already: its end, with the rest of the text."""
+    usage = Usage(len(prompt), len(submit.generated))
+    delta = TokenDelta(text, finish_reason=FinishReason.LENGTH, usage=usage)
+    return StepOutputs((SequenceOutput(submit.request_id, delta),))

@@ -1,0 +1,32 @@
+"""A query and a document → the tokens a ranking model was trained to see.
+
+What users write is text here too: a document that spells control tokens cannot speak in the model's name.
+"""
+
+from __future__ import annotations
+
+import re
+
+from kolosal.engines.worker.backend import Backend
+from kolosal.engines.worker.templates.special_tokens import SpecialTokenEscaper
+
+_PLACE = re.compile(r"\{query\}|\{document\}")
+
+
+class RerankInput:
+    """RerankInput for one ranking model: through the template in its file, else with the tokens that it wants between them."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._shield = SpecialTokenEscaper(backend)
+
+    def tokens(self, query: str, document: str) -> list[int]:
+        """The tokens of one pair."""
+        template = self._backend.rank_template
+        if template is None:
+            return self._backend.tokenize_pair(query, document)
+        literals = self._shield.literals()
+        # In one pass, because a query may hold the word {document}.
+        parts = {"{query}": literals.shield(query), "{document}": literals.shield(document)}
+        text = _PLACE.sub(lambda place: parts[place[0]], template)
+        return literals.tokenize(text, add_special=False)

@@ -1,0 +1,54 @@
+"""Plan: one step, as the scheduler wants it and the engine loop carries it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from kolosal.engines.worker.schedule.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Free all cells of a sequence id."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Let `slot` see the first `n_cells` cells of `source`."""
+
+    source: int
+    slot: int
+    n_cells: int
+
+
+MemoryOp: TypeAlias = Release | Copy
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens of one sequence computed in one step, from position `start`. The last `n_outputs` of them get a row of logits,
+    from which the token after them is sampled, or reported where it is the prompt's."""
+
+    sequence: Sequence
+    slot: int
+    start: int
+    tokens: list[int]
+    n_outputs: int
+
+    @property
+    def n_prompt_rows(self) -> int:
+        """How many of the rows, the first ones, are about tokens of the prompt."""
+        before_first = self.start + len(self.tokens) - self.n_outputs
+        return min(max(self.sequence.n_prompt - 1 - before_first, 0), self.n_outputs)
+
+
+@dataclass(slots=True)
+class Plan:
+    """One step: first `memory` in order, then `chunks` in one batch."""
+
+    chunks: list[Chunk] = field(default_factory=list)
+    memory: list[MemoryOp] = field(default_factory=list)
+    n_tokens: int = 0

@@ -1,0 +1,132 @@
+"""ChatTemplate: a conversation → the tokens the model was trained to see.
+
+What a user writes is text: where it contains the spelling of a control token, it stays characters and never becomes the
+token. What a template does not know (tools, a system role) is told to the model in other words, see `conversation.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Literal
+
+from kolosal.chat.formats import (
+    HARMONY_MARKERS,
+    SHAPES,
+    ToolFormat,
+    detect_thinking_tags,
+    detect_tool_format,
+    thinking_markers,
+)
+from kolosal.engines.worker.backend import Backend
+from kolosal.engines.worker.context_limit import check_size
+from kolosal.engines.worker.templates.capabilities import TemplateCapabilities
+from kolosal.engines.worker.templates.conversation import Conversation
+from kolosal.engines.worker.templates.jinja import JinjaTemplate, TemplateFailed
+from kolosal.engines.worker.templates.special_tokens import END_MARK, SpecialTokenEscaper
+from kolosal.schema import ChatPrompt, Message
+
+__all__ = ["CHATML", "ChatTemplate", "TemplateFailed", "n_chars"]
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""For models without a template: the format most instruction models since 2023 understand."""
+
+_TAIL_TOKENS = 32
+"""Tokens at the end of a prompt that a thinking tag and white space after it take at most."""
+
+
+def n_chars(message: Message) -> int:
+    """Characters of a turn that a template may show."""
+    calls = sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+    return len(message.content) + len(message.thinking or "") + calls
+
+
+class ChatTemplate:
+    """One model's template, compiled once. Used by the intake thread only."""
+
+    def __init__(self, backend: Backend, configured: str | None) -> None:
+        """Compile `configured`, else the model's own, else ChatML.
+
+        Raises:
+            TemplateFailed: it is no Jinja template, or one that costs too much.
+        """
+        source = backend.template
+        text = configured or source.text or CHATML
+        self._backend = backend
+        self.origin: Literal["model", "configured", "chatml"] = (
+            "configured" if configured else "model" if source.text else "chatml"
+        )
+        self.tool_format = detect_tool_format(text)
+        self.thinking_tags = detect_thinking_tags(text)
+        self._context = {"bos_token": source.bos, "eos_token": source.eos}
+        self._bos = source.bos
+        self._shield = SpecialTokenEscaper(backend)
+        self._template = JinjaTemplate(text)
+        shape = SHAPES.get(self.tool_format)
+        self._habits = TemplateCapabilities(
+            self._render,
+            knows_developer="developer" in text,
+            writes_json=shape is None or not (shape.quote or shape.tagged),
+        )
+
+    def tokenize(self, prompt: ChatPrompt) -> list[int]:
+        """The prompt that asks for the assistant's next turn, or for more of its last one.
+
+        Raises:
+            TemplateFailed: the template refuses the conversation, e.g. because roles do not alternate.
+            ContextLengthExceeded: what it makes is too long for any number of tokens to fit.
+        """
+        if prompt.continues and (not prompt.messages or prompt.messages[-1].role != "assistant"):
+            raise TemplateFailed("Only a turn of the assistant can be continued, and only the last one")
+        self._template.renew()
+        literals = self._shield.literals()
+        variables: dict[str, Any] = literals.shield_all(prompt.template_kwargs)
+        variables |= Conversation(self.tool_format, self._habits, literals).variables(prompt)
+        text = self._render(variables)
+        if prompt.continues:
+            text, found, _ = text.rpartition(END_MARK)
+            if not found:
+                raise TemplateFailed(
+                    "The model's chat template does not show the message that is to be continued"
+                )
+        check_size(len(text), self._backend.info.n_ctx)  # tools, and what the template itself adds
+        has_bos = bool(self._bos) and text.startswith(self._bos)
+        return literals.tokenize(text, add_special=not has_bos)
+
+    def ends_in_thoughts(self, prompt: ChatPrompt, tokens: list[int]) -> bool:
+        """Whether the answer to a prompt begins within thoughts."""
+        if self.thinking_tags is None or self.tool_format is ToolFormat.GPT_OSS:
+            return False
+        begin, end = self.thinking_tags
+        if prompt.continues:
+            content = prompt.messages[-1].content
+            return content.rfind(begin) > content.rfind(end)
+        hidden = self._hidden_markers
+        tail = b"".join(
+            hidden.get(token) or self._backend.token_bytes(token) for token in tokens[-_TAIL_TOKENS:]
+        )
+        return tail.decode(errors="replace").rstrip().endswith(begin)
+
+    def markers(self, prompt: ChatPrompt) -> Mapping[int, bytes]:
+        """Control tokens that are shown in the text of the answer, so that it can be read as thoughts and calls."""
+        tools = bool(prompt.tool_use.callable)
+        return self._hidden_markers if tools or self.thinking_tags is not None else {}
+
+    @cached_property
+    def _hidden_markers(self) -> dict[int, bytes]:
+        shape = SHAPES.get(self.tool_format)
+        found: dict[int, bytes] = {}
+        for marker in (
+            *(HARMONY_MARKERS if shape is None else shape.markers),
+            *thinking_markers(self.thinking_tags),
+        ):
+            tokens = self._backend.tokenize(marker, add_special=False, parse_special=True)
+            if len(tokens) == 1 and not self._backend.token_bytes(tokens[0]):
+                found[tokens[0]] = marker.encode()
+        return found
+
+    def _render(self, variables: dict[str, Any]) -> str:
+        return self._template.render(variables | self._context)

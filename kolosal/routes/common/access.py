@@ -1,0 +1,107 @@
+"""Whom each route answers: the API key of a request against what the endpoint's `Operation` asks for.
+
+Put around every route by `create_app`, so that no route can be without: one that says nothing is for `admin` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from kolosal.errors import Forbidden, KeyMissing, KolosalError
+from kolosal.http.middleware import KEY_ID
+from kolosal.routes.common.operation import Access, operation_of
+from kolosal.security.auth import Authenticator
+from kolosal.security.keys import ApiKey
+from kolosal.security.keys import Scope as KeyScope
+
+_KEY = "api_key"
+"""Where a request's state has the API key itself, which no layer below the routes knows."""
+
+_POLICY_VIOLATION = 1008
+"""The code with which a WebSocket is refused."""
+
+_IN_QUERY = "x_api_key"
+"""The parameter that has the key, for clients that can set no header."""
+
+
+def guarded(routes: Sequence[BaseRoute], authenticator: Authenticator) -> list[BaseRoute]:
+    """The same routes, each with its check before it. They must be this application's own."""
+    for route in routes:
+        if not isinstance(route, Route | WebSocketRoute):
+            raise TypeError(f"{route!r} is of a kind that has no check: nothing would ask it for a key")
+        route.app = _Check(route, authenticator)
+    return list(routes)
+
+
+def key_of(scope: Scope) -> ApiKey | None:
+    """The API key that a request was let in with; None where none was needed."""
+    found = scope.get("state", {}).get(_KEY)
+    return found if isinstance(found, ApiKey) else None
+
+
+def is_admin(scope: Scope) -> bool:
+    """Whether a request may do what concerns everybody: with the scope `admin`, or where no keys are used."""
+    key = key_of(scope)
+    return key is None or KeyScope.ADMIN in key.scopes
+
+
+class _Check:
+    """The check of one route."""
+
+    def __init__(self, route: Route | WebSocketRoute, authenticator: Authenticator) -> None:
+        operation = operation_of(route.endpoint)
+        self._app: ASGIApp = route.app
+        self._authenticator = authenticator
+        self._access = (operation and operation.scope) or Access.ADMIN
+        self._turn_away = (operation and operation.turn_away) or _close
+        self._in_query = isinstance(route, WebSocketRoute) or (
+            operation is not None and operation.key_in_query
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._let_in(scope)
+        except KolosalError as exc:
+            if scope["type"] == "http":
+                raise
+            await self._turn_away(WebSocket(scope, receive, send), exc)
+            return
+        await self._app(scope, receive, send)
+
+    def _let_in(self, scope: Scope) -> None:
+        if self._access is Access.OPEN:
+            return
+        client = scope.get("client") or ("", 0)
+        try:
+            key = self._authenticator.identify(presented_keys(scope, in_query=self._in_query), str(client[0]))
+        except KeyMissing as exc:
+            exc.param = _IN_QUERY if self._in_query else None
+            raise
+        if key is None:
+            return
+        scope.setdefault("state", {}).update({_KEY: key, KEY_ID: key.id})
+        if self._access is not Access.ANY_KEY and KeyScope(self._access) not in key.scopes:
+            has = " and ".join(f"'{scope}'" for scope in sorted(key.scopes))
+            raise Forbidden(
+                f"This needs an API key with the scope '{self._access}', and this key has {has} only",
+                code="missing_scope",
+            )
+
+
+async def _close(websocket: WebSocket, _error: KolosalError) -> None:
+    await websocket.close(_POLICY_VIOLATION)
+
+
+def presented_keys(scope: Scope, *, in_query: bool) -> tuple[str, ...]:
+    """The API keys a request carries. Clients that are told a key in two ways send both, of which one may be stale."""
+    headers = Headers(scope=scope)
+    kind, _, credentials = headers.get("authorization", "").strip().partition(" ")
+    found = [credentials.strip() if kind.lower() == "bearer" else "", headers.get("x-api-key", "").strip()]
+    if in_query:
+        found.append(QueryParams(scope.get("query_string", b"")).get(_IN_QUERY, ""))
+    return tuple(dict.fromkeys(key for key in found if key))

@@ -1,0 +1,173 @@
+"""One request's generations, whatever the dialect: started together, read together, given up together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from kolosal.admission import Place
+from kolosal.engines.engine import Engine
+from kolosal.engines.registry import EngineRegistry
+from kolosal.engines.stream import Completion, RequestStream
+from kolosal.errors import QueueTimeout
+from kolosal.http.disconnect import unless_disconnected
+from kolosal.routes.common.services import Caller, caller_of
+from kolosal.schema import GenerateRequest, TokenDelta, Usage
+
+T = TypeVar("T")
+
+
+class Generation:
+    """The streams of one HTTP request, one for each of its prompts.
+
+    Whoever has one calls `abort()` when done with it, in a `finally`: it is synchronous and idempotent, and does nothing
+    to streams that have ended.
+    """
+
+    def __init__(self, caller: Caller, place: Place | None = None) -> None:
+        """In a place that is taken now, unless one is given; left with `abort`.
+
+        Raises:
+            Overloaded: there is no place.
+        """
+        self._caller = caller
+        self._place = caller.place() if place is None else place
+        self._engine: Engine | None = None
+        self._streams: tuple[RequestStream, ...] = ()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that generates; there once the generation has started."""
+        assert self._engine is not None  # noqa: S101 - nobody gets a Generation that has not started
+        return self._engine
+
+    async def start(self, model: str | None, prompts: Sequence[GenerateRequest]) -> None:
+        """Load the engine if need be, submit the prompts and wait until each has its first event, but not for ever.
+
+        The first event is awaited so that an error can still be a status line. A load that takes too long for this request
+        goes on: others may wait for it, and it has a limit of its own.
+
+        Raises:
+            KolosalError: there is no such engine, it cannot be loaded or is full, a prompt was refused, or the first token
+                took too long.
+        """
+        services = self._caller.services
+        await within(
+            services.admission.limits.queue_timeout_s, self._start(services.registry, model, prompts)
+        )
+
+    async def _start(
+        self, registry: EngineRegistry, model: str | None, prompts: Sequence[GenerateRequest]
+    ) -> None:
+        self._engine = await registry.acquire(model)
+        for prompt in prompts:  # no await since the engine was acquired: it is still loaded
+            self._streams += (self._engine.generate(self._caller.owned(prompt)),)
+        await asyncio.gather(*(stream.ready() for stream in self._streams))
+
+    def usage(self, index: int) -> Usage | None:
+        """The latest count of a stream's tokens: that of its prompt is right from its first token on."""
+        return self._streams[index].usage
+
+    def timings(self, index: int) -> tuple[float, float]:
+        """Seconds until the first token of a stream, waiting included, and from there on."""
+        return self._streams[index].timings
+
+    def abort(self) -> None:
+        """Stop all streams that still run."""
+        for stream in self._streams:
+            stream.abort()
+        self._place.leave()
+
+    async def collect(self) -> list[Completion]:
+        """All generations, whole, in the order of their prompts.
+
+        Raises:
+            KolosalError: one of them failed.
+        """
+        return await asyncio.gather(*(stream.collect() for stream in self._streams))
+
+    async def deltas(self) -> AsyncIterator[tuple[int, TokenDelta]]:
+        """What comes of each stream, with the position of its prompt, as it comes.
+
+        Raises:
+            KolosalError: one of them failed.
+        """
+        if len(self._streams) == 1:  # the common case does without a task per token
+            async for delta in self._streams[0]:
+                yield 0, delta
+            return
+        waiting = {asyncio.create_task(_anext(s)): (i, s) for i, s in enumerate(self._streams)}
+        try:
+            while waiting:
+                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in sorted(done, key=lambda t: waiting[t][0]):
+                    delta = task.result()
+                    index, stream = waiting.pop(task)
+                    if delta.finish_reason is None:
+                        waiting[asyncio.create_task(_anext(stream))] = index, stream
+                    yield index, delta
+        finally:
+            for task in waiting:
+                task.add_done_callback(_look_at)
+                task.cancel()
+
+
+async def start_generation(
+    request: Request, model: str | None, prompts: Sequence[GenerateRequest]
+) -> Generation:
+    """A generation that has started, see `Generation.start`; the caller must `abort()` it in the end.
+
+    Raises:
+        KolosalError: it cannot start.
+        ClientDisconnect: the client left meanwhile; nothing runs on.
+    """
+    generation = Generation(caller_of(request))
+    try:
+        await unless_disconnected(request, generation.start(model, prompts))
+    except BaseException:
+        generation.abort()
+        raise
+    return generation
+
+
+async def collect_generation(request: Request, generation: Generation) -> list[Completion]:
+    """All generations whole, or nothing when the client leaves.
+
+    Raises:
+        KolosalError: one of them failed.
+        ClientDisconnect: the client left; nothing runs on.
+    """
+    try:
+        return await unless_disconnected(request, generation.collect())
+    finally:
+        generation.abort()
+
+
+async def within(patience_s: float, starting: Awaitable[T]) -> T:
+    """What a start gives, waited for but not for ever.
+
+    Raises:
+        QueueTimeout: it took longer.
+    """
+    try:
+        async with asyncio.timeout(patience_s):
+            return await starting
+    except TimeoutError:
+        raise QueueTimeout(
+            f"The request waited {patience_s:g} seconds for its turn and was given up",
+            retry_after_s=30,
+        ) from None
+
+
+async def _anext(stream: RequestStream) -> TokenDelta:
+    """`anext` as the coroutine that a task needs."""
+    return await anext(stream)
+
+
+def _look_at(task: asyncio.Task[TokenDelta]) -> None:
+    """The first failure was reported; without a look at the others asyncio would log them as lost."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,137 @@
+"""`POST /infill`, as llama-server and the editor plug-ins written for it know it: fill in the middle of a file."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kolosal.engines.stream import Completion
+from kolosal.http.decode import RequestBody, decode
+from kolosal.http.responses import JsonResponse
+from kolosal.http.sse import EventStream, data_frame
+from kolosal.routes.common.generation import Generation, collect_generation, start_generation
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.openai.answer_types import Filled
+from kolosal.routes.openai.encode import error_frame, timings_body
+from kolosal.routes.openai.fields import UNLIMITED, GenerationBody
+from kolosal.sampling import SamplingParams
+from kolosal.schema import FinishReason, GenerateRequest, InfillPrompt
+
+MAX_FILES = 1024
+"""Other files of one request."""
+
+_MAX_NAME_CHARS = 1024
+
+_UNNAMED = "tmp"
+"""The name of a file that has none: llama-server's."""
+
+
+class ExtraFile(RequestBody):
+    """Another file, as context."""
+
+    text: str
+    filename: Annotated[str, Field(max_length=_MAX_NAME_CHARS)] | None = None
+
+
+class InfillBody(GenerationBody):
+    """A request to fill in the middle. `model` may be left out: then the default engine is asked, or the first."""
+
+    DEFAULT_MAX_TOKENS: ClassVar[int] = UNLIMITED
+
+    input_prefix: str
+    """The text before the gap."""
+    input_suffix: str
+    """The text after it."""
+    input_extra: Annotated[tuple[ExtraFile, ...], Field(max_length=MAX_FILES)] | None = None
+    """Other files; of them as much is used as there is room for, the last ones first."""
+    prompt: str | None = None
+    """The beginning of what fills the gap."""
+    return_tokens: bool | None = None
+    """Whether to give the ids of the tokens made, too."""
+
+    def to_request(self) -> GenerateRequest:
+        """The request as engines know it.
+
+        Raises:
+            InvalidRequest: a value is out of range.
+            UnsupportedFeature: the request asks for something that this daemon does not have.
+        """
+        extra = tuple((file.filename or _UNNAMED, file.text) for file in self.input_extra or ())
+        prompt = InfillPrompt(self.input_prefix, self.input_suffix, self.prompt or "", extra, "input_suffix")
+        return self.request(prompt, self.max_tokens)
+
+
+@Operation(
+    group=Group.TEXT,
+    scope=Access.INFERENCE,
+    body=InfillBody,
+    bounds=SamplingParams,
+    example={"input_prefix": "def add(a, b):\n    return ", "input_suffix": "\n", "n_predict": 16},
+    streams=True,
+    answer="What fills the gap, or its pieces.",
+    answer_type=Filled,
+)
+async def infill(request: Request) -> Response:
+    """Fill in the middle."""
+    body = await decode(request, InfillBody)
+    generation = await start_generation(request, body.model or None, [body.to_request()])
+    model, with_tokens = body.model or generation.engine.engine_id, bool(body.return_tokens)
+    if not body.stream:
+        [whole] = await collect_generation(request, generation)
+        return JsonResponse(_last(whole, model, generation.timings(0), with_tokens=with_tokens))
+    return EventStream(_frames(generation, model, with_tokens=with_tokens), generation.abort, error_frame)
+
+
+def _last(
+    completion: Completion, model: str, timings: tuple[float, float], *, with_tokens: bool
+) -> dict[str, Any]:
+    """A whole answer; also a stream's last event, with what is new since the one before."""
+    usage = completion.usage
+    return {
+        "index": 0,
+        "content": completion.text,
+        "tokens": list(completion.tokens) if with_tokens else [],
+        "stop": True,
+        "model": model,
+        "tokens_predicted": usage.completion_tokens,
+        "tokens_evaluated": usage.prompt_tokens,
+        "tokens_cached": usage.total_tokens,
+        "truncated": False,
+        "stop_type": _stop_type(completion),
+        "stopping_word": completion.stop or "",
+        "timings": timings_body(usage, timings),
+    }
+
+
+def _stop_type(completion: Completion) -> str:
+    if completion.finish_reason is FinishReason.LENGTH:
+        return "limit"
+    return "eos" if completion.stop is None else "word"
+
+
+async def _frames(generation: Generation, model: str, *, with_tokens: bool) -> AsyncGenerator[bytes, None]:
+    """The events of a stream. llama-server's has no `[DONE]`: `stop` says which is the last."""
+    n_made = 0
+    async for _, delta in generation.deltas():
+        if delta.finish_reason is not None and delta.usage is not None:
+            end = Completion(
+                delta.text, delta.finish_reason, delta.usage, delta.tokens, delta.logprobs, delta.stop
+            )
+            yield data_frame(_last(end, model, generation.timings(0), with_tokens=with_tokens))
+            return
+        n_made += len(delta.tokens)
+        if delta.text or (with_tokens and delta.tokens):
+            tokens = list(delta.tokens) if with_tokens else []
+            yield data_frame(
+                {
+                    "index": 0,
+                    "content": delta.text,
+                    "tokens": tokens,
+                    "stop": False,
+                    "tokens_predicted": n_made,
+                }
+            )

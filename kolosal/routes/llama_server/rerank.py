@@ -1,0 +1,122 @@
+"""Reranking: which documents answer a query best, in the shape that Jina's and llama-server's clients know."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from pydantic import ConfigDict, Discriminator, Field, Tag
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from kolosal.engines.engine import Engine
+from kolosal.engines.ipc.calls import MAX_INPUTS, MAX_QUERY_CHARS, Rank, Ranked, portions
+from kolosal.http.decode import UNION_ERROR, RequestBody, decode
+from kolosal.http.responses import JsonResponse
+from kolosal.routes.admin.answer_types import Ranking
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.unary_calls import ASKED_AT_ONCE, ModelName, Text, ask, optional_model, with_engine
+from kolosal.routes.openai.unsupported import refuse_unsupported
+
+RERANK_FIELDS: dict[str, tuple[object, ...]] = {
+    "rank_fields": (["text"],),
+    "max_chunks_per_doc": (),
+    "max_tokens_per_doc": (),
+    "return_embeddings": (False,),
+}
+"""Fields of Cohere's and Jina's requests that this daemon does not have, each with the values that ask for nothing."""
+
+
+def routes() -> list[Route]:
+    """The paths of this module."""
+    paths = ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking")
+    return [Route(path, rerank, methods=["POST"]) for path in paths]
+
+
+class TextDocument(RequestBody):
+    """A document as an object."""
+
+    text: Text
+
+
+def _text_or_object(value: object) -> str | None:
+    if isinstance(value, str):
+        return "<text>"
+    return "<object>" if isinstance(value, dict | TextDocument) else None
+
+
+Document: TypeAlias = Annotated[
+    Annotated[Text, Tag("<text>")] | Annotated[TextDocument, Tag("<object>")],
+    Discriminator(
+        _text_or_object,
+        custom_error_type=UNION_ERROR,
+        custom_error_message="a string or an object with a text",
+    ),
+]
+
+
+class RerankBody(RequestBody):
+    """Documents to rank."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+    MISSING = "Missing required fields (query, documents)"
+
+    model: ModelName | None = None
+    """An `engine_id`; left out, the default engine, else the only one."""
+    query: Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARS)]
+    """What the documents are to answer."""
+    documents: Annotated[tuple[Document, ...], Field(min_length=1, max_length=MAX_INPUTS)]
+    """Strings, or objects with a `text`."""
+    top_n: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """How many results to give, the best; all unless given."""
+    return_documents: bool | None = None
+    """Whether each result holds its document; false unless given."""
+
+    def texts(self) -> list[str]:
+        """The documents' texts."""
+        return [document if isinstance(document, str) else document.text for document in self.documents]
+
+
+@Operation(
+    group=Group.TEXT,
+    scope=Access.INFERENCE,
+    body=RerankBody,
+    example={
+        "model": "tiny",
+        "query": "What is a panda?",
+        "documents": ["A bear of China", "A kind of bread"],
+    },
+    answer="`results`: `index` and `relevance_score` of each document, the best first.",
+    answer_type=Ranking,
+)
+async def rerank(request: Request) -> Response:
+    """Rank documents by how well they answer a query, with a model made for that."""
+    body = await decode(request, RerankBody)
+    refuse_unsupported(body.model_extra or {}, RERANK_FIELDS)
+    model, texts = optional_model(request, body.model), body.texts()
+    engine_id, ranked = await with_engine(request, model, lambda engine: _rank(engine, body.query, texts))
+    order = sorted(range(len(texts)), key=lambda index: -ranked.scores[index])
+    return JsonResponse(
+        {
+            "model": model or engine_id,
+            "object": "list",
+            "usage": {"prompt_tokens": ranked.n_tokens, "total_tokens": ranked.n_tokens},
+            "results": [
+                {"index": index, "relevance_score": ranked.scores[index]}
+                | ({"document": {"text": texts[index]}} if body.return_documents else {})
+                for index in order[: body.top_n]
+            ],
+        }
+    )
+
+
+async def _rank(engine: Engine, query: str, texts: list[str]) -> tuple[str, Ranked]:
+    """The engine's id, and all scores, asked for in as many questions as it takes."""
+    scores: tuple[float, ...] = ()
+    n_tokens = 0
+    for portion in portions([len(text) for text in texts], ASKED_AT_ONCE, MAX_INPUTS):
+        part = await ask(engine, Rank(query, tuple(texts[portion]), first=portion.start), Ranked)
+        scores += part.scores
+        n_tokens += part.n_tokens
+    return engine.engine_id, Ranked(scores, n_tokens)

@@ -1,0 +1,138 @@
+"""Tokens and templates, as llama-server names them: what a model makes of a text before it computes anything."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from kolosal.engines.ipc.calls import Detokenize, Render, Rendered, Tokenize, Tokenized
+from kolosal.http.decode import RequestBody, decode
+from kolosal.http.responses import JsonResponse
+from kolosal.routes.admin.answer_types import PlainText, RenderedChat, Tokens
+from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.unary_calls import ModelName, Text, TokenId, ask, optional_model, with_engine
+from kolosal.routes.openai.chat import ChatBody
+from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams
+
+_THREAD_ABOVE_TOKENS = 8192
+"""UnaryCalls about more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
+
+
+def routes() -> list[Route]:
+    """The paths of this module, each with and without `/v1`."""
+    return [
+        route
+        for prefix in ("", "/v1")
+        for route in (
+            Route(f"{prefix}/tokenize", tokenize, methods=["POST"]),
+            Route(f"{prefix}/detokenize", detokenize, methods=["POST"]),
+            Route(f"{prefix}/apply-template", apply_template, methods=["POST"]),
+        )
+    ]
+
+
+class TokenizeBody(RequestBody):
+    """A text to tokenise."""
+
+    MISSING = "Missing required field: content"
+
+    model: ModelName | None = None
+    """An `engine_id`; left out, the default engine, else the only one."""
+    content: Text
+    """The text."""
+    add_special: bool | None = None
+    """Whether to add the tokens that the model wants at the start; false unless given."""
+    parse_special: bool | None = None
+    """Whether control tokens written in the text are read as such; true unless given."""
+    with_pieces: bool | None = None
+    """Whether to say what each token stands for; false unless given."""
+
+
+class DetokenizeBody(RequestBody):
+    """Tokens to write out."""
+
+    MISSING = "Missing required field: tokens"
+
+    model: ModelName | None = None
+    """An `engine_id`; left out, the default engine, else the only one."""
+    tokens: Annotated[tuple[TokenId, ...], Field(max_length=MAX_TOKENS_LIMIT)]
+    """The tokens."""
+
+
+@Operation(
+    group=Group.TEXT,
+    scope=Access.INFERENCE,
+    body=TokenizeBody,
+    example={"model": "tiny", "content": "Hello", "with_pieces": True},
+    answer="`tokens`: the numbers, or with pieces an object with `id` and `piece` for each.",
+    answer_type=Tokens,
+)
+async def tokenize(request: Request) -> Response:
+    """The tokens of a text."""
+    body = await decode(request, TokenizeBody)
+    call = Tokenize(
+        body.content,
+        add_special=bool(body.add_special),
+        parse_special=body.parse_special is not False,
+        with_pieces=bool(body.with_pieces),
+    )
+    model = optional_model(request, body.model)
+    answer = await with_engine(request, model, lambda engine: ask(engine, call, Tokenized))
+    if not body.with_pieces:
+        return JsonResponse({"tokens": answer.tokens})
+    if len(answer.tokens) > _THREAD_ABOVE_TOKENS:
+        return await asyncio.to_thread(_with_pieces, answer)
+    return _with_pieces(answer)
+
+
+@Operation(
+    group=Group.TEXT,
+    scope=Access.INFERENCE,
+    body=DetokenizeBody,
+    example={"model": "tiny", "tokens": [72, 101, 108, 108, 111]},
+    answer="`content`: the text.",
+    answer_type=PlainText,
+)
+async def detokenize(request: Request) -> Response:
+    """The text of tokens, control tokens written out."""
+    body = await decode(request, DetokenizeBody)
+    call, model = Detokenize(body.tokens), optional_model(request, body.model)
+    answer = await with_engine(request, model, lambda engine: ask(engine, call, Rendered))
+    return JsonResponse({"content": answer.text})
+
+
+@Operation(
+    group=Group.TEXT,
+    scope=Access.INFERENCE,
+    body=ChatBody,
+    bounds=SamplingParams,
+    defaults={"max_tokens": ChatBody.DEFAULT_MAX_TOKENS},
+    example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]},
+    answer="`prompt`: the text that the model would continue.",
+    answer_type=RenderedChat,
+)
+async def apply_template(request: Request) -> Response:
+    """A chat as the model would get it: through its chat template, control tokens written out. Nothing is generated."""
+    body = await decode(request, ChatBody)
+    call, model = Render(body.to_prompt()), optional_model(request, body.model)
+    answer = await with_engine(request, model, lambda engine: ask(engine, call, Rendered))
+    return JsonResponse({"prompt": answer.text})
+
+
+def _with_pieces(answer: Tokenized) -> JsonResponse:
+    pairs = zip(answer.tokens, answer.pieces, strict=True)
+    return JsonResponse({"tokens": [{"id": token, "piece": _piece(piece)} for token, piece in pairs]})
+
+
+def _piece(piece: str) -> str | list[int]:
+    """What a token stands for: text, or bytes where it is a part of a character."""
+    data = piece.encode("latin-1")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return list(data)

@@ -1,0 +1,200 @@
+"""Who asks: presented keys to known ones, and addresses that guess.
+
+Owns the rules: when keys are needed, how they are compared, when an address is refused. Knows nothing of HTTP and of
+paths: `routes.access` asks here. Used on the event loop only.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import logging
+import math
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from kolosal.config.file import ConfigError
+from kolosal.errors import AuthenticationFailed, KeyMissing, TooManyAttempts
+from kolosal.security.keys import ApiKey, KeyFile, digest_of
+
+K = TypeVar("K")
+
+log = logging.getLogger(__name__)
+
+LOCKOUT_WINDOW_S = 60.0
+"""How long a wrong key is held against its address."""
+
+MAX_ADDRESSES = 10_000
+"""Addresses whose wrong keys are remembered; those that were heard of least recently are forgotten first."""
+
+_IPV6_NETWORK = 64
+"""Bits of an IPv6 address that one customer has: the rest is free to choose for whoever guesses."""
+
+
+class Keyring:
+    """All keys that are valid now: those of the configuration, and those of the file, which may change at any time.
+
+    Keys that were needed once are needed until the daemon ends: a file that is emptied or deleted lets nobody in.
+    """
+
+    def __init__(self, configured: Sequence[ApiKey] = (), file: KeyFile | None = None) -> None:
+        """Raises ConfigError where the file cannot be read."""
+        self._configured = tuple(configured)
+        self._file = file
+        self._signature = None if file is None else file.signature()
+        self._from_file = () if file is None else file.read()
+        self._needed = bool(configured) or self._signature is not None
+        self._is_unread = False
+
+    @property
+    def needed(self) -> bool:
+        """Whether requests need a key."""
+        self._look()
+        return self._needed
+
+    def find(self, presented: str) -> ApiKey | None:
+        """The key that was presented. Takes as long for a wrong one as for a right one."""
+        self._look()
+        digest = digest_of(presented)
+        found = None
+        for key in (*self._configured, *self._from_file):
+            if hmac.compare_digest(digest, key.digest):
+                found = key
+        return found
+
+    def holds(self, key: ApiKey) -> bool:
+        """Whether a key that was found earlier is still valid, with the same scopes."""
+        self._look()
+        return key in self._configured or key in self._from_file
+
+    def _look(self) -> None:
+        """Read the file again when it has changed. One that cannot be read lets in those of before, and nobody else."""
+        if self._file is None:
+            return
+        signature = self._file.signature()
+        if signature == self._signature:
+            return
+        self._needed = True
+        try:
+            self._from_file = self._file.read()
+        except ConfigError as exc:
+            if not self._is_unread:
+                log.error("keys.not_read", extra={"reason": str(exc)})  # noqa: TRY400 - the reason says it all
+            self._is_unread = isinstance(exc.__cause__, OSError)
+            if self._is_unread:
+                return  # a virus scanner has it, or files are used up: the next request looks again
+        else:
+            self._is_unread = False
+            log.info("keys.changed", extra={"keys": len(self._from_file)})
+        self._signature = signature
+
+
+class Lockout:
+    """Wrong keys by address, and which keys are known from where."""
+
+    def __init__(self, max_failures: int, clock: Callable[[], float]) -> None:
+        self._max_failures = max_failures
+        self._clock = clock
+        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def refused_for_s(self, address: str) -> float:
+        """Seconds that an address is still refused; 0 when it is not."""
+        failures = self._failures.get(address)
+        if failures is None or not self._max_failures:
+            return 0.0
+        oldest = self._clock() - LOCKOUT_WINDOW_S
+        while failures and failures[0] <= oldest:
+            failures.popleft()
+        return failures[0] - oldest if len(failures) >= self._max_failures else 0.0
+
+    def note_failure(self, address: str) -> None:
+        """A wrong key came from there. Not to be called for a refused address."""
+        if self._max_failures:
+            self._failures.setdefault(address, deque(maxlen=self._max_failures)).append(self._clock())
+            _keep_newest(self._failures, address)
+
+    def note_success(self, address: str, key_id: str) -> None:
+        """A right key came from there."""
+        self._known[address, key_id] = None
+        _keep_newest(self._known, (address, key_id))
+
+    def knows(self, address: str, key_id: str) -> bool:
+        """Whether that key has come from that address before."""
+        return (address, key_id) in self._known
+
+
+class Authenticator:
+    """Says whose a request is."""
+
+    def __init__(self, keyring: Keyring, lockout: Lockout) -> None:
+        self._keyring = keyring
+        self._lockout = lockout
+
+    @property
+    def needed(self) -> bool:
+        """Whether requests need a key at all."""
+        return self._keyring.needed
+
+    def identify(self, presented: Sequence[str], client: str) -> ApiKey | None:
+        """The key of a request that carries these; None where no key is needed.
+
+        An address that guesses is refused also with a right key, because otherwise it could go on guessing; but not with
+        one that came from there before: somebody else's wrong key must not keep out the clients behind the same proxy.
+
+        Raises:
+            KeyMissing: it carries none.
+            AuthenticationFailed: it carries no valid one.
+            TooManyAttempts: its address has presented too many wrong ones.
+        """
+        if not self._keyring.needed:
+            return None
+        if not presented:
+            raise KeyMissing(
+                "An API key is required: send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
+            )
+        address = network_of(client)
+        refused_s = self._lockout.refused_for_s(address)
+        key = self._any_of(presented)
+        if refused_s and (key is None or not self._lockout.knows(address, key.id)):
+            raise TooManyAttempts(
+                "Too many wrong API keys came from this address: wait and try again",
+                retry_after_s=math.ceil(refused_s),
+            )
+        if key is None:
+            self._lockout.note_failure(address)
+            if self._lockout.refused_for_s(address):
+                log.warning("auth.address_refused", extra={"client": address})
+            raise AuthenticationFailed("The API key is not valid")
+        self._lockout.note_success(address, key.id)
+        return key
+
+    def still_admits(self, key: ApiKey | None) -> bool:
+        """Whether somebody who was let in with this key, or without one, still would be: for connections that last."""
+        if key is None:
+            return not self._keyring.needed
+        return self._keyring.holds(key)
+
+    def _any_of(self, presented: Sequence[str]) -> ApiKey | None:
+        found = [key for key in map(self._keyring.find, presented) if key is not None]
+        return found[0] if found else None
+
+
+def network_of(client: str) -> str:
+    """What of a client's address counts: of IPv6 the network, because the rest is the client's to choose."""
+    try:
+        address = ipaddress.ip_address(client.partition("%")[0])
+    except ValueError:
+        return client[:64]
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, _IPV6_NETWORK), strict=False))
+
+
+def _keep_newest(table: OrderedDict[K, Any], key: K) -> None:
+    table.move_to_end(key)
+    if len(table) > MAX_ADDRESSES:
+        table.popitem(last=False)

@@ -1,0 +1,270 @@
+"""API keys: what one is, and the file that holds those that `kolosal keys` makes.
+
+A key is 256 random bits as text. Only its SHA-256 is kept: a digest of that much chance cannot be turned back, so a slow
+password hash would cost each request time and win nothing. Knows nothing of requests; `auth` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kolosal.atomic_file import replace_file
+from kolosal.config.file import ConfigError
+
+MAX_KEYS = 1000
+"""Keys one file can hold: each request is compared with all of them."""
+
+MAX_FILE_BYTES = 1024 * 1024
+"""Bytes of a file of keys; a longer one is something else."""
+
+_NAME = r"^[A-Za-z0-9._@-]{1,64}$"
+_PREFIX = "kol_"
+"""How a key begins, so that scanners for lost secrets can know it."""
+
+_MODE = 0o600
+"""Digests are no secrets, but who may write here may let himself in."""
+
+
+class Scope(StrEnum):
+    """What a key allows. Neither includes the other."""
+
+    INFERENCE = "inference"
+    """Use the engines."""
+    ADMIN = "admin"
+    """Add, change and remove engines, and see what is told to operators only."""
+
+
+ALL_SCOPES = frozenset(Scope)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A key as the daemon knows it: all but the key itself."""
+
+    id: str
+    name: str
+    scopes: frozenset[Scope]
+    digest: bytes
+    """SHA-256 of the key."""
+    created: datetime | None = None
+    """None for a key of the configuration."""
+
+
+class _Stored(BaseModel):
+    """A key in the file."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+    id: Annotated[str, Field(min_length=1, max_length=64)]
+    name: Annotated[str, Field(pattern=_NAME)]
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(Scope))]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    created: datetime
+
+
+class _Contents(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+    keys: Annotated[list[_Stored], Field(max_length=MAX_KEYS)]
+
+
+def digest_of(key: str) -> bytes:
+    """What is kept and compared in place of a key."""
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
+
+
+def plain_key(key: str, name: str, scopes: frozenset[Scope] = ALL_SCOPES) -> ApiKey:
+    """A key that an operator wrote into the configuration. Its id follows from it, and tells nothing of it."""
+    digest = digest_of(key)
+    return ApiKey(
+        id=f"key_{hashlib.sha256(digest).hexdigest()[:12]}", name=name, scopes=scopes, digest=digest
+    )
+
+
+class KeyFile:
+    """The file of `kolosal keys`. Every call reads it anew; changes are atomic and exclude one another."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def signature(self) -> tuple[int, int, int] | None:
+        """Changes when the file does; None where there is no file."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def read(self) -> tuple[ApiKey, ...]:
+        """All keys; none where there is no file.
+
+        Raises:
+            ConfigError: it cannot be read, or is no file of keys.
+        """
+        try:
+            with self.path.open("rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+        except FileNotFoundError:
+            return ()
+        except OSError as exc:
+            raise ConfigError(f"{self.path}: cannot be read: {exc.strerror or exc}") from exc
+        try:
+            stored = _Contents.model_validate_json(content[:MAX_FILE_BYTES]).keys
+        except ValidationError as exc:
+            where = ".".join(str(part) for part in exc.errors(include_input=False)[0]["loc"])
+            raise ConfigError(f"{self.path}: not a file of keys{where and f' (at {where})'}") from exc
+        return tuple(
+            ApiKey(
+                id=key.id,
+                name=key.name,
+                scopes=frozenset(key.scopes),
+                digest=bytes.fromhex(key.sha256),
+                created=key.created,
+            )
+            for key in stored
+        )
+
+    def create(self, name: str, scopes: Iterable[Scope]) -> tuple[ApiKey, str]:
+        """Add a key; returns it, and the key itself, which nobody can ever be told again.
+
+        Raises:
+            ConfigError: the name cannot be used or is taken, or the file cannot be changed.
+        """
+        if not re.fullmatch(_NAME, name):
+            raise ConfigError(f"The name {name[:80]!r} must be 1 to 64 of the characters A-Z a-z 0-9 . _ @ -")
+        key = _PREFIX + secrets.token_urlsafe(32)
+        made = ApiKey(
+            id=f"key_{secrets.token_hex(6)}",
+            name=name,
+            scopes=frozenset(scopes) or frozenset({Scope.INFERENCE}),
+            digest=digest_of(key),
+            created=datetime.now(UTC).replace(microsecond=0),
+        )
+        with self._changing() as keys:
+            if any(name in (other.name, other.id) for other in keys):
+                raise ConfigError(
+                    f"A key named {name!r} exists already: revoke it first, or take another name"
+                )
+            if len(keys) >= MAX_KEYS:
+                raise ConfigError(f"{self.path}: holds {MAX_KEYS} keys, and more are not allowed")
+            keys.append(made)
+        return made, key
+
+    def revoke(self, name: str) -> int:
+        """Remove the key of that name or id; returns how many are left. An empty file still keeps everybody out.
+
+        Raises:
+            ConfigError: there is no such key, or the file cannot be changed.
+        """
+        with self._changing() as keys:
+            left = [key for key in keys if name not in (key.name, key.id)]
+            if len(left) == len(keys):
+                raise ConfigError(f"No key has the name or id {name[:80]!r}: `kolosal keys list` shows all")
+            keys[:] = left
+        return len(left)
+
+    @contextmanager
+    def _changing(self) -> Iterator[list[ApiKey]]:
+        """The keys, to be changed in place. The new file is the lock: only one process can make it."""
+        new = self.path.with_name(f"{self.path.name}.new")
+        try:
+            _make_folder(self.path.parent)
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+        except FileExistsError:
+            raise ConfigError(
+                f"{new}: exists: another `kolosal keys` is at work, or one was interrupted: then delete the file"
+            ) from None
+        except OSError as exc:
+            raise ConfigError(f"{new}: cannot be written: {exc.strerror or exc}") from exc
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                keys = [*self.read()]
+                yield keys
+                file.write(_as_json(keys))
+                file.flush()
+                os.fsync(file.fileno())
+            _keep_owner(new, self.path)
+            replace_file(new, self.path)
+        except OSError as exc:
+            raise ConfigError(f"{self.path}: cannot be written: {exc.strerror or exc}") from exc
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def read_plain_keys(path: Path) -> tuple[ApiKey, ...]:
+    """The keys of a text file: one a line, optionally followed by its scopes; `#` begins a comment line.
+
+    Raises:
+        ConfigError: it cannot be read, or a line is not that. The message holds the line's number, never a key.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        text = content.decode("utf-8-sig")
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else "it is not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(
+            f"{path}: is longer than {MAX_FILE_BYTES} bytes, and holds something else than keys"
+        )
+    keys = []
+    for number, line in enumerate(text.splitlines(), 1):
+        key, *scopes = line.replace(",", " ").split() or [""]
+        if not key or key.startswith("#"):
+            continue
+        if len(key) < 16 or any(scope not in ALL_SCOPES for scope in scopes):
+            raise ConfigError(
+                f"{path}:{number}: must be a key of at least 16 characters, alone or with scopes after it"
+                f" ({', '.join(Scope)})"
+            )
+        given = frozenset(Scope(scope) for scope in scopes) or ALL_SCOPES
+        keys.append(plain_key(key, f"{path.name}:{number}", given))
+    if not 1 <= len(keys) <= MAX_KEYS:
+        raise ConfigError(f"{path}: must hold 1 to {MAX_KEYS} keys, not {len(keys)}")
+    return tuple(keys)
+
+
+def _as_json(keys: Iterable[ApiKey]) -> bytes:
+    stored = [
+        _Stored(
+            id=key.id,
+            name=key.name,
+            scopes=sorted(key.scopes),
+            sha256=key.digest.hex(),
+            created=key.created or datetime.now(UTC),
+        )
+        for key in keys
+    ]
+    return _Contents(keys=stored).model_dump_json(indent=2).encode() + b"\n"
+
+
+def _make_folder(folder: Path) -> None:
+    """Only its owner may look into a folder that is made here; one that is there stays as it is."""
+    if not folder.is_dir():
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError as exc:
+            raise NotADirectoryError(exc.errno, "its folder is a file") from exc
+
+
+def _keep_owner(new: Path, old: Path) -> None:
+    """A file that root changes stays that of the user the daemon runs as; a new one is that of its folder's owner."""
+    if sys.platform != "win32" and os.geteuid() == 0:
+        like = (old if old.exists() else old.parent).stat()
+        os.chown(new, like.st_uid, like.st_gid)

@@ -1,0 +1,126 @@
+"""What the machine says of its memory: real here, and made up for control groups and GPUs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pynvml
+import pytest
+
+from kolosal.engines.memory.machine import Gpu, ThisMachine, has_gpu_backend, read_gpus
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
+
+
+def test_this_machine_has_memory() -> None:
+    memory = ThisMachine().read()
+    assert 0 < memory.host_free <= memory.host_total <= psutil.virtual_memory().total
+
+
+def group(root: Path, cgroup: str, **files: str) -> ThisMachine:
+    """A machine whose process is in a control group; `/` in names is written as `__`."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(cgroup)
+    for name, text in files.items():
+        path = root / "sys/fs/cgroup" / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return ThisMachine(root=root)
+
+
+@LINUX
+def test_the_tightest_limit_counts(tmp_path: Path) -> None:
+    machine = group(
+        tmp_path,
+        "0::/a/b\n",
+        a__memory_dot_max="3000000\n",
+        a__memory_dot_current="2000000\n",
+        a__b__memory_dot_max="max\n",
+        a__b__memory_dot_current="100\n",
+    )
+    memory = machine.read()
+    assert (memory.host_total, memory.host_free) == (3_000_000, 1_000_000)
+
+
+@LINUX
+def test_files_that_may_be_dropped_are_free(tmp_path: Path) -> None:
+    stat = "anon 5\ninactive_file 300000\nactive_file 200000\n"
+    machine = group(
+        tmp_path, "0::/\n", memory_dot_max="1000000", memory_dot_current="900000", memory_dot_stat=stat
+    )
+    assert machine.read().host_free == 600_000
+
+
+@LINUX
+def test_the_first_version_of_control_groups_is_read_too(tmp_path: Path) -> None:
+    machine = group(
+        tmp_path,
+        "3:cpuset:/\n4:memory:/docker/x\n0::/\n",
+        memory__docker__x__memory_dot_limit_in_bytes="1000000",
+        memory__docker__x__memory_dot_usage_in_bytes="400000",
+        memory__memory_dot_limit_in_bytes=str(2**63 - 4096),
+        memory__memory_dot_usage_in_bytes="5",
+    )
+    memory = machine.read()
+    assert (memory.host_total, memory.host_free) == (1_000_000, 600_000)
+
+
+@LINUX
+@pytest.mark.parametrize("text", ["", "nonsense", "0::/../../etc", "0::/gone"])
+def test_without_a_limit_the_machine_counts(tmp_path: Path, text: str) -> None:
+    assert group(tmp_path, text).read().host_total == psutil.virtual_memory().total
+
+
+class Nvml:
+    """A driver with some GPUs of 10 MB each; `integrated` has no memory of its own."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def nvmlInit(self) -> None:
+        if not self._names:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+
+    def nvmlShutdown(self) -> None: ...
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self._names)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
+        return self._names[index]
+
+    def nvmlDeviceGetName(self, handle: str) -> bytes:
+        return handle.encode()
+
+    def nvmlDeviceGetUUID(self, handle: str) -> str:
+        return f"GPU-{handle}"
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:
+        if handle == "integrated":
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return SimpleNamespace(total=10, free=7)
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [(None, ["a", "b", "c"]), ("", []), ("2,0", ["c", "a"]), ("GPU-b", ["b"]), ("1,9,0", ["b"]), ("-1", [])],
+)
+def test_gpus_are_counted_as_cuda_counts_them(visible: str | None, names: list[str]) -> None:
+    found = read_gpus(visible, Nvml("a", "b", "c"))
+    assert found == tuple(Gpu(index, name, 10, 7) for index, name in enumerate(names))
+
+
+def test_gpus_without_memory_of_their_own_are_left_out() -> None:
+    assert [gpu.name for gpu in read_gpus(None, Nvml("integrated", "a"))] == ["a"]
+
+
+def test_a_machine_without_a_driver_has_no_gpus() -> None:
+    assert read_gpus(None, Nvml()) == ()
+
+
+def test_whether_llama_cpp_uses_gpus_is_seen_without_loading_it() -> None:
+    assert has_gpu_backend() in (True, False)

@@ -1,0 +1,191 @@
+"""Whose cells a new prompt can use."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kolosal.engines.worker.backend import Reuse
+from kolosal.engines.worker.detokenize import TextStream
+from kolosal.engines.worker.fake import FakeSampler
+from kolosal.engines.worker.schedule.prefixcache import PrefixCache, common_prefix
+from kolosal.engines.worker.schedule.sequence import Sequence
+
+
+def _sequence(
+    tokens: list[int], *, computed: int = 0, slot: int | None = None, scope: str = "", use_cache: bool = True
+) -> Sequence:
+    sequence = Sequence(
+        1,
+        tokens,
+        max_length=10_000,
+        sampler=FakeSampler(),
+        text=TextStream(),
+        cache_scope=scope,
+        use_cache=use_cache,
+    )
+    sequence.n_computed = computed
+    sequence.slot = slot
+    return sequence
+
+
+def _kept(reuse: Reuse, *finished: Sequence) -> PrefixCache:
+    cache = PrefixCache(reuse)
+    for slot, sequence in enumerate(finished):
+        cache.keep(slot, sequence)
+    return cache
+
+
+@given(
+    st.lists(st.integers(0, 2), max_size=300), st.lists(st.integers(0, 2), max_size=300), st.integers(0, 300)
+)
+def test_common_prefix_is_what_a_plain_loop_finds(a: list[int], b: list[int], limit: int) -> None:
+    expected = 0
+    while expected < min(limit, len(a), len(b)) and a[expected] == b[expected]:
+        expected += 1
+    assert common_prefix(a, b, limit) == expected
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=500), st.integers(0, 499))
+def test_common_prefix_finds_a_single_difference(tokens: list[int], at: int) -> None:
+    at %= len(tokens)
+    other = [*tokens]
+    other[at] += 1
+    assert common_prefix(tokens, other, len(tokens)) == at
+
+
+def test_the_last_token_is_always_left_to_compute() -> None:
+    cache = _kept(Reuse.PREFIX, _sequence([1, 2, 3, 4], computed=4))
+    assert cache.match(_sequence([1, 2, 3, 4]), ()).n_cells == 3
+
+
+def test_a_finished_sequence_that_is_a_whole_prefix_is_taken_over() -> None:
+    cache = _kept(Reuse.PREFIX, _sequence([1, 2, 3], computed=3))
+    match = cache.match(_sequence([1, 2, 3, 4, 5]), ())
+    assert (match.slot, match.n_cells, match.takes_over) == (0, 3, True)
+
+
+def test_a_running_sequence_shares_what_it_has_and_promises_the_rest() -> None:
+    running = _sequence([*range(100), 7], computed=40, slot=5)
+    match = PrefixCache(Reuse.PREFIX).match(_sequence([*range(100), 8, 9]), [running])
+    assert (match.slot, match.n_cells, match.n_expected) == (5, 40, 100)
+
+
+def test_cells_that_are_there_are_preferred_to_fewer() -> None:
+    cache = _kept(Reuse.PREFIX, _sequence([*range(10)], computed=10), _sequence([*range(30)], computed=30))
+    assert cache.match(_sequence([*range(40)]), ()).slot == 1
+
+
+def test_other_scopes_share_nothing() -> None:
+    cache = _kept(Reuse.PREFIX, _sequence([1, 2, 3], computed=3, scope="a"))
+    running = _sequence([1, 2, 3, 4], computed=4, slot=5, scope="a")
+    assert cache.match(_sequence([1, 2, 3, 4], scope="b"), [running]).n_expected == 0
+
+
+@pytest.mark.parametrize("who", ["taker", "giver"])
+def test_a_sequence_without_cache_neither_takes_nor_gives(who: str) -> None:
+    running = _sequence([1, 2, 3, 4], computed=4, slot=5, use_cache=who != "giver")
+    taker = _sequence([1, 2, 3, 4, 5], use_cache=who != "taker")
+    cache = PrefixCache(Reuse.PREFIX)
+    assert cache.match(taker, [running]).n_expected == 0
+    assert cache.keep(1, running) is (who == "taker")
+
+
+def test_memory_that_cannot_be_cut_is_only_continued_as_a_whole() -> None:
+    cache = _kept(Reuse.WHOLE, _sequence([1, 2, 3], computed=3))
+    assert cache.match(_sequence([1, 2, 9, 9]), ()).n_cells == 0
+    assert cache.match(_sequence([1, 2, 3, 9]), ()).takes_over
+    running = _sequence([1, 2, 3, 4], computed=4, slot=5)
+    assert PrefixCache(Reuse.WHOLE).match(_sequence([1, 2, 3, 4, 5]), [running]).n_cells == 0
+
+
+def test_turned_off_nothing_is_kept_or_found() -> None:
+    cache = PrefixCache(Reuse.NONE)
+    assert not cache.keep(0, _sequence([1, 2, 3], computed=3))
+
+
+def test_what_was_of_use_is_forgotten_last() -> None:
+    cache = _kept(Reuse.PREFIX, _sequence([1], computed=1), _sequence([2], computed=1))
+    cache.touch(0)
+    assert cache.slots == (1, 0)
+
+
+def _answered(cache: PrefixCache, slot: int, first: int) -> None:
+    """One request of 100 tokens that begin with `first` comes and goes."""
+    sequence = _sequence([first, *range(1, 100)], computed=100)
+    cache.learn(sequence, cache.match(sequence, ()).n_cells)
+    cache.keep(slot, sequence)
+
+
+def test_cells_nobody_has_use_for_are_no_longer_kept() -> None:
+    cache = PrefixCache(Reuse.PREFIX)
+    for number in range(5):
+        _answered(cache, number, first=-number)
+    assert not cache.pays
+    assert len(cache.slots) < 4
+
+
+def test_a_prompt_that_would_have_found_something_begins_the_keeping_again() -> None:
+    cache = PrefixCache(Reuse.PREFIX)
+    for number in range(8):
+        _answered(cache, number, first=-number)
+    _answered(cache, 8, first=-7)
+    assert cache.pays
+
+
+def test_prompts_that_find_something_keep_it_going() -> None:
+    cache = PrefixCache(Reuse.PREFIX)
+    for number in range(20):
+        _answered(cache, number, first=0)
+    assert cache.pays
+
+
+def test_one_in_four_is_enough() -> None:
+    cache = PrefixCache(Reuse.PREFIX)
+    paid = []
+    for number in range(40):
+        _answered(cache, number, first=0 if number % 4 == 0 else -number)
+        paid.append(cache.pays)
+    assert sum(paid[20:]) >= 10
+
+
+def _aged(cache: PrefixCache, n_steps: int) -> PrefixCache:
+    for _ in range(n_steps):
+        cache.tick()
+    return cache
+
+
+def test_what_nobody_used_in_time_expires_oldest_first() -> None:
+    cache = _kept(Reuse.PREFIX, _sequence([1], computed=1), _sequence([2], computed=1))
+    assert cache.expired is None
+    assert _aged(cache, 1000).expired == 0
+
+
+def test_use_makes_young_again() -> None:
+    cache = _kept(Reuse.PREFIX, _sequence([1], computed=1), _sequence([2], computed=1))
+    _aged(cache, 1000).touch(0)
+    assert cache.expired == 1
+
+
+def test_patience_grows_where_users_take_their_time() -> None:
+    cache = PrefixCache(Reuse.PREFIX)
+    for number in range(12):
+        _answered(cache, number, first=0)
+        _aged(cache, 400)
+    assert cache.expired != 11
+    assert _aged(cache, 1000).expired != 11
+
+
+def test_a_next_turn_supersedes_the_one_before() -> None:
+    cache = _kept(Reuse.PREFIX, _sequence([*range(100)], computed=100))
+    assert cache.is_superseded(0, 90)
+    assert not cache.is_superseded(0, 50)
+    assert not cache.is_superseded(7, 50)
+
+
+def test_first_prompts_that_come_together_say_nothing() -> None:
+    cache = PrefixCache(Reuse.PREFIX)
+    for number in range(8):
+        cache.learn(_sequence([-number, *range(1, 100)]), 0)
+    assert cache.pays

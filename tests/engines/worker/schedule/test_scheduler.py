@@ -1,0 +1,377 @@
+"""The rules of the scheduler, one by one; `test_scheduler_machine` has them all at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from kolosal.engines.worker.backend import Reuse
+from kolosal.engines.worker.schedule.plan import Copy, Plan, Release
+from kolosal.engines.worker.schedule.scheduler import (
+    LONE_STEP_S,
+    MAX_DECODE_TOKENS,
+    MIN_LONE_PREFILL_TOKENS,
+    MIN_PREFILL_TOKENS,
+    WORTH_WAITING_TOKENS,
+)
+from kolosal.engines.worker.schedule.waiting import MAX_CLIENTS
+from tests.engines.worker.schedule.scheduling import N_PREFILL, Bench, Guesser, counts, slot_of
+
+# --- rule 1: every decoding sequence gets its token ---
+
+
+def test_decoding_sequences_get_one_token_each() -> None:
+    bench = Bench()
+    bench.add_decoding(10)
+    bench.add_decoding(20)
+    assert counts(bench.step()) == {1: 1, 2: 1}
+
+
+def test_decoding_sequence_does_not_wait_for_a_long_prompt() -> None:
+    bench = Bench()
+    bench.add_decoding(10)
+    bench.add(5000)
+    assert [counts(bench.step())[1] for _ in range(10)] == [1] * 10
+
+
+def test_forced_tokens_are_computed_in_one_step() -> None:
+    bench = Bench()
+    sequence = bench.add_decoding(10)
+    sequence.tokens += [1] * 5
+    assert counts(bench.step()) == {1: 6}
+
+
+def test_guesses_are_computed_along() -> None:
+    bench = Bench()
+    sequence = bench.add_decoding(10)
+    sequence.speculator = Guesser([5, 6, 7])
+    chunk = bench.scheduler.schedule().chunks[0]
+    assert (chunk.tokens[1:], chunk.n_outputs) == ([5, 6, 7], 4)
+
+
+def test_guesses_take_only_free_cells() -> None:
+    bench = Bench(n_cells=13)
+    sequence = bench.add_decoding(10)
+    sequence.speculator = Guesser([5, 6, 7])
+    assert len(bench.scheduler.schedule().chunks[0].tokens) == 3
+
+
+def test_nothing_is_guessed_while_a_prompt_is_read() -> None:
+    bench = Bench()
+    sequence = bench.add_decoding(10)
+    sequence.speculator = Guesser([5, 6, 7])
+    bench.add(2000, first=9)
+    bench.step()
+    assert counts(bench.step())[1] == 1
+
+
+def test_guesses_end_before_the_longest_length() -> None:
+    bench = Bench()
+    sequence = bench.add_decoding(10, max_length=13)
+    sequence.speculator = Guesser([5, 6, 7])
+    assert len(bench.scheduler.schedule().chunks[0].tokens) == 2
+
+
+# --- rule 2: prompts get what is left ---
+
+
+def test_prompt_alone_is_computed_in_large_chunks() -> None:
+    bench = Bench()
+    bench.add(N_PREFILL + 100)
+    assert [counts(bench.step()) for _ in range(2)] == [{1: N_PREFILL}, {1: 100}]
+
+
+def test_prompt_beside_decoding_keeps_the_step_near_its_target() -> None:
+    bench = Bench(target_step_s=0.15, cheap=False)
+    bench.cost.observe(1, 0.010)
+    bench.cost.observe(201, 0.210)
+    bench.add_decoding(10)
+    bench.add(1000)
+    assert counts(bench.step())[2] == pytest.approx(140, abs=2)
+
+
+def test_prompt_alone_takes_no_longer_than_one_may_wait() -> None:
+    bench = Bench(cheap=False)
+    bench.cost.observe(100, 0.5 * LONE_STEP_S)
+    bench.add(1000)
+    assert counts(bench.step()) == {1: 200}
+
+
+def test_first_prompt_of_all_begins_with_a_small_step() -> None:
+    bench = Bench(cheap=False)
+    bench.add(1000)
+    assert counts(bench.step()) == {1: MIN_LONE_PREFILL_TOKENS}
+
+
+def test_prompt_goes_on_a_little_where_nothing_is_known_of_the_cost() -> None:
+    bench = Bench(cheap=False)
+    bench.add_decoding(10)
+    bench.add(1000)
+    assert counts(bench.step())[2] == MIN_PREFILL_TOKENS
+
+
+def test_prompts_share_a_step_and_short_ones_leave_the_rest_to_long_ones() -> None:
+    bench = Bench()
+    bench.add(3000, first=1)
+    bench.add(100, first=2)
+    bench.add(3000, first=3)
+    assert counts(bench.step()) == {1: (N_PREFILL - 100) // 2, 2: 100, 3: (N_PREFILL - 100) // 2}
+
+
+def test_step_never_exceeds_the_batch() -> None:
+    bench = Bench(n_batch=64)
+    bench.add(100, first=1)
+    bench.add(100, first=2)
+    assert bench.step().n_tokens == 64
+
+
+def test_output_is_wanted_at_the_last_token_of_the_prompt_only() -> None:
+    bench = Bench()
+    bench.add(N_PREFILL + 1)
+    assert [bench.step().chunks[0].n_outputs for _ in range(2)] == [0, 1]
+
+
+# --- rule 3: admission ---
+
+
+def test_sequences_beyond_the_parallel_ones_wait() -> None:
+    bench = Bench(n_parallel=2)
+    for first in (1, 2, 3):
+        bench.add(10, first=first)
+    bench.step()
+    assert [sequence.request_id for sequence in bench.scheduler.waiting] == [3]
+
+
+def test_higher_priority_starts_first() -> None:
+    bench = Bench(n_parallel=1)
+    bench.add(10, first=1)
+    bench.add(10, first=2)
+    urgent = bench.add(10, first=3, priority=1)
+    bench.step()
+    assert bench.scheduler.running == (urgent,)
+
+
+def test_later_prompt_that_would_fit_does_not_overtake() -> None:
+    bench = Bench(n_cells=100)
+    bench.add(60, first=1)
+    bench.add(50, first=2)
+    bench.add(1, first=3)
+    assert counts(bench.step()) == {1: 60}
+
+
+def test_room_promised_to_a_half_computed_prompt_is_not_given_away() -> None:
+    bench = Bench(n_cells=N_PREFILL + 200)
+    bench.add(N_PREFILL + 150, first=1)
+    bench.add(100, first=2)
+    assert [counts(bench.step()) for _ in range(2)] == [{1: N_PREFILL}, {1: 150}]
+
+
+def test_a_running_sequences_cells_are_shared() -> None:
+    bench = Bench()
+    running = bench.add_decoding(100)
+    bench.add(120)
+    plan = bench.step()
+    sharing = bench.scheduler.running[1]
+    assert plan.memory == [Copy(slot_of(running), slot_of(sharing), 100)]
+    assert counts(plan) == {1: 1, 2: 20}
+    assert sharing.n_cached == 100
+
+
+def test_requests_that_arrive_together_wait_for_the_first_to_compute_their_prefix() -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.add(WORTH_WAITING_TOKENS + 10)
+    assert counts(bench.step()) == {1: WORTH_WAITING_TOKENS + 10}
+    assert counts(bench.step()) == {1: 1, 2: 1, 3: 1}
+
+
+def test_one_with_another_prompt_overtakes_those_who_wait_for_a_prefix() -> None:
+    bench = Bench()
+    bench.add(100)
+    bench.add(100)
+    bench.add(50, first=7)
+    assert counts(bench.step()) == {1: 100, 3: 50}
+
+
+def test_a_finished_sequence_is_continued_where_it_ended() -> None:
+    bench = Bench()
+    finished = bench.add_decoding(50)
+    slot = finished.slot
+    bench.finish(finished)
+    bench.add(80)
+    plan = bench.step()
+    assert (plan.memory, counts(plan)) == ([], {2: 30})
+    assert bench.scheduler.running[0].slot == slot
+
+
+def test_nothing_is_shared_where_the_memory_does_not_allow_it() -> None:
+    bench = Bench(reuse=Reuse.NONE)
+    bench.finish(bench.add_decoding(50))
+    bench.add(80)
+    plan = bench.step()
+    assert counts(plan) == {2: 80}
+
+
+# --- rule 4: pressure ---
+
+
+def full_bench() -> Bench:
+    """Three decoding sequences and no free cell."""
+    bench = Bench(n_cells=33)
+    for first in (1, 2, 3):
+        bench.add(10, first=first)
+    for _ in range(2):  # 30 cells of prompt, then 3 of answers
+        bench.step()
+    assert bench.cache.free_cells == 0
+    return bench
+
+
+def test_finished_sequences_go_before_running_ones() -> None:
+    bench = Bench(n_cells=40)
+    finished = bench.add_decoding(20, first=1)
+    slot = slot_of(finished)
+    bench.finish(finished)
+    bench.add(39, first=2)
+    plan = bench.step()
+    assert plan.memory == [Release(slot)]
+    assert counts(plan) == {2: 39}
+
+
+def test_the_youngest_is_preempted_where_nothing_else_is_left() -> None:
+    bench = full_bench()
+    youngest = bench.scheduler.running[-1]
+    slot = slot_of(youngest)
+    plan = bench.step()
+    assert plan.memory == [Release(slot)]
+    assert bench.scheduler.waiting == (youngest,)
+    assert (len(youngest.tokens), youngest.n_computed, youngest.slot) == (12, 0, None)
+
+
+def test_the_lowest_priority_is_preempted_first() -> None:
+    bench = Bench(n_cells=33)
+    low = bench.add(10, first=1, priority=-1)
+    bench.add(10, first=2)
+    bench.add(10, first=3)
+    for _ in range(3):
+        bench.step()
+    assert bench.scheduler.waiting == (low,)
+
+
+def test_preempted_sequence_waits_before_those_that_never_ran() -> None:
+    bench = full_bench()
+    bench.add(1, first=4)
+    bench.step()
+    assert [sequence.request_id for sequence in bench.scheduler.waiting] == [3, 4]
+
+
+def test_preempted_sequence_computes_all_its_tokens_again() -> None:
+    bench = full_bench()
+    bench.step()
+    for sequence in bench.scheduler.running:
+        bench.finish(sequence, keep=False)
+    assert counts(bench.step()) == {3: 12}
+
+
+def test_a_backend_with_less_room_than_the_books_gets_smaller_prompts() -> None:
+    bench = Bench()
+    bench.add(400)
+    sizes = []
+    for _ in range(3):
+        plan = bench.scheduler.schedule()
+        sizes.append(plan.n_tokens)
+        assert bench.scheduler.make_smaller(plan)
+    assert sizes == [400, 256, 128]
+
+
+def test_a_sequence_alone_is_tried_again_a_few_times() -> None:
+    bench = Bench()
+    bench.add_decoding(10)
+    tries = 0
+    while bench.scheduler.make_smaller(bench.scheduler.schedule()):
+        tries += 1
+        assert tries < 20
+
+
+# --- the queue ---
+
+
+def test_no_work_is_an_empty_plan() -> None:
+    assert Bench().scheduler.schedule() == Plan()
+
+
+def test_waiting_and_running_sequences_are_found_and_ended_ones_are_not() -> None:
+    bench = Bench(n_parallel=1)
+    running = bench.add_decoding(10, first=1)
+    waiting = bench.add(10, first=2)
+    assert (bench.scheduler.find(1), bench.scheduler.find(2)) == (running, waiting)
+    bench.finish(running)
+    assert bench.scheduler.find(1) is None
+
+
+def test_finished_waiting_sequence_has_nothing_to_release() -> None:
+    bench = Bench()
+    assert bench.scheduler.finish(bench.add(10), keep=True) == []
+
+
+def test_sequence_that_may_not_be_kept_gives_its_cells_back() -> None:
+    bench = Bench(n_cells=100)
+    bench.finish(bench.add_decoding(10), keep=False)
+    assert bench.cache.free_cells == 100
+
+
+@pytest.mark.parametrize(
+    "n_prompt", [1, 2, MAX_DECODE_TOKENS, MAX_DECODE_TOKENS + 1, N_PREFILL - 1, N_PREFILL, N_PREFILL + 1]
+)
+def test_prompt_of_any_length_comes_to_decode(n_prompt: int) -> None:
+    assert Bench().add_decoding(n_prompt).n_computed == n_prompt
+
+
+# --- clients take turns ---
+
+
+def started(bench: Bench) -> list[str]:
+    """The clients in the order in which their sequences start, one at a time."""
+    order = []
+    while bench.scheduler.waiting:
+        bench.step()
+        [running] = bench.scheduler.running
+        order.append(running.client)
+        bench.scheduler.finish(running, keep=False)
+    return order
+
+
+def test_a_client_with_many_requests_does_not_hold_up_others() -> None:
+    bench = Bench(n_parallel=1)
+    for number in range(5):
+        bench.add(10, first=number, client="a")
+    bench.add(10, first=10, client="b")
+    bench.add(10, first=11, client="b")
+    assert started(bench) == ["a", "b", "a", "b", "a", "a", "a"]
+
+
+def test_one_who_was_idle_has_saved_up_no_turns() -> None:
+    bench = Bench(n_parallel=1)
+    for number in range(20):
+        bench.add(10, first=number, client="a")
+    assert started(bench) == ["a"] * 20
+    for number in range(3):
+        bench.add(10, first=number, client="b")
+        bench.add(10, first=number, client="a")
+    assert started(bench) == ["b", "a"] * 3
+
+
+def test_priority_comes_before_turns() -> None:
+    bench = Bench(n_parallel=1)
+    for number in range(3):
+        bench.add(10, first=number, client="a", priority=1)
+    bench.add(10, first=10, client="b")
+    assert started(bench) == ["a", "a", "a", "b"]
+
+
+def test_many_clients_cost_no_memory() -> None:
+    bench = Bench(n_parallel=1)
+    for number in range(5000):
+        bench.scheduler.finish(bench.add(10, first=number, client=str(number)), keep=False)
+        if number % 10 == 0:
+            bench.add(10, first=number, client=str(number))
+            started(bench)
+    assert len(bench.scheduler._waiting._turns) <= MAX_CLIENTS + 1

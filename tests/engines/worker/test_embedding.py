@@ -1,0 +1,330 @@
+"""Embeddings and ranks on their thread, over the fake backend."""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+import threading
+from array import array
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Seq
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kolosal.engines.ipc.calls import Call, Embed, Embedded, Rank, Ranked, portions
+from kolosal.engines.ipc.messages import Answered, Failed, FromWorker
+from kolosal.engines.worker.backend import Backend
+from kolosal.engines.worker.embedding import pack
+from kolosal.engines.worker.unary_calls import UnaryCalls
+from kolosal.errors import GenerationFailed
+from kolosal.schema import Prompt, TextPrompt, TokensPrompt
+from tests.engines.worker.helpers import InProcessWorker, ask, fake_backend
+
+DEADLINE_S = 10.0
+
+
+class Desk:
+    """UnaryCalls over a backend, and their frames."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.frames: dict[int, FromWorker] = {}
+        self._changed = threading.Condition()
+        self.answers = UnaryCalls(backend, self._no_prompts, self._put)
+
+    def _put(self, frame: FromWorker) -> None:
+        assert isinstance(frame, Answered | Failed)
+        with self._changed:
+            assert frame.request_id not in self.frames, "answered twice"
+            self.frames[frame.request_id] = frame
+            self._changed.notify()
+
+    def _no_prompts(self, _prompt: Prompt) -> list[int]:
+        raise AssertionError("nothing is rendered here")
+
+    def answer(self, call: Call, request_id: int = 1) -> FromWorker:
+        self.answers.ask(request_id, call)
+        return self.wait(request_id)
+
+    def wait(self, request_id: int) -> FromWorker:
+        with self._changed:
+            assert self._changed.wait_for(lambda: request_id in self.frames, DEADLINE_S), "no answer"
+            return self.frames[request_id]
+
+    def error(self, call: Call, request_id: int = 1) -> Failed:
+        frame = self.answer(call, request_id)
+        assert isinstance(frame, Failed)
+        return frame
+
+
+class FakeDesk(Desk):
+    """UnaryCalls over a fake backend."""
+
+    def __init__(self, *faults: str, **parameters: int) -> None:
+        self.backend = fake_backend(*faults, **parameters)
+        super().__init__(self.backend)
+
+
+OpenDesk = Callable[..., FakeDesk]
+
+
+@pytest.fixture
+def open_desk() -> Iterator[OpenDesk]:
+    """Opens desks that are closed at the end: `open_desk("rank", n_ctx=16)`."""
+    opened: list[FakeDesk] = []
+
+    def open_one(*faults: str, **parameters: int) -> FakeDesk:
+        opened.append(FakeDesk(*faults, **parameters))
+        return opened[-1]
+
+    yield open_one
+    for desk in opened:
+        assert desk.answers.close(DEADLINE_S)
+
+
+def texts(*given: str) -> Embed:
+    return Embed(tuple(map(TextPrompt, given)))
+
+
+def numbers(vector: str) -> tuple[float, ...]:
+    data = base64.b64decode(vector)
+    return struct.unpack(f"<{len(data) // 4}f", data)
+
+
+# --- embeddings ---
+
+
+def test_each_input_gets_its_vector_in_its_place(open_desk: OpenDesk) -> None:
+    """The fake counts the remainders by 4; a first token with the remainder 0 is added to texts."""
+    frame = open_desk().answer(Embed((TokensPrompt((1, 5, 9)), TextPrompt("d"), TokensPrompt((2,)))))
+
+    assert isinstance(frame, Answered)
+    assert isinstance(frame.answer, Embedded)
+    assert [numbers(vector) for vector in frame.answer.vectors] == [(0, 1, 0, 0), (1, 0, 0, 0), (0, 0, 1, 0)]
+    assert frame.answer.n_tokens == (3, 2, 1)
+
+
+def test_vector_has_the_length_one(open_desk: OpenDesk) -> None:
+    frame = open_desk().answer(texts("any text"))
+
+    assert isinstance(frame, Answered)
+    assert isinstance(frame.answer, Embedded)
+    assert math.hypot(*numbers(frame.answer.vectors[0])) == pytest.approx(1)
+
+
+def test_fewer_dimensions_are_the_first_ones(open_desk: OpenDesk) -> None:
+    frame = open_desk().answer(Embed((TokensPrompt((1, 2, 3)),), dimensions=2))
+
+    assert frame == Answered(1, Embedded((base64.b64encode(struct.pack("<2f", 0, 1)).decode(),), (3,)))
+
+
+def test_more_dimensions_than_there_are_are_refused(open_desk: OpenDesk) -> None:
+    error = open_desk().error(Embed((TextPrompt("a"),), dimensions=5))
+
+    assert (error.error, error.param) == ("InvalidRequest", "dimensions")
+    assert "4" in error.message
+
+
+def test_input_that_is_too_long_is_refused_with_both_numbers(open_desk: OpenDesk) -> None:
+    error = open_desk(n_ctx=16).error(Embed((TextPrompt("a"), TextPrompt("a" * 16)), first=7))
+
+    assert (error.error, error.param) == ("ContextLengthExceeded", "input")
+    assert "input.8 has 17 tokens" in error.message
+    assert "16" in error.message.replace("17", "")
+
+
+def test_longest_input_is_taken(open_desk: OpenDesk) -> None:
+    assert isinstance(open_desk(n_ctx=16).answer(texts("a" * 15)), Answered)
+
+
+def test_token_beyond_the_vocabulary_is_refused(open_desk: OpenDesk) -> None:
+    error = open_desk().error(Embed((TokensPrompt((1,)), TokensPrompt((262,)))))
+
+    assert (error.error, error.param) == ("InvalidRequest", "input.1")
+
+
+# --- ranks ---
+
+
+def test_each_document_gets_its_score(open_desk: OpenDesk) -> None:
+    """The fake's score is the number of tokens, three of them control tokens."""
+    assert open_desk("rank").answer(Rank("ab", ("", "x", "xyz"))) == Answered(1, Ranked((5.0, 6.0, 8.0), 19))
+
+
+def test_model_that_does_not_rank_says_so(open_desk: OpenDesk) -> None:
+    error = open_desk().error(Rank("a", ("b",)))
+
+    assert error.error == "UnsupportedFeature"
+    assert "cannot rank" in error.message
+
+
+def test_ranking_model_makes_no_embeddings(open_desk: OpenDesk) -> None:
+    error = open_desk("rank").error(texts("a"))
+
+    assert error.error == "UnsupportedFeature"
+    assert "ranks documents" in error.message
+
+
+def test_document_that_is_too_long_is_refused(open_desk: OpenDesk) -> None:
+    error = open_desk("rank", n_ctx=16).error(Rank("a", ("b", "b" * 20), first=3))
+
+    assert (error.error, error.param) == ("ContextLengthExceeded", "documents")
+    assert "documents.4 has 24 tokens" in error.message
+
+
+def test_score_that_is_no_number_is_an_error(open_desk: OpenDesk) -> None:
+    desk = open_desk("rank", "embed@1=nan")
+
+    assert desk.error(Rank("a", ("b",))).error == "GenerationFailed"
+
+
+# --- order, aborts and failures ---
+
+
+def test_questions_are_answered_in_their_order(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    for request_id in range(1, 9):
+        desk.answers.ask(request_id, texts("a", "b"))
+    desk.wait(8)
+
+    assert list(desk.frames) == [*range(1, 9)]
+
+
+def test_small_question_does_not_wait_for_a_large_one(open_desk: OpenDesk) -> None:
+    desk = open_desk("embed@1=wait")
+    desk.answers.ask(1, texts(*"abcdefghijklmnop"))
+    assert desk.backend.waits.wait(DEADLINE_S)
+    desk.answers.ask(2, texts("a"))
+    desk.backend.go_on.set()
+    desk.wait(1)
+
+    assert list(desk.frames) == [2, 1]
+
+
+def test_forgotten_question_still_has_its_end(open_desk: OpenDesk) -> None:
+    desk = open_desk("embed@1=wait")
+    desk.answers.ask(1, texts(*"abcdefgh"))
+    desk.answers.ask(2, texts("a"))
+    desk.answers.forget(2)
+    desk.answers.forget(1)
+    desk.backend.go_on.set()
+
+    assert isinstance(desk.wait(1), Failed)
+    assert isinstance(desk.wait(2), Failed)
+
+
+def test_nothing_is_computed_for_a_question_that_was_forgotten(open_desk: OpenDesk) -> None:
+    desk = open_desk("embed@1=wait")
+    desk.answers.ask(1, texts(*"abcdefgh"))
+    assert desk.backend.waits.wait(DEADLINE_S)
+    desk.answers.forget(1)
+    desk.backend.go_on.set()
+    desk.wait(1)
+
+    assert desk.backend.embedder is not None
+    assert desk.backend.embedder.batches == [4]
+
+
+def test_forgetting_what_was_never_asked_does_nothing(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    desk.answers.forget(1)
+
+    assert isinstance(desk.answer(texts("a")), Answered)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [("memory", "InsufficientMemory"), ("decode", "GenerationFailed"), ("defect", "GenerationFailed")],
+)
+def test_failure_is_one_questions_own(open_desk: OpenDesk, fault: str, error: str) -> None:
+    desk = open_desk(f"embed@1={fault}")
+
+    assert desk.error(texts("a")).error == error
+    assert isinstance(desk.answer(texts("a"), 2), Answered)
+
+
+def test_context_is_made_when_it_is_first_needed_and_once(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    assert desk.backend.embedder is None
+    desk.answer(texts("a"))
+    first = desk.backend.embedder
+    desk.answer(texts("a"), 2)
+
+    assert first is not None
+    assert desk.backend.embedder is first
+
+
+def test_close_frees_the_context() -> None:
+    desk = FakeDesk()
+    desk.answer(texts("a"))
+    assert desk.answers.close(DEADLINE_S)
+
+    assert desk.backend.embedder is not None
+    assert desk.backend.embedder.closed
+
+
+def test_close_while_nothing_was_asked_does_nothing() -> None:
+    assert FakeDesk().answers.close(0)
+
+
+def test_close_that_takes_too_long_says_so() -> None:
+    desk = FakeDesk("embed@1=wait")
+    desk.answers.ask(1, texts("a"))
+    assert desk.backend.waits.wait(DEADLINE_S)
+
+    assert not desk.answers.close(0)
+    desk.backend.go_on.set()
+    assert desk.answers.close(DEADLINE_S)
+
+
+def test_streams_go_on_while_embeddings_are_made() -> None:
+    backend = fake_backend("embed@1=wait")
+    worker = InProcessWorker(backend)
+    worker.ask(texts("a"), 99)
+    assert backend.waits.wait(DEADLINE_S)
+
+    assert worker.answer(ask("5:", max_tokens=8)).text == "6 7 8 9 "
+    backend.go_on.set()
+    assert worker.close(DEADLINE_S)
+
+
+def test_model_that_cannot_generate_says_so() -> None:
+    error = InProcessWorker(fake_backend("no_text")).answer(ask("5:")).error
+
+    assert error is not None
+    assert error.error == "UnsupportedFeature"
+
+
+# --- packing ---
+
+
+@given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 60), st.integers(1, 8))
+def test_portions_hold_everything_in_order_within_the_bounds(
+    sizes: list[int], budget: int, most: int
+) -> None:
+    parts = [sizes[portion] for portion in portions(sizes, budget, most)]
+
+    assert [size for part in parts for size in part] == sizes
+    assert all(0 < len(part) <= most and (sum(part) <= budget or len(part) == 1) for part in parts)
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=8), st.integers(1, 8))
+def test_packed_vector_is_the_same_direction(vector: list[float], dimensions: int) -> None:
+    kept = vector[:dimensions]
+    length = math.hypot(*kept)
+    if not length:
+        with pytest.raises(GenerationFailed):
+            pack(array("f", vector), dimensions)
+        return
+
+    assert numbers(pack(array("f", vector), dimensions)) == pytest.approx(
+        [x / length for x in kept], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("vector", [[math.nan, 1], [math.inf, 1], [0, 0]])
+def test_vector_without_direction_is_an_error(vector: Seq[float]) -> None:
+    with pytest.raises(GenerationFailed, match="length"):
+        pack(array("f", vector), None)

@@ -1,0 +1,98 @@
+"""Questions that a worker is asked besides generating, over the fake backend."""
+
+from __future__ import annotations
+
+import pytest
+
+from kolosal.engines.ipc.calls import MAX_TEXT_CHARS, Call, Detokenize, Render, Rendered, Tokenize, Tokenized
+from kolosal.engines.ipc.messages import Answered, Failed, FromWorker
+from kolosal.schema import ChatPrompt, Message, TextPrompt
+from tests.engines.worker.helpers import InProcessWorker, fake_backend
+
+
+def answer(call: Call, chat_template: str | None = None) -> FromWorker:
+    worker = InProcessWorker(fake_backend(), chat_template=chat_template)
+    worker.ask(call)
+    (frame,) = worker.frames
+    return frame
+
+
+def test_text_is_tokenised() -> None:
+    assert answer(Tokenize("ab")) == Answered(1, Tokenized((97, 98), ("a", "b")))
+
+
+def test_first_token_is_added_where_it_is_asked_for() -> None:
+    assert answer(Tokenize("a", add_special=True)) == Answered(1, Tokenized((256, 97), ("<s>", "a")))
+
+
+def test_control_token_is_read_as_one() -> None:
+    assert answer(Tokenize("<end>")) == Answered(1, Tokenized((261,), ("<end>",)))
+
+
+def test_control_token_is_read_as_text_where_that_is_asked_for() -> None:
+    assert answer(Tokenize("<s>", parse_special=False)) == Answered(
+        1, Tokenized((60, 115, 62), ("<", "s", ">"))
+    )
+
+
+def test_pieces_are_told_where_they_are_asked_for() -> None:
+    assert answer(Tokenize("ab", with_pieces=False)) == Answered(1, Tokenized((97, 98), ()))
+
+
+def test_piece_of_a_part_of_a_character_is_its_byte() -> None:
+    assert answer(Tokenize("é")) == Answered(1, Tokenized((0xC3, 0xA9), ("\xc3", "\xa9")))
+
+
+def test_tokens_are_written_out() -> None:
+    assert answer(Detokenize((256, 0xC3, 0xA9, 261))) == Answered(1, Rendered("<s>é<end>", 4))
+
+
+def test_broken_character_is_written_as_one_that_is_missing() -> None:
+    assert answer(Detokenize((97, 0xC3))) == Answered(1, Rendered("a�", 2))
+
+
+def test_no_tokens_are_no_text() -> None:
+    assert answer(Detokenize(())) == Answered(1, Rendered("", 0))
+
+
+def test_token_beyond_the_vocabulary_is_refused() -> None:
+    match answer(Detokenize((1, 262))):
+        case Failed(error="InvalidRequest", param="tokens", message=message):
+            assert "262" in message
+        case frame:
+            pytest.fail(f"not refused: {frame}")
+
+
+def test_text_prompt_is_rendered_as_a_generation_gets_it() -> None:
+    assert answer(Render(TextPrompt("ab"))) == Answered(1, Rendered("<s>ab", 3))
+
+
+def test_tokens_of_a_prompt_are_told_where_they_are_asked_for() -> None:
+    assert answer(Render(TextPrompt("ab"), with_tokens=True)) == Answered(
+        1, Rendered("<s>ab", 3, (256, 97, 98))
+    )
+
+
+def test_chat_is_rendered_through_the_template() -> None:
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}<end>"
+    frame = answer(Render(ChatPrompt((Message("user", "hi"),))), chat_template=template)
+
+    assert frame == Answered(1, Rendered("<s>[user]hi<end>", 10))
+
+
+def test_chat_that_the_template_refuses_is_refused() -> None:
+    frame = answer(
+        Render(ChatPrompt((Message("user", "hi"),))), chat_template="{{ raise_exception('no, thanks') }}"
+    )
+
+    assert isinstance(frame, Failed)
+    assert (frame.error, frame.param) == ("InvalidRequest", "messages")
+
+
+def test_answer_too_long_for_a_frame_is_refused() -> None:
+    worker = InProcessWorker(fake_backend())
+    worker.ask(Tokenize("é" * MAX_TEXT_CHARS))
+
+    (frame,) = worker.frames
+    assert isinstance(frame, Failed)
+    assert frame.error == "InvalidRequest"

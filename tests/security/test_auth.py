@@ -1,0 +1,229 @@
+"""Whose a request is, and which addresses are refused: on a clock that the test moves."""
+
+from __future__ import annotations
+
+import hmac
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from kolosal.config.file import ConfigError
+from kolosal.errors import AuthenticationFailed, KeyMissing, TooManyAttempts
+from kolosal.security import auth
+from kolosal.security.auth import MAX_ADDRESSES, Authenticator, Keyring, Lockout, network_of
+from kolosal.security.keys import KeyFile, Scope, plain_key
+
+KEY, OTHER = "a-key-of-our-own-1234", "another-key-of-ours-1"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> KeyFile:
+    return KeyFile(tmp_path / "keys.json")
+
+
+def authenticator(clock: Clock, max_failures: int = 10) -> Authenticator:
+    keys = [plain_key(KEY, "one"), plain_key(OTHER, "two")]
+    return Authenticator(Keyring(keys), Lockout(max_failures, clock))
+
+
+def test_without_keys_nobody_needs_one(file: KeyFile) -> None:
+    open_to_all = Authenticator(Keyring((), file), Lockout(10, Clock()))
+    assert not open_to_all.needed
+    assert open_to_all.identify((), "1.2.3.4") is None
+    assert open_to_all.identify(("anything",), "1.2.3.4") is None
+
+
+def test_right_wrong_and_missing_keys(clock: Clock) -> None:
+    asked = authenticator(clock)
+    found = asked.identify((KEY,), "1.2.3.4")
+    assert found is not None
+    assert found.name == "one"
+    with pytest.raises(KeyMissing):
+        asked.identify((), "1.2.3.4")
+    for wrong in ("", KEY[:-1], KEY + "x", KEY.upper(), "\udcff"):
+        with pytest.raises(AuthenticationFailed):
+            asked.identify((wrong,), "1.2.3.4")
+
+
+def test_one_right_key_among_several_is_enough(clock: Clock) -> None:
+    found = authenticator(clock).identify(("stale", OTHER), "1.2.3.4")
+    assert found is not None
+    assert found.name == "two"
+
+
+@pytest.mark.fault("A3")
+def test_all_keys_are_compared_whole_whatever_was_presented(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return hmac.compare_digest(one, other)
+
+    ring = Keyring([plain_key(KEY, "one"), plain_key(OTHER, "two")])
+    monkeypatch.setattr(auth, "hmac", SimpleNamespace(compare_digest=compare))
+    for presented in (KEY, OTHER, "wrong", KEY[:-1] + "x"):
+        compared.clear()
+        ring.find(presented)
+        assert [len(one) + len(other) for one, other in compared] == [64, 64]
+
+
+def wrong(asked: Authenticator, address: str, times: int = 1) -> None:
+    for number in range(times):
+        with pytest.raises(AuthenticationFailed):
+            asked.identify((f"wrong-{number}",), address)
+
+
+def test_ten_wrong_keys_in_a_minute_close_an_address_for_the_rest_of_it(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = authenticator(clock)
+    wrong(asked, "1.2.3.4", 9)
+    clock.now += 20
+    wrong(asked, "1.2.3.4")
+    for key in (KEY, "wrong"):
+        with pytest.raises(TooManyAttempts) as raised:
+            asked.identify((key,), "1.2.3.4")
+        assert raised.value.retry_after_s == 40
+    assert asked.identify((KEY,), "1.2.3.5")
+    assert [(record.message, record.__dict__["client"]) for record in caplog.records] == [
+        ("auth.address_refused", "1.2.3.4")
+    ]
+    clock.now += 40
+    assert asked.identify((KEY,), "1.2.3.4")
+
+
+@pytest.mark.fault("A3")
+def test_ten_thousand_wrong_keys_get_ten_tries_a_minute(clock: Clock) -> None:
+    asked, tries = authenticator(clock), 0
+    for number in range(10_000):  # at 50 a second: 200 seconds
+        clock.now += 0.02
+        try:
+            asked.identify((f"guess-{number}",), "1.2.3.4")
+        except TooManyAttempts:
+            continue
+        except AuthenticationFailed:
+            tries += 1
+    assert tries == 40
+
+
+def test_a_key_that_is_known_from_an_address_goes_on_when_others_guess_there(clock: Clock) -> None:
+    asked = authenticator(clock)
+    assert asked.identify((KEY,), "1.2.3.4")
+    wrong(asked, "1.2.3.4", 10)
+    assert asked.identify((KEY,), "1.2.3.4")
+    with pytest.raises(TooManyAttempts):
+        asked.identify((OTHER,), "1.2.3.4")
+
+
+def test_a_request_without_a_key_is_no_guess(clock: Clock) -> None:
+    asked = authenticator(clock)
+    for _ in range(20):
+        with pytest.raises(KeyMissing):
+            asked.identify((), "1.2.3.4")
+    assert asked.identify((KEY,), "1.2.3.4")
+
+
+def test_zero_failures_never_refuse(clock: Clock) -> None:
+    asked = authenticator(clock, max_failures=0)
+    wrong(asked, "1.2.3.4", 50)
+
+
+def test_the_table_of_addresses_is_bounded(clock: Clock) -> None:
+    lockout = Lockout(10, clock)
+    for number in range(MAX_ADDRESSES + 100):
+        lockout.note_failure(str(number))
+        lockout.note_success(str(number), "key")
+    assert len(lockout._failures) == len(lockout._known) == MAX_ADDRESSES
+    assert not lockout.knows("0", "key")
+
+
+@pytest.mark.parametrize(
+    ("client", "network"),
+    [
+        ("1.2.3.4", "1.2.3.4"),
+        ("::ffff:1.2.3.4", "1.2.3.4"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        ("/run/a.sock", "/run/a.sock"),
+    ],
+)
+def test_what_of_an_address_counts(client: str, network: str) -> None:
+    assert network_of(client) == network
+
+
+def test_a_key_that_is_made_while_the_daemon_runs_counts_at_once(file: KeyFile) -> None:
+    ring = Keyring((), file)
+    assert not ring.needed
+    _, key = file.create("late", [Scope.ADMIN])
+    assert ring.needed
+    found = ring.find(key)
+    assert found is not None
+    assert found.scopes == {Scope.ADMIN}
+    file.revoke("late")
+    assert ring.find(key) is None
+    assert ring.needed
+
+
+def test_keys_stay_needed_when_their_file_is_gone(file: KeyFile) -> None:
+    _, key = file.create("a", [])
+    ring = Keyring((), file)
+    file.path.unlink()
+    assert ring.needed
+    assert ring.find(key) is None
+
+
+def test_an_empty_file_lets_nobody_in(file: KeyFile) -> None:
+    file.create("a", [])
+    file.revoke("a")
+    assert Keyring((), file).needed
+
+
+def test_a_file_that_breaks_keeps_the_keys_of_before(file: KeyFile, caplog: pytest.LogCaptureFixture) -> None:
+    _, key = file.create("a", [])
+    ring = Keyring((), file)
+    file.path.write_text("nonsense")
+    assert ring.find(key) is not None
+    assert ring.find(key) is not None
+    assert [record.message for record in caplog.records] == ["keys.not_read"]  # once, not for each request
+    with pytest.raises(ConfigError):
+        Keyring((), file)
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_is_read_with_the_next_request(
+    file: KeyFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As while a virus scanner has it: a key that was taken back must not stay valid until the file changes again."""
+    _, key = file.create("a", [])
+    ring = Keyring((), file)
+    file.revoke("a")
+
+    def locked(_path: Path, _mode: str) -> object:
+        raise PermissionError(13, "somebody has it")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", locked)
+        for _ in range(3):
+            assert ring.find(key) is not None
+    assert [one.message for one in caplog.records] == ["keys.not_read"]
+    assert ring.find(key) is None
+
+
+def test_a_file_that_appears_broken_lets_nobody_in(file: KeyFile) -> None:
+    ring = Keyring((), file)
+    file.path.write_text("nonsense")
+    assert ring.needed
