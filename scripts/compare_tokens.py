@@ -22,8 +22,8 @@ from kolosal.engines.registry import EngineRegistry
 from kolosal.sampling import SamplingParams
 from kolosal.schema import ChatPrompt, GenerateRequest, Message
 
-UnaryCalls = list[tuple[int, ...]]
-Way = Callable[[Engine, Sequence[str], int], Awaitable[UnaryCalls]]
+Answers = list[tuple[int, ...]]
+Way = Callable[[Engine, Sequence[str], int], Awaitable[Answers]]
 
 
 async def main() -> None:
@@ -61,7 +61,7 @@ async def _engine(registry: EngineRegistry, name: str, model: Path, *, speculati
     return await registry.add(EngineConfig(name, str(model), parameters), load=True)
 
 
-def _report(title: str, wanted: UnaryCalls, got: UnaryCalls) -> None:
+def _report(title: str, wanted: Answers, got: Answers) -> None:
     same = sum(a == b for a, b in zip(wanted, got, strict=True))
     compared = sum(_agreeing(a, b) for a, b in zip(wanted, got, strict=True))
     differing = len(wanted) - same
@@ -75,16 +75,16 @@ def _agreeing(wanted: tuple[int, ...], got: tuple[int, ...]) -> int:
     return next((count for count, (a, b) in pairs if a != b), len(wanted))
 
 
-async def alone(engine: Engine, texts: Sequence[str], n_tokens: int) -> UnaryCalls:
+async def alone(engine: Engine, texts: Sequence[str], n_tokens: int) -> Answers:
     return [await _answer(engine, text, n_tokens, use_cache=False) for text in texts]
 
 
-async def cached(engine: Engine, texts: Sequence[str], n_tokens: int) -> UnaryCalls:
+async def cached(engine: Engine, texts: Sequence[str], n_tokens: int) -> Answers:
     await _answer(engine, texts[0], 1, use_cache=True)
     return [await _answer(engine, text, n_tokens, use_cache=True) for text in texts]
 
 
-async def at_once(engine: Engine, texts: Sequence[str], n_tokens: int) -> UnaryCalls:
+async def at_once(engine: Engine, texts: Sequence[str], n_tokens: int) -> Answers:
     return list(await asyncio.gather(*(_answer(engine, text, n_tokens, use_cache=True) for text in texts)))
 
 

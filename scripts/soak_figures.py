@@ -87,7 +87,7 @@ class Figures:
     ttft_first_s: float | None
     ttft_last_s: float | None
     unexplained: int
-    """UnaryCalls of 5xx, errors within streams, and connections that broke, without one of our kills behind it."""
+    """Answers of 5xx, errors within streams, and connections that broke, without one of our kills behind it."""
     exit_status: int | None
 
 

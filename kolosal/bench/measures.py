@@ -35,7 +35,7 @@ class Measures:
     chars_s: float | None = None
     """All characters by the wall time."""
     valid_answers: int | None = None
-    """UnaryCalls that are what was asked for; only where that can be told."""
+    """Answers that are what was asked for; only where that can be told."""
     load_s: float | None = None
     """Until the model was loaded, where the server tells."""
     rss_bytes: int | None = None

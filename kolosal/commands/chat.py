@@ -121,7 +121,7 @@ def printable(text: str) -> str:
 
 
 def this_terminal() -> Terminal:
-    """The terminal of this process. UnaryCalls go to stdout, all else to stderr, so that answers can be piped."""
+    """The terminal of this process. Answers go to stdout, all else to stderr, so that answers can be piped."""
     with suppress(ImportError):  # Windows has none and needs none
         import readline  # noqa: F401, PLC0415 - being imported is how it gives `input` editing and history
 

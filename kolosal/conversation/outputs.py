@@ -1,4 +1,4 @@
-"""UnaryCalls, whole or piece by piece, plain or improved: the functions below `ConversationEngine`.
+"""Answers, whole or piece by piece, plain or improved: the functions below `ConversationEngine`.
 
 All take `tok`, which only those that work on tokens need, so that they are called alike. All raise `KeyError` where a system
 prompt is missing and `KolosalError` where the model cannot answer.

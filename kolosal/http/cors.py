@@ -28,7 +28,7 @@ _MAX_ASKED_CHARS = 1000
 
 
 class Cors:
-    """UnaryCalls preflights, and says in answers that their page may read them."""
+    """Answers preflights, and says in answers that their page may read them."""
 
     def __init__(self, app: ASGIApp, *, origins: Collection[str]) -> None:
         self._app = app

@@ -28,7 +28,7 @@ class StubServer:
         self.port = 0
         self.bodies: list[tuple[str, Body]] = []
         self.refusals: list[tuple[int, Body]] = []
-        """UnaryCalls to the next requests for text, in order."""
+        """Answers to the next requests for text, in order."""
         self.cut_after: int | None = None
         """Close the connection after so many events."""
         self.error_after: int | None = None

@@ -108,7 +108,7 @@ for question in ("What is salt?", "What is glass?"):
     for _ in talk.stream_reply(question):
         pass
     answers.append(talk.last_result["reply"])
-print("UnaryCalls:", len(answers))
+print("Answers:", len(answers))
 
 with torch.inference_mode():
     print("".join(talk.stream_reply("Say goodbye.")))

@@ -33,7 +33,7 @@ WHOLE = [
 
 
 def run(program: str, smollm2: Path, folder: Path) -> str:
-    """What a program prints. UnaryCalls are short: the model's parameters say so, as anybody may."""
+    """What a program prints. Answers are short: the model's parameters say so, as anybody may."""
     (folder / "model_config.yaml").write_text(
         f"model: {{id: '{smollm2.absolute().as_posix()}', device: cpu, parameters: {{max_new_tokens: 8, temperature: 0.7}}}}\n"
     )
@@ -56,7 +56,7 @@ def test_c08_a_program_that_names_its_model(smollm2: Path, tmp_path: Path) -> No
 
     assert "Reply: " in printed
     assert "Turns: 4" in printed
-    assert "UnaryCalls: 2" in printed
+    assert "Answers: 2" in printed
 
 
 def test_c08_a_program_that_is_configured(smollm2: Path, tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ Decision: TypeAlias = Load | Evict | Wait | Refuse
 def make_room(needs: Sequence[Bytes], free: Bytes, residents: Sequence[Resident]) -> Decision:
     """What to do for an engine that is to load. `needs` are the amounts it can live with, the best first.
 
-    LoadScheduler is made for the best amount that idle engines can make room for; only where they cannot for any, busy ones are
+    Room is made for the best amount that idle engines can make room for; only where they cannot for any, busy ones are
     waited for. An eviction or a wait names no engine that is not needed for it.
     """
     idle = [one for one in residents if one.evictable]

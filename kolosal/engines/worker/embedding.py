@@ -43,7 +43,7 @@ _RANKS = "rank"
 
 
 class Embeddings:
-    """UnaryCalls `Embed` and `Rank`.
+    """Answers `Embed` and `Rank`.
 
     `ask`, `forget` and `close` are called by the intake thread. Each question is answered exactly once, also one that was
     forgotten: the daemon waits for its end.
@@ -122,7 +122,7 @@ class Embeddings:
                 self._embedder.close()
 
     def _job(self, request_id: int, call: Embed | Rank) -> Job:
-        """UnaryCalls one question; pauses after each batch."""
+        """Answers one question; pauses after each batch."""
         try:
             end: FromWorker = yield from self._answer(request_id, call)
         except KolosalError as exc:

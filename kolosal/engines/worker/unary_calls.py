@@ -1,4 +1,4 @@
-"""UnaryCalls: what an engine is asked besides generating, from the question to its one frame of an answer.
+"""Unary calls: what an engine is asked besides generating, from the question to its one frame of an answer.
 
 Whatever only reads the vocabulary or the template is answered at once, on the intake thread; the rest by `embedding`.
 """
@@ -27,7 +27,7 @@ from kolosal.schema import Prompt
 
 
 class UnaryCalls:
-    """UnaryCalls each question exactly once: with what was asked for, or with an error. Used by the intake thread."""
+    """Answers each question exactly once: with what was asked for, or with an error. Used by the intake thread."""
 
     def __init__(
         self, backend: Backend, tokenize: Callable[[Prompt], list[int]], put: Callable[[FromWorker], None]

@@ -20,7 +20,7 @@ from kolosal.routes.openai.chat import ChatBody
 from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams
 
 _THREAD_ABOVE_TOKENS = 8192
-"""UnaryCalls about more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
+"""Answers about more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
 
 
 def routes() -> list[Route]:

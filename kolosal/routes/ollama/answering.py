@@ -29,7 +29,7 @@ from kolosal.routes.ollama.names import checked_name, find_engine
 from kolosal.schema import GenerateRequest, InfillPrompt, TextPrompt, Usage
 
 _THREAD_ABOVE_LOGPROBS = 4096
-"""UnaryCalls that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
+"""Answers that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
 
 
 class Started(Protocol):

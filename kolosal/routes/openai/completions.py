@@ -26,7 +26,7 @@ from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKEN_ID, MAX_TOKENS
 from kolosal.schema import GenerateRequest, InfillPrompt, Prompt, TextPrompt, TokensPrompt
 
 _THREAD_ABOVE_LOGPROBS = 4096
-"""UnaryCalls that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
+"""Answers that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
 
 Tokens: TypeAlias = Annotated[
     tuple[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)], ...], Field(min_length=1, max_length=MAX_TOKENS_LIMIT)

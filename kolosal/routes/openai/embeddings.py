@@ -44,7 +44,7 @@ _NUMBERS_AT_ONCE = 1_048_576
 """Numbers of the vectors of one question (5.6 MB as text): more is asked in several, so that each fits into a frame."""
 
 _THREAD_ABOVE_NUMBERS = 65_536
-"""UnaryCalls with more numbers than this are written in a thread, so that they do not hold up everyone's tokens."""
+"""Answers with more numbers than this are written in a thread, so that they do not hold up everyone's tokens."""
 
 
 def _kind_of_input(value: object) -> str | None:

@@ -19,7 +19,7 @@ _ANY_OBJECT: JsonSchema = {"type": "object"}
 
 
 class NamedSchema(RequestBody):
-    """`response_format.json_schema`. UnaryCalls always conform to the schema, as if `strict` were true."""
+    """`response_format.json_schema`. Answers always conform to the schema, as if `strict` were true."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", populate_by_name=True)
 

@@ -27,7 +27,7 @@ DEADLINE_S = 10.0
 
 
 class Desk:
-    """UnaryCalls over a backend, and their frames."""
+    """Answers over a backend, and their frames."""
 
     def __init__(self, backend: Backend) -> None:
         self.frames: dict[int, FromWorker] = {}
@@ -60,7 +60,7 @@ class Desk:
 
 
 class FakeDesk(Desk):
-    """UnaryCalls over a fake backend."""
+    """Answers over a fake backend."""
 
     def __init__(self, *faults: str, **parameters: int) -> None:
         self.backend = fake_backend(*faults, **parameters)

@@ -70,7 +70,7 @@ SHORT = {"POST /apply-template", "POST /v1/messages/count_tokens", "POST /v1/res
 """Endpoints whose bodies others have too: a few requests each, without a tour of all bounds."""
 
 ENDLESS = {"/v1/events", "/v1/engines/{engine_id}/logs"}
-"""UnaryCalls that go on until the client has had enough; tests/routes/test_events.py has their bad queries."""
+"""Answers that go on until the client has had enough; tests/routes/test_events.py has their bad queries."""
 
 DOCUMENT = for_fuzzing(build_document(all_routes()))
 OPERATIONS = [f"{verb.upper()} {path}" for path, verbs in DOCUMENT["paths"].items() for verb in verbs]

@@ -16,7 +16,7 @@ _ANY_OBJECT: JsonSchema = {"type": "object"}
 
 
 class TextFormat(RequestBody):
-    """`text.format`. UnaryCalls always conform to the schema, as if `strict` were true."""
+    """`text.format`. Answers always conform to the schema, as if `strict` were true."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", populate_by_name=True)
 
