@@ -6,6 +6,7 @@ Owns how an error of `kolosal.errors` looks on the wire. Dialects with another s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Generic, TypeVar
 
 import orjson
 from pydantic import JsonValue
@@ -13,13 +14,19 @@ from starlette.responses import Response
 
 from kolosal.errors import KolosalError, error_row
 
+T_co = TypeVar("T_co", covariant=True)
 
-class JsonResponse(Response):
-    """JSON that says it is UTF-8: without the charset Windows PowerShell 5.1 reads it as ISO-8859-1."""
+
+class JsonResponse(Response, Generic[T_co]):
+    """JSON that says it is UTF-8: without the charset Windows PowerShell 5.1 reads it as ISO-8859-1.
+
+    `JsonResponse[T]` holds a `T`. An endpoint that says so in its return type has it checked by mypy, and told by
+    `/openapi.json`.
+    """
 
     media_type = "application/json; charset=utf-8"
 
-    def __init__(self, content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, content: T_co, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(orjson.dumps(content), status, headers)
 
 
@@ -37,7 +44,7 @@ def error_body(error: KolosalError) -> dict[str, JsonValue]:
     return {"error": body}
 
 
-def error_response(error: KolosalError) -> JsonResponse:
+def error_response(error: KolosalError) -> JsonResponse[dict[str, JsonValue]]:
     """An error before anything was sent: a real status line."""
     return JsonResponse(error_body(error), error_row(error).status, retry_after(error))
 

@@ -130,7 +130,9 @@ async def _loaded(
         raise LoadFailed(exc.message, param="model_path", details={**details, **numbers}) from exc
 
 
-def _added(engine: Engine, body: EngineBody, model_path: str, message: str, *, status: int) -> JsonResponse:
+def _added(
+    engine: Engine, body: EngineBody, model_path: str, message: str, *, status: int
+) -> JsonResponse[object]:
     return JsonResponse(
         {
             "engine_id": engine.engine_id,

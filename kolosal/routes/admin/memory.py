@@ -114,7 +114,7 @@ async def estimate_body(request: Request) -> Response:
     return _answer(config, await registry_of(request).preview(config))
 
 
-def _answer(config: EngineConfig, preview: Preview) -> JsonResponse:
+def _answer(config: EngineConfig, preview: Preview) -> JsonResponse[object]:
     best = preview.choices[0]
     return JsonResponse(
         {

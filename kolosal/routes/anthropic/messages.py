@@ -50,9 +50,8 @@ async def create_message(request: Request) -> Response:
     body=CountBody,
     answer="`input_tokens`: the size of the prompt, with system, tools and all the chat template adds.",
     example=_EXAMPLE,
-    answer_type=InputTokens,
 )
-async def count_tokens(request: Request) -> Response:
+async def count_tokens(request: Request) -> JsonResponse[InputTokens]:
     """Count the tokens of a conversation without continuing it."""
     body = await decode(request, CountBody)
     name = body.checked_model(registry_of(request).default_engine)

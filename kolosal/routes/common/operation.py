@@ -3,10 +3,11 @@
     @Operation(
         group=Group.OPENAI, scope=Access.INFERENCE, body=ChatBody, answer="The chat completion.", streams=True, example={…}
     )
-    async def create_chat_completion(request: Request) -> Response:
+    async def create_chat_completion(request: Request) -> JsonResponse[ChatCompletion] | EventStream:
         "Continue a conversation."
 
-The endpoint's docstring is its summary and description, the docstring under a field the field's. Nothing is computed
+The endpoint's docstring is its summary and description, the docstring under a field the field's, and the `T` of a
+`JsonResponse[T]` in its return type the schema of its answer. Nothing is computed
 here: an application that nobody asks for its document pays nothing for it.
 """
 
@@ -87,7 +88,7 @@ class Operation:
     answer: str
     """A sentence about the answer."""
     answer_type: Any = None
-    """The type of a JSON answer, where there is one: anything pydantic can describe."""
+    """The type of a JSON answer where the endpoint's return type does not say it."""
     body: type[RequestBody] | None = None
     """What the endpoint decodes; None: it reads no body."""
     more: type | None = None

@@ -66,7 +66,7 @@ def rpc_status(error: RpcError) -> int:
     return _TOO_MANY_REQUESTS if code == "queue_full" else _UNAVAILABLE
 
 
-def rpc_failure_response(error: RpcError) -> JsonResponse:
+def rpc_failure_response(error: RpcError) -> JsonResponse[dict[str, Any]]:
     """One error as the answer to a request over HTTP."""
     headers = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
     return JsonResponse(failure(error), rpc_status(error), headers)

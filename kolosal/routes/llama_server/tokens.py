@@ -124,7 +124,7 @@ async def apply_template(request: Request) -> Response:
     return JsonResponse({"prompt": answer.text})
 
 
-def _with_pieces(answer: Tokenized) -> JsonResponse:
+def _with_pieces(answer: Tokenized) -> JsonResponse[object]:
     pairs = zip(answer.tokens, answer.pieces, strict=True)
     return JsonResponse({"tokens": [{"id": token, "piece": _piece(piece)} for token, piece in pairs]})
 

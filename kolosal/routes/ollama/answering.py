@@ -141,7 +141,7 @@ async def _whole(
     events: AsyncIterator[ChatEvent],
     stats: Stats,
     finish: Finish,
-) -> JsonResponse:
+) -> JsonResponse[dict[str, Any]]:
     turn = whole_turn([event async for event in events])
     counts = stats(turn.usage)
     more = await finish(turn.text)

@@ -135,7 +135,7 @@ async def embeddings(request: Request) -> Response:
     return JsonResponse({"embedding": vector})
 
 
-def _response(loaded: Loaded, made: Embedded) -> JsonResponse:
+def _response(loaded: Loaded, made: Embedded) -> JsonResponse[Embeddings]:
     """The answer on the wire. Of many numbers it is written in a thread, so that they do not hold up everyone's tokens."""
     return JsonResponse(
         {

@@ -177,7 +177,7 @@ class _Content:
         """About how many numbers it has: four characters of base64 are three bytes, four bytes a number."""
         return sum(map(len, self._answer.vectors)) * 3 // 16
 
-    def response(self) -> JsonResponse:
+    def response(self) -> JsonResponse[object]:
         """The answer on the wire."""
         total = sum(self._answer.n_tokens)
         data = [

@@ -6,11 +6,12 @@ import inspect
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from starlette.routing import BaseRoute, Route
 
 from kolosal import __version__
+from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.operation import GROUP_NOTES, Access, Group, Operation, operation_of
 from kolosal.routes.openapi.errors import ERROR_SCHEMAS, error_responses, refusals
 from kolosal.routes.openapi.notes import one_line
@@ -96,8 +97,19 @@ def _types(entries: Sequence[_Entry]) -> Iterable[tuple[Any, Mode]]:
         for kind in (operation.body, operation.more, operation.query, *operation.path.values()):
             if kind is not None:
                 yield kind, "validation"
-        if operation.answer_type is not None:
-            yield operation.answer_type, "serialization"
+        if (answer := answer_type(entry.endpoint)) is not None:
+            yield answer, "serialization"
+
+
+def answer_type(endpoint: Any) -> Any:
+    """The type of an endpoint's JSON answer, as its return type says it: of several the first. None where there is none."""
+    if (operation := operation_of(endpoint)) is not None and operation.answer_type is not None:
+        return operation.answer_type
+    returned = get_type_hints(endpoint).get("return")
+    for response in (returned, *get_args(returned)):
+        if get_origin(response) is JsonResponse:
+            return get_args(response)[0]
+    return None
 
 
 def _complete_body(operation: Operation, schemas: Schemas, bounds: Schemas) -> None:
@@ -132,7 +144,7 @@ def _operation_object(entry: _Entry, schemas: Schemas) -> dict[str, Any]:
     if operation.body is not None:
         made["requestBody"] = {"required": True, "content": {"application/json": _body(operation, schemas)}}
     empty = {str(status): {"description": words} for status, words in operation.empty_statuses.items()}
-    answers = {str(operation.status): _answer(operation, schemas), **empty}
+    answers = {str(operation.status): _answer(entry, schemas), **empty}
     made["responses"] = {**answers, **refusals(operation.group)}
     return made
 
@@ -153,10 +165,11 @@ def _body(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     return content
 
 
-def _answer(operation: Operation, schemas: Schemas) -> dict[str, Any]:
+def _answer(entry: _Entry, schemas: Schemas) -> dict[str, Any]:
+    operation = entry.operation
     schema: Schema = {"type": "object" if operation.media_type == "application/json" else "string"}
-    if operation.answer_type is not None:
-        schema = schemas.of(operation.answer_type, "serialization")
+    if (answer := answer_type(entry.endpoint)) is not None:
+        schema = schemas.of(answer, "serialization")
     content: dict[str, Any] = {operation.media_type: {"schema": schema}}
     if operation.streams:
         content[operation.stream_media_type] = {}  # no schema says what a sequence of events is
