@@ -6,7 +6,6 @@ import asyncio
 import gc
 import inspect
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from hypothesis import settings
 
 from kolosal.engines.ipc.process import WorkerCommand, worker_environment
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
+from tests.fake_worker import fake_worker_argv
 from tests.faults.stallwatch import watched
 from tests.tiny_gguf import write_tiny_gguf
 
@@ -115,9 +115,7 @@ def fake_worker() -> Callable[..., WorkerCommand]:
     """Makes the command of a worker process with the fake backend: `fake_worker("crash@5", "step_s=0.01")`."""
 
     def command(*faults: str, load_stall_timeout_s: float = 30.0, stop_grace_s: float = 5.0) -> WorkerCommand:
-        argv = [sys.executable, "-m", "kolosal.engines.worker", "--backend", "fake"]
-        argv += [part for fault in faults for part in ("--fault", fault)]
-        return WorkerCommand(tuple(argv), _environment(), load_stall_timeout_s, stop_grace_s)
+        return WorkerCommand(fake_worker_argv(*faults), _environment(), load_stall_timeout_s, stop_grace_s)
 
     return command
 

@@ -71,7 +71,7 @@ def test_x04_characters_are_whole_everywhere(http: httpx.Client, name: str) -> N
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 def test_x05_streams_are_finished_when_the_daemon_is_told_to_stop(tmp_path: Path) -> None:
     words = "a sentence of some length"
-    with daemon("--fault", "step_s=0.02") as (process, url):
+    with daemon("step_s=0.02") as (process, url):
         with httpx.Client(base_url=url, timeout=DEADLINE_S, trust_env=False) as client:
             add(client, tmp_path, "slow")
             body = {"prompt": f"<say>{words}</say>"}

@@ -66,7 +66,7 @@ def test_keys_and_prompts_are_nowhere_whatever_is_spoken(
     state.mkdir()
     model = {"id": "a", "path": str(tmp_path / "a.gguf"), "parameters": {"n_ctx": 5000}}
     with daemon(
-        *(("--fault", fault) if fault != "none" else ()), models=[model], api_key=KEY, log_level=level,
+        *((fault,) if fault != "none" else ()), models=[model], api_key=KEY, log_level=level,
         state_dir=str(state), keep_engines=True, max_crashes=1,
     ) as (process, url):  # fmt: skip
         told = []

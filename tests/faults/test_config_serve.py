@@ -193,7 +193,7 @@ async def test_a_worker_that_dies_of_an_illegal_instruction_takes_nobody_along(
 def test_the_daemon_serves_on_where_no_model_can_be_loaded(tmp_path: Path) -> None:
     write_tiny_gguf(tmp_path / "a.gguf")
     model = {"id": "a", "path": str(tmp_path / "a.gguf")}
-    with daemon("--fault", "load_crash", models=[model], access_log=False) as (_, url):
+    with daemon("load_crash", models=[model], access_log=False) as (_, url):
         assert port_of(url)
         deadline = time.monotonic() + 20
         while not (error := httpx.get(f"{url}/engines/a").json()["last_error"]):

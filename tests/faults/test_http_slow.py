@@ -132,7 +132,7 @@ def test_streams_that_nobody_reads_cost_little_and_are_dropped(
     parameters = {"n_ctx": 5000, "n_parallel": n_streams + 1}
     model = {"id": "a", "path": str(tmp_path / "a.gguf"), "parameters": parameters}
     with daemon(
-        "--fault", "step_s=0.002", preamble=deadlines(write=sized(2, 10)) + SMALL_BUFFERS, models=[model],
+        "step_s=0.002", preamble=deadlines(write=sized(2, 10)) + SMALL_BUFFERS, models=[model],
         access_log=False,
     ) as (process, url):  # fmt: skip
         wait_for(url, "loaded")

@@ -107,16 +107,15 @@ def test_these_words_say_that_memory_was_short(reason: str) -> None:
 
 GREEDY = """
 import sys
-sys.argv = ["worker", "--backend", "fake", "--fault", "step_s=0.01"]
-from kolosal.engines.worker import __main__ as worker
-from kolosal.engines.worker.fake import FakeBackend
+from kolosal.engines.worker.__main__ import main
+from tests.fake_worker.backend import FakeBackend, Faults
 compute, held = FakeBackend.decode, []
 def greedy(self, chunks):
     if self.steps >= 5:
         held.append(b"x" * (64 << 20))
     compute(self, chunks)
 FakeBackend.decode = greedy
-sys.exit(worker.main())
+sys.exit(main(lambda *args: FakeBackend(*args, Faults(step_s=0.01))))
 """
 
 GROUP_LIMIT = 256 * MIB

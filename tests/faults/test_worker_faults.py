@@ -136,9 +136,8 @@ async def test_a_line_without_end_costs_a_frame_and_gives_it_back(sized: Sized, 
 
 NOISY = """
 import ctypes, os, sys
-sys.argv = ["worker", "--backend", "fake"]
-from kolosal.engines.worker import __main__ as worker
-from kolosal.engines.worker.fake import FakeBackend
+from kolosal.engines.worker.__main__ import main
+from tests.fake_worker.backend import FakeBackend
 libc = ctypes.CDLL(None)
 compute = FakeBackend.decode
 def noisy(self, chunks):
@@ -148,7 +147,7 @@ def noisy(self, chunks):
     os.write(2, b"caf\\xe9 \\xff\\xfe" + b"y" * 1_000_000)
     compute(self, chunks)
 FakeBackend.decode = noisy
-sys.exit(worker.main())
+sys.exit(main(FakeBackend))
 """
 
 

@@ -29,11 +29,11 @@ import orjson
 from kolosal.daemon import run
 from kolosal.config.settings import Settings
 from kolosal.log import configure_logging
+from tests.fake_worker import fake_worker_argv
 settings, faults = orjson.loads(sys.argv[1])
-argv = [sys.executable, "-m", "kolosal.engines.worker", "--backend", "fake"]
 if "log_level" in settings:
     configure_logging(settings["log_level"])
-sys.exit(run(Settings.model_validate_json(orjson.dumps(settings)), os.environ, (*argv, *faults)))
+sys.exit(run(Settings.model_validate_json(orjson.dumps(settings)), os.environ, fake_worker_argv(*faults)))
 """
 
 
@@ -96,7 +96,7 @@ def test_a_daemon_without_a_console_says_nothing() -> None:
 
 def test_a_model_that_does_not_load_is_logged_and_kept(models: list[dict[str, object]]) -> None:
     missing: dict[str, object] = {"id": "b", "path": "/no/such.gguf"}
-    with daemon("--fault", "load_error", models=[*models, missing]) as (process, url):
+    with daemon("load_error", models=[*models, missing]) as (process, url):
         deadline = time.monotonic() + 20
         while not all(error := [httpx.get(f"{url}/engines/{name}").json()["last_error"] for name in "ab"]):
             assert time.monotonic() < deadline
@@ -114,7 +114,7 @@ class TestSignals:
     def test_health_answers_while_models_load_and_stopping_ends_the_load(
         self, models: list[dict[str, object]]
     ) -> None:
-        with daemon("--fault", "load_hang", models=models) as (process, url):
+        with daemon("load_hang", models=models) as (process, url):
             assert httpx.get(f"{url}/health").json()["node_manager"]["unloaded_engines"] == 1
             assert httpx.get(f"{url}/engines/a/status").json()["status"] == "unloaded"
             [worker] = _workers(process)
@@ -124,7 +124,7 @@ class TestSignals:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_running_streams_finish_first(self, models: list[dict[str, object]], number: int) -> None:
-        with daemon("--fault", "step_s=0.005", models=models) as (process, url):
+        with daemon("step_s=0.005", models=models) as (process, url):
             wait_for(url, "loaded")
             workers = _workers(process)
             body = {"model": "a", "prompt": "1:", "max_tokens": 100, "stream": True}
@@ -141,7 +141,7 @@ class TestSignals:
     def test_new_requests_are_told_to_come_back_while_running_ones_finish(
         self, models: list[dict[str, object]], seen: Callable[[str], None]
     ) -> None:
-        with daemon("--fault", "step_s=0.01", models=models) as (process, url):
+        with daemon("step_s=0.01", models=models) as (process, url):
             wait_for(url, "loaded")
             with (
                 httpx.stream("GET", f"{url}/v1/events") as following,
@@ -167,7 +167,7 @@ class TestSignals:
         self, models: list[dict[str, object]]
     ) -> None:
         with (
-            daemon("--fault", "load_hang", models=models, shutdown_drain_s=0.2) as (process, url),
+            daemon("load_hang", models=models, shutdown_drain_s=0.2) as (process, url),
             concurrent.futures.ThreadPoolExecutor(1) as pool,
         ):
             waiting = pool.submit(_completion, url, 1)
@@ -191,7 +191,7 @@ class TestSignals:
 
     @pytest.mark.fault("P9")
     def test_streams_that_take_too_long_fail(self, models: list[dict[str, object]]) -> None:
-        with daemon("--fault", "step_s=0.01", models=models, shutdown_drain_s=0.2) as (process, url):
+        with daemon("step_s=0.01", models=models, shutdown_drain_s=0.2) as (process, url):
             wait_for(url, "loaded")
             body = {"model": "a", "prompt": "1:", "max_tokens": 4000, "stream": True}
             with httpx.stream("POST", f"{url}/v1/completions", json=body) as response:
@@ -207,7 +207,7 @@ class TestSignals:
     def test_a_second_signal_ends_it_at_once(
         self, models: list[dict[str, object]], seen: Callable[[str], None]
     ) -> None:
-        with daemon("--fault", "step_s=0.01", models=models) as (process, url):
+        with daemon("step_s=0.01", models=models) as (process, url):
             wait_for(url, "loaded")
             workers = _workers(process)
             body = {"model": "a", "prompt": "1:", "max_tokens": 4000, "stream": True}

@@ -73,7 +73,7 @@ def test_a_worker_has_given_up_its_rights(models: list[dict[str, object]]) -> No
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's word to children is Linux's own")
 def test_a_worker_that_hangs_in_its_load_ends_with_the_daemon(models: list[dict[str, object]]) -> None:
-    with daemon("--fault", "load_hang", models=models) as (process, _):
+    with daemon("load_hang", models=models) as (process, _):
         deadline = time.monotonic() + 20
         while not (workers := psutil.Process(process.pid).children()):
             assert time.monotonic() < deadline

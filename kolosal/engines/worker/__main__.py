@@ -1,7 +1,7 @@
 """A worker process: `python -m kolosal.engines.worker`.
 
 Speaks the frames of `kolosal.engines.ipc.messages` over stdin and stdout. Started by the daemon; to look at one by hand, type
-a hello frame. Options exist for tests only.
+a hello frame. It takes no options: what to load is in that frame.
 
 Exit status: 0 after a shutdown frame, 1 when loading or the engine failed (a fatal frame says why), 2 for a broken
 protocol, 3 when the daemon is gone.
@@ -9,7 +9,6 @@ protocol, 3 when the daemon is gone.
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import signal
@@ -17,11 +16,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from typing import TypeAlias
 
 from kolosal.engines.ipc.messages import PROTOCOL_VERSION, Fatal, FrameError, Hello, Progress, Ready
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.worker.backend import Backend, BackendError
-from kolosal.engines.worker.fake import FakeBackend, Faults
 from kolosal.engines.worker.frame_writer import FrameWriter
 from kolosal.engines.worker.loop import EngineLoop
 from kolosal.engines.worker.preprocessor import Preprocessor, read_frame
@@ -32,9 +31,12 @@ _STOP_TIMEOUT_S = 3.0
 """How long a shutdown waits for the step at hand; then the process ends without it."""
 
 
-def main() -> int:
-    """Load one model and serve it until the daemon says stop or is gone."""
-    options = _parse_options()
+BackendFactory: TypeAlias = Callable[[EngineConfig, Callable[[float], None]], Backend]
+"""Loads a model, and reports how much of it is there, from 0 to 1. Raises `BackendError`."""
+
+
+def main(make_backend: BackendFactory) -> int:
+    """Load one model and serve it until the daemon says stop or is gone; returns the exit status."""
     limit_this_process()
     frames_in, frames_out = _claim_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains first
@@ -45,7 +47,7 @@ def main() -> int:
             raise FrameError(f"expected a hello of protocol {PROTOCOL_VERSION}, got {hello}")
         watch = _end_with_the_daemon(frames_in)
         try:
-            backend = _make_backend(hello.config, outbox, options)
+            backend = make_backend(hello.config, lambda fraction: outbox.put(Progress(fraction)))
             template = ChatTemplate(backend, hello.config.parameters.chat_template)
         except (BackendError, TemplateFailed) as exc:
             return _fatal(outbox, str(exc), status=1)
@@ -116,32 +118,14 @@ def _end_with_the_daemon(frames_in: io.BufferedReader) -> threading.Thread:
     return thread
 
 
-def _make_backend(config: EngineConfig, outbox: FrameWriter, options: argparse.Namespace) -> Backend:
-    def on_progress(fraction: float) -> None:
-        outbox.put(Progress(fraction))
-
-    if options.backend == "fake":
-        return FakeBackend(config, on_progress, Faults.parse(options.fault), outbox.put_raw)
-    return _llama_cpp()(config, on_progress)
-
-
-def _llama_cpp() -> Callable[[EngineConfig, Callable[[float], None]], Backend]:
-    """The real backend, imported only when it is used: it costs most of the start-up time."""
+def _load_with_llama_cpp(config: EngineConfig, on_progress: Callable[[float], None]) -> Backend:
+    """The backend, whose module is imported only here: that takes most of the start-up time, and may fail."""
     try:
         from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend  # noqa: PLC0415
     except (ImportError, OSError, RuntimeError) as exc:
         raise BackendError(f"llama.cpp's library cannot be loaded: {exc}") from exc
-    return LlamaCppBackend
-
-
-def _parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="kolosal.engines.worker", description=__doc__)
-    parser.add_argument("--backend", choices=("llamacpp", "fake"), default="llamacpp", help="fake: for tests")
-    parser.add_argument(
-        "--fault", action="append", default=[], help="fake only: what goes wrong, see fake.Faults"
-    )
-    return parser.parse_args()
+    return LlamaCppBackend(config, on_progress)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(_load_with_llama_cpp))

@@ -1,7 +1,7 @@
 """Backend: what the engine loop needs of llama.cpp, and nothing more.
 
-`LlamaCppBackend` is the real one, `FakeBackend` a deterministic one with scripted faults. Native pointers stay behind
-this protocol.
+`LlamaCppBackend` is the real one; tests have one without a model (`tests/fake_worker`). Native pointers stay behind this
+protocol.
 """
 
 from __future__ import annotations

@@ -22,10 +22,7 @@ class FrameWriter:
 
     def put(self, frame: FromWorker) -> None:
         """Send a frame; waits while the daemon does not read."""
-        self.put_raw(encode(frame))
-
-    def put_raw(self, line: bytes) -> None:
-        """Send bytes as they are: how a scripted fault breaks the protocol."""
+        line = encode(frame)
         with self._lock:
             self._write(line)
 

@@ -42,6 +42,7 @@ from tests.engines.helpers import (
     wait_gone,
 )
 from tests.engines.worker.helpers import ask
+from tests.fake_worker import fake_worker_argv
 
 FakeWorker = Callable[..., WorkerCommand]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
@@ -305,14 +306,12 @@ async def test_output_of_native_code_does_not_break_the_protocol(fake_worker: Fa
     """What is printed on file descriptor 1 goes to stderr."""
     body = """
 import os, sys
-sys.argv = ["worker", "--backend", "fake"]
-from kolosal.engines.worker import __main__ as worker
-make = worker._make_backend
-def noisy(*args):
+from kolosal.engines.worker.__main__ import main
+from tests.fake_worker.backend import FakeBackend
+def noisy(config, on_progress):
     os.write(1, b"llama_model_loader: not a frame\\n")
-    return make(*args)
-worker._make_backend = noisy
-sys.exit(worker.main())
+    return FakeBackend(config, on_progress)
+sys.exit(main(noisy))
 """
     command = fake_worker()
     async with launched(WorkerCommand((sys.executable, "-c", body), command.environment)) as one:
@@ -505,8 +504,7 @@ async def test_ctrl_c_does_not_end_a_worker(fake_worker: FakeWorker) -> None:
 @contextmanager
 def bare_worker(*faults: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker process on plain pipes, with its hello sent."""
-    argv = [sys.executable, "-m", "kolosal.engines.worker", "--backend", "fake"]
-    argv += [part for fault in faults for part in ("--fault", fault)]
+    argv = fake_worker_argv(*faults)
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             tell(process, encode(Hello(config())))
@@ -585,9 +583,8 @@ def test_worker_refuses_a_second_hello() -> None:
 
 
 def test_worker_refuses_a_hello_of_another_protocol() -> None:
-    argv = [sys.executable, "-m", "kolosal.engines.worker", "--backend", "fake"]
     hello = encode(Hello(config(), protocol=99))
-    answer = subprocess.run(argv, input=hello, capture_output=True, timeout=DEADLINE_S)
+    answer = subprocess.run(fake_worker_argv(), input=hello, capture_output=True, timeout=DEADLINE_S)
 
     assert (answer.returncode, f"protocol {PROTOCOL_VERSION}".encode() in answer.stdout) == (2, True)
 
@@ -598,10 +595,9 @@ from kolosal.engines.ipc.process import WorkerCommand, WorkerProcess, worker_env
 from kolosal.engines.ipc.messages import Submit
 from tests.engines.helpers import config
 from tests.engines.worker.helpers import ask
+from tests.fake_worker import fake_worker_argv
 import os
-faults = [part for fault in sys.argv[1:] for part in ("--fault", fault)]
-argv = (sys.executable, "-m", "kolosal.engines.worker", "--backend", "fake", *faults)
-command = WorkerCommand(argv, worker_environment(os.environ))
+command = WorkerCommand(fake_worker_argv(*sys.argv[1:]), worker_environment(os.environ))
 def say(*words):
     print(*words, flush=True)
 async def main():

@@ -20,7 +20,6 @@ from kolosal.engines.ipc.messages import (
 )
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.worker.backend import Backend
-from kolosal.engines.worker.fake import FakeBackend, FakeSampler, Faults
 from kolosal.engines.worker.frame_writer import FrameWriter
 from kolosal.engines.worker.loop import EngineLoop
 from kolosal.engines.worker.preprocessor import Preprocessor
@@ -36,6 +35,7 @@ from kolosal.schema import (
     TokenLogprobs,
     Usage,
 )
+from tests.fake_worker.backend import FakeBackend, FakeSampler, Faults
 
 MAX_STEPS = 20_000
 """Steps after which a loop that does not come to its end is taken for one that never will."""

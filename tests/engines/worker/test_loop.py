@@ -11,7 +11,6 @@ import pytest
 from kolosal.engines.ipc.messages import FromWorker, Ping, Pong, SequenceOutput, StepOutputs
 from kolosal.engines.worker.backend import KVCacheFull
 from kolosal.engines.worker.detokenize import TextStream
-from kolosal.engines.worker.fake import FakeBackend, FakeSampler
 from kolosal.engines.worker.loop import EngineLoop
 from kolosal.engines.worker.schedule.kvcache import IntegrityError
 from kolosal.engines.worker.schedule.plan import Chunk
@@ -26,6 +25,7 @@ from tests.engines.worker.helpers import (
     engine_config,
     fake_backend,
 )
+from tests.fake_worker.backend import FakeBackend, FakeSampler
 
 STEPS = range(1, 61)
 """Where each decode fault is tried: from the first prompt to past the last token of the fault tests."""

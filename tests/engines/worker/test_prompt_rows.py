@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.detokenize import TextStream
-from kolosal.engines.worker.fake import FakeSampler
 from kolosal.engines.worker.schedule.kvcache import KVCache
 from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.engines.worker.schedule.prefixcache import PrefixCache
@@ -15,6 +14,7 @@ from kolosal.engines.worker.schedule.scheduler import MAX_GUESSES_PER_STEP, Limi
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.stepcost import StepCost
 from tests.engines.worker.schedule.scheduling import Guesser
+from tests.fake_worker.backend import FakeSampler
 
 N_PARALLEL = 4
 MAX_STEPS = 2000

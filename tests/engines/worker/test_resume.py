@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from kolosal.engines.ipc.messages import FromWorker, StepOutputs
 from kolosal.engines.worker.backend import Backend
-from kolosal.engines.worker.fake import FakeSampler
 from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend
 from kolosal.sampling import SamplingParams
 from kolosal.schema import (
@@ -27,6 +26,7 @@ from kolosal.schema import (
     Usage,
 )
 from tests.engines.worker.helpers import InProcessWorker, RecordingBackend, ask, engine_config, fake_backend
+from tests.fake_worker.backend import FakeSampler
 
 MakeBackend = Callable[[], Backend]
 

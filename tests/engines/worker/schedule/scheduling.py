@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.detokenize import TextStream
-from kolosal.engines.worker.fake import FakeSampler
 from kolosal.engines.worker.schedule.kvcache import KVCache
 from kolosal.engines.worker.schedule.plan import Plan
 from kolosal.engines.worker.schedule.prefixcache import PrefixCache
@@ -12,6 +11,7 @@ from kolosal.engines.worker.schedule.scheduler import Limits, Scheduler
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.speculative import Speculator
 from kolosal.engines.worker.schedule.stepcost import StepCost
+from tests.fake_worker.backend import FakeSampler
 
 N_PREFILL = 512
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.detokenize import TextStream
-from kolosal.engines.worker.fake import FakeSampler
 from kolosal.engines.worker.schedule.prefixcache import PrefixCache, common_prefix
 from kolosal.engines.worker.schedule.sequence import Sequence
+from tests.fake_worker.backend import FakeSampler
 
 
 def _sequence(

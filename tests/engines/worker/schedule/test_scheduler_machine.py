@@ -14,7 +14,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.detokenize import TextStream
-from kolosal.engines.worker.fake import FakeSampler
 from kolosal.engines.worker.schedule.kvcache import KVCache
 from kolosal.engines.worker.schedule.plan import Copy, MemoryOp, Plan, Release
 from kolosal.engines.worker.schedule.prefixcache import PrefixCache
@@ -22,6 +21,7 @@ from kolosal.engines.worker.schedule.scheduler import Limits, Scheduler
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.stepcost import StepCost
 from tests.engines.worker.schedule.scheduling import Guesser
+from tests.fake_worker.backend import FakeSampler
 
 
 class Cell:

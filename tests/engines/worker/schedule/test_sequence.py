@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 from kolosal.engines.worker.detokenize import TextStream
-from kolosal.engines.worker.fake import FakeSampler
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.schema import Usage
+from tests.fake_worker.backend import FakeSampler
 
 
 def sequence(n_prompt: int) -> Sequence:

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from kolosal.engines.worker.fake import BOS, END
 from kolosal.engines.worker.templates.template import ChatTemplate, TemplateFailed
 from kolosal.schema import ChatPrompt, Message, Tool, ToolCall, ToolMode, ToolUse
 from tests.engines.worker.helpers import fake_backend
+from tests.fake_worker.backend import BOS, END
 
 HERMES = """
 {%- if tools %}[TOOLS {% for tool in tools %}{{ tool | tojson }}{% endfor %} in <tool_call></tool_call>]{% endif %}

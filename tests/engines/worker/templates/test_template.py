@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from kolosal.engines.worker.backend import TemplateSource
-from kolosal.engines.worker.fake import BOS, END, FakeBackend
 from kolosal.engines.worker.templates.template import ChatTemplate, TemplateFailed
 from kolosal.schema import ChatPrompt, Message
 from tests.engines.worker.helpers import fake_backend
+from tests.fake_worker.backend import BOS, END, FakeBackend
 
 USER = (Message("user", "Hi"),)
 

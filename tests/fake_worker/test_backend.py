@@ -4,10 +4,10 @@ import pytest
 
 from kolosal.engines.worker.backend import BackendError, DecodeFailed, KVCacheFull
 from kolosal.engines.worker.detokenize import TextStream
-from kolosal.engines.worker.fake import BOS, END, FakeSampler, Faults, next_token
 from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.engines.worker.schedule.sequence import Sequence
 from tests.engines.worker.helpers import fake_backend
+from tests.fake_worker.backend import BOS, END, FakeSampler, Faults, next_token
 
 
 def says(prompt: str, count: int = 40) -> str:

@@ -165,7 +165,7 @@ class FakeBackend:
         config: EngineConfig,
         on_progress: Callable[[float], None],
         faults: Faults | None = None,
-        write_raw: Callable[[bytes], None] | None = None,
+        write_raw: Callable[[bytes], object] | None = None,
     ) -> None:
         self._faults = faults or Faults()
         self._write_raw = write_raw
