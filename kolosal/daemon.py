@@ -130,17 +130,17 @@ async def serve(
             await _restore(registry, folder)
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="serve")
         loading = asyncio.create_task(_load(engines), name="load models")
-        tending = asyncio.create_task(registry.room.tend(), name="unload idle engines")
+        reaping = asyncio.create_task(registry.load_scheduler.reap_idle(), name="unload idle engines")
         stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         notify(environ, "STOPPING=1")
         log.info("daemon.stopping", extra={"drain_s": settings.shutdown_drain_s})
-        for task in (loading, tending, stopping):
+        for task in (loading, reaping, stopping):
             task.cancel()
         await registry.close(drain_s=settings.shutdown_drain_s)
         registry.observer.events.close()
         server.should_exit = True
-        await asyncio.wait((serving, loading, tending, stopping))
+        await asyncio.wait((serving, loading, reaping, stopping))
     if traces is not None:
         await asyncio.to_thread(traces.close)
     serving.result()

@@ -15,8 +15,8 @@ from kolosal.app import create_app
 from kolosal.config.settings import Settings
 from kolosal.engines.engine import Engine, EngineState
 from kolosal.engines.ipc.calls import (
-    Answer,
     Call,
+    CallResult,
     Detokenize,
     Embed,
     Embedded,
@@ -48,7 +48,7 @@ def says(*pieces: str, finish: FinishReason = FinishReason.STOP, usage: Usage | 
     return script
 
 
-def plain_answer(call: Call) -> Answer | KolosalError:
+def plain_answer(call: Call) -> CallResult | KolosalError:
     """What a model of bytes would answer: a token for each byte, prompts rendered as what was said, tiny vectors."""
     match call:
         case Tokenize(text=text, with_pieces=with_pieces):
@@ -85,7 +85,7 @@ class FakeEngine(Engine):
         self.aborted: list[int] = []
         self.calls: list[Call] = []
         """What was asked besides generating; `answer` says what it is answered."""
-        self.answer: Callable[[Call], Answer | KolosalError] = plain_answer
+        self.answer: Callable[[Call], CallResult | KolosalError] = plain_answer
         self.submitted = asyncio.Event()
         self._feeders: set[asyncio.Task[None]] = set()
 
@@ -109,7 +109,7 @@ class FakeEngine(Engine):
             feeder.add_done_callback(self._feeders.discard)
         return stream
 
-    async def ask(self, call: Call) -> Answer:
+    async def call(self, call: Call) -> CallResult:
         self.calls.append(call)
         answer = self.answer(call)
         if isinstance(answer, KolosalError):

@@ -15,7 +15,7 @@ from kolosal.chat.events import TextPiece
 from kolosal.chat.parser import ChatParser
 from kolosal.config.resolve import process_environment
 from kolosal.engines.engine import Engine
-from kolosal.engines.ipc.calls import Answer, Call, Detokenize, Render, Rendered, Tokenize, Tokenized
+from kolosal.engines.ipc.calls import Call, CallResult, Detokenize, Render, Rendered, Tokenize, Tokenized
 from kolosal.engines.ipc.process import WorkerCommand, worker_environment
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.stream import RequestStream
@@ -99,9 +99,9 @@ class LocalHost:
         await self._engine.ensure_ready()  # again, where the worker died since
         return self._engine.generate(GenerateRequest(prompt, sampling))
 
-    async def _answer(self, call: Call) -> Answer:
+    async def _answer(self, call: Call) -> CallResult:
         await self._engine.ensure_ready()
-        return await self._engine.ask(call)
+        return await self._engine.call(call)
 
     def _ask(self, call: Call, kind: type[A]) -> A:
         answer = self._wait(self._answer(call))

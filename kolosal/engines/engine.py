@@ -17,7 +17,7 @@ from functools import partial
 from typing import Protocol
 
 from kolosal.engines.in_flight import MAX_CRASHES, InFlightCall, InFlightGeneration, InFlightRequests
-from kolosal.engines.ipc.calls import Answer, Call
+from kolosal.engines.ipc.calls import Call, CallResult
 from kolosal.engines.ipc.messages import Abort, EngineInfo, FromWorker, StepOutputs, Submit
 from kolosal.engines.ipc.process import WorkerCommand, WorkerProcess
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules, idle_limit
@@ -112,7 +112,7 @@ class Engine:
         self._unload_task: asyncio.Task[None] | None = None
         self._waiting = 0
         """Callers of `ensure_ready` that have not gone on yet: they are about to use the engine."""
-        self._flights = InFlightRequests(self._on_empty)
+        self._requests = InFlightRequests(self._on_empty)
         self._restarts = Restarts(command.restarts)
         self._forgiven = asyncio.Event()
         self._closing = False
@@ -123,8 +123,8 @@ class Engine:
 
     @property
     def in_flight(self) -> int:
-        """Generations and questions that have not ended."""
-        return len(self._flights)
+        """Generations and calls that have not ended."""
+        return len(self._requests)
 
     @property
     def busy(self) -> bool:
@@ -258,7 +258,7 @@ class Engine:
                     if not self.in_flight:
                         raise
         except BaseException as exc:
-            self._flights.fail_all(exc if isinstance(exc, KolosalError) else self._cut_short())
+            self._requests.fail_all(exc if isinstance(exc, KolosalError) else self._cut_short())
             raise
         finally:
             if self.state is EngineState.LOADING:
@@ -282,16 +282,16 @@ class Engine:
         self._restarts.started(now)
         fields = {"engine_id": self.engine_id, "pid": self._worker.pid, "load_s": round(now - started, 3)}
         log.info("engine.loaded", extra=fields | {"resumed": self.in_flight})
-        self._flights.window = self.info.n_ctx
+        self._requests.n_ctx = self.info.n_ctx
         self._resume(self._worker)
 
     def _resume(self, worker: WorkerProcess) -> None:
         """Give a new worker what the last one left."""
-        for request_id, flight in self._flights.items():
+        for request_id, request in self._requests.items():
             try:
-                worker.send(flight.frame(request_id))
+                worker.send(request.frame(request_id))
             except KolosalError as exc:
-                self._flights.fail(request_id, exc)
+                self._requests.fail(request_id, exc)
 
     async def _wait_for_turn(self) -> None:
         self._forgiven.clear()
@@ -338,31 +338,31 @@ class Engine:
             PayloadTooLarge: it is longer than a frame may be.
         """
         worker = self._admit()
-        request_id = self._flights.next_id()
+        request_id = self._requests.next_id()
         worker.send(Submit(request_id, request))
         stream = RequestStream(lambda: self._abort(request_id), self.observer.begin(self.engine_id))
-        self._flights.add(request_id, InFlightGeneration(request, stream))
+        self._requests.add(request_id, InFlightGeneration(request, stream))
         return stream
 
-    async def ask(self, call: Call) -> Answer:
-        """Ask the loaded model something that is no generation. A caller that leaves takes its question back.
+    async def call(self, call: Call) -> CallResult:
+        """Have the loaded model do something that is no generation. A caller that leaves aborts the call.
 
         Raises:
             EngineDied: there is no worker (any more).
             QueueFull: as many requests wait as may.
             PayloadTooLarge: it is longer than a frame may be.
-            KolosalError: the question was refused.
+            KolosalError: the call was refused.
         """
         worker = self._admit()
-        request_id = self._flights.next_id()
-        flight = InFlightCall(call)
-        worker.send(flight.frame(request_id))
-        self._flights.add(request_id, flight)
+        request_id = self._requests.next_id()
+        request = InFlightCall(call)
+        worker.send(request.frame(request_id))
+        self._requests.add(request_id, request)
         try:
-            return await flight.answer
+            return await request.result
         finally:
             self._abort(request_id)
-            self.observer.asked(self.engine_id, call.kind, _outcome(flight.answer))
+            self.observer.asked(self.engine_id, call.kind, _outcome(request.result))
 
     def _admit(self) -> WorkerProcess:
         """The worker that takes one more request."""
@@ -381,11 +381,11 @@ class Engine:
     def _abort(self, request_id: int) -> None:
         """Give up a request; while no worker runs there is nobody to tell."""
         worker = self._worker
-        if self._flights.abort(request_id, confirmed=worker is not None) and worker is not None:
+        if self._requests.abort(request_id, worker_lives=worker is not None) and worker is not None:
             worker.send(Abort(request_id))
 
     def _on_frame(self, frame: FromWorker) -> None:
-        self._flights.take(frame)
+        self._requests.take(frame)
         if isinstance(frame, StepOutputs) and frame.kv_cells is not None:
             self.kv_cells = frame.kv_cells
             self._most_cells = max(self._most_cells, frame.kv_cells)
@@ -398,7 +398,7 @@ class Engine:
         self.kv_cells = None
         self._most_cells = 0
         if self._closing or self.state is EngineState.UNLOADING:
-            self._flights.fail_all(self._cut_short())
+            self._requests.fail_all(self._cut_short())
             if not self._closing:
                 self.state = EngineState.UNLOADED
         else:
@@ -413,8 +413,8 @@ class Engine:
             self.state = EngineState.UNLOADED
         fields = {"engine_id": self.engine_id, "reason": reason, "streams": self.in_flight}
         log.error("engine.died", extra=fields)
-        for flight in self._flights.crashed():
-            flight.fail(
+        for request in self._requests.take_crashed():
+            request.fail(
                 EngineDied(f"Engine '{self.engine_id}' stopped while it was answering, {_TIMES}. {reason}")
             )
         if self.in_flight:
@@ -472,7 +472,7 @@ class Engine:
     async def drain(self) -> None:
         """Refuse new requests and wait until the running ones have ended."""
         self.state = EngineState.CLOSED
-        await self._flights.empty()
+        await self._requests.wait_empty()
 
     async def close(self) -> None:
         """End the worker and free the model. Streams that still run fail."""
@@ -502,7 +502,7 @@ def _nothing() -> None:
     """Nobody asked to be told of changes."""
 
 
-def _outcome(answer: asyncio.Future[Answer]) -> Outcome:
-    if not answer.done() or answer.cancelled():
+def _outcome(result: asyncio.Future[CallResult]) -> Outcome:
+    if not result.done() or result.cancelled():
         return Outcome.CANCELLED
-    return Outcome.COMPLETED if answer.exception() is None else Outcome.FAILED
+    return Outcome.COMPLETED if result.exception() is None else Outcome.FAILED

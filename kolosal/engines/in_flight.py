@@ -12,10 +12,8 @@ from array import array
 from collections.abc import Callable
 from typing import TypeAlias, assert_never
 
-from kolosal.engines.ipc.calls import Answer, Call
+from kolosal.engines.ipc.calls import Call, CallResult
 from kolosal.engines.ipc.messages import (
-    Answered,
-    Ask,
     Failed,
     Fatal,
     FrameError,
@@ -26,6 +24,8 @@ from kolosal.engines.ipc.messages import (
     SequenceOutput,
     StepOutputs,
     Submit,
+    UnaryCall,
+    UnaryResult,
 )
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import KolosalError, error_named
@@ -53,11 +53,11 @@ class InFlightGeneration:
         """What a worker is told to begin it, or to go on with it."""
         return Submit(request_id, self._request, tuple(self._tokens), self._n_logged)
 
-    def take(self, delta: TokenDelta, window: int) -> None:
-        """Pass on what a step made.
+    def take(self, delta: TokenDelta, n_ctx: int) -> None:
+        """Pass on what a step made. `n_ctx` is how many tokens a request can have.
 
         Raises:
-            FrameError: no worker in its right mind says that; `window` is how many tokens a request can have.
+            FrameError: no worker in its right mind says that.
         """
         n_tokens = len(self._tokens) + len(delta.tokens)
         n_chars = self._n_chars + len(delta.text)
@@ -67,8 +67,8 @@ class InFlightGeneration:
             n_logged += n_in_prompt
             if len(delta.logprobs) - n_in_prompt > len(delta.tokens):
                 raise FrameError("more log-probabilities than tokens")
-        if max(n_tokens, n_logged) > window:
-            raise FrameError(f"more tokens than the {window} of the context window")
+        if max(n_tokens, n_logged) > n_ctx:
+            raise FrameError(f"more tokens than the {n_ctx} of the context window")
         if n_chars > _MAX_CHARS_PER_TOKEN * (n_tokens + 1):
             raise FrameError("more text than its tokens can hold")
         try:
@@ -84,29 +84,29 @@ class InFlightGeneration:
 
 
 class InFlightCall:
-    """A question in flight."""
+    """A unary call in flight. `result` ends with what it returned, or with a `KolosalError`."""
 
     def __init__(self, call: Call) -> None:
-        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.result: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
         self.crashes = 0
         self._call = call
 
-    def frame(self, request_id: int) -> Ask:
+    def frame(self, request_id: int) -> UnaryCall:
         """What a worker is told."""
-        return Ask(request_id, self._call)
+        return UnaryCall(request_id, self._call)
 
-    def end(self, answer: Answer) -> None:
-        """It was answered."""
-        if not self.answer.done():  # else its caller has left
-            self.answer.set_result(answer)
+    def end(self, result: CallResult) -> None:
+        """It returned."""
+        if not self.result.done():  # else its caller has left
+            self.result.set_result(result)
 
     def fail(self, error: KolosalError) -> None:
         """End it."""
-        if not self.answer.done():
-            self.answer.set_exception(error)
+        if not self.result.done():
+            self.result.set_exception(error)
 
 
-Flight: TypeAlias = InFlightGeneration | InFlightCall
+InFlightRequest: TypeAlias = InFlightGeneration | InFlightCall
 
 
 class InFlightRequests:
@@ -114,62 +114,61 @@ class InFlightRequests:
 
     def __init__(self, on_empty: Callable[[], None]) -> None:
         """`on_empty` is called whenever the last one has ended."""
-        self.window = 0
+        self.n_ctx = 0
         """Tokens that one request can have, as the worker says."""
         self._on_empty = on_empty
-        self._flights: dict[int, Flight] = {}
+        self._requests: dict[int, InFlightRequest] = {}
         self._aborted: set[int] = set()  # and not yet confirmed by the worker: frames may be under way
         self._ids = itertools.count(1)
         self._empty = asyncio.Event()
         self._empty.set()
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self._requests)
 
-    def items(self) -> tuple[tuple[int, Flight], ...]:
+    def items(self) -> tuple[tuple[int, InFlightRequest], ...]:
         """All, with their ids, in the order they came."""
-        return tuple(self._flights.items())
+        return tuple(self._requests.items())
 
     def next_id(self) -> int:
         """An id that no request of this engine has had."""
         return next(self._ids)
 
-    def add(self, request_id: int, flight: Flight) -> None:
+    def add(self, request_id: int, request: InFlightRequest) -> None:
         """Note a request that was given to the worker."""
-        self._flights[request_id] = flight
+        self._requests[request_id] = request
         self._empty.clear()
 
-    def abort(self, request_id: int, *, confirmed: bool) -> bool:
-        """Forget a request; whether there was such a one. `confirmed`: a worker lives, which will say that it ended."""
+    def abort(self, request_id: int, *, worker_lives: bool) -> bool:
+        """Drop a request; whether there was such a one. A worker that lives will still say that it ended."""
         if self._remove(request_id) is None:
             return False
-        if confirmed:
+        if worker_lives:
             self._aborted.add(request_id)
         return True
 
-    async def empty(self) -> None:
+    async def wait_empty(self) -> None:
         """Wait until all have ended."""
         await self._empty.wait()
 
-    def crashed(self) -> list[Flight]:
+    def take_crashed(self) -> list[InFlightRequest]:
         """Note that the worker is gone; takes out those for which that was once too often."""
         self._aborted.clear()
-        for flight in self._flights.values():
-            flight.crashes += 1
-        lost = [request_id for request_id, flight in self.items() if flight.crashes >= MAX_CRASHES]
-        return self._take_out(lost)
+        for request in self._requests.values():
+            request.crashes += 1
+        return self._take_out([key for key, request in self.items() if request.crashes >= MAX_CRASHES])
 
     def fail(self, request_id: int, error: KolosalError) -> None:
         """End one."""
-        flight = self._remove(request_id)
-        if flight is not None:
-            flight.fail(error)
+        request = self._remove(request_id)
+        if request is not None:
+            request.fail(error)
 
     def fail_all(self, error: KolosalError) -> None:
         """End all."""
         self._aborted.clear()
-        for flight in self._take_out([*self._flights]):
-            flight.fail(error)
+        for request in self._take_out([*self._requests]):
+            request.fail(error)
 
     def take(self, frame: FromWorker) -> None:
         """Pass on what a worker said.
@@ -181,8 +180,8 @@ class InFlightRequests:
             case StepOutputs(outputs=outputs):
                 for output in outputs:
                     self._on_output(output)
-            case Answered(request_id=request_id):
-                self._on_answer(request_id, frame.answer)
+            case UnaryResult(request_id=request_id, result=result):
+                self._on_result(request_id, result)
             case Failed(request_id=request_id):
                 self._on_failure(request_id, error_named(frame.error, frame.message, param=frame.param))
             case Ready() | Progress() | Pong() | Fatal():
@@ -192,9 +191,9 @@ class InFlightRequests:
 
     def _on_output(self, output: SequenceOutput) -> None:
         ended = output.delta.finish_reason is not None
-        flight = self._flights.get(output.request_id)
-        if isinstance(flight, InFlightGeneration):
-            flight.take(output.delta, self.window)
+        request = self._requests.get(output.request_id)
+        if isinstance(request, InFlightGeneration):
+            request.take(output.delta, self.n_ctx)
             if ended:
                 self._remove(output.request_id)
         elif output.request_id not in self._aborted:
@@ -202,32 +201,32 @@ class InFlightRequests:
         elif ended:
             self._aborted.discard(output.request_id)
 
-    def _on_answer(self, request_id: int, answer: Answer) -> None:
-        flight = self._flights.get(request_id)
-        if isinstance(flight, InFlightCall):
+    def _on_result(self, request_id: int, result: CallResult) -> None:
+        request = self._requests.get(request_id)
+        if isinstance(request, InFlightCall):
             self._remove(request_id)
-            flight.end(answer)
+            request.end(result)
         else:
-            self._confirm(request_id)
+            self._confirm_abort(request_id)
 
     def _on_failure(self, request_id: int, error: KolosalError) -> None:
-        if request_id in self._flights:
+        if request_id in self._requests:
             self.fail(request_id, error)
         else:
-            self._confirm(request_id)
+            self._confirm_abort(request_id)
 
-    def _confirm(self, request_id: int) -> None:
+    def _confirm_abort(self, request_id: int) -> None:
         """Note that a request, which must be one that was aborted, has ended."""
         if request_id not in self._aborted:
             raise FrameError(f"an end of request {request_id}, which it was not given")
         self._aborted.discard(request_id)
 
-    def _take_out(self, request_ids: list[int]) -> list[Flight]:
-        return [flight for request_id in request_ids if (flight := self._remove(request_id)) is not None]
+    def _take_out(self, request_ids: list[int]) -> list[InFlightRequest]:
+        return [request for key in request_ids if (request := self._remove(key)) is not None]
 
-    def _remove(self, request_id: int) -> Flight | None:
-        flight = self._flights.pop(request_id, None)
-        if flight is not None and not self._flights:
+    def _remove(self, request_id: int) -> InFlightRequest | None:
+        request = self._requests.pop(request_id, None)
+        if request is not None and not self._requests:
             self._empty.set()
             self._on_empty()
-        return flight
+        return request

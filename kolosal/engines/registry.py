@@ -42,7 +42,7 @@ class EngineRegistry:
     ) -> None:
         self._max_queued = max_queued
         self._default_engine = default_engine
-        self._room = LoadScheduler(command, limits or MemorySettings(), sizes or NoSizes(), clock)
+        self._load_scheduler = LoadScheduler(command, limits or MemorySettings(), sizes or NoSizes(), clock)
         self._keeper = keeper
         self._kept: set[str] = set()
         """Engines that come back after a restart of the daemon."""
@@ -54,9 +54,9 @@ class EngineRegistry:
         """Where all engines tell what they do."""
 
     @property
-    def room(self) -> LoadScheduler:
+    def load_scheduler(self) -> LoadScheduler:
         """Which engines are in memory."""
-        return self._room
+        return self._load_scheduler
 
     @property
     def default_engine(self) -> str | None:
@@ -106,7 +106,7 @@ class EngineRegistry:
                 param="engine_id",
                 code="engine_id_exists",
             )
-        engine = self._engines[engine_id] = self._room.engine(config, rules, self._max_queued)
+        engine = self._engines[engine_id] = self._load_scheduler.engine(config, rules, self._max_queued)
         engine.observe(self.observer)
         if load:
             try:
@@ -144,7 +144,7 @@ class EngineRegistry:
                 f"Engine '{engine_id}' is already being replaced", param="engine_id", code="engine_busy"
             )
         self._replacing.add(engine_id)
-        new = self._room.engine(config, rules, self._max_queued)
+        new = self._load_scheduler.engine(config, rules, self._max_queued)
         new.observe(self.observer)
         try:
             if load:
@@ -162,7 +162,7 @@ class EngineRegistry:
 
     async def _load_in_place_of(self, old: Engine, new: Engine) -> None:
         try:
-            with self._room.beside(new, old):
+            with self._load_scheduler.without_evicting(new, old):
                 await new.ensure_ready()
         except InsufficientMemory:
             if old.state is EngineState.UNLOADED:
@@ -170,8 +170,8 @@ class EngineRegistry:
         else:
             self._take_over(old, new)
             return
-        with self._room.hold(old):
-            await self._idle(old, self._room.limits.wait_s)
+        with self._load_scheduler.pause_admission(old):
+            await self._idle(old, self._load_scheduler.limits.wait_s)
             await asyncio.shield(old.unload())
             await new.ensure_ready()
             self._take_over(old, new)
@@ -219,7 +219,7 @@ class EngineRegistry:
         """
         while True:
             engine = self._named(model)
-            await self._room.admission(engine)
+            await self._load_scheduler.wait_admission(engine)
             if not self._is_current(engine):
                 continue
             try:
@@ -269,7 +269,7 @@ class EngineRegistry:
         """
         engine = self.get(engine_id)
         if engine.state is not EngineState.LOADING or engine.in_flight:
-            with self._room.hold(engine):
+            with self._load_scheduler.pause_admission(engine):
                 await self._idle(engine, limit_s)
                 await asyncio.shield(engine.unload())
         else:
@@ -279,7 +279,7 @@ class EngineRegistry:
     async def _idle(self, engine: Engine, limit_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                await self._room.idle(engine)
+                await self._load_scheduler.wait_idle(engine)
         if engine.busy:
             raise Conflict(
                 f"Engine '{engine.engine_id}' still has {engine.in_flight} requests after {limit_s:g} seconds",
@@ -294,7 +294,9 @@ class EngineRegistry:
             ModelFileError: its files are damaged.
         """
         current = self._engines.get(config.engine_id)
-        return await self._room.preview(config, current if current and current.config is config else None)
+        return await self._load_scheduler.preview(
+            config, current if current and current.config is config else None
+        )
 
     # --- ending ---
 

@@ -17,7 +17,7 @@ import pytest
 
 from kolosal.engines.engine import Engine, EngineState
 from kolosal.engines.ipc.calls import Rendered, Tokenize
-from kolosal.engines.ipc.messages import MAX_FRAME_BYTES, Answered, SequenceOutput, StepOutputs, encode
+from kolosal.engines.ipc.messages import MAX_FRAME_BYTES, SequenceOutput, StepOutputs, UnaryResult, encode
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.restart import BreakerState, RestartPolicy
@@ -186,20 +186,20 @@ async def test_idle_engine_starts_again_with_the_next_use_only(
         assert await text_of(engine.generate(ask("5:", max_tokens=1))) == "6"
 
 
-async def test_question_is_asked_again(tmp_path: Path) -> None:
+async def test_call_is_made_again(tmp_path: Path) -> None:
     dies = script_worker("ready(); hear(); os._exit(9)")
     answers = script_worker(
-        f"ready(); hear(); say({encode(Answered(1, Rendered('x', 1)))!r}); until_the_end()"
+        f"ready(); hear(); say({encode(UnaryResult(1, Rendered('x', 1)))!r}); until_the_end()"
     )
     async with loaded(in_turn(tmp_path, dies, answers)) as engine:
-        assert await asyncio.wait_for(engine.ask(Tokenize("a")), DEADLINE_S) == Rendered("x", 1)
+        assert await asyncio.wait_for(engine.call(Tokenize("a")), DEADLINE_S) == Rendered("x", 1)
 
 
-async def test_question_is_asked_again_once(tmp_path: Path) -> None:
+async def test_call_is_made_again_once(tmp_path: Path) -> None:
     command = in_turn(tmp_path, script_worker("ready(); hear(); os._exit(9)"))
     async with loaded(command) as engine:
         with pytest.raises(EngineDied, match="exit status 9"):
-            await asyncio.wait_for(engine.ask(Tokenize("a")), DEADLINE_S)
+            await asyncio.wait_for(engine.call(Tokenize("a")), DEADLINE_S)
 
         assert (starts(tmp_path), engine.in_flight) == (2, 0)
 
@@ -244,7 +244,7 @@ async def test_what_was_left_is_not_submitted_again(tmp_path: Path, fake_worker:
         left.abort()
 
         assert await text_of(kept) == counting(7, 20)
-        assert engine._flights._aborted == set()
+        assert engine._requests._aborted == set()
 
 
 async def test_close_ends_a_restart(tmp_path: Path, fake_worker: FakeWorker) -> None:
@@ -478,7 +478,7 @@ END = step(1, TokenDelta("!", (1,), FinishReason.STOP, Usage(1, 2)))
 UNEXPECTED: dict[str, bytes | None] = {
     "output of no request": step(77, TokenDelta("x")),
     "failure of no request": b'{"tag":"failed","request_id":77,"error":"GenerationFailed","message":"x"}\n',
-    "answer to no question": b'{"tag":"answered","request_id":1,"answer":{"text":"x","n_tokens":1,"kind":"rendered"}}\n',
+    "result of no call": b'{"tag":"result","request_id":1,"result":{"text":"x","n_tokens":1,"kind":"rendered"}}\n',
     "second ready": None,
     "progress": b'{"tag":"progress","fraction":0.5}\n',
     "garbage": b"this is no frame\n",

@@ -184,7 +184,7 @@ async def test_abort_of_a_request_that_fails_is_tolerated(fake_worker: FakeWorke
 async def test_aborts_the_worker_confirmed_are_forgotten(fake_worker: FakeWorker) -> None:
     async with loaded(fake_worker(SLOW)) as engine:
         engine.generate(ask("5:")).abort()
-        await eventually(lambda: not engine._flights._aborted)
+        await eventually(lambda: not engine._requests._aborted)
 
 
 # --- loading ---

@@ -18,10 +18,10 @@ from tests.engines.worker.helpers import ask
 FakeWorker = Callable[..., WorkerCommand]
 
 
-async def test_a_generation_and_a_question_are_counted(fake_worker: FakeWorker) -> None:
+async def test_a_generation_and_a_call_are_counted(fake_worker: FakeWorker) -> None:
     async with loaded(fake_worker()) as engine:
         await engine.generate(ask("5:", max_tokens=8)).collect()
-        await engine.ask(Tokenize("abc"))
+        await engine.call(Tokenize("abc"))
 
         counts = engine.observer.total
         assert (counts.prompt_tokens, counts.output_tokens, counts.outcomes) == (3, 8, {Outcome.COMPLETED: 1})
@@ -83,7 +83,7 @@ async def test_an_engine_that_is_not_replaced_after_all_is_told_again(fake_worke
     registry = EngineRegistry(script_worker("ready(); until_the_end()"), max_queued=8)
     try:
         await registry.add(config("a"), load=True)
-        registry.room._command = script_worker("sys.exit(3)")
+        registry.load_scheduler._command = script_worker("sys.exit(3)")
         with pytest.raises(LoadFailed):
             await registry.replace(config("a"), load=True)
 

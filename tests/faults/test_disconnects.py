@@ -64,7 +64,7 @@ async def ask_and_leave(app: Starlette, *, turns: int = 0, messages: int = 0) ->
 async def freed(engine: Engine) -> float:
     """Nothing is in flight, here and in the worker: the next request gets a place at once. Seconds until then."""
     began = time.monotonic()
-    await eventually(lambda: engine.in_flight == 0 and not engine._flights._aborted, FREED_WITHIN_S)
+    await eventually(lambda: engine.in_flight == 0 and not engine._requests._aborted, FREED_WITHIN_S)
     return time.monotonic() - began
 
 

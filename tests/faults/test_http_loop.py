@@ -127,7 +127,7 @@ class Load:
 
     async def tokens(self) -> None:
         answer = await self._post("/tokenize", {"model": "a", "content": "x" * 100_000, "with_pieces": True})
-        assert answer.status_code in (200, 429)  # questions wait in the engine's queue, which may be full
+        assert answer.status_code in (200, 429)  # calls wait in the engine's queue, which may be full
 
     async def big_body(self) -> None:
         await self._post("/v1/completions", {"model": "a", "prompt": "x" * 8 * MIB})

@@ -93,7 +93,7 @@ async def given_up(command: WorkerCommand, percent: int, way: str) -> int:
             await registry.remove("a")
     await asyncio.wait([waiting], timeout=DEADLINE_S)
     assert waiting.cancelled() or isinstance(waiting.exception(), KolosalError)
-    assert (engine.worker_pid, registry.room.estimate_of(engine)) == (None, None)
+    assert (engine.worker_pid, registry.load_scheduler.estimate_of(engine)) == (None, None)
     await registry.close(drain_s=0)
     return held
 
@@ -251,13 +251,13 @@ async def test_three_engines_in_room_for_two_answer_everybody(
             most = max(most, sum(engine.worker_pid is not None for engine in registry.list()))
             return ended
 
-    tending = asyncio.create_task(registry.room.tend())
+    reaping = asyncio.create_task(registry.load_scheduler.reap_idle())
     try:
         async with asyncio.timeout(sized(30, 280)):
             ends = Counter(await asyncio.gather(*(client() for _ in range(n_requests))))
     finally:
-        tending.cancel()
-        await asyncio.wait([tending])
+        reaping.cancel()
+        await asyncio.wait([reaping])
         rooms.removeHandler(evictions)
         rooms.setLevel(level)
         await registry.close(drain_s=0)

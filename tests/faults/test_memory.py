@@ -73,7 +73,7 @@ async def test_a_load_without_memory_is_typed_and_tried_once_more(
         refused = await client.post("/v1/completions", json={"model": "large", "prompt": "x"})
         health = await client.get("/health")
     states = {one.engine_id: one.state for one in registry.list()}
-    held = registry.room.estimate_of(engine)
+    held = registry.load_scheduler.estimate_of(engine)
     await registry.close(drain_s=0)
 
     error = refused.json()["error"]

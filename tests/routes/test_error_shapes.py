@@ -10,7 +10,7 @@ import httpx
 import orjson
 import pytest
 
-from kolosal.engines.ipc.calls import Answer, Call
+from kolosal.engines.ipc.calls import Call, CallResult
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import EngineDied, KolosalError, QueueFull
 from kolosal.schema import GenerateRequest, TokenDelta
@@ -254,7 +254,7 @@ class BrokenEngine(FakeEngine):
     def generate(self, request: GenerateRequest) -> RequestStream:
         raise RuntimeError(f"a secret of {request}")
 
-    async def ask(self, call: Call) -> Answer:
+    async def call(self, call: Call) -> CallResult:
         raise RuntimeError(f"a secret of {call}")
 
 

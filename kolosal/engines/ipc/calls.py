@@ -1,6 +1,6 @@
-"""What an engine can be asked besides generating: each a question and its answer.
+"""Unary calls: what an engine does besides generating, one call and one result each.
 
-Frames carry these to the worker and back; routes make them. Bounds keep each within a frame.
+Frames carry both to the worker and back; routes make the calls. Bounds keep each within a frame.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Tokenize:
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """The answer to `Tokenize`."""
+    """The result of `Tokenize`."""
 
     tokens: tuple[int, ...]
     pieces: tuple[str, ...]
@@ -71,7 +71,7 @@ class Render:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The answer to `Render` and `Detokenize`."""
+    """The result of `Render` and `Detokenize`."""
 
     text: str
     n_tokens: int
@@ -97,7 +97,7 @@ class Embed:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """The answer to `Embed`."""
+    """The result of `Embed`."""
 
     vectors: tuple[str, ...]
     """Each of length 1, as float32, little-endian, in base64: as OpenAI's clients ask for them."""
@@ -122,7 +122,7 @@ class Rank:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """The answer to `Rank`."""
+    """The result of `Rank`."""
 
     scores: tuple[float, ...]
     """The model's own scores, in the order of the documents: more is better."""
@@ -131,7 +131,7 @@ class Ranked:
 
 
 Call: TypeAlias = Tokenize | Detokenize | Render | Embed | Rank
-Answer: TypeAlias = Tokenized | Rendered | Embedded | Ranked
+CallResult: TypeAlias = Tokenized | Rendered | Embedded | Ranked
 
 
 def portions(sizes: Sequence[int], budget: int, most: int) -> Iterator[slice]:

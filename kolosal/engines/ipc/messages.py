@@ -15,12 +15,12 @@ import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
 from kolosal.chat.formats import ToolFormat
-from kolosal.engines.ipc.calls import Answer, Call
+from kolosal.engines.ipc.calls import Call, CallResult
 from kolosal.engines.parameters import EngineConfig
 from kolosal.sampling import MAX_TOKENS_LIMIT
 from kolosal.schema import GenerateRequest, TokenDelta
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """Raised when a frame changes; a worker of another version refuses the handshake."""
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
@@ -64,17 +64,17 @@ class Submit:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """Ask something that is no generation. Its id is of the same series."""
+class UnaryCall:
+    """Call something that is no generation; ends with one `UnaryResult` or `Failed`. Ids are of the same series as for `Submit`."""
 
     request_id: int
     call: Annotated[Call, Field(discriminator="kind")]
-    tag: Literal["ask"] = "ask"
+    tag: Literal["call"] = "call"
 
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Free this generation at the next step, or forget this question. Idempotent; an unknown id is ignored, as it may just have finished."""
+    """Free this generation at the next step, or drop this call. Idempotent; an unknown id is ignored, as it may just have finished."""
 
     request_id: int
     tag: Literal["abort"] = "abort"
@@ -177,12 +177,12 @@ class StepOutputs:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """The answer to `Ask`."""
+class UnaryResult:
+    """What a `UnaryCall` returned."""
 
     request_id: int
-    answer: Annotated[Answer, Field(discriminator="kind")]
-    tag: Literal["answered"] = "answered"
+    result: Annotated[CallResult, Field(discriminator="kind")]
+    tag: Literal["result"] = "result"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """This one generation or question ended with an error; the engine lives."""
+    """This one generation or call ended with an error; the engine lives."""
 
     request_id: int
     error: str
@@ -213,8 +213,8 @@ class Fatal:
     tag: Literal["fatal"] = "fatal"
 
 
-ToWorker: TypeAlias = Hello | Submit | Ask | Abort | Ping | Shutdown
-FromWorker: TypeAlias = Ready | Progress | StepOutputs | Answered | Pong | Failed | Fatal
+ToWorker: TypeAlias = Hello | Submit | UnaryCall | Abort | Ping | Shutdown
+FromWorker: TypeAlias = Ready | Progress | StepOutputs | UnaryResult | Pong | Failed | Fatal
 
 T = TypeVar("T")
 

@@ -82,12 +82,12 @@ class LoadScheduler:
         self._command = command
         self._sizes = sizes
         self._clock = clock
-        self._ledger = MemoryAccounting(limits, clock)
+        self._accounting = MemoryAccounting(limits, clock)
         self._waiting: list[Engine] = []
         """Loads that wait for room, the first in front."""
-        self._held: list[Engine] = []
+        self._paused: list[Engine] = []
         """Engines that get no new requests for a while; twice in the list where two have reasons."""
-        self._beside: dict[Engine, Engine] = {}
+        self._without_evicting: dict[Engine, Engine] = {}
         """New engine → the one it is to replace, which it must not push out."""
         self._changed = asyncio.Event()
 
@@ -103,7 +103,7 @@ class LoadScheduler:
             on_stderr: Callable[[bytes], None],
         ) -> tuple[WorkerProcess, EngineInfo]:
             def exited(reason: str) -> None:
-                self._forget(engine)
+                self._release(engine)
                 on_exit(reason)
 
             start = partial(
@@ -117,67 +117,67 @@ class LoadScheduler:
             return await self._launch(engine, config, start)
 
         engine = Engine(config, self._command, max_queued, rules=rules, launcher=launch)
-        engine.on_change = partial(self._touch, engine)
+        engine.on_change = partial(self._note_use, engine)
         return engine
 
     def estimate_of(self, engine: Engine) -> Estimate | None:
         """What an engine holds by our books; None where it has no worker."""
-        entry = self._ledger.get(engine)
+        entry = self._accounting.get(engine)
         return None if entry is None else entry.estimate
 
     def expires_in_s(self, engine: Engine) -> float | None:
         """Seconds until an idle engine is unloaded; None where it is not loaded, busy, or stays."""
-        return self._ledger.expires_in_s(engine)
+        return self._accounting.expires_in_s(engine)
 
     # --- idle engines ---
 
-    async def tend(self) -> None:
+    async def reap_idle(self) -> None:
         """Unload engines whose time is over, until cancelled."""
         while True:
             changed = self._changed
-            self.sweep()
-            expiry = next_expiry(self._ledger.residents())
-            await _pulse(changed, None if expiry is None else max(0.01, expiry - self._clock()))
+            self.reap_expired()
+            expiry = next_expiry(self._accounting.residents())
+            await _wait_for_change(changed, None if expiry is None else max(0.01, expiry - self._clock()))
 
-    def sweep(self) -> list[asyncio.Future[None]]:
+    def reap_expired(self) -> list[asyncio.Future[None]]:
         """Begin to unload the engines whose time is over; what ends when they are gone."""
-        return self._unload(expired(self._ledger.residents(), self._clock()), "idle")
+        return self._unload(expired(self._accounting.residents(), self._clock()), "idle")
 
     # --- holding requests back ---
 
-    async def admission(self, engine: Engine) -> None:
+    async def wait_admission(self, engine: Engine) -> None:
         """Wait while an engine gets no new requests. Every hold has an end."""
-        while engine in self._held:
+        while engine in self._paused:
             await self._changed.wait()
 
     @contextlib.contextmanager
-    def hold(self, *engines: Engine) -> Iterator[None]:
+    def pause_admission(self, *engines: Engine) -> Iterator[None]:
         """Within this, engines get no new requests, so that they fall idle."""
-        self._held += engines
+        self._paused += engines
         try:
             yield
         finally:
-            self._let_go(engines)
+            self._resume_admission(engines)
 
-    def _let_go(self, engines: Iterable[Engine]) -> None:
+    def _resume_admission(self, engines: Iterable[Engine]) -> None:
         for engine in engines:
-            self._held.remove(engine)
-            if engine not in self._held:
+            self._paused.remove(engine)
+            if engine not in self._paused:
                 self._notify()
 
-    async def idle(self, engine: Engine) -> None:
+    async def wait_idle(self, engine: Engine) -> None:
         """Wait until nobody uses an engine."""
         while engine.busy:
             await self._changed.wait()
 
     @contextlib.contextmanager
-    def beside(self, new: Engine, old: Engine) -> Iterator[None]:
+    def without_evicting(self, new: Engine, old: Engine) -> Iterator[None]:
         """Within this, `new` finds room only where `old` can stay, and is refused at once where it cannot."""
-        self._beside[new] = old
+        self._without_evicting[new] = old
         try:
             yield
         finally:
-            del self._beside[new]
+            del self._without_evicting[new]
 
     # --- loading ---
 
@@ -189,15 +189,15 @@ class LoadScheduler:
         """
         memory = await self._sizes.memory()
         sizing = await self._sizes.of(config, memory)
-        free = self._ledger.free(memory, without=engine)
-        decision = make_room(_needs(sizing.choices), free, self._ledger.residents(without=engine))
+        free = self._accounting.free(memory, without=engine)
+        decision = make_room(_needs(sizing.choices), free, self._accounting.residents(without=engine))
         going = decision.names if isinstance(decision, Evict | Wait) else ()
         return Preview(
             sizing.choices,
             memory,
             free,
             decision,
-            tuple(self._ledger.engine(number).engine_id for number in going),
+            tuple(self._accounting.engine(number).engine_id for number in going),
         )
 
     async def _launch(
@@ -216,11 +216,11 @@ class LoadScheduler:
                     raise short_of_memory(engine, exc) from exc
                 worker, info = await self._start_again(engine, config, start)
         except BaseException:
-            self._forget(engine)
+            self._release(engine)
             raise
         entry.loading = False
         entry.estimate = sizing.actual(info)
-        self._touch(engine)
+        self._note_use(engine)
         return worker, info
 
     async def _start_again(
@@ -274,12 +274,12 @@ class LoadScheduler:
                     busy = step
                 left_s = patient_until - self._clock()
                 if left_s <= 0:
-                    self._held += busy  # before the others are let go: most are the same
-                    self._let_go(holding)
+                    self._paused += busy  # before the others are let go: most are the same
+                    self._resume_admission(holding)
                     holding = busy
-                await _pulse(changed, left_s if left_s > 0 else None)
+                await _wait_for_change(changed, left_s if left_s > 0 else None)
         finally:
-            self._let_go(holding)
+            self._resume_admission(holding)
 
     async def _try(self, engine: Engine, choices: Sequence[Estimate]) -> Entry | list[Engine]:
         """Enter the engine where there is room, or can be made; otherwise the busy engines whose end would make some."""
@@ -288,18 +288,20 @@ class LoadScheduler:
             if not engine.busy:
                 raise nobody_waits(engine)
             if not self.limits.check_memory:
-                return self._ledger.enter(engine, choices[0])
-            free = self._ledger.free(memory)
+                return self._accounting.enter(engine, choices[0])
+            free = self._accounting.free(memory)
             match make_room(
-                _needs(choices), free, self._ledger.residents(protecting=self._beside.get(engine))
+                _needs(choices),
+                free,
+                self._accounting.residents(protecting=self._without_evicting.get(engine)),
             ):
                 case Load():
                     fitting = next(choice for choice in choices if choice.need.fits(free))
-                    return self._ledger.enter(engine, fitting)
+                    return self._accounting.enter(engine, fitting)
                 case Evict(names=names):
                     await self._evict(names, choices)
-                case Wait(names=names) if engine not in self._beside:
-                    return [self._ledger.engine(name) for name in names]
+                case Wait(names=names) if engine not in self._without_evicting:
+                    return [self._accounting.engine(name) for name in names]
                 case Wait() | Refuse():
                     raise no_room(engine, choices[-1], free)
 
@@ -307,35 +309,35 @@ class LoadScheduler:
 
     async def _evict(self, names: Sequence[int], choices: Sequence[Estimate]) -> None:
         """End engines, and wait until their memory can be seen to be free."""
-        held = any(one.held.gpus for one in self._ledger.residents() if one.name in names)
+        held = any(one.held.gpus for one in self._accounting.residents() if one.name in names)
         await _all_of(self._unload(names, "room"))
         give_up_at = self._clock() + _RECOVERY_S
         while held and self._clock() < give_up_at:
-            free = self._ledger.free(await self._sizes.memory())
+            free = self._accounting.free(await self._sizes.memory())
             if any(choice.need.fits(free) for choice in choices):
                 return
             await asyncio.sleep(_RECOVERY_STEP_S)
 
     async def _evict_idle(self) -> bool:
         """End every engine that may be; whether there was one."""
-        names = [one.name for one in self._ledger.residents() if one.evictable]
+        names = [one.name for one in self._accounting.residents() if one.evictable]
         await _all_of(self._unload(names, "out of memory"))
         return bool(names)
 
     def _unload(self, names: Sequence[int], reason: str) -> list[asyncio.Future[None]]:
-        engines = [self._ledger.engine(name) for name in names]
+        engines = [self._accounting.engine(name) for name in names]
         for engine in engines:
             log.info("engine.evicted", extra={"engine_id": engine.engine_id, "reason": reason})
         return [engine.unload() for engine in engines]
 
     # --- changes ---
 
-    def _touch(self, engine: Engine) -> None:
-        self._ledger.touch(engine)
+    def _note_use(self, engine: Engine) -> None:
+        self._accounting.touch(engine)
         self._notify()
 
-    def _forget(self, engine: Engine) -> None:
-        self._ledger.remove(engine)
+    def _release(self, engine: Engine) -> None:
+        self._accounting.remove(engine)
         self._notify()
 
     def _notify(self) -> None:
@@ -361,7 +363,7 @@ async def _all_of(futures: Iterable[asyncio.Future[None]]) -> None:
         await asyncio.wait(waiting)
 
 
-async def _pulse(changed: asyncio.Event, timeout_s: float | None) -> None:
+async def _wait_for_change(changed: asyncio.Event, timeout_s: float | None) -> None:
     """Wait for the next change, or for a time. Not `wait_for`, which before Python 3.12 can lose a cancellation."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):

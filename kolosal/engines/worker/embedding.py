@@ -19,7 +19,7 @@ from collections.abc import Sequence as Seq
 from typing import TypeAlias
 
 from kolosal.engines.ipc.calls import Embed, Embedded, Rank, Ranked, portions
-from kolosal.engines.ipc.messages import Answered, FromWorker
+from kolosal.engines.ipc.messages import FromWorker, UnaryResult
 from kolosal.engines.worker.backend import Backend, BackendError, Embedder, OutOfMemory
 from kolosal.engines.worker.replies import check_tokens, failed, framed
 from kolosal.engines.worker.rerank_input import RerankInput
@@ -137,7 +137,7 @@ class Embeddings:
         self._wanted.discard(request_id)
         self._put(end)
 
-    def _answer(self, request_id: int, call: Embed | Rank) -> Generator[None, None, Answered]:
+    def _answer(self, request_id: int, call: Embed | Rank) -> Generator[None, None, UnaryResult]:
         if self._embedder is None:
             self._embedder = self._backend.open_embedder()
         match call:

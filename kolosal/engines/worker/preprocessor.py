@@ -14,7 +14,6 @@ from kolosal.chat.grammar import TurnFacts
 from kolosal.engines.ipc.messages import (
     MAX_FRAME_BYTES,
     Abort,
-    Ask,
     FrameError,
     Hello,
     Ping,
@@ -23,6 +22,7 @@ from kolosal.engines.ipc.messages import (
     StepOutputs,
     Submit,
     ToWorker,
+    UnaryCall,
     decode_to_worker,
 )
 from kolosal.engines.worker.backend import Backend, BackendError, Sampler
@@ -103,7 +103,7 @@ class Preprocessor:
             match frame:
                 case Submit():
                     self._submit(frame)
-                case Ask(request_id=request_id, call=call):
+                case UnaryCall(request_id=request_id, call=call):
                     self._answers.ask(request_id, call)
                 case Abort(request_id=request_id):
                     self._answers.forget(request_id)

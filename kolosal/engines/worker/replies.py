@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import traceback
 
-from kolosal.engines.ipc.calls import Answer
-from kolosal.engines.ipc.messages import MAX_FRAME_BYTES, Answered, Failed, encode
+from kolosal.engines.ipc.calls import CallResult
+from kolosal.engines.ipc.messages import MAX_FRAME_BYTES, Failed, UnaryResult, encode
 from kolosal.errors import GenerationFailed, InvalidRequest, KolosalError
 
 
@@ -40,13 +40,13 @@ def defect(exc: Exception) -> GenerationFailed:
     )
 
 
-def framed(request_id: int, answer: Answer) -> Answered:
+def framed(request_id: int, answer: CallResult) -> UnaryResult:
     """An answer as its frame.
 
     Raises:
         InvalidRequest: it is longer than a frame may be.
     """
-    frame = Answered(request_id, answer)
+    frame = UnaryResult(request_id, answer)
     size = len(encode(frame))
     if size > MAX_FRAME_BYTES:
         raise InvalidRequest(

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kolosal.engines.ipc.calls import (
-    Answer,
     Call,
+    CallResult,
     Detokenize,
     Embed,
     Rank,
@@ -43,7 +43,7 @@ class UnaryCalls:
         try:
             match call:
                 case Tokenize():
-                    answer: Answer = self._tokenized(call)
+                    answer: CallResult = self._tokenized(call)
                 case Detokenize(tokens=tokens):
                     check_tokens(tokens, self._backend.info.n_vocab, "tokens")
                     answer = self._rendered(tokens)

@@ -229,8 +229,8 @@ async def remove_engine(request: Request) -> Response:
 
 def shown(registry: EngineRegistry, engine: Engine) -> dict[str, Any]:
     """All about one engine, as its routes answer."""
-    held = registry.room.estimate_of(engine)
-    default_ttl_s = registry.room.limits.idle_ttl_s
+    held = registry.load_scheduler.estimate_of(engine)
+    default_ttl_s = registry.load_scheduler.limits.idle_ttl_s
     return {
         "engine_id": engine.engine_id,
         "status": status_word(engine),
@@ -250,7 +250,7 @@ def shown(registry: EngineRegistry, engine: Engine) -> dict[str, Any]:
         "pin": engine.rules.pin,
         "idle_ttl_s": default_ttl_s if engine.rules.idle_ttl_s is None else engine.rules.idle_ttl_s,
         "max_queued": registry.max_queued if engine.rules.max_queued is None else engine.rules.max_queued,
-        "expires_in_s": registry.room.expires_in_s(engine),
+        "expires_in_s": registry.load_scheduler.expires_in_s(engine),
         "memory": None if held is None else _bytes(held.need),
     }
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from starlette.requests import Request
 
 from kolosal.engines.engine import Engine
-from kolosal.engines.ipc.calls import MAX_TEXT_CHARS, Answer, Call, Render, Rendered
+from kolosal.engines.ipc.calls import MAX_TEXT_CHARS, Call, CallResult, Render, Rendered
 from kolosal.errors import InternalError, InvalidRequest
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.routes.common.generation import within
@@ -30,7 +30,7 @@ TokenId: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 Text: TypeAlias = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 
 T = TypeVar("T")
-A = TypeVar("A", bound=Answer)
+A = TypeVar("A", bound=CallResult)
 
 
 def optional_model(request: Request, model: str | None) -> str | None:
@@ -82,7 +82,7 @@ async def ask(engine: Engine, call: Call, kind: type[A]) -> A:
     Raises:
         KolosalError: as `Engine.ask`.
     """
-    answer = await engine.ask(call)
+    answer = await engine.call(call)
     if not isinstance(answer, kind):
         raise InternalError
     return answer

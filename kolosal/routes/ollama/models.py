@@ -99,8 +99,8 @@ async def running(request: Request) -> Response:
     services = services_of(request)
     engines = [engine for engine in services.registry.list() if engine.state is EngineState.READY]
     models = await unless_disconnected(request, _models(services, engines))
-    now, room = datetime.now(UTC), services.registry.room
-    rows = [_running_row(model, room, now) for model in models]
+    now, scheduler = datetime.now(UTC), services.registry.load_scheduler
+    rows = [_running_row(model, scheduler, now) for model in models]
     return JsonResponse({"models": sorted(rows, key=lambda row: str(row["expires_at"]), reverse=True)})
 
 
@@ -157,10 +157,10 @@ def _row(model: _Model) -> dict[str, Any]:
     return {**model.row, "modified_at": rfc3339(modified), "size": 0 if file is None else file.size}
 
 
-def _running_row(model: _Model, room: LoadScheduler, now: datetime) -> dict[str, Any]:
+def _running_row(model: _Model, scheduler: LoadScheduler, now: datetime) -> dict[str, Any]:
     engine = model.engine
-    size, size_vram = _sizes(engine, room)
-    expires_at = _expires_at(engine, room, now)
+    size, size_vram = _sizes(engine, scheduler)
+    expires_at = _expires_at(engine, scheduler, now)
     return {
         **model.row,
         "size": size,
@@ -170,12 +170,12 @@ def _running_row(model: _Model, room: LoadScheduler, now: datetime) -> dict[str,
     }
 
 
-def _sizes(engine: Engine, room: LoadScheduler) -> tuple[int, int]:
+def _sizes(engine: Engine, scheduler: LoadScheduler) -> tuple[int, int]:
     """Bytes that an engine takes, and how many of them are in GPU memory; only its weights where no books are kept.
 
     What never leaves the host counts as the GPU's where all layers are there: clients show that as `100% GPU`, as with Ollama.
     """
-    estimate = room.estimate_of(engine)
+    estimate = scheduler.estimate_of(engine)
     if estimate is not None and estimate.host.total:
         vram = sum(part.total for part in estimate.gpus.values())
         size = estimate.host.total + vram
@@ -185,9 +185,9 @@ def _sizes(engine: Engine, room: LoadScheduler) -> tuple[int, int]:
     return size, size if info is not None and info.n_gpu_layers else 0
 
 
-def _expires_at(engine: Engine, room: LoadScheduler, now: datetime) -> datetime | None:
+def _expires_at(engine: Engine, scheduler: LoadScheduler, now: datetime) -> datetime | None:
     """When an engine is unloaded if nobody uses it, or uses it any more; None where it stays."""
-    left_s = room.expires_in_s(engine)
+    left_s = scheduler.expires_in_s(engine)
     if left_s is None:  # in use, or it stays
-        left_s = engine.idle_limit_s(room.limits.idle_ttl_s)
+        left_s = engine.idle_limit_s(scheduler.limits.idle_ttl_s)
     return None if left_s is None else now + timedelta(seconds=left_s)

@@ -115,10 +115,10 @@ async def test_cells_that_nobody_has_used_yet_are_kept_for_their_engine() -> Non
     command = script_worker(f"hear(); say({ready!r}); hear(); say({used!r}); until_the_end()")
     size = Estimate(Part(weights=GIB, kv_cache=4 * GIB))
     async with registry_of(command, "a", room_for=5000, sizes={"a": size}) as registry:
-        room, engine = registry.room, registry.get("a")
+        scheduler, engine = registry.load_scheduler, registry.get("a")
 
         async def free() -> int:
-            return (await room.preview(config("b"))).free.host
+            return (await scheduler.preview(config("b"))).free.host
 
         before = await free()
         await engine.ensure_ready()
@@ -212,7 +212,7 @@ async def test_an_engine_gets_the_cells_that_there_is_room_for(
 
     assert engine.info is not None
     assert (engine.info.kv_pool_tokens, engine.config) == (half.cells, model)
-    held = registry.room.estimate_of(engine)
+    held = registry.load_scheduler.estimate_of(engine)
     assert held is not None
     assert held.cells == half.cells
     await registry.close(drain_s=0)
@@ -269,7 +269,7 @@ async def test_an_engine_in_constant_use_lets_the_next_one_in(fake_worker: FakeW
     async with registry_of(fake_worker(SLOW), *"ab", room_for=1) as registry:
         first = begin(await registry.acquire("a"), 30)
         waiting = asyncio.create_task(answer(registry, "b", 3))
-        await eventually(lambda: registry.get("a") in registry.room._held)
+        await eventually(lambda: registry.get("a") in registry.load_scheduler._paused)
         again = asyncio.create_task(answer(registry, "a", 7))  # held back, or b would wait for it too
         await first.collect()
 
@@ -327,14 +327,14 @@ async def test_whatever_happens_every_waiter_ends(fake_worker: FakeWorker, seed:
 
     clock = asyncio.get_running_loop().time
     async with registry_of(fake_worker(), *"abc", clock=clock, patience_s=0.05, wait_s=60) as registry:
-        tending = asyncio.create_task(registry.room.tend())
+        reaping = asyncio.create_task(registry.load_scheduler.reap_idle())
         await asyncio.gather(*(happening(registry) for _ in range(80)))
-        tending.cancel()
-        await asyncio.wait([tending])
-        room = registry.room
+        reaping.cancel()
+        await asyncio.wait([reaping])
+        scheduler = registry.load_scheduler
 
-        await eventually(lambda: len(room._ledger) == len(loaded(registry)))
-        assert (room._waiting, room._held, room._beside) == ([], [], {})
+        await eventually(lambda: len(scheduler._accounting) == len(loaded(registry)))
+        assert (scheduler._waiting, scheduler._paused, scheduler._without_evicting) == ([], [], {})
         assert len(loaded(registry)) <= 2
         assert not any(engine.busy for engine in registry.list())
 
@@ -376,7 +376,7 @@ async def test_a_second_failure_is_insufficient_memory(tmp_path: Path) -> None:
             await registry.acquire("b")
 
         assert (tmp_path / "b").read_text() == "xx"
-        assert registry.room.estimate_of(registry.get("b")) is None
+        assert registry.load_scheduler.estimate_of(registry.get("b")) is None
 
 
 @pytest.mark.fault("M1")
@@ -399,14 +399,14 @@ async def test_an_idle_engine_is_unloaded_when_its_time_is_over() -> None:
         engine = await registry.acquire("a")
         pid = engine.worker_pid or 0
         clock.now += 299
-        assert registry.room.sweep() == []
-        assert registry.room.expires_in_s(engine) == 1
+        assert registry.load_scheduler.reap_expired() == []
+        assert registry.load_scheduler.expires_in_s(engine) == 1
         registry.list()
         clock.now += 1
-        await asyncio.gather(*registry.room.sweep())
+        await asyncio.gather(*registry.load_scheduler.reap_expired())
 
         assert (engine.state, gone(pid), engine.last_error) == (EngineState.UNLOADED, True, None)
-        assert registry.room.estimate_of(engine) is None
+        assert registry.load_scheduler.estimate_of(engine) is None
         assert (await registry.acquire("a")).worker_pid not in (None, pid)
 
 
@@ -415,12 +415,12 @@ async def test_its_time_begins_with_the_end_of_the_last_request(fake_worker: Fak
     async with registry_of(fake_worker(SLOW), "a", clock=clock) as registry:
         stream = begin(await registry.acquire("a"))
         clock.now += 10_000
-        assert registry.room.sweep() == []
+        assert registry.load_scheduler.reap_expired() == []
         stream.abort()
         clock.now += 299
-        assert registry.room.sweep() == []
+        assert registry.load_scheduler.reap_expired() == []
         clock.now += 1
-        assert len(registry.room.sweep()) == 1
+        assert len(registry.load_scheduler.reap_expired()) == 1
 
 
 @pytest.mark.parametrize("rules", [Rules(pin=True), Rules(idle_ttl_s=0)])
@@ -430,7 +430,7 @@ async def test_some_engines_stay(rules: Rules) -> None:
         await registry.acquire("a")
         clock.now += 1e9
 
-        assert registry.room.sweep() == []
+        assert registry.load_scheduler.reap_expired() == []
 
 
 async def test_a_request_can_say_how_long_the_engine_stays(fake_worker: FakeWorker) -> None:
@@ -440,29 +440,29 @@ async def test_a_request_can_say_how_long_the_engine_stays(fake_worker: FakeWork
         stream = begin(engine, 5)
         engine.keep_alive(-1)
         await stream.collect()
-        assert registry.room.expires_in_s(engine) is None
+        assert registry.load_scheduler.expires_in_s(engine) is None
         stream = begin(await registry.acquire("a"), 5)  # says nothing, so the daemon's time counts again
         await stream.collect()
-        assert registry.room.expires_in_s(engine) == 300
+        assert registry.load_scheduler.expires_in_s(engine) == 300
         stream = begin(await registry.acquire("a"), 5)
         engine.keep_alive(0)
-        assert registry.room.sweep() == []
+        assert registry.load_scheduler.reap_expired() == []
         assert (await stream.collect()).text == counting(5, 5)
-        await asyncio.gather(*registry.room.sweep())
+        await asyncio.gather(*registry.load_scheduler.reap_expired())
 
         assert engine.state is EngineState.UNLOADED
 
 
 async def test_an_engine_is_unloaded_without_being_asked_to(fake_worker: FakeWorker) -> None:
     async with registry_of(fake_worker(), "a") as registry:
-        tending = asyncio.create_task(registry.room.tend())
+        reaping = asyncio.create_task(registry.load_scheduler.reap_idle())
         engine = await registry.acquire("a")
         stream = begin(engine, 5)
         engine.keep_alive(0)
         await stream.collect()
         await eventually(lambda: engine.state is EngineState.UNLOADED)
-        tending.cancel()
-        await asyncio.wait([tending])
+        reaping.cancel()
+        await asyncio.wait([reaping])
 
 
 async def test_a_request_that_comes_while_an_engine_is_unloaded_loads_it_again() -> None:
@@ -514,7 +514,7 @@ async def test_a_load_under_way_is_given_up(fake_worker: FakeWorker, end: str) -
         await asyncio.wait([loading])
 
         assert isinstance(loading.exception(), LoadFailed if end == "unload" else NotFound)
-        assert registry.room.estimate_of(engine) is None
+        assert registry.load_scheduler.estimate_of(engine) is None
 
 
 async def test_unknown_engines_are_not_found() -> None:
@@ -552,7 +552,7 @@ async def test_without_room_for_both_the_old_one_goes_first(fake_worker: FakeWor
         old = await registry.acquire("a")
         stream = begin(old, 30)
         replacing = asyncio.create_task(registry.replace(config("a", n_ctx=128), load=True))
-        await eventually(lambda: old in registry.room._held)
+        await eventually(lambda: old in registry.load_scheduler._paused)
         waiting = asyncio.create_task(registry.acquire("a"))
 
         assert (await stream.collect()).text == counting(5, 30)

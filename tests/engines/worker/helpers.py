@@ -10,12 +10,12 @@ from typing import Any, cast
 from kolosal.engines.ipc.calls import Call
 from kolosal.engines.ipc.messages import (
     Abort,
-    Ask,
     Failed,
     FromWorker,
     SequenceOutput,
     StepOutputs,
     Submit,
+    UnaryCall,
     encode,
 )
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
@@ -138,7 +138,7 @@ class InProcessWorker:
 
     def ask(self, call: Call, request_id: int = 1) -> None:
         """Ask what is no generation; the answer is among the frames."""
-        self._send(encode(Ask(request_id, call)))
+        self._send(encode(UnaryCall(request_id, call)))
 
     def close(self, timeout_s: float) -> bool:
         """End what answers questions."""

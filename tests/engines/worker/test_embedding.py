@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kolosal.engines.ipc.calls import Call, Embed, Embedded, Rank, Ranked, portions
-from kolosal.engines.ipc.messages import Answered, Failed, FromWorker
+from kolosal.engines.ipc.messages import Failed, FromWorker, UnaryResult
 from kolosal.engines.worker.backend import Backend
 from kolosal.engines.worker.embedding import pack
 from kolosal.engines.worker.unary_calls import UnaryCalls
@@ -35,7 +35,7 @@ class Desk:
         self.answers = UnaryCalls(backend, self._no_prompts, self._put)
 
     def _put(self, frame: FromWorker) -> None:
-        assert isinstance(frame, Answered | Failed)
+        assert isinstance(frame, UnaryResult | Failed)
         with self._changed:
             assert frame.request_id not in self.frames, "answered twice"
             self.frames[frame.request_id] = frame
@@ -100,24 +100,24 @@ def test_each_input_gets_its_vector_in_its_place(open_desk: OpenDesk) -> None:
     """The fake counts the remainders by 4; a first token with the remainder 0 is added to texts."""
     frame = open_desk().answer(Embed((TokensPrompt((1, 5, 9)), TextPrompt("d"), TokensPrompt((2,)))))
 
-    assert isinstance(frame, Answered)
-    assert isinstance(frame.answer, Embedded)
-    assert [numbers(vector) for vector in frame.answer.vectors] == [(0, 1, 0, 0), (1, 0, 0, 0), (0, 0, 1, 0)]
-    assert frame.answer.n_tokens == (3, 2, 1)
+    assert isinstance(frame, UnaryResult)
+    assert isinstance(frame.result, Embedded)
+    assert [numbers(vector) for vector in frame.result.vectors] == [(0, 1, 0, 0), (1, 0, 0, 0), (0, 0, 1, 0)]
+    assert frame.result.n_tokens == (3, 2, 1)
 
 
 def test_vector_has_the_length_one(open_desk: OpenDesk) -> None:
     frame = open_desk().answer(texts("any text"))
 
-    assert isinstance(frame, Answered)
-    assert isinstance(frame.answer, Embedded)
-    assert math.hypot(*numbers(frame.answer.vectors[0])) == pytest.approx(1)
+    assert isinstance(frame, UnaryResult)
+    assert isinstance(frame.result, Embedded)
+    assert math.hypot(*numbers(frame.result.vectors[0])) == pytest.approx(1)
 
 
 def test_fewer_dimensions_are_the_first_ones(open_desk: OpenDesk) -> None:
     frame = open_desk().answer(Embed((TokensPrompt((1, 2, 3)),), dimensions=2))
 
-    assert frame == Answered(1, Embedded((base64.b64encode(struct.pack("<2f", 0, 1)).decode(),), (3,)))
+    assert frame == UnaryResult(1, Embedded((base64.b64encode(struct.pack("<2f", 0, 1)).decode(),), (3,)))
 
 
 def test_more_dimensions_than_there_are_are_refused(open_desk: OpenDesk) -> None:
@@ -136,7 +136,7 @@ def test_input_that_is_too_long_is_refused_with_both_numbers(open_desk: OpenDesk
 
 
 def test_longest_input_is_taken(open_desk: OpenDesk) -> None:
-    assert isinstance(open_desk(n_ctx=16).answer(texts("a" * 15)), Answered)
+    assert isinstance(open_desk(n_ctx=16).answer(texts("a" * 15)), UnaryResult)
 
 
 def test_token_beyond_the_vocabulary_is_refused(open_desk: OpenDesk) -> None:
@@ -150,7 +150,9 @@ def test_token_beyond_the_vocabulary_is_refused(open_desk: OpenDesk) -> None:
 
 def test_each_document_gets_its_score(open_desk: OpenDesk) -> None:
     """The fake's score is the number of tokens, three of them control tokens."""
-    assert open_desk("rank").answer(Rank("ab", ("", "x", "xyz"))) == Answered(1, Ranked((5.0, 6.0, 8.0), 19))
+    assert open_desk("rank").answer(Rank("ab", ("", "x", "xyz"))) == UnaryResult(
+        1, Ranked((5.0, 6.0, 8.0), 19)
+    )
 
 
 def test_model_that_does_not_rank_says_so(open_desk: OpenDesk) -> None:
@@ -231,7 +233,7 @@ def test_forgetting_what_was_never_asked_does_nothing(open_desk: OpenDesk) -> No
     desk = open_desk()
     desk.answers.forget(1)
 
-    assert isinstance(desk.answer(texts("a")), Answered)
+    assert isinstance(desk.answer(texts("a")), UnaryResult)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +244,7 @@ def test_failure_is_one_questions_own(open_desk: OpenDesk, fault: str, error: st
     desk = open_desk(f"embed@1={fault}")
 
     assert desk.error(texts("a")).error == error
-    assert isinstance(desk.answer(texts("a"), 2), Answered)
+    assert isinstance(desk.answer(texts("a"), 2), UnaryResult)
 
 
 def test_context_is_made_when_it_is_first_needed_and_once(open_desk: OpenDesk) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kolosal.engines.ipc.calls import MAX_TEXT_CHARS, Call, Detokenize, Render, Rendered, Tokenize, Tokenized
-from kolosal.engines.ipc.messages import Answered, Failed, FromWorker
+from kolosal.engines.ipc.messages import Failed, FromWorker, UnaryResult
 from kolosal.schema import ChatPrompt, Message, TextPrompt
 from tests.engines.worker.helpers import InProcessWorker, fake_backend
 
@@ -18,41 +18,41 @@ def answer(call: Call, chat_template: str | None = None) -> FromWorker:
 
 
 def test_text_is_tokenised() -> None:
-    assert answer(Tokenize("ab")) == Answered(1, Tokenized((97, 98), ("a", "b")))
+    assert answer(Tokenize("ab")) == UnaryResult(1, Tokenized((97, 98), ("a", "b")))
 
 
 def test_first_token_is_added_where_it_is_asked_for() -> None:
-    assert answer(Tokenize("a", add_special=True)) == Answered(1, Tokenized((256, 97), ("<s>", "a")))
+    assert answer(Tokenize("a", add_special=True)) == UnaryResult(1, Tokenized((256, 97), ("<s>", "a")))
 
 
 def test_control_token_is_read_as_one() -> None:
-    assert answer(Tokenize("<end>")) == Answered(1, Tokenized((261,), ("<end>",)))
+    assert answer(Tokenize("<end>")) == UnaryResult(1, Tokenized((261,), ("<end>",)))
 
 
 def test_control_token_is_read_as_text_where_that_is_asked_for() -> None:
-    assert answer(Tokenize("<s>", parse_special=False)) == Answered(
+    assert answer(Tokenize("<s>", parse_special=False)) == UnaryResult(
         1, Tokenized((60, 115, 62), ("<", "s", ">"))
     )
 
 
 def test_pieces_are_told_where_they_are_asked_for() -> None:
-    assert answer(Tokenize("ab", with_pieces=False)) == Answered(1, Tokenized((97, 98), ()))
+    assert answer(Tokenize("ab", with_pieces=False)) == UnaryResult(1, Tokenized((97, 98), ()))
 
 
 def test_piece_of_a_part_of_a_character_is_its_byte() -> None:
-    assert answer(Tokenize("é")) == Answered(1, Tokenized((0xC3, 0xA9), ("\xc3", "\xa9")))
+    assert answer(Tokenize("é")) == UnaryResult(1, Tokenized((0xC3, 0xA9), ("\xc3", "\xa9")))
 
 
 def test_tokens_are_written_out() -> None:
-    assert answer(Detokenize((256, 0xC3, 0xA9, 261))) == Answered(1, Rendered("<s>é<end>", 4))
+    assert answer(Detokenize((256, 0xC3, 0xA9, 261))) == UnaryResult(1, Rendered("<s>é<end>", 4))
 
 
 def test_broken_character_is_written_as_one_that_is_missing() -> None:
-    assert answer(Detokenize((97, 0xC3))) == Answered(1, Rendered("a�", 2))
+    assert answer(Detokenize((97, 0xC3))) == UnaryResult(1, Rendered("a�", 2))
 
 
 def test_no_tokens_are_no_text() -> None:
-    assert answer(Detokenize(())) == Answered(1, Rendered("", 0))
+    assert answer(Detokenize(())) == UnaryResult(1, Rendered("", 0))
 
 
 def test_token_beyond_the_vocabulary_is_refused() -> None:
@@ -64,11 +64,11 @@ def test_token_beyond_the_vocabulary_is_refused() -> None:
 
 
 def test_text_prompt_is_rendered_as_a_generation_gets_it() -> None:
-    assert answer(Render(TextPrompt("ab"))) == Answered(1, Rendered("<s>ab", 3))
+    assert answer(Render(TextPrompt("ab"))) == UnaryResult(1, Rendered("<s>ab", 3))
 
 
 def test_tokens_of_a_prompt_are_told_where_they_are_asked_for() -> None:
-    assert answer(Render(TextPrompt("ab"), with_tokens=True)) == Answered(
+    assert answer(Render(TextPrompt("ab"), with_tokens=True)) == UnaryResult(
         1, Rendered("<s>ab", 3, (256, 97, 98))
     )
 
@@ -77,7 +77,7 @@ def test_chat_is_rendered_through_the_template() -> None:
     template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}<end>"
     frame = answer(Render(ChatPrompt((Message("user", "hi"),))), chat_template=template)
 
-    assert frame == Answered(1, Rendered("<s>[user]hi<end>", 10))
+    assert frame == UnaryResult(1, Rendered("<s>[user]hi<end>", 10))
 
 
 def test_chat_that_the_template_refuses_is_refused() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kolosal.engines.ipc.calls import Answer, Call, Render, Rendered
+from kolosal.engines.ipc.calls import Call, CallResult, Render, Rendered
 from kolosal.errors import ContextLengthExceeded, KolosalError
 from kolosal.schema import (
     ChatPrompt,
@@ -182,7 +182,7 @@ async def test_many_log_probabilities_are_written_too(monkeypatch: pytest.Monkey
 def _window(engine: FakeEngine, n_ctx: int) -> None:
     """Give an engine of bytes a context window that is kept."""
 
-    def answer(call: Call) -> Answer | KolosalError:
+    def answer(call: Call) -> CallResult | KolosalError:
         answered = plain_answer(call)
         if isinstance(call, Render) and isinstance(answered, Rendered) and answered.n_tokens > 2 * n_ctx:
             return ContextLengthExceeded("far too long")  # as a worker says without counting

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kolosal.engines.ipc.calls import Answer, Call, Render, Tokenize, Tokenized
+from kolosal.engines.ipc.calls import Call, CallResult, Render, Tokenize, Tokenized
 from kolosal.errors import EngineDied, KolosalError
 from kolosal.schema import ChatPrompt, GenerateRequest, Message, TokenDelta, TokensPrompt
 from tests.fakes import FakeEngine, plain_answer, says
@@ -31,7 +31,7 @@ async def test_a_context_stands_before_the_next_prompt() -> None:
 
 
 async def test_what_only_begins_texts_is_not_repeated() -> None:
-    def answer(call: Call) -> Answer | KolosalError:
+    def answer(call: Call) -> CallResult | KolosalError:
         return Tokenized((ord("b"),), ()) if isinstance(call, Tokenize) else plain_answer(call)
 
     engine = FakeEngine(script=says("c"))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kolosal.engines.engine import EngineState
-from kolosal.engines.ipc.calls import Answer, Call, Embed
+from kolosal.engines.ipc.calls import Call, CallResult, Embed
 from kolosal.errors import ContextLengthExceeded, KolosalError
 from kolosal.schema import TextPrompt, TokensPrompt
 from tests.fakes import FakeEngine, app_with, eventually, http_client, plain_answer
@@ -44,7 +44,7 @@ async def test_dimensions_reach_the_engine() -> None:
     assert [call.dimensions for call in engine.calls if isinstance(call, Embed)] == [1, None]
 
 
-def _of_four_tokens(call: Call) -> Answer | KolosalError:
+def _of_four_tokens(call: Call) -> CallResult | KolosalError:
     if isinstance(call, Embed):
         for prompt in call.inputs:
             if len(prompt.text if isinstance(prompt, TextPrompt) else prompt.tokens) > 4:

@@ -18,7 +18,7 @@ def in_use(engine: FakeEngine) -> RequestStream:
     """A generation of somebody else's that runs."""
     stream = RequestStream(lambda: None)
     request = GenerateRequest(TextPrompt("x"), SamplingParams())
-    engine._flights.add(99, InFlightGeneration(request, stream))
+    engine._requests.add(99, InFlightGeneration(request, stream))
     return stream
 
 
@@ -39,7 +39,7 @@ async def test_a_removed_engine_is_not_waited_for_while_it_is_used() -> None:
         assert (await client.request("DELETE", "/api/delete", json={"model": "fake"})).status_code == 200
         assert (await client.get("/api/tags")).json() == {"models": []}
     assert engine.in_flight == 1
-    engine._flights.fail_all(Draining("over"))
+    engine._requests.fail_all(Draining("over"))
     await eventually(lambda: not app.state.services.registry._draining)
 
 

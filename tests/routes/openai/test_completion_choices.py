@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from kolosal.engines.ipc.calls import Answer, Call, Detokenize, Rendered
+from kolosal.engines.ipc.calls import Call, CallResult, Detokenize, Rendered
 from kolosal.errors import InvalidRequest, KolosalError
 from kolosal.schema import (
     FinishReason,
@@ -201,7 +201,7 @@ async def test_a_stream_echoes_first_and_goes_on_counting_offsets() -> None:
     ]
 
 
-def spelled(call: Call) -> Answer | KolosalError:
+def spelled(call: Call) -> CallResult | KolosalError:
     assert isinstance(call, Detokenize)
     return Rendered("".join(map(chr, call.tokens)), len(call.tokens))
 

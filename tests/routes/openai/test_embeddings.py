@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kolosal.engines.ipc.calls import MAX_INPUTS, Answer, Call, Embed, Embedded
+from kolosal.engines.ipc.calls import MAX_INPUTS, Call, CallResult, Embed, Embedded
 from kolosal.errors import InvalidRequest, KolosalError, UnsupportedFeature
 from kolosal.routes.openai.embeddings import EMBEDDING_FIELDS
 from kolosal.schema import TextPrompt, TokensPrompt
@@ -18,7 +18,7 @@ def encoded(*numbers: float) -> str:
     return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
 
 
-def numbered(call: Call) -> Answer | KolosalError:
+def numbered(call: Call) -> CallResult | KolosalError:
     """A vector for each input that says which one it is in the request."""
     assert isinstance(call, Embed)
     count = len(call.inputs)

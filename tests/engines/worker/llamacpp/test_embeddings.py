@@ -13,7 +13,7 @@ import pytest
 from gguf import PoolingType
 
 from kolosal.engines.ipc.calls import Embed, Embedded, Rank, Ranked
-from kolosal.engines.ipc.messages import Answered, Failed
+from kolosal.engines.ipc.messages import Failed, UnaryResult
 from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend
 from kolosal.engines.worker.llamacpp.embeddings import LlamaCppEmbedder
 from kolosal.engines.worker.llamacpp.load import LoadError, load_draft
@@ -139,7 +139,7 @@ def test_memory_that_is_not_there_is_an_error_of_one_question(
 
     assert isinstance(refused, Failed)
     assert refused.error == "InsufficientMemory"
-    assert isinstance(answered, Answered)
+    assert isinstance(answered, UnaryResult)
 
 
 # --- engines ---
@@ -217,14 +217,14 @@ def test_embeddings_are_answered(load: Load, architecture: Architecture) -> None
     frame = desk.answer(Embed((TextPrompt("one"), TextPrompt("two"), TextPrompt("one")), dimensions=8))
     assert desk.answers.close(DEADLINE_S)
 
-    assert isinstance(frame, Answered)
-    assert isinstance(frame.answer, Embedded)
-    one, two, again = map(numbers, frame.answer.vectors)
+    assert isinstance(frame, UnaryResult)
+    assert isinstance(frame.result, Embedded)
+    one, two, again = map(numbers, frame.result.vectors)
     assert len(one) == 8
     assert math.hypot(*one) == pytest.approx(1)
     assert alike(one, again)
     assert not alike(one, two)
-    assert frame.answer.n_tokens == (5, 5, 5)  # with the first token and the last one
+    assert frame.result.n_tokens == (5, 5, 5)  # with the first token and the last one
 
 
 @pytest.mark.parametrize("architecture", ["bert", "qwen3"])
@@ -233,9 +233,9 @@ def test_ranks_are_answered(load: Load, architecture: Architecture) -> None:
     frame = desk.answer(Rank("query", ("one", "two", "one")))
     assert desk.answers.close(DEADLINE_S)
 
-    assert isinstance(frame, Answered)
-    assert isinstance(frame.answer, Ranked)
-    one, two, again = frame.answer.scores
+    assert isinstance(frame, UnaryResult)
+    assert isinstance(frame.result, Ranked)
+    one, two, again = frame.result.scores
     assert one == pytest.approx(again, rel=0.01)
     assert one != pytest.approx(two, rel=0.01)
 
