@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import orjson
 
 from kolosal.schema import FinishReason, TokenLogprobs, ToolCall, Usage
 
@@ -78,3 +80,12 @@ class Turn:
     stop: str | None = None
     logprobs: tuple[TokenLogprobs, ...] = ()
     thinking_tokens: int = 0
+
+
+def parsed_arguments(arguments: str) -> dict[str, Any] | None:
+    """The arguments of a call; None where the answer's end cut them off, so that they are no JSON object."""
+    try:
+        value = orjson.loads(arguments)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None

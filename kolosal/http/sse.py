@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 import orjson
@@ -36,6 +36,11 @@ NDJSON = "application/x-ndjson"
 
 PING = b": ping\n\n"
 """A comment, which every reader of events skips."""
+
+
+def event_frame(event: Mapping[str, object]) -> bytes:
+    """One event as a frame that says the event's `type` twice, as Anthropic's and OpenAI's Responses clients want it."""
+    return b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), orjson.dumps(event))
 
 
 def data_frame(event: object) -> bytes:

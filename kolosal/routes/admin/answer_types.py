@@ -265,9 +265,3 @@ class RenderedChat(TypedDict):
     """A chat as the model would get it."""
 
     prompt: str
-
-
-class InputTokens(TypedDict):
-    """The size of a prompt."""
-
-    input_tokens: int

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal, NotRequired
 
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from kolosal.errors import ContextLengthExceeded, KolosalError, LoadFailed, error_row
 from kolosal.http.responses import JsonResponse, retry_after
-from kolosal.routes.anthropic.frames import event_frame
+from kolosal.http.sse import event_frame
 
 _OVERLOADED = 529
 """Anthropic's own status for what HTTP calls 503."""
@@ -29,14 +30,30 @@ _TYPES = {
 """By status; all others are an `invalid_request_error`."""
 
 
+class AnthropicFault(TypedDict):
+    """What is wrong."""
+
+    type: str
+    message: str
+
+
+class AnthropicError(TypedDict):
+    """An error, as the Anthropic clients know it."""
+
+    type: Literal["error"]
+    error: AnthropicFault
+    request_id: NotRequired[str]
+    """Of an answer, not of an event."""
+
+
 def error_status(error: KolosalError) -> int:
     """The HTTP status of an error."""
     status = error_row(error).status
     return _STATUSES.get(status, status)
 
 
-def error_body(error: KolosalError) -> dict[str, Any]:
-    """`{"type": "error", "error": {"type", "message"}}`."""
+def error_body(error: KolosalError) -> AnthropicError:
+    """The error without the request's id."""
     message = error.message
     if isinstance(
         error, ContextLengthExceeded
@@ -53,7 +70,9 @@ def error_response(error: KolosalError, request_id: str) -> Response:
         error, LoadFailed
     ):  # official clients come back after any 500, and loading would fail again
         headers["x-should-retry"] = "false"
-    return JsonResponse({**error_body(error), "request_id": request_id}, error_status(error), headers)
+    return JsonResponse(
+        AnthropicError(**error_body(error), request_id=request_id), error_status(error), headers
+    )
 
 
 def error_frame(error: KolosalError) -> bytes:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from kolosal.http.decode import decode
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
-from kolosal.routes.admin.answer_types import InputTokens
-from kolosal.routes.anthropic.answer_types import MessageAnswer
 from kolosal.routes.anthropic.body import CountBody, MessagesBody
-from kolosal.routes.anthropic.encode import Shape, message_frames, message_id, whole_message
+from kolosal.routes.anthropic.encode import AnthropicMessage, MessageEncoder, message_id
 from kolosal.routes.anthropic.errors import error_frame
-from kolosal.routes.anthropic.frames import PING
+from kolosal.routes.anthropic.stream import PING, message_frames
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.turns import collect_turns, start_turns
 from kolosal.routes.common.unary_calls import count_prompt_tokens
 
 _EXAMPLE = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+class InputTokens(TypedDict):
+    """The size of a prompt."""
+
+    input_tokens: int
 
 
 @Operation(
@@ -29,18 +33,18 @@ _EXAMPLE = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
     answer="The message: its content blocks, why it ended, and the tokens it took.",
     streams=True,
     example={**_EXAMPLE, "max_tokens": 128},
-    answer_type=MessageAnswer,
 )
-async def create_message(request: Request) -> Response:
+async def create_message(request: Request) -> JsonResponse[AnthropicMessage] | EventStream:
     """Continue a conversation, in Anthropic's way."""
     body = await decode(request, MessagesBody)
     name = body.checked_model(registry_of(request).default_engine)
     turns = await start_turns(request, name, [body.to_request()])
-    shape = Shape(message_id(), name or turns.engine.engine_id, body.max_tokens, body.shows_thinking)
+    model = name or turns.engine.engine_id
+    encoder = MessageEncoder(message_id(), model, body.max_tokens, body.shows_thinking)
     if not body.stream:
         [turn] = await collect_turns(request, turns)
-        return JsonResponse(whole_message(shape, turn))
-    frames = message_frames(shape, turns.events(), turns.usage(0))
+        return JsonResponse(encoder.whole(turn))
+    frames = message_frames(encoder, turns.events(), turns.usage(0))
     return EventStream(frames, turns.abort, error_frame, ping=PING)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 from anthropic.types import Message, RawMessageStreamEvent
@@ -19,11 +18,12 @@ from kolosal.chat.events import (
     ThinkingPiece,
     Turn,
 )
-from kolosal.routes.anthropic.encode import BlockEvents, Shape, message_frames, whole_message
+from kolosal.routes.anthropic.encode import MessageEncoder
+from kolosal.routes.anthropic.stream import BlockEvent, BlockEvents, message_frames
 from kolosal.schema import FinishReason, ToolCall, Usage
 from tests.routes.anthropic.messages import golden
 
-SHAPE = Shape("msg_ID", "fake", max_tokens=64)
+ENCODER = MessageEncoder("msg_ID", "fake", max_tokens=64)
 
 TOOL_TURN: list[ChatEvent] = [
     ThinkingPiece("Where"),
@@ -44,42 +44,42 @@ TOOL_TURN: list[ChatEvent] = [
 ]
 
 
-async def _frames(shape: Shape, events: list[ChatEvent]) -> str:
+async def _frames(encoder: MessageEncoder, events: list[ChatEvent]) -> str:
     async def pairs() -> AsyncIterator[tuple[int, ChatEvent]]:
         for event in events:
             yield 0, event
 
-    return b"".join([frame async for frame in message_frames(shape, pairs(), Usage(20, 1, 16))]).decode()
+    return b"".join([frame async for frame in message_frames(encoder, pairs(), Usage(20, 1, 16))]).decode()
 
 
 async def test_a_turn_of_every_kind_of_block_streams_as_the_golden_file_says() -> None:
-    assert await _frames(SHAPE, TOOL_TURN) == golden("thinking_and_tools")
+    assert await _frames(ENCODER, TOOL_TURN) == golden("thinking_and_tools")
 
 
 async def test_text_streams_as_the_golden_file_says() -> None:
     end = Ended(FinishReason.STOP, Usage(20, 2, 16), stop="END")
-    assert await _frames(SHAPE, [TextPiece("Hel"), TextPiece("lo é"), end]) == golden("text")
+    assert await _frames(ENCODER, [TextPiece("Hel"), TextPiece("lo é"), end]) == golden("text")
 
 
 async def test_a_turn_of_nothing_has_no_blocks() -> None:
-    frames = await _frames(SHAPE, [TextPiece(" \n"), Ended(FinishReason.STOP, Usage(7, 1))])
+    frames = await _frames(ENCODER, [TextPiece(" \n"), Ended(FinishReason.STOP, Usage(7, 1))])
     names = [line for line in frames.splitlines() if line.startswith("event: ")]
     assert names == ["event: message_start", "event: message_delta", "event: message_stop"]
 
 
 async def test_thoughts_that_are_not_shown_leave_an_empty_block() -> None:
-    shape = Shape("msg_ID", "fake", 64, shows_thinking=False)
-    frames = await _frames(shape, TOOL_TURN)
+    encoder = MessageEncoder("msg_ID", "fake", 64, shows_thinking=False)
+    frames = await _frames(encoder, TOOL_TURN)
     assert "Where" not in frames
     assert '"content_block":{"type":"thinking","thinking":"","signature":""}' in frames
     turn = Turn("a", "secret", (), FinishReason.STOP, Usage(1, 1))
-    assert whole_message(shape, turn)["content"][0] == {"type": "thinking", "thinking": "", "signature": ""}
+    assert encoder.whole(turn)["content"][0] == {"type": "thinking", "thinking": "", "signature": ""}
 
 
 def test_a_whole_turn_has_its_blocks_in_order() -> None:
     calls = (ToolCall("call_1", "weather", '{"city": "Oslo"}'), ToolCall("abcdefghi", "now", '{"cut'))
     turn = Turn("I look.", "Where?", calls, FinishReason.TOOL_CALLS, Usage(20, 9, 16))
-    assert whole_message(SHAPE, turn) == {
+    assert ENCODER.whole(turn) == {
         "id": "msg_ID",
         "type": "message",
         "role": "assistant",
@@ -112,7 +112,7 @@ def test_a_whole_turn_has_its_blocks_in_order() -> None:
     ],
 )
 def test_every_end_has_its_stop_reason(end: Ended, reason: str) -> None:
-    assert SHAPE.stop_fields(end) == {"stop_reason": reason, "stop_sequence": end.stop}
+    assert ENCODER.stop_fields(end) == {"stop_reason": reason, "stop_sequence": end.stop}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_every_end_has_its_stop_reason(end: Ended, reason: str) -> None:
 )
 def test_blocks_never_overlap_and_count_up(events: list[ChatEvent]) -> None:
     blocks = BlockEvents(shows_thinking=True)
-    made: list[dict[str, Any]] = [event for given in events for event in blocks.push(given)]
+    made: list[BlockEvent] = [event for given in events for event in blocks.push(given)]
     open_index = None
     begun = 0
     for event in made:
@@ -141,5 +141,5 @@ def test_golden_files_are_events_as_the_official_client_types_them(name: str) ->
     frames = [frame.split("\ndata: ") for frame in golden(name).removesuffix("\n\n").split("\n\n")]
     events = [official.validate_json(data) for event, data in frames if event != "event: ping"]
     assert [event.type for event in events][:2] == ["message_start", "content_block_start"]
-    message = whole_message(SHAPE, Turn("a", "b", (), FinishReason.STOP, Usage(1, 1)))
+    message = ENCODER.whole(Turn("a", "b", (), FinishReason.STOP, Usage(1, 1)))
     assert Message.model_validate(message).content[0].type == "thinking"

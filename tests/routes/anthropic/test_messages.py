@@ -10,7 +10,7 @@ from kolosal.engines.ipc.calls import Render
 from kolosal.errors import EngineDied, QueueFull
 from kolosal.http.sse import EventStream
 from kolosal.routes.anthropic.errors import error_frame
-from kolosal.routes.anthropic.frames import PING
+from kolosal.routes.anthropic.stream import PING
 from kolosal.schema import FinishReason, GenerateRequest, TokenDelta, Usage
 from tests.fakes import AsgiRequest, FakeEngine, app_with, http_client, says
 from tests.routes.anthropic.messages import CALL, HELLO, WEATHER, ask, golden
