@@ -87,11 +87,11 @@ def files_that_import(module: str) -> set[str]:
     "module",
     [
         "schedule/scheduler",
-        "schedule/kvcache",
+        "schedule/kv_cache",
         "schedule/sequence",
         "detokenize",
-        "sampler",
-        "schedule/kvpool",
+        "sampler_chain",
+        "schedule/kv_pool",
     ],
 )
 def test_policy_of_the_worker_is_pure(module: str) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from kolosal.chat.formats import CallShape
 from kolosal.chat.json_scanner import JsonScanner
 from kolosal.chat.notation import read_notation
-from kolosal.chat.scan import Reading, Source
 from kolosal.chat.tagged import read_tagged
+from kolosal.chat.text_source import Reading, TextSource
 from kolosal.chat.writer import EventWriter
 from kolosal.schema import MAX_TOOL_NAME_CHARS
 
@@ -21,7 +21,11 @@ _CALL_ID = "[CALL_ID]"
 
 
 def read_calls(
-    source: Source, writer: EventWriter, shape: CallShape, begun: str, strings: Mapping[str, frozenset[str]]
+    source: TextSource,
+    writer: EventWriter,
+    shape: CallShape,
+    begun: str,
+    strings: Mapping[str, frozenset[str]],
 ) -> Reading[None]:
     """All calls that follow each other, after their announcement `begun` was taken. What is no call is shown as text.
 
@@ -57,7 +61,7 @@ def read_calls(
             return
 
 
-def _head(source: Source, shape: CallShape, head: str) -> Reading[tuple[str, str] | None]:
+def _head(source: TextSource, shape: CallShape, head: str) -> Reading[tuple[str, str] | None]:
     """A call up to its arguments: its name and, where the model gives one, its id; None where it is broken."""
     call_id = ""
     if not (yield from source.matches(head)):
@@ -76,7 +80,7 @@ def _head(source: Source, shape: CallShape, head: str) -> Reading[tuple[str, str
     return (name, call_id) if (yield from source.peek()) == ("<" if shape.tagged else "{") else None
 
 
-def _quoted_name(source: Source) -> Reading[str]:
+def _quoted_name(source: TextSource) -> Reading[str]:
     """A name written as a JSON string; empty where it is none."""
     pieces: list[str] = []
     if not (yield from source.json(JsonScanner('"'), pieces.append)):
@@ -85,7 +89,7 @@ def _quoted_name(source: Source) -> Reading[str]:
     return name if name.isprintable() else ""
 
 
-def _tail(source: Source, writer: EventWriter, shape: CallShape) -> Reading[bool]:
+def _tail(source: TextSource, writer: EventWriter, shape: CallShape) -> Reading[bool]:
     """What stands after the arguments; False where something else does, which is shown."""
     source.note()
     after = shape.after
@@ -103,7 +107,7 @@ def _tail(source: Source, writer: EventWriter, shape: CallShape) -> Reading[bool
     return complete
 
 
-def _next(source: Source, shape: CallShape) -> Reading[tuple[str, str] | None]:
+def _next(source: TextSource, shape: CallShape) -> Reading[tuple[str, str] | None]:
     """How the next call is announced and goes on; empty where the calls are closed, None where something else stands."""
     if shape.closes and (yield from source.starts_with(shape.closes)):
         return "", ""

@@ -69,7 +69,7 @@ ChatEvent: TypeAlias = TextPiece | ThinkingPiece | CallBegin | CallPiece | CallE
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ChatTurn:
     """A whole turn: the sum of its events."""
 
     text: str

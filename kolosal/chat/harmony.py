@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 
 from kolosal.chat.json_scanner import JsonScanner
-from kolosal.chat.scan import Reading, Source
+from kolosal.chat.text_source import Reading, TextSource
 from kolosal.chat.writer import EventWriter
 
 _ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|start|>")
@@ -18,7 +18,7 @@ _FUNCTION = re.compile(r"\bto=functions\.([^\s<]{1,256})")
 
 
 def read_harmony(
-    source: Source, writer: EventWriter, *, tools: bool, names: Collection[str]
+    source: TextSource, writer: EventWriter, *, tools: bool, names: Collection[str]
 ) -> Reading[None]:
     """One turn: thoughts in the channel `analysis`, calls where a recipient is named, all else is text.
 
@@ -42,7 +42,7 @@ def read_harmony(
             yield from source.until(_ENDS, writer.text)
 
 
-def _header(source: Source) -> Reading[str]:
+def _header(source: TextSource) -> Reading[str]:
     """What stands before a message; empty where text comes without one."""
     for start in _HEADER_STARTS:
         if (yield from source.starts_with(start)):
@@ -52,7 +52,7 @@ def _header(source: Source) -> Reading[str]:
     return ""
 
 
-def _call(source: Source, writer: EventWriter, name: str, skipped: str) -> Reading[None]:
+def _call(source: TextSource, writer: EventWriter, name: str, skipped: str) -> Reading[None]:
     yield from source.blanks()
     if not name or (yield from source.peek()) != "{":
         writer.text(skipped)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 from kolosal.chat.json_scanner import MAX_DEPTH, SCALAR
-from kolosal.chat.scan import Reading, Source
+from kolosal.chat.text_source import Reading, TextSource
 
 _KEY = re.compile(r"[^\s:,{}\[\]<]+")
 _SCALAR_CHARS = re.compile(r"[-+.0-9A-Za-z]+")
@@ -20,7 +20,7 @@ _MAX_CHARS = 4096
 _CLOSES = {"{": "}", "[": "]"}
 
 
-def read_notation(source: Source, quote: str, show: Callable[[str], None]) -> Reading[bool]:
+def read_notation(source: TextSource, quote: str, show: Callable[[str], None]) -> Reading[bool]:
     """Show an object as JSON while it comes; False where it is broken, or the text ends before."""
     open_ones: list[str] = []
     while True:
@@ -32,7 +32,9 @@ def read_notation(source: Source, quote: str, show: Callable[[str], None]) -> Re
             return True
 
 
-def _value(source: Source, quote: str, show: Callable[[str], None], open_ones: list[str]) -> Reading[bool]:
+def _value(
+    source: TextSource, quote: str, show: Callable[[str], None], open_ones: list[str]
+) -> Reading[bool]:
     """A string or scalar, or an opening bracket with all that leads to the first value in it."""
     yield from source.blanks()
     if (yield from source.starts_with(quote)):
@@ -55,7 +57,7 @@ def _value(source: Source, quote: str, show: Callable[[str], None], open_ones: l
 
 
 def _after_value(
-    source: Source, quote: str, show: Callable[[str], None], open_ones: list[str]
+    source: TextSource, quote: str, show: Callable[[str], None], open_ones: list[str]
 ) -> Reading[bool]:
     """Closing brackets, and what leads to the next value."""
     while open_ones:
@@ -73,7 +75,7 @@ def _after_value(
     return True
 
 
-def _key(source: Source, quote: str, show: Callable[[str], None]) -> Reading[bool]:
+def _key(source: TextSource, quote: str, show: Callable[[str], None]) -> Reading[bool]:
     if (yield from source.starts_with(quote)):
         if not (yield from _string(source, quote, show)):
             return False
@@ -90,7 +92,7 @@ def _key(source: Source, quote: str, show: Callable[[str], None]) -> Reading[boo
     return True
 
 
-def _string(source: Source, quote: str, show: Callable[[str], None]) -> Reading[bool]:
+def _string(source: TextSource, quote: str, show: Callable[[str], None]) -> Reading[bool]:
     """The rest of a string, after the mark that begins it."""
     show('"')
     ended = yield from source.until((quote,), lambda text: show(json.dumps(text, ensure_ascii=False)[1:-1]))

@@ -8,8 +8,8 @@ from kolosal.chat.calls import read_calls
 from kolosal.chat.events import ChatEvent, Ended, TextPiece
 from kolosal.chat.formats import SHAPES, CallShape, ToolFormat
 from kolosal.chat.harmony import read_harmony
-from kolosal.chat.scan import Reading, Source
 from kolosal.chat.tagged import string_arguments
+from kolosal.chat.text_source import Reading, TextSource
 from kolosal.chat.writer import EventWriter
 from kolosal.schema import FinishReason, TokenDelta, Tool
 
@@ -38,7 +38,7 @@ class ChatParser:
         """
         shape = SHAPES.get(tool_format)
         strings = {tool.name: string_arguments(tool) for tool in schemas}
-        self._source = Source()
+        self._source = TextSource()
         self._writer = EventWriter(shape.id_chars if shape is not None else _ID_CHARS)
         self._reader = (
             read_harmony(self._source, self._writer, tools=tools, names=strings)
@@ -74,7 +74,7 @@ class ChatParser:
 
 
 def _read_turn(
-    source: Source,
+    source: TextSource,
     writer: EventWriter,
     tags: tuple[str, str] | None,
     shape: CallShape | None,

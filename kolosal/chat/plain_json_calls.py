@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from kolosal.chat.json_scanner import JsonScanner
-from kolosal.chat.scan import Reading, Source
+from kolosal.chat.text_source import Reading, TextSource
 
 _THOUGHT, _THOUGHT_END = "<think>", "</think>"
 _BLOCK, _TAG = "```", "<tool_call>"
@@ -37,7 +37,7 @@ class PlainJsonCallParser:
         """`is_call`: whether an object of the right form calls a tool; None: there are no tools, and objects are text."""
         self.call: PlainJsonCall | None = None
         self._is_call = is_call
-        self._source = Source()
+        self._source = TextSource()
         self._shown: list[str] = []
         self._began = False
         self._reader = self._read()

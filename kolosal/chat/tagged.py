@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from kolosal.chat.scan import Reading, Source
 from kolosal.chat.schemas import JSON_SPACING, dump
+from kolosal.chat.text_source import Reading, TextSource
 from kolosal.errors import InvalidRequest
 from kolosal.schema import Tool
 
@@ -56,7 +56,9 @@ def _is_string(schema: object) -> bool:
     return schema.get("type") == "string"
 
 
-def read_tagged(source: Source, strings: frozenset[str] | None, show: Callable[[str], None]) -> Reading[bool]:
+def read_tagged(
+    source: TextSource, strings: frozenset[str] | None, show: Callable[[str], None]
+) -> Reading[bool]:
     """Show arguments as a JSON object while they come; False where they are broken, or the text ends before.
 
     `strings`: those written as they are; None where that is not known, which takes what is no JSON for a string.
@@ -84,7 +86,7 @@ def read_tagged(source: Source, strings: frozenset[str] | None, show: Callable[[
             return False
 
 
-def _string(source: Source, show: Callable[[str], None]) -> Reading[bool]:
+def _string(source: TextSource, show: Callable[[str], None]) -> Reading[bool]:
     show('"')
     ended = yield from source.until(("\n" + _END, _END), lambda text: show(_inside(text)))
     if ended is not None:
@@ -92,7 +94,7 @@ def _string(source: Source, show: Callable[[str], None]) -> Reading[bool]:
     return ended is not None
 
 
-def _json(source: Source, show: Callable[[str], None], *, or_string: bool) -> Reading[bool]:
+def _json(source: TextSource, show: Callable[[str], None], *, or_string: bool) -> Reading[bool]:
     pieces: list[str] = []
     ended = yield from source.until(("\n" + _END, _END), pieces.append)
     text = "".join(pieces)

@@ -14,10 +14,10 @@ from kolosal.chat.events import (
     CallEnd,
     CallPiece,
     ChatEvent,
+    ChatTurn,
     Ended,
     TextPiece,
     ThinkingPiece,
-    Turn,
 )
 from kolosal.chat.formats import ToolFormat
 from kolosal.chat.parser import ChatParser
@@ -48,7 +48,7 @@ def text(tool_format: ToolFormat, written: str, tags: tuple[str, str] | None = N
     return Recorded(tool_format, written, tags=tags)
 
 
-def meaning(turn: Turn) -> tuple[str, str, tuple[tuple[str, str], ...], FinishReason]:
+def meaning(turn: ChatTurn) -> tuple[str, str, tuple[tuple[str, str], ...], FinishReason]:
     return (
         turn.text,
         turn.thinking,

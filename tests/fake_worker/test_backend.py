@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kolosal.engines.worker.backend import BackendError, DecodeFailed, KVCacheFull
-from kolosal.engines.worker.detokenize import TextStream
+from kolosal.engines.worker.detokenize import Detokenizer
 from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.engines.worker.schedule.sequence import Sequence
 from tests.engines.worker.helpers import fake_backend
@@ -20,7 +20,7 @@ def says(prompt: str, count: int = 40) -> str:
 
 def chunk(slot: int, start: int, *tokens: int) -> Chunk:
     prompt = [0] * start + [*tokens]
-    sequence = Sequence(1, prompt, max_length=99, sampler=FakeSampler(), text=TextStream())
+    sequence = Sequence(1, prompt, max_length=99, sampler=FakeSampler(), text=Detokenizer())
     return Chunk(sequence, slot, start, [*tokens], 1)
 
 

@@ -49,7 +49,7 @@ class StopMatcher:
         return held
 
 
-class TextStream:
+class Detokenizer:
     """The text side of one sequence: bytes of tokens in, text to show out."""
 
     def __init__(

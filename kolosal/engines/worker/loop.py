@@ -12,13 +12,13 @@ from collections.abc import Callable
 
 from kolosal.engines.ipc.messages import Failed, FromWorker, Ping, Pong, SequenceOutput, StepOutputs
 from kolosal.engines.worker.backend import Backend, DecodeFailed, KVCacheFull
-from kolosal.engines.worker.logprobs import report, report_first
-from kolosal.engines.worker.schedule.kvcache import KVCache
+from kolosal.engines.worker.schedule.kv_cache import KVCache
 from kolosal.engines.worker.schedule.plan import Chunk, Copy, MemoryOp, Plan, Release
-from kolosal.engines.worker.schedule.prefixcache import PrefixCache
-from kolosal.engines.worker.schedule.scheduler import Limits, Scheduler
+from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
+from kolosal.engines.worker.schedule.scheduler import Scheduler, SchedulerLimits
 from kolosal.engines.worker.schedule.sequence import Sequence
-from kolosal.engines.worker.schedule.stepcost import StepCost
+from kolosal.engines.worker.schedule.step_cost import StepCost
+from kolosal.engines.worker.token_logprobs import report, report_first
 from kolosal.schema import FinishReason, TokenDelta, TokenLogprobs
 
 
@@ -37,7 +37,7 @@ class EngineLoop:
         info = backend.info
         self._cost = StepCost()
         self._cache = KVCache(info.kv_pool_tokens, backend.n_slots)
-        limits = Limits(
+        limits = SchedulerLimits(
             n_parallel=info.n_parallel,
             n_batch=info.n_batch,
             n_prefill=info.n_ubatch,

@@ -27,12 +27,12 @@ from kolosal.engines.ipc.messages import (
 )
 from kolosal.engines.worker.backend import Backend, BackendError, Sampler
 from kolosal.engines.worker.constraint import Constraint, ConstraintCompiler
-from kolosal.engines.worker.context_limit import check_size, too_long
-from kolosal.engines.worker.detokenize import TextStream
+from kolosal.engines.worker.detokenize import Detokenizer
 from kolosal.engines.worker.frame_writer import FrameWriter
 from kolosal.engines.worker.infill import infill_tokens
+from kolosal.engines.worker.input_checks import check_chars, check_tokens, prompt_too_long
 from kolosal.engines.worker.loop import EngineLoop
-from kolosal.engines.worker.replies import check_tokens, defect, failed
+from kolosal.engines.worker.result_frames import failed, failed_unexpectedly
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.speculative import PromptLookup, Speculator
 from kolosal.engines.worker.templates.template import ChatTemplate, TemplateFailed, n_chars
@@ -134,7 +134,7 @@ class Preprocessor:
         except KolosalError as exc:
             self._outbox.put(failed(request_id, exc))
         except Exception as exc:  # noqa: BLE001 - a defect of ours must cost one request, and not the engine
-            self._outbox.put(failed(request_id, defect(exc)))
+            self._outbox.put(failed_unexpectedly(request_id, exc))
 
     def _prompt(self, request: GenerateRequest) -> list[int]:
         """The tokens of a prompt that leaves room for an answer."""
@@ -144,7 +144,7 @@ class Preprocessor:
         if not prompt:
             raise InvalidRequest("The prompt is empty", param="prompt")
         if len(prompt) >= self._backend.info.n_ctx:
-            raise too_long(f"{len(prompt)} tokens", self._backend.info.n_ctx)
+            raise prompt_too_long(f"{len(prompt)} tokens", self._backend.info.n_ctx)
         if len(prompt) >= self._window(request):
             raise ContextLengthExceeded(
                 f"The prompt has {len(prompt)} tokens, but this request allows {request.max_context} for prompt and answer"
@@ -187,22 +187,22 @@ class Preprocessor:
         n_ctx, max_tokens = self._window(request), request.sampling.max_tokens
         return n_ctx if max_tokens is None else min(n_ctx, len(prompt) + max_tokens)
 
-    def _text(self, request: GenerateRequest, prompt: list[int], generated: Seq[int]) -> TextStream:
+    def _text(self, request: GenerateRequest, prompt: list[int], generated: Seq[int]) -> Detokenizer:
         """What was shown of the tokens is not shown again; what was held back still is."""
         text = self._new_text(request, prompt)
         for token in generated:
             text.push(text.markers.get(token) or self._backend.token_bytes(token))
         return text
 
-    def _new_text(self, request: GenerateRequest, prompt: list[int]) -> TextStream:
+    def _new_text(self, request: GenerateRequest, prompt: list[int]) -> Detokenizer:
         """The text of an answer; a chat's with what tells thoughts and calls apart from it."""
         stops = request.sampling.stop
         if not isinstance(request.prompt, ChatPrompt):
-            return TextStream(stops)
+            return Detokenizer(stops)
         tags = self._template.thinking_tags
         in_thoughts = self._template.ends_in_thoughts(request.prompt, prompt)
         front = tags[0] if in_thoughts and tags is not None else ""
-        return TextStream(stops, front=front, markers=self._template.markers(request.prompt))
+        return Detokenizer(stops, front=front, markers=self._template.markers(request.prompt))
 
     def _sampler(self, params: SamplingParams, prompt: list[int], generated: Seq[int]) -> Sampler:
         """Draws that were made cannot be made again: their generator is gone, so the seed moves on with the tokens."""
@@ -245,7 +245,7 @@ class Preprocessor:
         n_ctx = self._backend.info.n_ctx
         match request.prompt:
             case TextPrompt(text=text):
-                check_size(len(text), n_ctx)
+                check_chars(len(text), n_ctx)
                 return self._backend.tokenize(text, add_special=True, parse_special=True)
             case TokensPrompt(tokens=tokens):
                 check_tokens(tokens, self._backend.info.n_vocab, "prompt")
@@ -253,7 +253,7 @@ class Preprocessor:
             case InfillPrompt() as infill:
                 return self._infill(infill, request.sampling.max_tokens, self._window(request))
             case ChatPrompt() as chat:
-                check_size(sum(map(n_chars, chat.messages)), n_ctx)
+                check_chars(sum(map(n_chars, chat.messages)), n_ctx)
                 try:
                     return self._template.tokenize(chat)
                 except TemplateFailed as exc:
@@ -266,7 +266,7 @@ class Preprocessor:
             prompt.prompt,
             *(part for file in prompt.extra for part in file),
         ]
-        check_size(sum(map(len, texts)), self._backend.info.n_ctx)
+        check_chars(sum(map(len, texts)), self._backend.info.n_ctx)
         begin = self._backend.tokenize("", add_special=True, parse_special=False)
         room = n_ctx - min(n_ctx if max_tokens is None else max_tokens, n_ctx // 2)
         return infill_tokens(prompt, self._backend.fim, begin, self._plain_tokens, room)

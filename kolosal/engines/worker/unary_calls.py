@@ -20,8 +20,9 @@ from kolosal.engines.ipc.calls import (
 )
 from kolosal.engines.ipc.messages import FromWorker
 from kolosal.engines.worker.backend import Backend
-from kolosal.engines.worker.embedding import Embeddings
-from kolosal.engines.worker.replies import check_tokens, defect, failed, framed
+from kolosal.engines.worker.embedding_thread import EmbeddingThread
+from kolosal.engines.worker.input_checks import check_tokens
+from kolosal.engines.worker.result_frames import failed, failed_unexpectedly, result_frame
 from kolosal.errors import KolosalError
 from kolosal.schema import Prompt
 
@@ -36,7 +37,7 @@ class UnaryCalls:
         self._backend = backend
         self._tokenize = tokenize
         self._put = put
-        self._embeddings = Embeddings(backend, put)
+        self._embeddings = EmbeddingThread(backend, put)
 
     def ask(self, request_id: int, call: Call) -> None:
         """Answer a question now, or have it answered later."""
@@ -52,11 +53,11 @@ class UnaryCalls:
                 case Embed() | Rank():
                     self._embeddings.ask(request_id, call)
                     return
-            self._put(framed(request_id, answer))
+            self._put(result_frame(request_id, answer))
         except KolosalError as exc:
             self._put(failed(request_id, exc))
         except Exception as exc:  # noqa: BLE001 - a defect of ours must cost one question, and not the engine
-            self._put(failed(request_id, defect(exc)))
+            self._put(failed_unexpectedly(request_id, exc))
 
     def forget(self, request_id: int) -> None:
         """Give up a question that is still being answered. Unknown ids are ignored."""

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, assert_never
 
 from typing_extensions import TypedDict
 
-from kolosal.chat.events import Ended, Turn, parsed_arguments
+from kolosal.chat.events import ChatTurn, Ended, parsed_arguments
 from kolosal.schema import FinishReason, Usage
 
 _ALPHANUMERIC = string.ascii_letters + string.digits
@@ -98,7 +98,7 @@ class MessageEncoder:
     shows_thinking: bool = True
     """Whether the text of thoughts is part of the answer; their blocks always are."""
 
-    def whole(self, turn: Turn) -> AnthropicMessage:
+    def whole(self, turn: ChatTurn) -> AnthropicMessage:
         """The answer to a request that does not stream."""
         content: list[ContentBlock] = []
         if turn.thinking:
@@ -122,11 +122,11 @@ class MessageEncoder:
             "usage": usage_body(usage),
         }
 
-    def stop_fields(self, end: Ended | Turn) -> StopFields:
+    def stop_fields(self, end: Ended | ChatTurn) -> StopFields:
         """Why the turn ended."""
         return {"stop_reason": self._stop_reason(end), "stop_sequence": end.stop}
 
-    def _stop_reason(self, end: Ended | Turn) -> StopReason:
+    def _stop_reason(self, end: Ended | ChatTurn) -> StopReason:
         match end.finish_reason:
             case FinishReason.TOOL_CALLS:
                 return "tool_use"

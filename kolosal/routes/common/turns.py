@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from starlette.requests import Request
 
-from kolosal.chat.events import CallBegin, CallPiece, ChatEvent, Ended, TextPiece, ThinkingPiece, Turn
+from kolosal.chat.events import CallBegin, CallPiece, ChatEvent, ChatTurn, Ended, TextPiece, ThinkingPiece
 from kolosal.chat.formats import ToolFormat
 from kolosal.chat.parser import ChatParser
 from kolosal.chat.thoughts import ThoughtCounter
@@ -53,7 +53,7 @@ class Turns:
             for event in counters[index].count(delta, parsers[index].push(delta)):
                 yield index, event
 
-    async def collect(self) -> list[Turn]:
+    async def collect(self) -> list[ChatTurn]:
         """All turns, whole.
 
         Raises:
@@ -61,7 +61,7 @@ class Turns:
         """
         return [self._read(index, whole) for index, whole in enumerate(await self._generation.collect())]
 
-    def _read(self, index: int, completion: Completion) -> Turn:
+    def _read(self, index: int, completion: Completion) -> ChatTurn:
         delta = TokenDelta(
             completion.text,
             completion.tokens,
@@ -91,7 +91,7 @@ async def start_turns(request: Request, model: str | None, requests: Sequence[Ge
     return Turns(await start_generation(request, model, requests), requests)
 
 
-async def collect_turns(request: Request, turns: Turns) -> list[Turn]:
+async def collect_turns(request: Request, turns: Turns) -> list[ChatTurn]:
     """All turns whole, or nothing when the client leaves.
 
     Raises:
@@ -104,7 +104,7 @@ async def collect_turns(request: Request, turns: Turns) -> list[Turn]:
         turns.abort()
 
 
-def whole_turn(events: Sequence[ChatEvent]) -> Turn:
+def whole_turn(events: Sequence[ChatEvent]) -> ChatTurn:
     """The sum of all events of a turn."""
     text: list[str] = []
     thinking: list[str] = []
@@ -123,7 +123,7 @@ def whole_turn(events: Sequence[ChatEvent]) -> Turn:
                 calls[event.index][1].append(event.arguments)
             case Ended():
                 made = tuple(ToolCall(begin.id, begin.name, "".join(pieces)) for begin, pieces in calls)
-                return Turn(
+                return ChatTurn(
                     "".join(text),
                     "".join(thinking),
                     made,

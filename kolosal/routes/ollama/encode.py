@@ -17,10 +17,10 @@ from kolosal.chat.events import (
     CallEnd,
     CallPiece,
     ChatEvent,
+    ChatTurn,
     Ended,
     TextPiece,
     ThinkingPiece,
-    Turn,
 )
 from kolosal.schema import FinishReason, TokenLogprob, TokenLogprobs, ToolCall, Usage
 
@@ -86,7 +86,7 @@ class Shape:
         """The last object of a stream."""
         return {**self._head(), **self._part(), **_done(reason), **more, **stats}
 
-    def whole(self, turn: Turn, more: Mapping[str, Any], stats: Mapping[str, int]) -> dict[str, Any]:
+    def whole(self, turn: ChatTurn, more: Mapping[str, Any], stats: Mapping[str, int]) -> dict[str, Any]:
         """The answer to a request that does not stream."""
         calls = [
             body for index, call in enumerate(turn.calls) if (body := call_body(index, call)) is not None

@@ -15,10 +15,10 @@ from kolosal.chat.events import (
     CallEnd,
     CallPiece,
     ChatEvent,
+    ChatTurn,
     Ended,
     TextPiece,
     ThinkingPiece,
-    Turn,
 )
 from kolosal.http.sse import DONE, data_frame
 from kolosal.routes.openai.encode import answer_id, stream_id, timings_body, usage_body
@@ -29,7 +29,7 @@ Timings = Callable[[int], tuple[float, float]]
 
 
 def chat_answer(
-    model: str, fingerprint: str, turns: Sequence[Turn], timings: Timings, *, logprobs: bool
+    model: str, fingerprint: str, turns: Sequence[ChatTurn], timings: Timings, *, logprobs: bool
 ) -> dict[str, Any]:
     """The answer to a request that does not stream."""
     return {
@@ -44,7 +44,7 @@ def chat_answer(
     }
 
 
-def _choice(index: int, turn: Turn, *, logprobs: bool) -> dict[str, Any]:
+def _choice(index: int, turn: ChatTurn, *, logprobs: bool) -> dict[str, Any]:
     message: dict[str, Any] = {
         "role": "assistant",
         "content": None if turn.calls and not turn.text else turn.text,

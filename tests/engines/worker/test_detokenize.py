@@ -5,7 +5,7 @@ import codecs
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kolosal.engines.worker.detokenize import TextStream
+from kolosal.engines.worker.detokenize import Detokenizer
 
 # Few letters, so that stop strings overlap each other and the text; two, three and four byte code points.
 _ALPHABET = "ab€🙂é"
@@ -37,7 +37,7 @@ def _decoded(data: bytes) -> str:
 
 
 def _stream(pieces: list[bytes], stops: tuple[str, ...]) -> tuple[list[str], bool]:
-    stream = TextStream(stops)
+    stream = Detokenizer(stops)
     shown = [stream.push(piece) for piece in pieces]
     if not stream.stopped:
         shown.append(stream.flush())
@@ -57,7 +57,7 @@ def test_text_is_the_same_however_it_is_cut(pieces: list[bytes], stops: tuple[st
 @given(_cut(), _stops)
 def test_nothing_shown_is_ever_taken_back(pieces: list[bytes], stops: tuple[str, ...]) -> None:
     final, _ = _shown(_decoded(b"".join(pieces)), stops)
-    stream = TextStream(stops)
+    stream = Detokenizer(stops)
     so_far = ""
     for piece in pieces:
         so_far += stream.push(piece)
@@ -73,43 +73,43 @@ def test_every_piece_is_valid_unicode(pieces: list[bytes]) -> None:
 
 
 def test_code_point_is_shown_when_its_last_byte_comes() -> None:
-    stream = TextStream()
+    stream = Detokenizer()
 
     assert [stream.push(bytes([byte])) for byte in "🙂".encode()] == ["", "", "", "🙂"]
 
 
 def test_invalid_bytes_become_replacement_characters() -> None:
-    assert TextStream().push(b"a\xffb\xc3(c") == "a\ufffdb\ufffd(c"
+    assert Detokenizer().push(b"a\xffb\xc3(c") == "a\ufffdb\ufffd(c"
 
 
 def test_incomplete_code_point_at_the_end_is_dropped() -> None:
-    stream = TextStream()
+    stream = Detokenizer()
 
     assert stream.push(b"a\xf0\x9f") + stream.flush() == "a"
 
 
 def test_possible_beginning_of_a_stop_string_is_held_back() -> None:
-    stream = TextStream(("STOP",))
+    stream = Detokenizer(("STOP",))
 
     assert stream.push(b"go ST") == "go "
 
 
 def test_held_text_is_shown_when_it_was_no_stop_string() -> None:
-    stream = TextStream(("STOP",))
+    stream = Detokenizer(("STOP",))
     stream.push(b"go ST")
 
     assert stream.push(b"ART") == "START"
 
 
 def test_held_text_is_shown_at_the_end() -> None:
-    stream = TextStream(("STOP",))
+    stream = Detokenizer(("STOP",))
     stream.push(b"go ST")
 
     assert stream.flush() == "ST"
 
 
 def test_nothing_is_shown_after_a_stop_string() -> None:
-    stream = TextStream(("STOP",))
+    stream = Detokenizer(("STOP",))
     stream.push(b"STOP")
 
     assert stream.push(b" and more") + stream.flush() == ""

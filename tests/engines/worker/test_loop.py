@@ -10,9 +10,9 @@ import pytest
 
 from kolosal.engines.ipc.messages import FromWorker, Ping, Pong, SequenceOutput, StepOutputs
 from kolosal.engines.worker.backend import KVCacheFull
-from kolosal.engines.worker.detokenize import TextStream
+from kolosal.engines.worker.detokenize import Detokenizer
 from kolosal.engines.worker.loop import EngineLoop
-from kolosal.engines.worker.schedule.kvcache import IntegrityError
+from kolosal.engines.worker.schedule.kv_cache import IntegrityError
 from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.schema import FinishReason, GenerateRequest, Usage
@@ -491,7 +491,7 @@ def test_idle_loop_checks_the_books() -> None:
 
 
 def stray_sequence() -> Sequence:
-    return Sequence(99, [1, 2, 3], max_length=9, sampler=FakeSampler(), text=TextStream())
+    return Sequence(99, [1, 2, 3], max_length=9, sampler=FakeSampler(), text=Detokenizer())
 
 
 def test_run_ends_after_stop() -> None:

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kolosal.engines.worker.backend import Reuse
-from kolosal.engines.worker.detokenize import TextStream
-from kolosal.engines.worker.schedule.kvcache import KVCache
+from kolosal.engines.worker.detokenize import Detokenizer
+from kolosal.engines.worker.schedule.kv_cache import KVCache
 from kolosal.engines.worker.schedule.plan import Chunk
-from kolosal.engines.worker.schedule.prefixcache import PrefixCache
-from kolosal.engines.worker.schedule.scheduler import MAX_GUESSES_PER_STEP, Limits, Scheduler
+from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
+from kolosal.engines.worker.schedule.scheduler import MAX_GUESSES_PER_STEP, Scheduler, SchedulerLimits
 from kolosal.engines.worker.schedule.sequence import Sequence
-from kolosal.engines.worker.schedule.stepcost import StepCost
+from kolosal.engines.worker.schedule.step_cost import StepCost
 from tests.engines.worker.schedule.scheduling import Guesser
 from tests.fake_worker.backend import FakeSampler
 
@@ -26,7 +26,7 @@ def sequence(request_id: int, n_prompt: int, *, reported: bool) -> Sequence:
         list(range(n_prompt)),
         max_length=n_prompt + 5,
         sampler=FakeSampler(),
-        text=TextStream(),
+        text=Detokenizer(),
         speculator=Guesser([1, 2, 3]),
         n_top=0 if reported else None,
         prompt_logprobs=reported,
@@ -36,7 +36,7 @@ def sequence(request_id: int, n_prompt: int, *, reported: bool) -> Sequence:
 def scheduler(n_cells: int) -> Scheduler:
     cost = StepCost()
     cost.observe(512, 0.001)
-    limits = Limits(n_parallel=N_PARALLEL, n_batch=512, n_prefill=512, target_step_s=0.15)
+    limits = SchedulerLimits(n_parallel=N_PARALLEL, n_batch=512, n_prefill=512, target_step_s=0.15)
     return Scheduler(KVCache(n_cells, 2 * N_PARALLEL + 2), PrefixCache(Reuse.PREFIX), limits, cost)
 
 

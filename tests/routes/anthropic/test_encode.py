@@ -13,10 +13,10 @@ from kolosal.chat.events import (
     CallEnd,
     CallPiece,
     ChatEvent,
+    ChatTurn,
     Ended,
     TextPiece,
     ThinkingPiece,
-    Turn,
 )
 from kolosal.routes.anthropic.encode import MessageEncoder
 from kolosal.routes.anthropic.stream import BlockEvent, BlockEvents, message_frames
@@ -72,13 +72,13 @@ async def test_thoughts_that_are_not_shown_leave_an_empty_block() -> None:
     frames = await _frames(encoder, TOOL_TURN)
     assert "Where" not in frames
     assert '"content_block":{"type":"thinking","thinking":"","signature":""}' in frames
-    turn = Turn("a", "secret", (), FinishReason.STOP, Usage(1, 1))
+    turn = ChatTurn("a", "secret", (), FinishReason.STOP, Usage(1, 1))
     assert encoder.whole(turn)["content"][0] == {"type": "thinking", "thinking": "", "signature": ""}
 
 
 def test_a_whole_turn_has_its_blocks_in_order() -> None:
     calls = (ToolCall("call_1", "weather", '{"city": "Oslo"}'), ToolCall("abcdefghi", "now", '{"cut'))
-    turn = Turn("I look.", "Where?", calls, FinishReason.TOOL_CALLS, Usage(20, 9, 16))
+    turn = ChatTurn("I look.", "Where?", calls, FinishReason.TOOL_CALLS, Usage(20, 9, 16))
     assert ENCODER.whole(turn) == {
         "id": "msg_ID",
         "type": "message",
@@ -141,5 +141,5 @@ def test_golden_files_are_events_as_the_official_client_types_them(name: str) ->
     frames = [frame.split("\ndata: ") for frame in golden(name).removesuffix("\n\n").split("\n\n")]
     events = [official.validate_json(data) for event, data in frames if event != "event: ping"]
     assert [event.type for event in events][:2] == ["message_start", "content_block_start"]
-    message = ENCODER.whole(Turn("a", "b", (), FinishReason.STOP, Usage(1, 1)))
+    message = ENCODER.whole(ChatTurn("a", "b", (), FinishReason.STOP, Usage(1, 1)))
     assert Message.model_validate(message).content[0].type == "thinking"

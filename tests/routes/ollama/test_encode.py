@@ -15,10 +15,10 @@ from kolosal.chat.events import (
     CallEnd,
     CallPiece,
     ChatEvent,
+    ChatTurn,
     Ended,
     TextPiece,
     ThinkingPiece,
-    Turn,
 )
 from kolosal.routes.ollama.encode import Shape, answer_lines, call_body, durations, rfc3339
 from kolosal.schema import FinishReason, TokenLogprob, TokenLogprobs, ToolCall, Usage
@@ -100,7 +100,9 @@ def test_golden_files_are_what_the_official_client_reads() -> None:
 
 def test_a_whole_turn_has_the_same() -> None:
     calls = (ToolCall("call_1", "weather", '{"city": "Oslo"}'), ToolCall("call_3", "weather", '{"ci'))
-    turn = Turn("\n\nI look.\n", "Where?", calls, FinishReason.TOOL_CALLS, Usage(20, 9, 16), logprobs=CHANCES)
+    turn = ChatTurn(
+        "\n\nI look.\n", "Where?", calls, FinishReason.TOOL_CALLS, Usage(20, 9, 16), logprobs=CHANCES
+    )
     assert CHAT.whole(turn, {}, stats(turn.usage)) == {
         "model": "fake",
         "created_at": "2026-05-04T03:02:01.005000Z",

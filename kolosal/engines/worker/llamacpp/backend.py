@@ -24,14 +24,14 @@ from kolosal.engines.worker.backend import (
     Sampler,
     TemplateSource,
 )
-from kolosal.engines.worker.llamacpp.batch import Batch
+from kolosal.engines.worker.llamacpp.batch import LlamaBatch
 from kolosal.engines.worker.llamacpp.draft import DraftModel, DraftSequence
-from kolosal.engines.worker.llamacpp.embeddings import LlamaCppEmbedder
+from kolosal.engines.worker.llamacpp.embedder import LlamaCppEmbedder
 from kolosal.engines.worker.llamacpp.load import LoadedModel, load_draft, load_model
-from kolosal.engines.worker.llamacpp.logprobs import LogitsRow
+from kolosal.engines.worker.llamacpp.logits_row import LogitsRow
 from kolosal.engines.worker.llamacpp.native import native
 from kolosal.engines.worker.llamacpp.sampler import GreedySampler, NativeSampler, logits, make_sampler
-from kolosal.engines.worker.sampler import sampler_stages
+from kolosal.engines.worker.sampler_chain import sampler_stages
 from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.sampling import SamplingParams
 
@@ -70,7 +70,7 @@ class LlamaCppBackend:
         )
         rank_template = native.llama_model_chat_template(self._model, b"rerank")
         self.rank_template = rank_template.decode(errors="replace") if rank_template else None
-        self._batch = Batch(self.info.n_batch)
+        self._batch = LlamaBatch(self.info.n_batch)
         self._output_rows: list[int] = []
         self.token_bytes = cache(self._token_bytes)  # as many entries as the vocabulary has tokens
         self.is_end = cache(self._is_end)

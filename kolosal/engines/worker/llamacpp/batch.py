@@ -1,4 +1,4 @@
-"""Batch: the tokens of one `llama_decode`, laid out where llama.cpp reads them."""
+"""LlamaBatch: the tokens of one `llama_decode`, laid out where llama.cpp reads them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from kolosal.engines.worker.llamacpp.native import native
 
 
-class Batch:
+class LlamaBatch:
     """A `llama_batch` whose arrays are ours, seen through numpy: filling it allocates nothing per token."""
 
     def __init__(self, capacity: int) -> None:

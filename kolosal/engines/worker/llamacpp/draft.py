@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kolosal.engines.worker.llamacpp.batch import Batch
+from kolosal.engines.worker.llamacpp.batch import LlamaBatch
 from kolosal.engines.worker.llamacpp.load import LoadedModel
 from kolosal.engines.worker.llamacpp.native import native
-from kolosal.engines.worker.schedule.prefixcache import common_prefix
+from kolosal.engines.worker.schedule.prefix_cache import common_prefix
 
 _WEIGHT = 0.2
 """Of the newest measurement in the moving average of what a guessed token costs."""
@@ -27,7 +27,7 @@ class DraftModel:
         self._loaded = loaded
         self._memory = native.llama_get_memory(loaded.context)
         self._n_vocab = loaded.info.n_vocab
-        self._batch = Batch(loaded.info.n_batch)
+        self._batch = LlamaBatch(loaded.info.n_batch)
         self._free_slots = list(range(loaded.n_slots))
         self.seconds_per_token = 0.0
         """What one guessed token costs; learned."""

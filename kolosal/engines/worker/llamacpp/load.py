@@ -28,7 +28,7 @@ from kolosal.engines.parameters import (
 from kolosal.engines.worker.backend import BackendError, Reuse
 from kolosal.engines.worker.llamacpp.native import native
 from kolosal.engines.worker.llamacpp.page_release import PageRelease
-from kolosal.engines.worker.schedule.kvpool import GGML_TYPES, kv_bytes_per_cell, pool_sizes
+from kolosal.engines.worker.schedule.kv_pool import GGML_TYPES, kv_bytes_per_cell, pool_sizes
 from kolosal.engines.worker.schedule.scheduler import MAX_GUESSES_PER_STEP
 
 _PROGRESS_INTERVAL_S = 0.05

@@ -16,7 +16,7 @@ import numpy as np
 
 from kolosal.engines.worker.backend import BackendError
 from kolosal.engines.worker.llamacpp.native import native
-from kolosal.engines.worker.sampler import (
+from kolosal.engines.worker.sampler_chain import (
     Bias,
     Draw,
     Dry,

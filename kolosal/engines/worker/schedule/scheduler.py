@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kolosal.engines.worker.schedule.kvcache import KVCache
+from kolosal.engines.worker.schedule.kv_cache import KVCache
 from kolosal.engines.worker.schedule.plan import Chunk, Copy, MemoryOp, Plan, Release
-from kolosal.engines.worker.schedule.prefixcache import Match, PrefixCache
+from kolosal.engines.worker.schedule.prefix_cache import Match, PrefixCache
 from kolosal.engines.worker.schedule.sequence import Sequence
-from kolosal.engines.worker.schedule.stepcost import StepCost
+from kolosal.engines.worker.schedule.step_cost import StepCost
 from kolosal.engines.worker.schedule.waiting import WaitingQueue
 
 MAX_DECODE_TOKENS = 32
@@ -47,7 +47,7 @@ WORTH_WAITING_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class SchedulerLimits:
     """What bounds a step."""
 
     n_parallel: int
@@ -63,7 +63,9 @@ class Limits:
 class Scheduler:
     """The waiting queue, the running batch and the finished sequences whose cells are kept."""
 
-    def __init__(self, cache: KVCache, prefixes: PrefixCache, limits: Limits, cost: StepCost) -> None:
+    def __init__(
+        self, cache: KVCache, prefixes: PrefixCache, limits: SchedulerLimits, cost: StepCost
+    ) -> None:
         self._cache = cache
         self._prefixes = prefixes
         self._limits = limits

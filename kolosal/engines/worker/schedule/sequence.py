@@ -9,7 +9,7 @@ from collections.abc import Sequence as Seq
 
 from kolosal.engines.worker.backend import Sampler
 from kolosal.engines.worker.constraint import Constraint
-from kolosal.engines.worker.detokenize import TextStream
+from kolosal.engines.worker.detokenize import Detokenizer
 from kolosal.engines.worker.schedule.speculative import Speculator
 from kolosal.schema import Usage
 
@@ -58,7 +58,7 @@ class Sequence:
         generated: Seq[int] = (),
         max_length: int,
         sampler: Sampler,
-        text: TextStream,
+        text: Detokenizer,
         ignore_eos: bool = False,
         priority: int = 0,
         use_cache: bool = True,

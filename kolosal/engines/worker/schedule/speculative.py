@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Sequence as Seq
 from typing import Protocol
 
-from kolosal.engines.worker.schedule.stepcost import StepCost
+from kolosal.engines.worker.schedule.step_cost import StepCost
 
 MAX_DRAFT = 63
 """Guessed tokens in one step at most: 64 with the one before them, from where on llama.cpp's attention on a CPU is cheaper

@@ -19,7 +19,7 @@ from kolosal.chat.formats import (
     thinking_markers,
 )
 from kolosal.engines.worker.backend import Backend
-from kolosal.engines.worker.context_limit import check_size
+from kolosal.engines.worker.input_checks import check_chars
 from kolosal.engines.worker.templates.capabilities import TemplateCapabilities
 from kolosal.engines.worker.templates.conversation import Conversation
 from kolosal.engines.worker.templates.jinja import JinjaTemplate, TemplateFailed
@@ -92,7 +92,7 @@ class ChatTemplate:
                 raise TemplateFailed(
                     "The model's chat template does not show the message that is to be continued"
                 )
-        check_size(len(text), self._backend.info.n_ctx)  # tools, and what the template itself adds
+        check_chars(len(text), self._backend.info.n_ctx)  # tools, and what the template itself adds
         has_bos = bool(self._bos) and text.startswith(self._bos)
         return literals.tokenize(text, add_special=not has_bos)
 

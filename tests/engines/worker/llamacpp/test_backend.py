@@ -13,7 +13,7 @@ import pytest
 from kolosal.engines.parameters import FlashAttention, SplitMode
 from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend
 from kolosal.engines.worker.llamacpp.load import LoadError
-from kolosal.engines.worker.schedule.kvcache import KVCache
+from kolosal.engines.worker.schedule.kv_cache import KVCache
 from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.engines.worker.schedule.scheduler import MAX_DECODE_TOKENS
 from kolosal.engines.worker.templates.template import ChatTemplate

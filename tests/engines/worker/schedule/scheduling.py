@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from kolosal.engines.worker.backend import Reuse
-from kolosal.engines.worker.detokenize import TextStream
-from kolosal.engines.worker.schedule.kvcache import KVCache
+from kolosal.engines.worker.detokenize import Detokenizer
+from kolosal.engines.worker.schedule.kv_cache import KVCache
 from kolosal.engines.worker.schedule.plan import Plan
-from kolosal.engines.worker.schedule.prefixcache import PrefixCache
-from kolosal.engines.worker.schedule.scheduler import Limits, Scheduler
+from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
+from kolosal.engines.worker.schedule.scheduler import Scheduler, SchedulerLimits
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.speculative import Speculator
-from kolosal.engines.worker.schedule.stepcost import StepCost
+from kolosal.engines.worker.schedule.step_cost import StepCost
 from tests.fake_worker.backend import FakeSampler
 
 N_PREFILL = 512
@@ -46,7 +46,7 @@ class Bench:
         self.cost = StepCost()
         if cheap:
             self.cost.observe(N_PREFILL, 0.001)
-        limits = Limits(
+        limits = SchedulerLimits(
             n_parallel=n_parallel, n_batch=n_batch, n_prefill=N_PREFILL, target_step_s=target_step_s
         )
         self.scheduler = Scheduler(self.cache, PrefixCache(reuse), limits, self.cost)
@@ -63,7 +63,7 @@ class Bench:
             prompt,
             max_length=max_length,
             sampler=FakeSampler(),
-            text=TextStream(),
+            text=Detokenizer(),
             priority=priority,
             client=client,
         )

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from kolosal.engines.worker.backend import Reuse
-from kolosal.engines.worker.detokenize import TextStream
-from kolosal.engines.worker.schedule.kvcache import KVCache
+from kolosal.engines.worker.detokenize import Detokenizer
+from kolosal.engines.worker.schedule.kv_cache import KVCache
 from kolosal.engines.worker.schedule.plan import Copy, MemoryOp, Plan, Release
-from kolosal.engines.worker.schedule.prefixcache import PrefixCache
-from kolosal.engines.worker.schedule.scheduler import Limits, Scheduler
+from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
+from kolosal.engines.worker.schedule.scheduler import Scheduler, SchedulerLimits
 from kolosal.engines.worker.schedule.sequence import Sequence
-from kolosal.engines.worker.schedule.stepcost import StepCost
+from kolosal.engines.worker.schedule.step_cost import StepCost
 from tests.engines.worker.schedule.scheduling import Guesser
 from tests.fake_worker.backend import FakeSampler
 
@@ -47,7 +47,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     ) -> None:
         self.n_cells, self.n_batch, self.reuse, self.alike = n_cells, n_parallel + spare_batch, reuse, alike
         self.cache = KVCache(n_cells, n_parallel + spare_slots)
-        limits = Limits(n_parallel=n_parallel, n_batch=self.n_batch, n_prefill=50, target_step_s=0.1)
+        limits = SchedulerLimits(n_parallel=n_parallel, n_batch=self.n_batch, n_prefill=50, target_step_s=0.1)
         self.cost = StepCost()
         self.scheduler = Scheduler(self.cache, PrefixCache(reuse), limits, self.cost)
         self.memory: dict[int, list[Cell]] = {}
@@ -67,7 +67,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             prompt,
             max_length=data.draw(st.integers(n_prompt + 1, self.n_cells)),
             sampler=FakeSampler(),
-            text=TextStream(),
+            text=Detokenizer(),
             priority=data.draw(st.integers(0, 1)) if self.alike else 0,
             use_cache=data.draw(st.integers(0, 4)) > 0,
             speculator=Guesser([7] * data.draw(st.integers(0, 5))) if self.reuse is not Reuse.WHOLE else None,

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from kolosal.engines.worker.detokenize import TextStream
+from kolosal.engines.worker.detokenize import Detokenizer
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.schema import Usage
 from tests.fake_worker.backend import FakeSampler
 
 
 def sequence(n_prompt: int) -> Sequence:
-    return Sequence(1, [1] * n_prompt, max_length=100, sampler=FakeSampler(), text=TextStream())
+    return Sequence(1, [1] * n_prompt, max_length=100, sampler=FakeSampler(), text=Detokenizer())
 
 
 def running(n_prompt: int, n_computed: int) -> Sequence:

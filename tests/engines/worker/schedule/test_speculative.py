@@ -11,7 +11,7 @@ from kolosal.engines.worker.schedule.speculative import (
     PromptLookup,
     Speculator,
 )
-from kolosal.engines.worker.schedule.stepcost import StepCost
+from kolosal.engines.worker.schedule.step_cost import StepCost
 
 
 def _cost(base_s: float, per_token_s: float) -> StepCost:

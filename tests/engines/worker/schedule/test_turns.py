@@ -6,7 +6,7 @@ import pytest
 
 from kolosal.chat.formats import ToolFormat
 from kolosal.chat.parser import ChatParser
-from kolosal.engines.worker.detokenize import TextStream
+from kolosal.engines.worker.detokenize import Detokenizer
 from kolosal.routes.common.turns import whole_turn
 from kolosal.sampling import SamplingParams
 from kolosal.schema import (
@@ -121,7 +121,7 @@ def test_stop_string_ends_the_turn_behind_its_opened_thoughts() -> None:
 
 
 def test_front_comes_before_the_first_token_and_only_once() -> None:
-    stream = TextStream(front="<think>")
+    stream = Detokenizer(front="<think>")
 
     assert [stream.push(b"a"), stream.push(b"b"), stream.flush()] == ["<think>a", "b", ""]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kolosal.engines.parameters import LoadingParameters
-from kolosal.engines.worker.schedule.kvpool import GGML_TYPES, kv_bytes_per_cell, pool_sizes
+from kolosal.engines.worker.schedule.kv_pool import GGML_TYPES, kv_bytes_per_cell, pool_sizes
 
 GIB = 1024**3
 LLAMA: dict[str, str | None] = {

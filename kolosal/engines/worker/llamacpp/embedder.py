@@ -19,7 +19,7 @@ import psutil
 
 from kolosal.engines.ipc.messages import EngineInfo
 from kolosal.engines.worker.backend import BackendError, OutOfMemory
-from kolosal.engines.worker.llamacpp.batch import Batch
+from kolosal.engines.worker.llamacpp.batch import LlamaBatch
 from kolosal.engines.worker.llamacpp.native import native
 
 MAX_INPUT_TOKENS = 8192
@@ -62,7 +62,7 @@ class LlamaCppEmbedder:
         self._ranks = info.pooling == "rank"
         self._context: Any = None
         self._capacity = 0
-        self._batch = Batch(0)
+        self._batch = LlamaBatch(0)
         at_once = _LOGITS // max(info.n_vocab, 1)
         self._piece_tokens = min(max(at_once, 32), 512)
         self.max_tokens = min(info.n_ctx, info.n_ctx_train or info.n_ctx, MAX_INPUT_TOKENS)
@@ -152,7 +152,7 @@ class LlamaCppEmbedder:
                 f"There is no memory for a context of {capacity} tokens beside that of the engine"
             )
         self._context, self._capacity = context, capacity
-        self._batch = Batch(settings.n_batch)
+        self._batch = LlamaBatch(settings.n_batch)
 
     def _settings(self, capacity: int) -> native.llama_context_params:
         settings: native.llama_context_params = native.llama_context_default_params()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kolosal.engines.worker.sampler import (
+from kolosal.engines.worker.sampler_chain import (
     Bias,
     Draw,
     Dry,

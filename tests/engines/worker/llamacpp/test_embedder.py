@@ -15,12 +15,12 @@ from gguf import PoolingType
 from kolosal.engines.ipc.calls import Embed, Embedded, Rank, Ranked
 from kolosal.engines.ipc.messages import Failed, UnaryResult
 from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend
-from kolosal.engines.worker.llamacpp.embeddings import LlamaCppEmbedder
+from kolosal.engines.worker.llamacpp.embedder import LlamaCppEmbedder
 from kolosal.engines.worker.llamacpp.load import LoadError, load_draft
 from kolosal.engines.worker.rerank_input import RerankInput
 from kolosal.schema import TextPrompt
 from tests.engines.worker.helpers import InProcessWorker, ask, engine_config
-from tests.engines.worker.test_embedding import DEADLINE_S, Desk, numbers
+from tests.engines.worker.test_embedding_thread import DEADLINE_S, Desk, numbers
 from tests.tiny_gguf import N_CTX_TRAIN, N_EMBD, write_tiny_embedder, write_tiny_gguf
 
 Architecture = Literal["bert", "qwen3"]
@@ -131,7 +131,7 @@ def test_memory_that_is_not_there_is_an_error_of_one_question(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = Desk(load())
-    monkeypatch.setattr("kolosal.engines.worker.llamacpp.embeddings._free_bytes", lambda: 1000)
+    monkeypatch.setattr("kolosal.engines.worker.llamacpp.embedder._free_bytes", lambda: 1000)
     refused = desk.answer(Embed((TextPrompt("a"),)), 1)
     monkeypatch.undo()
     answered = desk.answer(Embed((TextPrompt("a"),)), 2)

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from kolosal.engines.worker.schedule.kvcache import IntegrityError, KVCache
+from kolosal.engines.worker.schedule.kv_cache import IntegrityError, KVCache
 
 
 def test_new_cache_has_all_its_cells() -> None:

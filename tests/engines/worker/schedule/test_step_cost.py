@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kolosal.engines.worker.schedule.stepcost import StepCost
+from kolosal.engines.worker.schedule.step_cost import StepCost
 
 
 def _learned(*observations: tuple[int, float]) -> StepCost:

@@ -17,7 +17,7 @@ Reading: TypeAlias = Generator[None, None, T]
 """A reader: yields for more text, returns what it read."""
 
 
-class Source:
+class TextSource:
     """Text that arrives in pieces, taken from its front."""
 
     def __init__(self) -> None:

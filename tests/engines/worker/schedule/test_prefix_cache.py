@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kolosal.engines.worker.backend import Reuse
-from kolosal.engines.worker.detokenize import TextStream
-from kolosal.engines.worker.schedule.prefixcache import PrefixCache, common_prefix
+from kolosal.engines.worker.detokenize import Detokenizer
+from kolosal.engines.worker.schedule.prefix_cache import PrefixCache, common_prefix
 from kolosal.engines.worker.schedule.sequence import Sequence
 from tests.fake_worker.backend import FakeSampler
 
@@ -21,7 +21,7 @@ def _sequence(
         tokens,
         max_length=10_000,
         sampler=FakeSampler(),
-        text=TextStream(),
+        text=Detokenizer(),
         cache_scope=scope,
         use_cache=use_cache,
     )

@@ -21,8 +21,9 @@ from typing import TypeAlias
 from kolosal.engines.ipc.calls import Embed, Embedded, Rank, Ranked, portions
 from kolosal.engines.ipc.messages import FromWorker, UnaryResult
 from kolosal.engines.worker.backend import Backend, BackendError, Embedder, OutOfMemory
-from kolosal.engines.worker.replies import check_tokens, failed, framed
+from kolosal.engines.worker.input_checks import check_tokens
 from kolosal.engines.worker.rerank_input import RerankInput
+from kolosal.engines.worker.result_frames import failed, result_frame
 from kolosal.errors import (
     ContextLengthExceeded,
     GenerationFailed,
@@ -42,7 +43,7 @@ _RANKS = "rank"
 """The pooling of models that rank."""
 
 
-class Embeddings:
+class EmbeddingThread:
     """Answers `Embed` and `Rank`.
 
     `ask`, `forget` and `close` are called by the intake thread. Each question is answered exactly once, also one that was
@@ -145,7 +146,7 @@ class Embeddings:
                 inputs = [self._input(prompt, call.first + index) for index, prompt in enumerate(call.inputs)]
                 vectors = yield from self._vectors(request_id, inputs)
                 packed = tuple(pack(vector, call.dimensions) for vector in vectors)
-                return framed(request_id, Embedded(packed, tuple(map(len, inputs))))
+                return result_frame(request_id, Embedded(packed, tuple(map(len, inputs))))
             case Rank():
                 inputs = [
                     self._pair(call.query, text, call.first + index)
@@ -154,7 +155,7 @@ class Embeddings:
                 scores = [vector[0] for vector in (yield from self._vectors(request_id, inputs))]
                 if not all(map(math.isfinite, scores)):
                     raise GenerationFailed("The model gave a score that is no number")
-                return framed(request_id, Ranked(tuple(scores), sum(map(len, inputs))))
+                return result_frame(request_id, Ranked(tuple(scores), sum(map(len, inputs))))
 
     def _vectors(self, request_id: int, inputs: Seq[list[int]]) -> Generator[None, None, list[array[float]]]:
         """One vector for each input, packed as densely as the embedder takes them."""

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 
 from kolosal.engines.worker.backend import LEAST_LOGPROB
 from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend
-from kolosal.engines.worker.llamacpp.logprobs import LogitsRow
+from kolosal.engines.worker.llamacpp.logits_row import LogitsRow
 from kolosal.schema import (
     FinishReason,
     GenerateRequest,
