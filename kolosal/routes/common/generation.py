@@ -10,7 +10,6 @@ from starlette.requests import Request
 
 from kolosal.admission import Place
 from kolosal.engines.engine import Engine
-from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.stream import Completion, RequestStream
 from kolosal.errors import QueueTimeout
 from kolosal.http.disconnect import unless_disconnected
@@ -54,17 +53,31 @@ class Generation:
             KolosalError: there is no such engine, it cannot be loaded or is full, a prompt was refused, or the first token
                 took too long.
         """
-        services = self._caller.services
-        await within(
-            services.admission.limits.queue_timeout_s, self._start(services.registry, model, prompts)
-        )
+        await within(self._caller.services.admission.limits.queue_timeout_s, self._start(model, prompts))
 
-    async def _start(
-        self, registry: EngineRegistry, model: str | None, prompts: Sequence[GenerateRequest]
-    ) -> None:
-        self._engine = await registry.acquire(model)
-        for prompt in prompts:  # no await since the engine was acquired: it is still loaded
-            self._streams += (self._engine.generate(self._caller.owned(prompt)),)
+    async def _start(self, model: str | None, prompts: Sequence[GenerateRequest]) -> None:
+        await self.load(model)
+        await self.submit(prompts)  # runs on to `Engine.generate` without giving others a turn
+
+    async def load(self, model: str | None) -> Engine:
+        """The engine that is to generate, loaded; `submit` comes before the next await, or the engine may be gone.
+
+        Raises:
+            KolosalError: there is no such engine, or it cannot be loaded.
+        """
+        self._engine = await self._caller.services.registry.acquire(model)
+        return self._engine
+
+    async def submit(self, prompts: Sequence[GenerateRequest]) -> None:
+        """Give the loaded engine the prompts, in place of any it had before, and wait until each has its first event.
+
+        Raises:
+            KolosalError: the engine is full, or a prompt was refused.
+        """
+        self._stop()
+        self._streams = ()
+        for prompt in prompts:
+            self._streams += (self.engine.generate(self._caller.owned(prompt)),)
         await asyncio.gather(*(stream.ready() for stream in self._streams))
 
     def usage(self, index: int) -> Usage | None:
@@ -77,9 +90,12 @@ class Generation:
 
     def abort(self) -> None:
         """Stop all streams that still run."""
+        self._stop()
+        self._place.leave()
+
+    def _stop(self) -> None:
         for stream in self._streams:
             stream.abort()
-        self._place.leave()
 
     async def collect(self) -> list[Completion]:
         """All generations, whole, in the order of their prompts.

@@ -1,83 +1,46 @@
-"""From a decoded request to its response: the steps that `/api/generate` and `/api/chat` have in common."""
+"""From a decoded request to its response: the steps that `/api/generate` and `/api/chat` have in common.
+
+A request has one place among the daemon's from its beginning to its end, and one engine: the one that it loads makes its
+prompt, answers it, and is the one whose time in memory it may set.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from kolosal.chat.events import ChatEvent, Ended, TextPiece
-from kolosal.engines.engine import Engine
-from kolosal.errors import Forbidden
+from kolosal.engines.engine import Engine, EngineState
+from kolosal.errors import ContextLengthExceeded
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import NDJSON, EventStream
-from kolosal.routes.common.access import is_admin
-from kolosal.routes.common.generation import Generation, start_generation
-from kolosal.routes.common.services import registry_of
-from kolosal.routes.common.turns import start_turns, whole_turn
+from kolosal.routes.common.generation import Generation, within
+from kolosal.routes.common.services import caller_of, registry_of, services_of
+from kolosal.routes.common.turns import Turns, whole_turn
 from kolosal.routes.common.unary_calls import with_engine
 from kolosal.routes.ollama.encode import Finish, Shape, Stats, answer_lines, durations
 from kolosal.routes.ollama.errors import error_line
-from kolosal.routes.ollama.lifetime import apply_keep_alive, unload
-from kolosal.routes.ollama.names import checked_name, find_engine
+from kolosal.routes.ollama.lifetime import apply_keep_alive, free
+from kolosal.routes.ollama.names import find_engine
 from kolosal.schema import GenerateRequest, InfillPrompt, TextPrompt, Usage
+
+Prepare: TypeAlias = Callable[[Engine], Awaitable[GenerateRequest]]
+"""Makes the request for a loaded engine, and refuses what its model cannot do."""
+
+Shorten: TypeAlias = Callable[[Engine, GenerateRequest], Awaitable[GenerateRequest | None]]
+"""What to try in place of a request that is longer than it may be; None: nothing, it is refused."""
+
+Extras: TypeAlias = Callable[[Engine, str], Awaitable[Mapping[str, Any]]]
+"""More keys for the last object, from the text of the answer."""
 
 _THREAD_ABOVE_LOGPROBS = 4096
 """Answers that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
-
-
-class Started(Protocol):
-    """A generation that runs."""
-
-    def timings(self, index: int) -> tuple[float, float]:
-        """Seconds until the first token, waiting included, and from there on."""
-
-    def abort(self) -> None:
-        """Stop it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """The engine of a request, loaded, and what that took."""
-
-    engine: Engine
-    name: str
-    """As the request had it."""
-    keep_alive: float | None
-    """Seconds it is to stay in memory, as `keep_alive_seconds` gives them; None where the request may not say."""
-    began: float
-    load_s: float
-
-    def durations(self, usage: Usage, timings: tuple[float, float]) -> dict[str, int]:
-        """The counts and durations of an answer that ends now."""
-        return durations(usage, timings, self.load_s, time.monotonic() - self.began)
-
-
-async def load(request: Request, model: str | None, keep_alive: float | None) -> Loaded:
-    """The engine of that name, loaded.
-
-    Raises:
-        KolosalError: there is no such engine, or it cannot be loaded.
-        ClientDisconnect: the client left.
-    """
-    began = time.monotonic()
-    registry = registry_of(request)
-    name = checked_name(registry, model)
-    engine_id = find_engine(registry, name).engine_id
-    engine = await with_engine(request, engine_id, _itself)
-    if not is_admin(request.scope):  # what stays in memory concerns everybody
-        keep_alive = None
-    return Loaded(engine, name, keep_alive, began, time.monotonic() - began)
-
-
-async def _itself(engine: Engine) -> Engine:
-    return engine
 
 
 async def only_load(request: Request, shape: Shape, keep_alive: float | None) -> Response:
@@ -87,45 +50,54 @@ async def only_load(request: Request, shape: Shape, keep_alive: float | None) ->
         KolosalError: there is no such engine, or it cannot be loaded.
         ClientDisconnect: the client left.
     """
+    engine = find_engine(registry_of(request), shape.model)
     if keep_alive == 0:
-        if not is_admin(request.scope):
-            raise Forbidden("Freeing a model needs an API key with the scope 'admin'", code="missing_scope")
-        await unload(find_engine(registry_of(request), shape.model), until_free=True)
+        await free(request, engine)
         return JsonResponse(shape.loaded("unload"))
-    loaded = await load(request, shape.model, keep_alive)
-    await apply_keep_alive(loaded.engine, loaded.keep_alive)
+    await with_engine(request, engine.engine_id, lambda found: apply_keep_alive(request, found, keep_alive))
     return JsonResponse(shape.loaded("load"))
 
 
 async def answer(
     request: Request,
-    loaded: Loaded,
     shape: Shape,
-    wanted: GenerateRequest,
+    keep_alive: float | None,
+    prepare: Prepare,
+    shorten: Shorten,
+    extras: Extras | None = None,
     *,
     stream: bool,
-    more: Finish | None = None,
 ) -> Response:
-    """Generate, and answer whole or line by line. `more` gives more keys for the last object, from the answer's text.
+    """Generate, and answer whole or line by line.
 
     Raises:
         KolosalError: before anything was sent.
         ClientDisconnect: the client left before anything was sent.
     """
-    started, events = await _start(request, loaded, wanted)
+    began = time.monotonic()
+    engine_id = find_engine(registry_of(request), shape.model).engine_id
+    generation = Generation(caller_of(request))
+    patience_s = services_of(request).admission.limits.queue_timeout_s
+    try:
+        starting = within(patience_s, _start(generation, engine_id, prepare, shorten))
+        wanted, load_s = await unless_disconnected(request, starting)
+    except BaseException:
+        generation.abort()
+        raise
+    engine, events = generation.engine, _events(generation, wanted)
 
     async def finish(text: str) -> Mapping[str, Any]:
-        keys: Mapping[str, Any] = {} if more is None else await more(text)
-        await apply_keep_alive(loaded.engine, loaded.keep_alive)
+        keys: Mapping[str, Any] = {} if extras is None else await extras(engine, text)
+        await apply_keep_alive(request, engine, keep_alive)
         return keys
 
     def stats(usage: Usage) -> Mapping[str, int]:
-        return loaded.durations(usage, started.timings(0))
+        return durations(usage, generation.timings(0), load_s, time.monotonic() - began)
 
     if stream:
         return EventStream(
             answer_lines(shape, events, stats, finish),
-            started.abort,
+            generation.abort,
             error_line,
             ping=None,
             media_type=NDJSON,
@@ -133,7 +105,34 @@ async def answer(
     try:
         return await unless_disconnected(request, _whole(shape, events, stats, finish))
     finally:
-        started.abort()
+        generation.abort()
+
+
+async def _start(
+    generation: Generation, engine_id: str, prepare: Prepare, shorten: Shorten
+) -> tuple[GenerateRequest, float]:
+    """The request that was submitted and has its first event, and the seconds that loading took.
+
+    An engine that was replaced or unloaded while it was asked about the prompt leaves that to the one that has its name now.
+    """
+    began = time.monotonic()
+    engine = await generation.load(engine_id)
+    load_s = time.monotonic() - began
+    wanted = await prepare(engine)
+    while True:
+        if engine.state is not EngineState.READY:
+            engine = await generation.load(engine_id)
+            wanted = await prepare(engine)
+            continue
+        try:
+            await generation.submit([wanted])
+        except ContextLengthExceeded:
+            shorter = await shorten(engine, wanted)
+            if shorter is None:
+                raise
+            wanted = shorter
+        else:
+            return wanted, load_s
 
 
 async def _whole(
@@ -150,16 +149,11 @@ async def _whole(
     return JsonResponse(shape.whole(turn, more, counts))
 
 
-async def _start(
-    request: Request, loaded: Loaded, wanted: GenerateRequest
-) -> tuple[Started, AsyncIterator[ChatEvent]]:
-    """A generation that has its first event, and its events. Raw text is not read for thoughts and calls."""
-    engine_id = loaded.engine.engine_id
+def _events(generation: Generation, wanted: GenerateRequest) -> AsyncIterator[ChatEvent]:
+    """What comes of a request. Raw text is not read for thoughts and calls."""
     if isinstance(wanted.prompt, TextPrompt | InfillPrompt):
-        generation = await start_generation(request, engine_id, [wanted])
-        return generation, _as_text(generation)
-    turns = await start_turns(request, engine_id, [wanted])
-    return turns, _of_first(turns.events())
+        return _as_text(generation)
+    return _of_first(Turns(generation, [wanted]).events())
 
 
 async def _of_first(events: AsyncIterator[tuple[int, ChatEvent]]) -> AsyncIterator[ChatEvent]:

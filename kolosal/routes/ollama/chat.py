@@ -7,12 +7,11 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kolosal.errors import ContextLengthExceeded
-from kolosal.http.disconnect import unless_disconnected
+from kolosal.engines.engine import Engine
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.ollama.answer_types import Chatted
-from kolosal.routes.ollama.answering import Loaded, answer, load, only_load
+from kolosal.routes.ollama.answering import answer, only_load
 from kolosal.routes.ollama.durations import keep_alive_seconds
 from kolosal.routes.ollama.encode import Shape
 from kolosal.routes.ollama.fields import GenerationBody
@@ -46,6 +45,22 @@ class ChatBody(GenerationBody):
             template_kwargs=self.template_kwargs(),
         )
 
+    async def shorten(self, engine: Engine, wanted: GenerateRequest) -> GenerateRequest | None:
+        """The request with fewer turns; None where it is to be refused.
+
+        A last turn that alone is longer than `num_ctx` gets the engine's whole window, because to cut it would change what
+        was said.
+
+        Raises:
+            KolosalError: as `Engine.call`.
+        """
+        if self.truncate is False or not isinstance(wanted.prompt, ChatPrompt):
+            return None
+        prompt = await shortened(engine, wanted.prompt, wanted.max_context)
+        if prompt is not None:
+            return replace(wanted, prompt=prompt)
+        return None if wanted.max_context is None else replace(wanted, max_context=None)
+
 
 @Operation(
     group=Group.OLLAMA,
@@ -65,26 +80,9 @@ async def chat(request: Request) -> Response:
     shape = Shape(checked_name(registry_of(request), body.model), "chat", tools=bool(body.tools))
     if not body.messages:
         return await only_load(request, shape, keep_alive)
-    loaded = await load(request, shape.model, keep_alive)
-    body.check_model(loaded.engine, loaded.name, "chat")
-    return await _answer(request, body, loaded, shape, wanted)
 
+    async def prepare(engine: Engine) -> GenerateRequest:
+        body.check_model(engine, shape.model, "chat")
+        return wanted
 
-async def _answer(
-    request: Request, body: ChatBody, loaded: Loaded, shape: Shape, wanted: GenerateRequest
-) -> Response:
-    """Answer, with fewer turns where there are too many. A last turn that alone is longer than `num_ctx` gets the engine's
-    whole window, because to cut it would change what was said.
-    """
-    try:
-        return await answer(request, loaded, shape, wanted, stream=body.streams)
-    except ContextLengthExceeded:  # before anything was sent
-        if body.truncate is False or not isinstance(wanted.prompt, ChatPrompt):
-            raise
-        shortening = shortened(loaded.engine, wanted.prompt, wanted.max_context)
-        shorter = await unless_disconnected(request, shortening)
-        if shorter is None and wanted.max_context is None:
-            raise
-    if shorter is None:
-        return await _answer(request, body, loaded, shape, replace(wanted, max_context=None))
-    return await answer(request, loaded, shape, replace(wanted, prompt=shorter), stream=body.streams)
+    return await answer(request, shape, keep_alive, prepare, body.shorten, stream=body.streams)

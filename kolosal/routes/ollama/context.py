@@ -30,7 +30,7 @@ async def continued(engine: Engine, earlier: tuple[int, ...], prompt: ChatPrompt
     """The tokens of a prompt that follows an earlier conversation; a token that only texts begin with is not repeated.
 
     Raises:
-        KolosalError: as `Engine.ask`.
+        KolosalError: as `Engine.call`.
     """
     rendered = await ask(engine, Render(prompt, with_tokens=True), Rendered)
     if not earlier:
@@ -44,7 +44,7 @@ async def context_after(engine: Engine, earlier: tuple[int, ...], prompt: ChatPr
     """The tokens of a whole conversation, with the answer to its last prompt.
 
     Raises:
-        KolosalError: as `Engine.ask`.
+        KolosalError: as `Engine.call`.
     """
     answered = ChatPrompt(
         (*prompt.messages, Message("assistant", text)), continues=True, template_kwargs=prompt.template_kwargs

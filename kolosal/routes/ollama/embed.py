@@ -21,15 +21,14 @@ from kolosal.engines.ipc.calls import (
 )
 from kolosal.errors import ContextLengthExceeded, InvalidRequest
 from kolosal.http.decode import UNION_ERROR, RequestBody
-from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.operation import Access, Group, Operation
-from kolosal.routes.common.unary_calls import ask
+from kolosal.routes.common.services import registry_of
+from kolosal.routes.common.unary_calls import ask, with_engine
 from kolosal.routes.ollama.answer_types import Embedding, Embeddings
-from kolosal.routes.ollama.answering import Loaded, load
 from kolosal.routes.ollama.durations import KeepAlive, keep_alive_seconds
 from kolosal.routes.ollama.lifetime import apply_keep_alive
-from kolosal.routes.ollama.names import ModelName, decode_ollama
+from kolosal.routes.ollama.names import ModelName, checked_name, decode_ollama, find_engine
 from kolosal.routes.openai.embeddings import embed_all, numbers
 from kolosal.routes.openai.fields import text_or_list
 from kolosal.schema import TextPrompt, TokensPrompt
@@ -102,16 +101,29 @@ class EmbeddingBody(RequestBody):
 async def embed(request: Request) -> Response:
     """Make a vector of each text, in Ollama's way."""
     body = await decode_ollama(request, EmbedBody)
+    began = time.monotonic()
     keep_alive, texts = keep_alive_seconds(body.keep_alive), body.texts()
-    loaded = await load(request, body.model, keep_alive)
-    made = Embedded((), ())
-    if texts:
-        making = _embed(loaded.engine, texts, body.dimensions or None, truncate=body.truncate is not False)
-        made = await unless_disconnected(request, making)
-    await apply_keep_alive(loaded.engine, loaded.keep_alive)
-    if len(made.vectors) > 1:
-        return await asyncio.to_thread(_response, loaded, made)
-    return _response(loaded, made)
+    name = checked_name(registry_of(request), body.model)
+    made, load_s = await _vectors(
+        request, name, keep_alive, texts, body.dimensions or None, truncate=body.truncate is not False
+    )
+
+    def response() -> JsonResponse[Embeddings]:
+        return JsonResponse(
+            {
+                "model": name,
+                "embeddings": [numbers(vector) for vector in made.vectors],
+                "total_duration": int((time.monotonic() - began) * _NS),
+                "load_duration": int(load_s * _NS),
+                "prompt_eval_count": sum(made.n_tokens),
+            }
+        )
+
+    if (
+        len(made.vectors) > 1
+    ):  # many numbers are written in a thread, so that they do not hold up everyone's tokens
+        return await asyncio.to_thread(response)
+    return response()
 
 
 @Operation(
@@ -126,26 +138,31 @@ async def embeddings(request: Request) -> Response:
     """Make a vector of one text: the older form of `/api/embed`."""
     body = await decode_ollama(request, EmbeddingBody)
     keep_alive = keep_alive_seconds(body.keep_alive)
-    loaded = await load(request, body.model, keep_alive)
-    vector: list[float] = []
-    if body.prompt:
-        making = _embed(loaded.engine, (body.prompt,), None, truncate=True)
-        vector = numbers((await unless_disconnected(request, making)).vectors[0])
-    await apply_keep_alive(loaded.engine, loaded.keep_alive)
-    return JsonResponse({"embedding": vector})
+    name = checked_name(registry_of(request), body.model)
+    texts = (body.prompt,) if body.prompt else ()
+    made, _ = await _vectors(request, name, keep_alive, texts, None, truncate=True)
+    return JsonResponse({"embedding": numbers(made.vectors[0]) if made.vectors else []})
 
 
-def _response(loaded: Loaded, made: Embedded) -> JsonResponse[Embeddings]:
-    """The answer on the wire. Of many numbers it is written in a thread, so that they do not hold up everyone's tokens."""
-    return JsonResponse(
-        {
-            "model": loaded.name,
-            "embeddings": [numbers(vector) for vector in made.vectors],
-            "total_duration": int((time.monotonic() - loaded.began) * _NS),
-            "load_duration": int(loaded.load_s * _NS),
-            "prompt_eval_count": sum(made.n_tokens),
-        }
-    )
+async def _vectors(
+    request: Request,
+    name: str,
+    keep_alive: float | None,
+    texts: tuple[str, ...],
+    dimensions: int | None,
+    *,
+    truncate: bool,
+) -> tuple[Embedded, float]:
+    """All vectors, and the seconds that loading the model took."""
+    began = time.monotonic()
+
+    async def work(engine: Engine) -> tuple[Embedded, float]:
+        load_s = time.monotonic() - began
+        made = await _embed(engine, texts, dimensions, truncate=truncate) if texts else Embedded((), ())
+        await apply_keep_alive(request, engine, keep_alive)
+        return made, load_s
+
+    return await with_engine(request, find_engine(registry_of(request), name).engine_id, work)
 
 
 async def _embed(
@@ -155,7 +172,7 @@ async def _embed(
 
     Raises:
         ContextLengthExceeded: a text is too long, and is not to be cut off.
-        KolosalError: as `Engine.ask`.
+        KolosalError: as `Engine.call`.
     """
     try:
         _, made = await embed_all(engine, tuple(map(TextPrompt, texts)), dimensions)

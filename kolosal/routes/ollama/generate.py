@@ -10,19 +10,19 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kolosal.errors import ContextLengthExceeded, InvalidRequest, KolosalError, UnsupportedFeature
-from kolosal.http.disconnect import unless_disconnected
+from kolosal.engines.engine import Engine
+from kolosal.errors import InvalidRequest, KolosalError, UnsupportedFeature
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.ollama.answer_types import Generated
-from kolosal.routes.ollama.answering import Loaded, answer, load, only_load
+from kolosal.routes.ollama.answering import answer, only_load
 from kolosal.routes.ollama.context import check_context, context_after, continued
 from kolosal.routes.ollama.durations import keep_alive_seconds
-from kolosal.routes.ollama.encode import Finish, Shape
+from kolosal.routes.ollama.encode import Shape
 from kolosal.routes.ollama.fields import GenerationBody
 from kolosal.routes.ollama.names import checked_name, decode_ollama
 from kolosal.sampling import MAX_TOKEN_ID, MAX_TOKENS_LIMIT
-from kolosal.schema import ChatPrompt, InfillPrompt, Message, Prompt, TextPrompt, TokensPrompt
+from kolosal.schema import ChatPrompt, GenerateRequest, InfillPrompt, Message, TextPrompt, TokensPrompt
 
 RAW_TEMPLATE = "{{.Prompt}}"
 """The template that adds nothing, without its blanks. Editors send it to have their prompt passed on as it is."""
@@ -115,34 +115,27 @@ async def generate(request: Request) -> Response:
     shape = Shape(checked_name(registry_of(request), body.model), "generate")
     if body.only_loads:
         return await only_load(request, shape, keep_alive)
-    loaded = await load(request, shape.model, keep_alive)
-    body.check_model(loaded.engine, loaded.name, "generate")
-    prompt = await unless_disconnected(request, _prompt(body, plain, loaded))
-    more = _context_of(body, plain, loaded) if isinstance(plain, ChatPrompt) else None
-    wanted = body.to_request(prompt)
-    try:
-        return await answer(request, loaded, shape, wanted, stream=body.streams, more=more)
-    except ContextLengthExceeded:  # before anything was sent
+
+    async def prepare(engine: Engine) -> GenerateRequest:
+        body.check_model(engine, shape.model, "generate")
+        if not body.context or not isinstance(plain, ChatPrompt):
+            return body.to_request(plain)
+        check_context(engine, body.context)
+        return body.to_request(TokensPrompt(await continued(engine, body.context, plain)))
+
+    async def shorten(_engine: Engine, wanted: GenerateRequest) -> GenerateRequest | None:
+        """Ollama would cut the prompt to `num_ctx`; here it gets the engine's whole window, where it fits into that."""
         if body.truncate is False or wanted.max_context is None:
-            raise
-    # Ollama would cut the prompt to num_ctx; here it gets the engine's whole window, where it fits into that
-    whole = replace(wanted, max_context=None)
-    return await answer(request, loaded, shape, whole, stream=body.streams, more=more)
+            return None
+        return replace(wanted, max_context=None)
 
-
-async def _prompt(body: GenerateBody, plain: Prompt, loaded: Loaded) -> Prompt:
-    if not body.context or not isinstance(plain, ChatPrompt):
-        return plain
-    check_context(loaded.engine, body.context)
-    return TokensPrompt(await continued(loaded.engine, body.context, plain))
-
-
-def _context_of(body: GenerateBody, prompt: ChatPrompt, loaded: Loaded) -> Finish:
-    async def context(text: str) -> Mapping[str, Any]:
+    async def context(engine: Engine, text: str) -> Mapping[str, Any]:
         """`context` of the last object. An answer does not fail for want of it."""
+        if not isinstance(plain, ChatPrompt):
+            return {}
         try:
-            return {"context": await context_after(loaded.engine, body.context or (), prompt, text)}
+            return {"context": await context_after(engine, body.context or (), plain, text)}
         except KolosalError:
             return {}
 
-    return context
+    return await answer(request, shape, keep_alive, prepare, shorten, context, stream=body.streams)

@@ -19,7 +19,7 @@ async def shortened(engine: Engine, prompt: ChatPrompt, window: int | None) -> C
     the first turn to keep is searched for.
 
     Raises:
-        KolosalError: as `Engine.ask`.
+        KolosalError: as `Engine.call`.
     """
     starts = [
         index for index, message in enumerate(prompt.messages) if message.role not in ("system", "tool")
