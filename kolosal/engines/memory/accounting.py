@@ -11,12 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.memory.limits import HOST_RESERVE_BYTES
 from kolosal.engines.memory.machine import MachineMemory
 from kolosal.engines.memory.placement import Estimate
 from kolosal.engines.memory.policy import Bytes, Resident, next_expiry, total
-
-_HOST_RESERVE_BYTES = 256 * 1024 * 1024
-"""Left to the rest of the system."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +110,7 @@ class MemoryAccounting:
         entries = [*self._entries.values()]
         hidden = total(_hidden(entry) for entry in entries)
         gpus = {gpu.index: gpu.free_bytes for gpu in memory.gpus}
-        free = Bytes(memory.host_free - _HOST_RESERVE_BYTES, gpus) - hidden
+        free = Bytes(memory.host_free - HOST_RESERVE_BYTES, gpus) - hidden
         if self._limits.memory_limit_bytes is not None:
             allowed = self._limits.memory_limit_bytes - sum(entry.estimate.host.total for entry in entries)
             free = replace(free, host=min(free.host, allowed))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
+from kolosal.engines.memory.ggml import GGML_TYPES
 from kolosal.errors import ModelFileError
 
 Scalar: TypeAlias = bool | int | float | str
@@ -66,15 +67,6 @@ _FORMATS = {
 }
 _UINT32 = 4
 
-GGML_SIZES: dict[int, tuple[int, int]] = {
-    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 40),
-    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292), 16: (256, 66),
-    17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82), 23: (256, 136),
-    24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54),
-    35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18), 42: (64, 18),
-}  # fmt: skip
-"""Tensor types of llama.cpp: values in a block, and bytes of one."""
-
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
@@ -85,7 +77,7 @@ class TensorInfo:
     n_bytes: int
     offset: int
     kind: int
-    """A key of `GGML_SIZES`."""
+    """A key of `GGML_TYPES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +232,10 @@ class _Reader:
             n_values *= length
             if not 0 < n_values <= _MAX_VALUES:
                 raise self._error(f"gives the tensor {_shown(name)} an impossible shape, {shape}")
-        if kind not in GGML_SIZES:
+        ggml_type = GGML_TYPES.get(kind)
+        if ggml_type is None:
             raise self._error(f"gives the tensor {_shown(name)} the unknown type {kind}")
-        block, block_bytes = GGML_SIZES[kind]
+        block = ggml_type.block_values
         if shape[0] % block:
             raise self._error(
                 f"gives the tensor {_shown(name)} rows of {shape[0]} values, no multiple of {block}"
@@ -251,7 +244,7 @@ class _Reader:
             raise self._error(
                 f"puts the tensor {_shown(name)} at {offset}, which is not aligned to {alignment}"
             )
-        return TensorInfo(name, n_values, n_values // block * block_bytes, offset, kind)
+        return TensorInfo(name, n_values, n_values // block * ggml_type.block_bytes, offset, kind)
 
     def _check_tensors(self, tensors: tuple[TensorInfo, ...], alignment: int) -> None:
         """They follow each other without a gap, as llama.cpp demands, and end within the file."""

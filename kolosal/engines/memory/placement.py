@@ -9,9 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kolosal.engines.memory.ggml import cache_type
+from kolosal.engines.memory.limits import (
+    KV_CELL_STEP,
+    MAX_DRAFT_TOKENS_PER_STEP,
+    pool_cells,
+    sequence_slots,
+    smaller_pools,
+)
 from kolosal.engines.memory.model_shape import Layer, ModelShape
 from kolosal.engines.memory.policy import Bytes
-from kolosal.engines.parameters import MAX_PARALLEL, FlashAttention, LoadingParameters, SplitMode
+from kolosal.engines.parameters import FlashAttention, LoadingParameters, SplitMode
 
 _PROCESS_BYTES = 54 * 1024 * 1024
 """A worker without a model: Python, numpy, llama.cpp."""
@@ -19,17 +27,6 @@ _TOKEN_BYTES = 400
 """Host memory of one entry of the vocabulary: llama.cpp's tables, and those for grammars."""
 _GPU_CONTEXT_BYTES = 450 * 1024 * 1024
 """What a driver takes on each GPU, and about as much on the host, before anything is in it."""
-_CELL_STEP = 256
-"""llama.cpp rounds a KV cache up to this many cells."""
-_GUESSES = 64
-"""Tokens beyond one for each request whose logits a step may hold."""
-_SPARE_SLOTS = 16
-"""Sequences beyond two for each request where cells are shared."""
-_VALUE_BYTES = {
-    "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32,
-    "q4_0": 18 / 32, "iq4_nl": 18 / 32,
-}  # fmt: skip
-"""Mean bytes of one value in each type of KV cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +95,7 @@ def estimate(
     draft: ModelShape | None = None,
 ) -> Estimate:
     """What an engine of these parameters takes with a KV cache of `cells`; None: of as many as the parameters ask for."""
-    cells = cells or parameters.kv_pool_tokens or parameters.n_ctx * parameters.n_parallel
+    cells = cells or pool_cells(parameters)
     whole = _estimate_model(shape, parameters, gpus, cells)
     if draft is not None:
         whole += _estimate_model(draft, parameters, gpus, cells)
@@ -114,17 +111,16 @@ def estimates(
     draft: ModelShape | None = None,
 ) -> tuple[Estimate, ...]:
     """The amounts an engine can live with, the best first: the whole KV cache it wants, halves of it, that of one request."""
-    cells = [parameters.kv_pool_tokens or parameters.n_ctx * parameters.n_parallel]
-    while parameters.kv_pool_tokens is None and cells[-1] > parameters.n_ctx:
-        cells.append(max(parameters.n_ctx, cells[-1] // 2 // _CELL_STEP * _CELL_STEP))
-    return tuple(estimate(shape, parameters, gpus, cells=each, draft=draft) for each in cells)
+    cells = pool_cells(parameters)
+    choices = smaller_pools(cells, parameters.n_ctx) if parameters.kv_pool_tokens is None else (cells,)
+    return tuple(estimate(shape, parameters, gpus, cells=each, draft=draft) for each in choices)
 
 
 def _estimate_model(
     shape: ModelShape, parameters: LoadingParameters, gpus: Sequence[GpuFree], cells: int
 ) -> Estimate:
     devices = _devices(shape, parameters, gpus)
-    slots = _slots(shape, parameters)
+    slots = sequence_slots(parameters, plain_attention=shape.has_plain_memory)
     host = Part(weights=shape.input_bytes)
     placed: dict[int, Part] = {}
     mapped = shape.input_bytes
@@ -174,12 +170,6 @@ def _devices(
     return (None,) * first + tuple(gpus[i].index for i in placed)
 
 
-def _slots(shape: ModelShape, parameters: LoadingParameters) -> int:
-    """Sequences in the KV cache: those that run, and finished ones that keep their cells."""
-    spare = parameters.n_parallel + _SPARE_SLOTS if shape.has_plain_memory else min(parameters.n_parallel, 4)
-    return min(parameters.n_parallel + (spare if parameters.cache_prompt else 0), MAX_PARALLEL)
-
-
 def _cache_bytes(
     shape: ModelShape, layer: Layer, parameters: LoadingParameters, cells: int, slots: int
 ) -> int:
@@ -188,15 +178,15 @@ def _cache_bytes(
         return shape.state_values * 4 * slots
     if layer.windowed:
         cells = min(cells, shape.window * slots + parameters.n_ubatch)
-    key = shape.key_width * _VALUE_BYTES[parameters.cache_type_k]
-    value = shape.value_width * _VALUE_BYTES[parameters.cache_type_v]
-    return int(-(-cells // _CELL_STEP) * _CELL_STEP * layer.kv_heads * (key + value))
+    key = shape.key_width * cache_type(parameters.cache_type_k).bytes_per_value
+    value = shape.value_width * cache_type(parameters.cache_type_v).bytes_per_value
+    return int(-(-cells // KV_CELL_STEP) * KV_CELL_STEP * layer.kv_heads * (key + value))
 
 
 def _compute_bytes(shape: ModelShape, parameters: LoadingParameters, cells: int, slots: int) -> int:
     """The buffers of one step: logits, activations, and the mask or the scores of attention."""
     tokens = min(parameters.n_ubatch, parameters.n_batch, cells)
-    logits = shape.n_vocab * 4 * min(tokens, slots + _GUESSES)
+    logits = shape.n_vocab * 4 * min(tokens, slots + MAX_DRAFT_TOKENS_PER_STEP)
     activations = tokens * 4 * (2 * shape.n_ff + 8 * shape.n_embd)
     scores = shape.n_heads * cells * 4 if parameters.flash_attn is FlashAttention.OFF else 0
     mask = cells * 6 if any(layer.kv_heads for layer in shape.layers) else 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kolosal.engines.memory.limits import MAX_DRAFT_TOKENS_PER_STEP
 from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.detokenize import Detokenizer
 from kolosal.engines.worker.schedule.kv_cache import KVCache
 from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
-from kolosal.engines.worker.schedule.scheduler import MAX_GUESSES_PER_STEP, Scheduler, SchedulerLimits
+from kolosal.engines.worker.schedule.scheduler import Scheduler, SchedulerLimits
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.step_cost import StepCost
 from tests.engines.worker.schedule.scheduling import Guesser
@@ -70,7 +71,7 @@ def test_every_token_is_told_about_once_within_the_rows_of_a_step(
             break
         plan = plan_of.schedule()
         plan_of.commit(plan)
-        assert sum(chunk.n_outputs for chunk in plan.chunks) <= N_PARALLEL + MAX_GUESSES_PER_STEP
+        assert sum(chunk.n_outputs for chunk in plan.chunks) <= N_PARALLEL + MAX_DRAFT_TOKENS_PER_STEP
         for chunk in plan.chunks:
             if chunk.n_outputs and report(chunk, seen[chunk.sequence.request_id]):
                 accept(plan_of, chunk.sequence)

@@ -18,8 +18,9 @@ import psutil
 
 from kolosal.chat.formats import detect_thinking_tags, detect_tool_format
 from kolosal.engines.ipc.messages import EngineInfo, Pooling
+from kolosal.engines.memory.ggml import cache_type
+from kolosal.engines.memory.limits import MAX_DRAFT_TOKENS_PER_STEP, sequence_slots
 from kolosal.engines.parameters import (
-    MAX_PARALLEL,
     EngineConfig,
     FlashAttention,
     LoadingParameters,
@@ -28,8 +29,7 @@ from kolosal.engines.parameters import (
 from kolosal.engines.worker.backend import BackendError, Reuse
 from kolosal.engines.worker.llamacpp.native import native
 from kolosal.engines.worker.llamacpp.page_release import PageRelease
-from kolosal.engines.worker.schedule.kv_pool import GGML_TYPES, kv_bytes_per_cell, pool_sizes
-from kolosal.engines.worker.schedule.scheduler import MAX_GUESSES_PER_STEP
+from kolosal.engines.worker.schedule.kv_pool import kv_bytes_per_cell, pool_sizes
 
 _PROGRESS_INTERVAL_S = 0.05
 """Shortest time between two progress reports: llama.cpp calls back for every tensor."""
@@ -108,7 +108,9 @@ def load_model(config: EngineConfig, on_progress: Callable[[float], None]) -> Lo
         can_trim = _has_plain_attention(model)
         reuse = Reuse.NONE if not parameters.cache_prompt else Reuse.PREFIX if can_trim else Reuse.WHOLE
         unused = PageRelease()
-        context, settings = _make_context(model, parameters, _slots(parameters, reuse))
+        context, settings = _make_context(
+            model, parameters, sequence_slots(parameters, plain_attention=can_trim)
+        )
         unused_bytes = unused.give_back() if _may_give_back(parameters) else 0
     except BaseException:
         native.llama_model_free(model)
@@ -201,19 +203,6 @@ def _has_plain_attention(model: Any) -> bool:
     return not stateful and native.llama_model_n_swa(model) == 0
 
 
-def _slots(parameters: LoadingParameters, reuse: Reuse) -> int:
-    """Sequence ids: for those that run, and for finished ones that keep their cells.
-
-    With plain attention an id costs nothing. A recurrent model has a state for each, so it gets few.
-    """
-    spare = {
-        Reuse.NONE: 0,
-        Reuse.WHOLE: min(parameters.n_parallel, 4),
-        Reuse.PREFIX: parameters.n_parallel + 16,
-    }
-    return min(parameters.n_parallel + spare[reuse], MAX_PARALLEL)
-
-
 def _make_context(
     model: Any, parameters: LoadingParameters, n_slots: int
 ) -> tuple[Any, native.llama_context_params]:
@@ -235,13 +224,13 @@ def _context_params(parameters: LoadingParameters, n_slots: int) -> native.llama
     params.n_batch = max(parameters.n_batch, parameters.n_parallel)  # a step holds a token of every sequence
     params.n_ubatch = min(parameters.n_ubatch, params.n_batch)
     params.n_seq_max = n_slots
-    params.n_outputs_max = n_slots + MAX_GUESSES_PER_STEP  # rows of logits in one step
+    params.n_outputs_max = n_slots + MAX_DRAFT_TOKENS_PER_STEP  # rows of logits in one step
     params.kv_unified = True
     params.n_threads = parameters.n_threads or _cpu_cores()
     params.n_threads_batch = parameters.n_threads_batch or params.n_threads
     params.flash_attn_type = _FLASH_ATTENTION[parameters.flash_attn]
-    params.type_k = GGML_TYPES[parameters.cache_type_k].number
-    params.type_v = GGML_TYPES[parameters.cache_type_v].number
+    params.type_k = cache_type(parameters.cache_type_k).number
+    params.type_v = cache_type(parameters.cache_type_v).number
     params.no_perf = True
     return params
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kolosal.engines.memory.limits import MAX_DRAFT_TOKENS_PER_STEP
 from kolosal.engines.worker.schedule.kv_cache import KVCache
 from kolosal.engines.worker.schedule.plan import Chunk, Copy, MemoryOp, Plan, Release
 from kolosal.engines.worker.schedule.prefix_cache import Match, PrefixCache
@@ -34,10 +35,6 @@ MIN_LONE_PREFILL_TOKENS = 64
 
 LONE_STEP_S = 1.0
 """Duration of a step to aim for while nobody decodes: how long an abort or a new request may wait for its end."""
-
-MAX_GUESSES_PER_STEP = 64
-"""Guessed tokens of all sequences in one step: each needs a row of logits, as wide as the vocabulary. The same number of
-prompt tokens may have such rows, in a step without guesses."""
 
 MAX_LONE_TRIES = 3
 """How often the only running sequence is tried again when the backend says it has no room even for that."""
@@ -160,9 +157,8 @@ class Scheduler:
             decoding = [s for s in self._running if self._decodes(s)]
         n_tokens = sum(s.n_pending for s in decoding)
         prompts_wait = bool(self._waiting) or len(decoding) < len(self._running)
-        most = (
-            0 if prompts_wait else MAX_GUESSES_PER_STEP
-        )  # prompt tokens are wanted for certain, guesses are not
+        # prompt tokens are wanted for certain, guesses are not
+        most = 0 if prompts_wait else MAX_DRAFT_TOKENS_PER_STEP
         room = min(self._cache.free_cells - n_tokens, self._limits.n_batch - n_tokens, most)
         for sequence in decoding:
             room -= self._guess(sequence, plan.n_tokens + sequence.n_pending, len(decoding), room)
@@ -184,7 +180,7 @@ class Scheduler:
         prompts += self._admit(plan)
         budget = min(self._budget(plan), self._cache.free_cells - plan.n_tokens)
         prompts.sort(key=lambda sequence: sequence.n_pending)
-        rows = MAX_GUESSES_PER_STEP  # there are no guesses in a step with prompts
+        rows = MAX_DRAFT_TOKENS_PER_STEP  # there are no guesses in a step with prompts
         for index, sequence in enumerate(prompts):
             share = -(-budget // (len(prompts) - index))  # what short prompts leave goes to the longer ones
             count = min(sequence.n_pending, share)
