@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from kolosal.engines.stream import Completion
 from kolosal.http.decode import RequestBody, decode
@@ -15,8 +15,7 @@ from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream, data_frame
 from kolosal.routes.common.generation import Generation, collect_generation, start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
-from kolosal.routes.openai.answer_types import Filled
-from kolosal.routes.openai.encode import error_frame, timings_body
+from kolosal.routes.openai.encode import Timings, error_frame, timings
 from kolosal.routes.openai.fields import UNLIMITED, GenerationBody
 from kolosal.sampling import SamplingParams
 from kolosal.schema import FinishReason, GenerateRequest, InfillPrompt
@@ -51,7 +50,7 @@ class InfillBody(GenerationBody):
     prompt: str | None = None
     """The beginning of what fills the gap."""
     return_tokens: bool | None = None
-    """Whether to give the ids of the tokens made, too."""
+    """Whether to give the ids of the generated tokens, too."""
 
     def to_request(self) -> GenerateRequest:
         """The request as engines know it.
@@ -65,6 +64,30 @@ class InfillBody(GenerationBody):
         return self.request(prompt, self.max_tokens)
 
 
+class InfillPiece(TypedDict):
+    """A piece of what belongs in the middle: an event of a stream."""
+
+    index: int
+    content: str
+    tokens: list[int]
+    """With `return_tokens`; else empty."""
+    stop: bool
+    """Whether this is the last."""
+    tokens_predicted: int
+
+
+class InfillAnswer(InfillPiece):
+    """What belongs in the middle, in llama-server's shape. A stream's last event is one, with what is new in it."""
+
+    model: str
+    tokens_evaluated: int
+    tokens_cached: int
+    truncated: bool
+    stop_type: Literal["eos", "word", "limit"]
+    stopping_word: str
+    timings: Timings
+
+
 @Operation(
     group=Group.TEXT,
     scope=Access.INFERENCE,
@@ -73,24 +96,26 @@ class InfillBody(GenerationBody):
     example={"input_prefix": "def add(a, b):\n    return ", "input_suffix": "\n", "n_predict": 16},
     streams=True,
     answer="What fills the gap, or its pieces.",
-    answer_type=Filled,
 )
-async def infill(request: Request) -> Response:
+async def infill(request: Request) -> JsonResponse[InfillAnswer] | EventStream:
     """Fill in the middle."""
     body = await decode(request, InfillBody)
     generation = await start_generation(request, body.model or None, [body.to_request()])
     model, with_tokens = body.model or generation.engine.engine_id, bool(body.return_tokens)
     if not body.stream:
         [whole] = await collect_generation(request, generation)
-        return JsonResponse(_last(whole, model, generation.timings(0), with_tokens=with_tokens))
+        return JsonResponse(_answer(whole, model, generation.timings(0), with_tokens=with_tokens))
     return EventStream(_frames(generation, model, with_tokens=with_tokens), generation.abort, error_frame)
 
 
-def _last(
-    completion: Completion, model: str, timings: tuple[float, float], *, with_tokens: bool
-) -> dict[str, Any]:
-    """A whole answer; also a stream's last event, with what is new since the one before."""
+def _answer(
+    completion: Completion, model: str, seconds: tuple[float, float], *, with_tokens: bool
+) -> InfillAnswer:
     usage = completion.usage
+    if completion.finish_reason is FinishReason.LENGTH:
+        stop_type: Literal["eos", "word", "limit"] = "limit"
+    else:
+        stop_type = "eos" if completion.stop is None else "word"
     return {
         "index": 0,
         "content": completion.text,
@@ -101,37 +126,29 @@ def _last(
         "tokens_evaluated": usage.prompt_tokens,
         "tokens_cached": usage.total_tokens,
         "truncated": False,
-        "stop_type": _stop_type(completion),
+        "stop_type": stop_type,
         "stopping_word": completion.stop or "",
-        "timings": timings_body(usage, timings),
+        "timings": timings(usage, seconds),
     }
-
-
-def _stop_type(completion: Completion) -> str:
-    if completion.finish_reason is FinishReason.LENGTH:
-        return "limit"
-    return "eos" if completion.stop is None else "word"
 
 
 async def _frames(generation: Generation, model: str, *, with_tokens: bool) -> AsyncGenerator[bytes, None]:
     """The events of a stream. llama-server's has no `[DONE]`: `stop` says which is the last."""
-    n_made = 0
+    n_tokens = 0
     async for _, delta in generation.deltas():
         if delta.finish_reason is not None and delta.usage is not None:
             end = Completion(
                 delta.text, delta.finish_reason, delta.usage, delta.tokens, delta.logprobs, delta.stop
             )
-            yield data_frame(_last(end, model, generation.timings(0), with_tokens=with_tokens))
+            yield data_frame(_answer(end, model, generation.timings(0), with_tokens=with_tokens))
             return
-        n_made += len(delta.tokens)
+        n_tokens += len(delta.tokens)
         if delta.text or (with_tokens and delta.tokens):
-            tokens = list(delta.tokens) if with_tokens else []
-            yield data_frame(
-                {
-                    "index": 0,
-                    "content": delta.text,
-                    "tokens": tokens,
-                    "stop": False,
-                    "tokens_predicted": n_made,
-                }
-            )
+            piece: InfillPiece = {
+                "index": 0,
+                "content": delta.text,
+                "tokens": list(delta.tokens) if with_tokens else [],
+                "stop": False,
+                "tokens_predicted": n_tokens,
+            }
+            yield data_frame(piece)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, NotRequired, TypeAlias
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
+from typing_extensions import TypedDict
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import MAX_INPUTS, MAX_QUERY_CHARS, Rank, Ranked, portions
 from kolosal.http.decode import UNION_ERROR, RequestBody, decode
 from kolosal.http.responses import JsonResponse
-from kolosal.routes.admin.answer_types import Ranking
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.unary_calls import ASKED_AT_ONCE, ModelName, Text, ask, optional_model, with_engine
+from kolosal.routes.openai.encode import PromptCounts
 from kolosal.routes.openai.unsupported import refuse_unsupported
 
 RERANK_FIELDS: dict[str, tuple[object, ...]] = {
@@ -78,6 +78,30 @@ class RerankBody(RequestBody):
         return [document if isinstance(document, str) else document.text for document in self.documents]
 
 
+class RankedText(TypedDict):
+    """The document of a result."""
+
+    text: str
+
+
+class RankedDocument(TypedDict):
+    """One document's score."""
+
+    index: int
+    """Its place in the request."""
+    relevance_score: float
+    document: NotRequired[RankedText]
+
+
+class Ranking(TypedDict):
+    """Documents, the best first."""
+
+    model: str
+    object: Literal["list"]
+    usage: PromptCounts
+    results: list[RankedDocument]
+
+
 @Operation(
     group=Group.TEXT,
     scope=Access.INFERENCE,
@@ -88,25 +112,26 @@ class RerankBody(RequestBody):
         "documents": ["A bear of China", "A kind of bread"],
     },
     answer="`results`: `index` and `relevance_score` of each document, the best first.",
-    answer_type=Ranking,
 )
-async def rerank(request: Request) -> Response:
+async def rerank(request: Request) -> JsonResponse[Ranking]:
     """Rank documents by how well they answer a query, with a model made for that."""
     body = await decode(request, RerankBody)
     refuse_unsupported(body.model_extra or {}, RERANK_FIELDS)
     model, texts = optional_model(request, body.model), body.texts()
     engine_id, ranked = await with_engine(request, model, lambda engine: _rank(engine, body.query, texts))
     order = sorted(range(len(texts)), key=lambda index: -ranked.scores[index])
+    results: list[RankedDocument] = [
+        {"index": index, "relevance_score": ranked.scores[index]} for index in order[: body.top_n]
+    ]
+    if body.return_documents:
+        for result in results:
+            result["document"] = {"text": texts[result["index"]]}
     return JsonResponse(
         {
             "model": model or engine_id,
             "object": "list",
             "usage": {"prompt_tokens": ranked.n_tokens, "total_tokens": ranked.n_tokens},
-            "results": [
-                {"index": index, "relevance_score": ranked.scores[index]}
-                | ({"document": {"text": texts[index]}} if body.return_documents else {})
-                for index in order[: body.top_n]
-            ],
+            "results": results,
         }
     )
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
+from typing_extensions import TypedDict
 
 from kolosal.engines.ipc.calls import Detokenize, Render, Rendered, Tokenize, Tokenized
 from kolosal.http.decode import RequestBody, decode
 from kolosal.http.responses import JsonResponse
-from kolosal.routes.admin.answer_types import PlainText, RenderedChat, Tokens
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.unary_calls import ModelName, Text, TokenId, ask, optional_model, with_engine
 from kolosal.routes.openai.chat import ChatBody
@@ -64,15 +64,41 @@ class DetokenizeBody(RequestBody):
     """The tokens."""
 
 
+class TokenPiece(TypedDict):
+    """A token and what it stands for."""
+
+    id: int
+    piece: str | list[int]
+    """Text, or bytes where it is a part of a character."""
+
+
+class TokenList(TypedDict):
+    """The tokens of a text."""
+
+    tokens: Sequence[int] | Sequence[TokenPiece]
+    """Pieces where they were asked for."""
+
+
+class TokenText(TypedDict):
+    """The text of tokens."""
+
+    content: str
+
+
+class RenderedChat(TypedDict):
+    """A chat as the model would get it."""
+
+    prompt: str
+
+
 @Operation(
     group=Group.TEXT,
     scope=Access.INFERENCE,
     body=TokenizeBody,
     example={"model": "tiny", "content": "Hello", "with_pieces": True},
     answer="`tokens`: the numbers, or with pieces an object with `id` and `piece` for each.",
-    answer_type=Tokens,
 )
-async def tokenize(request: Request) -> Response:
+async def tokenize(request: Request) -> JsonResponse[TokenList]:
     """The tokens of a text."""
     body = await decode(request, TokenizeBody)
     call = Tokenize(
@@ -96,9 +122,8 @@ async def tokenize(request: Request) -> Response:
     body=DetokenizeBody,
     example={"model": "tiny", "tokens": [72, 101, 108, 108, 111]},
     answer="`content`: the text.",
-    answer_type=PlainText,
 )
-async def detokenize(request: Request) -> Response:
+async def detokenize(request: Request) -> JsonResponse[TokenText]:
     """The text of tokens, control tokens written out."""
     body = await decode(request, DetokenizeBody)
     call, model = Detokenize(body.tokens), optional_model(request, body.model)
@@ -114,9 +139,8 @@ async def detokenize(request: Request) -> Response:
     defaults={"max_tokens": ChatBody.DEFAULT_MAX_TOKENS},
     example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]},
     answer="`prompt`: the text that the model would continue.",
-    answer_type=RenderedChat,
 )
-async def apply_template(request: Request) -> Response:
+async def apply_template(request: Request) -> JsonResponse[RenderedChat]:
     """A chat as the model would get it: through its chat template, control tokens written out. Nothing is generated."""
     body = await decode(request, ChatBody)
     call, model = Render(body.to_prompt()), optional_model(request, body.model)
@@ -124,9 +148,12 @@ async def apply_template(request: Request) -> Response:
     return JsonResponse({"prompt": answer.text})
 
 
-def _with_pieces(answer: Tokenized) -> JsonResponse[object]:
-    pairs = zip(answer.tokens, answer.pieces, strict=True)
-    return JsonResponse({"tokens": [{"id": token, "piece": _piece(piece)} for token, piece in pairs]})
+def _with_pieces(answer: Tokenized) -> JsonResponse[TokenList]:
+    pieces: list[TokenPiece] = [
+        {"id": token, "piece": _piece(piece)}
+        for token, piece in zip(answer.tokens, answer.pieces, strict=True)
+    ]
+    return JsonResponse({"tokens": pieces})
 
 
 def _piece(piece: str) -> str | list[int]:

@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import Response
 
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import decode
@@ -15,8 +14,7 @@ from kolosal.http.sse import EventStream
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.turns import collect_turns, start_turns
-from kolosal.routes.openai.answer_types import ChatCompletion
-from kolosal.routes.openai.chat_encode import chat_answer, chat_frames
+from kolosal.routes.openai.chat_encode import ChatCompletion, chat_completion, chat_frames
 from kolosal.routes.openai.encode import error_frame, system_fingerprint
 from kolosal.routes.openai.fields import GenerationBody
 from kolosal.routes.openai.messages import Messages, to_messages
@@ -120,9 +118,8 @@ class ChatBody(GenerationBody):
     example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64},
     streams=True,
     answer="The chat completion, or its chunks.",
-    answer_type=ChatCompletion,
 )
-async def create_chat_completion(request: Request) -> Response:
+async def create_chat_completion(request: Request) -> JsonResponse[ChatCompletion] | EventStream:
     """Continue a conversation."""
     body = await decode(request, ChatBody)
     requests = body.to_requests()
@@ -133,7 +130,7 @@ async def create_chat_completion(request: Request) -> Response:
     if not body.stream:
         whole = await collect_turns(request, turns)
         return JsonResponse(
-            chat_answer(model, fingerprint, whole, turns.timings, logprobs=bool(body.logprobs))
+            chat_completion(model, fingerprint, whole, turns.timings, logprobs=bool(body.logprobs))
         )
     frames = chat_frames(
         model,

@@ -1,14 +1,16 @@
 """What a chat completion looks like on the wire: whole answers and chunks.
 
-Pure: from turns and their events to JSON values and frames.
+Pure: from turns and their events to JSON. The types are the API reference's ("The chat completion object", "The chat
+completion chunk object"), with `timings` from llama-server and `reasoning_content` from DeepSeek.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict
 
 from kolosal.chat.events import (
     CallBegin,
@@ -21,31 +23,157 @@ from kolosal.chat.events import (
     ThinkingPiece,
 )
 from kolosal.http.sse import DONE, data_frame
-from kolosal.routes.openai.encode import answer_id, stream_id, timings_body, usage_body
-from kolosal.schema import TokenLogprob, TokenLogprobs, ToolCall, Usage
+from kolosal.routes.openai.encode import (
+    ChosenLogprob,
+    Stopwatch,
+    Timings,
+    TokenCounts,
+    answer_id,
+    stream_id,
+    timings,
+    token_counts,
+    token_logprobs,
+    usage_of_prompt,
+)
+from kolosal.schema import FinishReason, TokenLogprobs, Usage
 
-Timings = Callable[[int], tuple[float, float]]
-"""Seconds until the first token of a turn, and from there on."""
+
+class ChatFunctionCall(TypedDict):
+    """What is to be run."""
+
+    name: str
+    arguments: str
+    """JSON text of an object that conforms to the tool's schema."""
 
 
-def chat_answer(
-    model: str, fingerprint: str, turns: Sequence[ChatTurn], timings: Timings, *, logprobs: bool
-) -> dict[str, Any]:
+class ChatToolCall(TypedDict):
+    """A call the model made."""
+
+    id: str
+    """To be given back as `tool_call_id` with the result."""
+    type: Literal["function"]
+    function: ChatFunctionCall
+
+
+class ChatCompletionMessage(TypedDict):
+    """A turn of the assistant."""
+
+    role: Literal["assistant"]
+    content: str | None
+    """The text; null where there are only calls."""
+    refusal: None
+    reasoning_content: NotRequired[str]
+    """What the model thought before it answered."""
+    tool_calls: NotRequired[list[ChatToolCall]]
+
+
+class ChatLogprobs(TypedDict):
+    """Log-probabilities, one entry for each token of the text."""
+
+    content: list[ChosenLogprob]
+    refusal: None
+
+
+class ChatChoice(TypedDict):
+    """One answer to a chat."""
+
+    index: int
+    message: ChatCompletionMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason
+
+
+class ChatCompletionHead(TypedDict):
+    """What a whole answer and each chunk of a stream begin with."""
+
+    id: str
+    created: int
+    """Unix time in seconds."""
+    model: str
+    """As it was asked for."""
+    system_fingerprint: str
+    """Changes when the daemon's version, the model or a loading parameter does: then a seed's text may change, too."""
+
+
+class ChatCompletion(ChatCompletionHead):
+    """The answer to a chat."""
+
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+    usage: TokenCounts
+    timings: Timings
+
+
+class FunctionCallDelta(TypedDict):
+    """A piece of a call's function."""
+
+    name: NotRequired[str]
+    arguments: str
+
+
+class ToolCallDelta(TypedDict):
+    """A piece of a call; all but its place and its arguments come with the first one."""
+
+    index: int
+    id: NotRequired[str]
+    type: NotRequired[Literal["function"]]
+    function: FunctionCallDelta
+
+
+class ChatDelta(TypedDict, total=False):
+    """What a chunk adds to a turn."""
+
+    role: Literal["assistant"]
+    content: str
+    reasoning_content: str
+    tool_calls: list[ToolCallDelta]
+
+
+class ChatChunkChoice(TypedDict):
+    """A piece of one answer."""
+
+    index: int
+    delta: ChatDelta
+    finish_reason: FinishReason | None
+    logprobs: NotRequired[ChatLogprobs]
+
+
+class ChatCompletionChunk(ChatCompletionHead):
+    """One event of a stream."""
+
+    object: Literal["chat.completion.chunk"]
+    choices: list[ChatChunkChoice]
+    usage: NotRequired[TokenCounts | None]
+    timings: NotRequired[Timings]
+
+
+def chat_completion(
+    model: str, fingerprint: str, turns: Sequence[ChatTurn], stopwatch: Stopwatch, *, logprobs: bool
+) -> ChatCompletion:
     """The answer to a request that does not stream."""
+    usage = usage_of_prompt([turn.usage for turn in turns])
     return {
         "id": answer_id("chatcmpl"),
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
         "system_fingerprint": fingerprint,
-        "choices": [_choice(index, turn, logprobs=logprobs) for index, turn in enumerate(turns)],
-        "usage": _usage([turn.usage for turn in turns], sum(turn.thinking_tokens for turn in turns)),
-        "timings": timings_body(turns[0].usage, timings(0)),
+        "choices": [
+            {
+                "index": index,
+                "message": _message(turn),
+                "logprobs": _logprobs(turn.logprobs) if logprobs else None,
+                "finish_reason": turn.finish_reason,
+            }
+            for index, turn in enumerate(turns)
+        ],
+        "usage": token_counts(usage, sum(turn.thinking_tokens for turn in turns)),
+        "timings": timings(turns[0].usage, stopwatch(0)),
     }
 
 
-def _choice(index: int, turn: ChatTurn, *, logprobs: bool) -> dict[str, Any]:
-    message: dict[str, Any] = {
+def _message(turn: ChatTurn) -> ChatCompletionMessage:
+    message: ChatCompletionMessage = {
         "role": "assistant",
         "content": None if turn.calls and not turn.text else turn.text,
         "refusal": None,
@@ -53,112 +181,84 @@ def _choice(index: int, turn: ChatTurn, *, logprobs: bool) -> dict[str, Any]:
     if turn.thinking:
         message["reasoning_content"] = turn.thinking
     if turn.calls:
-        message["tool_calls"] = [_call(call) for call in turn.calls]
-    return {
-        "index": index,
-        "message": message,
-        "logprobs": logprobs_body(turn.logprobs) if logprobs else None,
-        "finish_reason": turn.finish_reason,
-    }
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in turn.calls
+        ]
+    return message
 
 
-def _call(call: ToolCall) -> dict[str, Any]:
-    return {
-        "id": call.id,
-        "type": "function",
-        "function": {"name": call.name, "arguments": call.arguments},
-    }
-
-
-def logprobs_body(logprobs: Sequence[TokenLogprobs]) -> dict[str, Any]:
-    """`logprobs` of a choice: one entry for each token."""
-    content = [
-        {**_chance(entry.chosen), "top_logprobs": [_chance(chance) for chance in entry.top]}
-        for entry in logprobs
-    ]
-    return {"content": content, "refusal": None}
-
-
-def _chance(chance: TokenLogprob) -> dict[str, Any]:
-    data = chance.written
-    return {"token": data.decode(errors="replace"), "bytes": list(data), "logprob": chance.logprob}
+def _logprobs(entries: Sequence[TokenLogprobs]) -> ChatLogprobs:
+    return {"content": token_logprobs(entries, spell_control=True), "refusal": None}
 
 
 async def chat_frames(
     model: str,
     fingerprint: str,
     events: AsyncIterator[tuple[int, ChatEvent]],
-    timings: Timings,
+    stopwatch: Stopwatch,
     *,
     choices: int,
     include_usage: bool,
 ) -> AsyncGenerator[bytes, None]:
     """The frames of a stream: each choice's empty first chunk, its pieces, its empty last chunk; usage; `[DONE]`."""
     created = int(time.time())
-    envelope = {
+    head: ChatCompletionChunk = {
         "id": stream_id("chatcmpl", created),
         "object": "chat.completion.chunk",
         "created": created,
         "model": model,
         "system_fingerprint": fingerprint,
+        "choices": [],
     }
-    no_usage: dict[str, Any] = {"usage": None} if include_usage else {}
+    if include_usage:
+        head["usage"] = None
 
-    def frame(
-        index: int,
-        delta: dict[str, Any],
-        finish_reason: str | None = None,
-        logprobs: Sequence[TokenLogprobs] = (),
-    ) -> bytes:
-        choice = {"index": index, "delta": delta, "finish_reason": finish_reason}
-        if logprobs:
-            choice["logprobs"] = logprobs_body(logprobs)
-        return data_frame({**envelope, "choices": [choice], **no_usage})
+    def frame(choice: ChatChunkChoice) -> bytes:
+        chunk: ChatCompletionChunk = {**head, "choices": [choice]}
+        return data_frame(chunk)
 
     usages: dict[int, Usage] = {}
     thinking_tokens = 0
     for index in range(choices):
-        yield frame(index, {"role": "assistant", "content": ""})
+        delta: ChatDelta = {"role": "assistant", "content": ""}
+        yield frame({"index": index, "delta": delta, "finish_reason": None})
     async for index, event in events:
         match event:
-            case TextPiece(text=text, logprobs=logprobs):
-                yield frame(index, {"content": text}, logprobs=logprobs)
-            case ThinkingPiece(text=text):
-                yield frame(index, {"reasoning_content": text})
-            case CallBegin() | CallPiece():
-                yield frame(index, {"tool_calls": [_call_delta(event)]})
-            case CallEnd():
-                pass  # the next piece says so
             case Ended():
                 usages[index] = event.usage
                 thinking_tokens += event.thinking_tokens
-                yield frame(index, {"content": ""}, event.finish_reason)
-    first = timings_body(usages[0], timings(0))
+                yield frame({"index": index, "delta": {"content": ""}, "finish_reason": event.finish_reason})
+            case CallEnd():
+                pass  # the next piece says so
+            case _:
+                choice: ChatChunkChoice = {"index": index, "delta": _delta(event), "finish_reason": None}
+                if isinstance(event, TextPiece) and event.logprobs:
+                    choice["logprobs"] = _logprobs(event.logprobs)
+                yield frame(choice)
     if include_usage:
-        yield data_frame(
-            {
-                **envelope,
-                "choices": [],
-                "usage": _usage([*usages.values()], thinking_tokens),
-                "timings": first,
-            }
-        )
+        last: ChatCompletionChunk = {
+            **head,
+            "usage": token_counts(usage_of_prompt([*usages.values()]), thinking_tokens),
+            "timings": timings(usages[0], stopwatch(0)),
+        }
+        yield data_frame(last)
     yield DONE
 
 
-def _usage(usages: Sequence[Usage], thinking_tokens: int) -> dict[str, Any]:
-    """The choices' token counts: of their prompt once, which it was read, and of all answers."""
-    completion_tokens = sum(usage.completion_tokens for usage in usages)
-    body = usage_body([replace(usages[0], completion_tokens=completion_tokens)])
-    return (
-        body | {"completion_tokens_details": {"reasoning_tokens": thinking_tokens}}
-        if thinking_tokens
-        else body
-    )
-
-
-def _call_delta(event: CallBegin | CallPiece) -> dict[str, Any]:
-    if isinstance(event, CallPiece):
-        return {"index": event.index, "function": {"arguments": event.arguments}}
-    function = {"name": event.name, "arguments": ""}
-    return {"index": event.index, "id": event.id, "type": "function", "function": function}
+def _delta(event: TextPiece | ThinkingPiece | CallBegin | CallPiece) -> ChatDelta:
+    match event:
+        case TextPiece():
+            return {"content": event.text}
+        case ThinkingPiece():
+            return {"reasoning_content": event.text}
+        case CallPiece():
+            return {"tool_calls": [{"index": event.index, "function": {"arguments": event.arguments}}]}
+        case CallBegin():
+            call: ToolCallDelta = {
+                "index": event.index,
+                "id": event.id,
+                "type": "function",
+                "function": {"name": event.name, "arguments": ""},
+            }
+            return {"tool_calls": [call]}

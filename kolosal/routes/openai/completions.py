@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 from starlette.requests import Request
-from starlette.responses import Response
 
 from kolosal.engines.ipc.calls import Detokenize, Rendered
 from kolosal.errors import InvalidRequest
@@ -18,10 +17,9 @@ from kolosal.routes.common.generation import collect_generation, start_generatio
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import ask, with_engine
-from kolosal.routes.openai.answer_types import TextCompletion
 from kolosal.routes.openai.encode import error_frame
 from kolosal.routes.openai.fields import GenerationBody
-from kolosal.routes.openai.text_encode import TextPlan, text_answer, text_frames
+from kolosal.routes.openai.text_encode import CompletionPlan, TextCompletion, text_completion, text_frames
 from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKEN_ID, MAX_TOKENS_LIMIT, SamplingParams
 from kolosal.schema import GenerateRequest, InfillPrompt, Prompt, TextPrompt, TokensPrompt
 
@@ -93,14 +91,14 @@ class CompletionBody(GenerationBody):
                 return tuple(prompt for prompt in self.prompt if not isinstance(prompt, int))
 
     @property
-    def shown(self) -> int:
+    def n_choices(self) -> int:
         """Choices for each prompt."""
         return self.n or 1
 
     @property
-    def made(self) -> int:
+    def n_generations(self) -> int:
         """Generations for each prompt."""
-        return self.best_of or self.shown
+        return self.best_of or self.n_choices
 
     def to_requests(self) -> list[GenerateRequest]:
         """The generations: those of the first prompt, then those of the next.
@@ -110,7 +108,7 @@ class CompletionBody(GenerationBody):
             UnsupportedFeature: the request asks for something that this daemon does not have.
         """
         self._check_counts()
-        ranks = self.made > self.shown
+        ranks = self.n_generations > self.n_choices
         return [
             self.request(
                 self._prompt(prompt),
@@ -120,20 +118,20 @@ class CompletionBody(GenerationBody):
                 choice=choice,
             )
             for prompt in self.prompts
-            for choice in range(self.made)
+            for choice in range(self.n_generations)
         ]
 
     def _check_counts(self) -> None:
-        if self.made < self.shown:
+        if self.n_generations < self.n_choices:
             raise InvalidRequest(
-                f"best_of must be at least n, which is {self.shown}, not {self.best_of}", param="best_of"
+                f"best_of must be at least n, which is {self.n_choices}, not {self.best_of}", param="best_of"
             )
-        if self.made > self.shown and self.stream:
+        if self.n_generations > self.n_choices and self.stream:
             raise InvalidRequest(
                 "best_of must not be more than n where stream is true: the best is known in the end only",
                 param="best_of",
             )
-        total = len(self.prompts) * self.made
+        total = len(self.prompts) * self.n_generations
         if total > MAX_CHOICES:
             field = "best_of" if self.best_of is not None else "n"
             raise InvalidRequest(
@@ -161,22 +159,23 @@ class CompletionBody(GenerationBody):
     example={"model": "tiny", "prompt": "Once upon a time", "max_tokens": 32},
     streams=True,
     answer="The completion, or its chunks.",
-    answer_type=TextCompletion,
 )
-async def create_completion(request: Request) -> Response:
+async def create_completion(request: Request) -> JsonResponse[TextCompletion] | EventStream:
     """Continue one or several texts."""
     body = await decode(request, CompletionBody)
     requests = body.to_requests()
     name = body.checked_model(registry_of(request).default_engine)
     echoes = await _texts(request, name, body.prompts) if body.echo else None
     generation = await start_generation(request, name, requests)
-    plan = TextPlan(body.shown, body.made, body.logprobs is not None, echoes)
+    plan = CompletionPlan(body.n_choices, body.n_generations, body.logprobs is not None, echoes)
     model = name or generation.engine.engine_id
     if not body.stream:
         whole = await collect_generation(request, generation)
         if sum(len(completion.logprobs) for completion in whole) > _THREAD_ABOVE_LOGPROBS:
-            return JsonResponse(await asyncio.to_thread(text_answer, plan, model, whole, generation.timings))
-        return JsonResponse(text_answer(plan, model, whole, generation.timings))
+            return JsonResponse(
+                await asyncio.to_thread(text_completion, plan, model, whole, generation.timings)
+            )
+        return JsonResponse(text_completion(plan, model, whole, generation.timings))
     frames = text_frames(
         plan,
         model,

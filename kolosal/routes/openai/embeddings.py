@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 from starlette.requests import Request
-from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import (
@@ -27,7 +27,7 @@ from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import ASKED_AT_ONCE, ModelName, TokenId, ask, with_engine
-from kolosal.routes.openai.answer_types import Embeddings
+from kolosal.routes.openai.encode import PromptCounts
 from kolosal.routes.openai.unsupported import refuse_unsupported
 from kolosal.schema import TextPrompt, TokensPrompt
 
@@ -121,27 +121,47 @@ class EmbeddingBody(RequestBody):
         )
 
 
+class EmbeddingObject(TypedDict):
+    """The vector of one input."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+    """Numbers, or little-endian float32 in base64."""
+
+
+class EmbeddingList(TypedDict):
+    """The vectors of all inputs."""
+
+    object: Literal["list"]
+    data: list[EmbeddingObject]
+    model: str
+    usage: PromptCounts
+
+
 @Operation(
     group=Group.OPENAI,
     scope=Access.INFERENCE,
     body=EmbeddingBody,
     example={"model": "tiny", "input": ["Hello", "Good evening"]},
     answer="`data`: a vector of length 1 for each input, in their order.",
-    answer_type=Embeddings,
 )
-async def create_embeddings(request: Request) -> Response:
+async def create_embeddings(request: Request) -> JsonResponse[EmbeddingList]:
     """Make a vector of each text, such that texts of like meaning have vectors of like direction."""
     body = await decode(request, EmbeddingBody)
     refuse_unsupported(body.model_extra or {}, EMBEDDING_FIELDS)
     name = body.checked_model(registry_of(request).default_engine)
     prompts = body.prompts()
-    engine_id, answer = await with_engine(
+    engine_id, embedded = await with_engine(
         request, name, lambda engine: embed_all(engine, prompts, body.dimensions)
     )
-    content = _Content(name or engine_id, answer, as_numbers=body.encoding_format != "base64")
-    if content.n_numbers > _THREAD_ABOVE_NUMBERS:
-        return await asyncio.to_thread(content.response)
-    return content.response()
+    model, as_numbers = name or engine_id, body.encoding_format != "base64"
+    n_numbers = (
+        sum(map(len, embedded.vectors)) * 3 // 16
+    )  # base64: 4 characters are 3 bytes, 4 bytes a number
+    if n_numbers > _THREAD_ABOVE_NUMBERS:
+        return await asyncio.to_thread(_response, model, embedded, as_numbers=as_numbers)
+    return _response(model, embedded, as_numbers=as_numbers)
 
 
 async def embed_all(
@@ -164,32 +184,23 @@ async def embed_all(
     return engine.engine_id, Embedded(vectors, n_tokens)
 
 
-class _Content:
-    """An answer before it is written."""
-
-    def __init__(self, model: str, answer: Embedded, *, as_numbers: bool) -> None:
-        self._model = model
-        self._answer = answer
-        self._as_numbers = as_numbers
-
-    @property
-    def n_numbers(self) -> int:
-        """About how many numbers it has: four characters of base64 are three bytes, four bytes a number."""
-        return sum(map(len, self._answer.vectors)) * 3 // 16
-
-    def response(self) -> JsonResponse[object]:
-        """The answer on the wire."""
-        total = sum(self._answer.n_tokens)
-        data = [
-            {
-                "object": "embedding",
-                "index": index,
-                "embedding": numbers(vector) if self._as_numbers else vector,
-            }
-            for index, vector in enumerate(self._answer.vectors)
-        ]
-        usage = {"prompt_tokens": total, "total_tokens": total}
-        return JsonResponse({"object": "list", "data": data, "model": self._model, "usage": usage})
+def _response(model: str, embedded: Embedded, *, as_numbers: bool) -> JsonResponse[EmbeddingList]:
+    total = sum(embedded.n_tokens)
+    return JsonResponse(
+        {
+            "object": "list",
+            "data": [
+                {
+                    "object": "embedding",
+                    "index": index,
+                    "embedding": numbers(vector) if as_numbers else vector,
+                }
+                for index, vector in enumerate(embedded.vectors)
+            ],
+            "model": model,
+            "usage": {"prompt_tokens": total, "total_tokens": total},
+        }
+    )
 
 
 def numbers(vector: str) -> list[float]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from starlette.requests import Request
-from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.parameters import EngineId
@@ -13,15 +14,32 @@ from kolosal.errors import NotFound
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
-from kolosal.routes.openai.answer_types import Model, ModelList
 
 _OWNER = "kolosal"
 
 
-@Operation(
-    group=Group.OPENAI, scope=Access.ANY_KEY, answer="`data`: every engine as a model.", answer_type=ModelList
-)
-async def list_models(request: Request) -> Response:
+class ModelObject(TypedDict):
+    """An engine as a model."""
+
+    id: str
+    """The `engine_id`."""
+    object: Literal["model"]
+    created: int
+    """When the engine was added: Unix time in seconds."""
+    owned_by: str
+    name: str
+    """The model's file."""
+
+
+class ModelList(TypedDict):
+    """All engines as models, loaded or not."""
+
+    object: Literal["list"]
+    data: list[ModelObject]
+
+
+@Operation(group=Group.OPENAI, scope=Access.ANY_KEY, answer="`data`: every engine as a model.")
+async def list_models(request: Request) -> JsonResponse[ModelList]:
     """All engines as models."""
     models = [_model(engine) for engine in registry_of(request).list()]
     return JsonResponse({"object": "list", "data": models})
@@ -32,9 +50,8 @@ async def list_models(request: Request) -> Response:
     scope=Access.ANY_KEY,
     path={"model": EngineId},
     answer="The engine as a model.",
-    answer_type=Model,
 )
-async def show_model(request: Request) -> Response:
+async def show_model(request: Request) -> JsonResponse[ModelObject]:
     """One engine as a model."""
     name = request.path_params["model"]
     try:
@@ -44,7 +61,7 @@ async def show_model(request: Request) -> Response:
     return JsonResponse(_model(engine))
 
 
-def _model(engine: Engine) -> dict[str, object]:
+def _model(engine: Engine) -> ModelObject:
     return {
         "id": engine.engine_id,
         "object": "model",

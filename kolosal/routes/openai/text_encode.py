@@ -1,31 +1,79 @@
 """What a completion looks like on the wire: whole answers and chunks.
 
-Pure: from `Completion`s and `TokenDelta`s to JSON values and frames.
+Pure: from `Completion`s and `TokenDelta`s to JSON. The types are the API reference's ("The completion object"), with
+`timings` from llama-server.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import reduce
+from operator import add
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict
 
 from kolosal.engines.stream import Completion
 from kolosal.http.sse import DONE, data_frame
-from kolosal.routes.openai.encode import answer_id, stream_id, timings_body, usage_body
-from kolosal.routes.openai.text_logprobs import TextLogprobs
-from kolosal.schema import TokenDelta, TokenLogprobs, Usage
+from kolosal.routes.openai.encode import (
+    Stopwatch,
+    Timings,
+    TokenCounts,
+    answer_id,
+    stream_id,
+    timings,
+    token_counts,
+    usage_of_prompt,
+)
+from kolosal.routes.openai.text_logprobs import TextLogprobs, TextLogprobsWriter
+from kolosal.schema import FinishReason, TokenDelta, Usage
 
-Timings = Callable[[int], tuple[float, float]]
-"""Seconds until the first token of a generation, and from there on."""
+
+class TextChoice(TypedDict):
+    """One continuation, or a piece of it."""
+
+    text: str
+    index: int
+    logprobs: TextLogprobs | None
+    finish_reason: FinishReason | None
+    """Null in all chunks of a choice but its last."""
+
+
+class TextCompletionHead(TypedDict):
+    """What whole answers and chunks have in common."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    """Unix time in seconds."""
+    model: str
+    """As it was asked for."""
+    choices: list[TextChoice]
+    """For each prompt as many as `n`, in the order of the prompts."""
+
+
+class TextCompletion(TextCompletionHead):
+    """Texts continued."""
+
+    usage: TokenCounts
+    timings: Timings
+
+
+class TextCompletionChunk(TextCompletionHead):
+    """One event of a stream."""
+
+    usage: NotRequired[TokenCounts | None]
+    timings: NotRequired[Timings]
 
 
 @dataclass(frozen=True, slots=True)
-class TextPlan:
-    """What a request wants of its generations: `made` for each prompt, of which the best `shown` are its choices."""
+class CompletionPlan:
+    """Which generations are choices: of the `best_of` that each prompt has, the best `n`."""
 
-    shown: int
-    made: int
+    n: int
+    best_of: int
     logprobs: bool
     """Whether choices have `logprobs`."""
     echoes: tuple[str, ...] | None = None
@@ -33,27 +81,24 @@ class TextPlan:
 
     def echo(self, generation: int) -> str:
         """What the choice of a generation begins with."""
-        return "" if self.echoes is None else self.echoes[generation // self.made]
+        return "" if self.echoes is None else self.echoes[generation // self.best_of]
 
-    def new_logprobs(self, generation: int) -> TextLogprobs | None:
-        """The log-probabilities of a choice, to be filled as its tokens come."""
-        return TextLogprobs(self.echo(generation)) if self.logprobs else None
+    def logprobs_writer(self, generation: int) -> TextLogprobsWriter | None:
+        """Writes the log-probabilities of a choice as its tokens come."""
+        return TextLogprobsWriter(self.echo(generation)) if self.logprobs else None
 
-    def chosen(self, completions: Sequence[Completion]) -> list[int]:
+    def choices(self, completions: Sequence[Completion]) -> list[int]:
         """The generations that are choices, in the order of the prompts; the best first where there were more."""
-        if self.made == self.shown:
+        if self.best_of == self.n:
             return list(range(len(completions)))
-        groups = [range(first, first + self.made) for first in range(0, len(completions), self.made)]
+        groups = [range(i, i + self.best_of) for i in range(0, len(completions), self.best_of)]
         ranked = [sorted(group, key=lambda index: -_mean_logprob(completions[index])) for group in groups]
-        return [index for group in ranked for index in group[: self.shown]]
+        return [index for group in ranked for index in group[: self.n]]
 
-    def usages(self, usages: Sequence[Usage]) -> list[Usage]:
-        """True counts for each prompt: its own tokens once, and those of all its generations."""
-        groups = [usages[first : first + self.made] for first in range(0, len(usages), self.made)]
-        return [
-            Usage(group[0].prompt_tokens, sum(u.completion_tokens for u in group), group[0].cached_tokens)
-            for group in groups
-        ]
+    def token_counts(self, generations: Sequence[Usage]) -> TokenCounts:
+        """True counts of all prompts together."""
+        groups = [generations[i : i + self.best_of] for i in range(0, len(generations), self.best_of)]
+        return token_counts(reduce(add, map(usage_of_prompt, groups)))
 
 
 def _mean_logprob(completion: Completion) -> float:
@@ -61,9 +106,9 @@ def _mean_logprob(completion: Completion) -> float:
     return sum(own) / len(own) if own else 0.0
 
 
-def text_answer(
-    plan: TextPlan, model: str, completions: Sequence[Completion], timings: Timings
-) -> dict[str, Any]:
+def text_completion(
+    plan: CompletionPlan, model: str, completions: Sequence[Completion], stopwatch: Stopwatch
+) -> TextCompletion:
     """The answer to a request that does not stream."""
     usages = [completion.usage for completion in completions]
     return {
@@ -72,38 +117,35 @@ def text_answer(
         "created": int(time.time()),
         "model": model,
         "choices": [
-            _whole(plan, position, index, completions[index])
-            for position, index in enumerate(plan.chosen(completions))
+            _choice(plan, position, generation, completions[generation])
+            for position, generation in enumerate(plan.choices(completions))
         ],
-        "usage": usage_body(plan.usages(usages)),
-        "timings": _timings(usages, timings),
+        "usage": plan.token_counts(usages),
+        "timings": _timings(usages, stopwatch),
     }
 
 
-def _whole(plan: TextPlan, position: int, generation: int, completion: Completion) -> dict[str, Any]:
-    logprobs = plan.new_logprobs(generation)
-    body = None if logprobs is None else logprobs.body(completion.logprobs)
-    return _choice(position, plan.echo(generation) + completion.text, completion.finish_reason, body)
+def _choice(plan: CompletionPlan, position: int, generation: int, completion: Completion) -> TextChoice:
+    writer = plan.logprobs_writer(generation)
+    return {
+        "text": plan.echo(generation) + completion.text,
+        "index": position,
+        "logprobs": None if writer is None else writer.write(completion.logprobs),
+        "finish_reason": completion.finish_reason,
+    }
 
 
-def _choice(
-    index: int, text: str, finish_reason: str | None = None, logprobs: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish_reason}
-
-
-def _timings(usages: Sequence[Usage], timings: Timings) -> dict[str, Any]:
+def _timings(usages: Sequence[Usage], stopwatch: Stopwatch) -> Timings:
     """Of all generations together: the counts added, the times those of the longest."""
-    total = sum(usages[1:], usages[0])
-    each = [timings(index) for index in range(len(usages))]
-    return timings_body(total, (max(first for first, _ in each), max(rest for _, rest in each)))
+    firsts, rests = zip(*map(stopwatch, range(len(usages))), strict=True)
+    return timings(reduce(add, usages), (max(firsts), max(rests)))
 
 
 async def text_frames(
-    plan: TextPlan,
+    plan: CompletionPlan,
     model: str,
     deltas: AsyncIterator[tuple[int, TokenDelta]],
-    timings: Timings,
+    stopwatch: Stopwatch,
     *,
     choices: int,
     include_usage: bool,
@@ -113,35 +155,51 @@ async def text_frames(
     The first chunk is empty, or has the prompt where it is echoed. The last of all has `timings`.
     """
     created = int(time.time())
-    envelope = {
+    head: TextCompletionChunk = {
         "id": stream_id("cmpl", created),
         "object": "text_completion",
         "created": created,
         "model": model,
+        "choices": [],
     }
-    no_usage: dict[str, Any] = {"usage": None} if include_usage else {}
+    if include_usage:
+        head["usage"] = None
 
-    def frame(choice: dict[str, Any], **more: object) -> bytes:
-        return data_frame({**envelope, "choices": [choice], **no_usage, **more})
+    def chunk(
+        index: int,
+        text: str,
+        finish_reason: FinishReason | None = None,
+        logprobs: TextLogprobs | None = None,
+    ) -> TextCompletionChunk:
+        choice: TextChoice = {
+            "text": text,
+            "index": index,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
+        }
+        return {**head, "choices": [choice]}
 
-    logprobs = [plan.new_logprobs(index) for index in range(choices)]
+    writers = [plan.logprobs_writer(index) for index in range(choices)]
     usages: dict[int, Usage] = {}
     for index in range(choices):
-        yield frame(_choice(index, plan.echo(index)))
+        yield data_frame(chunk(index, plan.echo(index)))
     async for index, delta in deltas:
         if delta.text or delta.logprobs:
-            yield frame(_choice(index, delta.text, None, _piece_logprobs(logprobs[index], delta.logprobs)))
+            writer = writers[index]
+            logprobs = writer.write(delta.logprobs) if writer is not None and delta.logprobs else None
+            yield data_frame(chunk(index, delta.text, logprobs=logprobs))
         if delta.finish_reason is not None and delta.usage is not None:
             usages[index] = delta.usage
-            is_last = len(usages) == choices and not include_usage
-            more = {"timings": _timings([*usages.values()], timings)} if is_last else {}
-            yield frame(_choice(index, "", delta.finish_reason), **more)
+            last = chunk(index, "", delta.finish_reason)
+            if len(usages) == choices and not include_usage:
+                last["timings"] = _timings([*usages.values()], stopwatch)
+            yield data_frame(last)
     if include_usage:
         each = [usages[index] for index in range(choices)]
-        body = usage_body(plan.usages(each))
-        yield data_frame({**envelope, "choices": [], "usage": body, "timings": _timings(each, timings)})
+        end: TextCompletionChunk = {
+            **head,
+            "usage": plan.token_counts(each),
+            "timings": _timings(each, stopwatch),
+        }
+        yield data_frame(end)
     yield DONE
-
-
-def _piece_logprobs(logprobs: TextLogprobs | None, entries: Sequence[TokenLogprobs]) -> dict[str, Any] | None:
-    return logprobs.body(entries) if logprobs is not None and entries else None

@@ -11,6 +11,8 @@ import re
 import sys
 from itertools import pairwise
 
+from typing_extensions import get_original_bases
+
 _OURS = "kolosal."
 
 
@@ -23,9 +25,11 @@ class FieldNotes:
     def of(self, cls: type) -> dict[str, str]:
         """What is written under the fields of one of our classes, inherited ones included."""
         notes: dict[str, str] = {}
-        for base in reversed(cls.__mro__):
-            if base.__module__.startswith(_OURS):
-                notes |= self._module(base.__module__).get(base.__qualname__, {})
+        for base in reversed(get_original_bases(cls)):  # not the MRO: that of a TypedDict knows no bases
+            if isinstance(base, type):
+                notes |= self.of(base)
+        if cls.__module__.startswith(_OURS):
+            notes |= self._module(cls.__module__).get(cls.__qualname__, {})
         return notes
 
     def _module(self, name: str) -> dict[str, dict[str, str]]:

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kolosal.routes.openai.text_logprobs import OffsetCounter, TextLogprobs
+from kolosal.routes.openai.text_logprobs import OffsetCounter, TextLogprobsWriter
 from kolosal.schema import TokenLogprob, TokenLogprobs
 
 
@@ -59,15 +59,17 @@ def entry(
 
 
 def test_a_part_of_a_character_is_written_as_its_bytes() -> None:
-    body = TextLogprobs().body([entry(b"\xf0\x9f", in_prompt=False), entry(b"\x99\x82", in_prompt=False)])
+    body = TextLogprobsWriter().write(
+        [entry(b"\xf0\x9f", in_prompt=False), entry(b"\x99\x82", in_prompt=False)]
+    )
     assert body["tokens"] == ["bytes:\\xf0\\x9f", "bytes:\\x99\\x82"]
     assert body["text_offset"] == [0, 0]
-    assert list(body["top_logprobs"][0]) == ["bytes:\\xf0\\x9f"]
+    assert body["top_logprobs"][0] == {"bytes:\\xf0\\x9f": -1.0}
 
 
 def test_a_token_put_before_the_prompt_takes_no_room() -> None:
     entries = [entry(b"<s>", control=True), entry(b"Hi"), entry(b"!", in_prompt=False)]
-    assert TextLogprobs("Hi").body(entries)["text_offset"] == [0, 0, 2]
+    assert TextLogprobsWriter("Hi").write(entries)["text_offset"] == [0, 0, 2]
 
 
 def test_a_control_token_spelled_in_the_prompt_takes_its_room() -> None:
@@ -77,15 +79,15 @@ def test_a_control_token_spelled_in_the_prompt_takes_its_room() -> None:
         entry(b"Hi"),
         entry(b"!", in_prompt=False),
     ]
-    assert TextLogprobs("<|x|>Hi").body(entries)["text_offset"] == [0, 0, 5, 7]
+    assert TextLogprobsWriter("<|x|>Hi").write(entries)["text_offset"] == [0, 0, 5, 7]
 
 
 def test_a_blank_put_before_the_first_word_is_not_counted() -> None:
     entries = [entry(b"<s>", control=True), entry(b" Hi"), entry(b" you"), entry(b"!", in_prompt=False)]
-    assert TextLogprobs("Hi you").body(entries)["text_offset"] == [0, 0, 2, 6]
+    assert TextLogprobsWriter("Hi you").write(entries)["text_offset"] == [0, 0, 2, 6]
 
 
 def test_two_tokens_of_one_text_count_as_the_more_probable() -> None:
     top = (TokenLogprob(1, "a", -0.1), TokenLogprob(2, "a", -5.0))
-    body = TextLogprobs().body([TokenLogprobs(TokenLogprob(2, "a", -5.0), top)])
+    body = TextLogprobsWriter().write([TokenLogprobs(TokenLogprob(2, "a", -5.0), top)])
     assert body["top_logprobs"] == [{"a": -0.1}]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from kolosal.routes.openai.answer_types import ChosenToken
+from kolosal.routes.openai.encode import ChosenLogprob
 
 ItemState = Literal["in_progress", "completed", "incomplete"]
 
@@ -25,7 +25,7 @@ class OutputTextShown(TypedDict):
     text: str
     annotations: list[dict[str, Any]]
     """Always empty."""
-    logprobs: list[ChosenToken]
+    logprobs: list[ChosenLogprob]
     """Empty unless they were asked for."""
 
 
