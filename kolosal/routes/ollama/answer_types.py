@@ -2,87 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired
+from typing import Any, Literal
 
 from typing_extensions import TypedDict
-
-
-class CalledFunction(TypedDict):
-    """What to run."""
-
-    index: int
-    """The place of the call in its turn."""
-    name: str
-    arguments: dict[str, Any]
-    """Conforms to the tool's parameters."""
-
-
-class Call(TypedDict):
-    """A call the model made."""
-
-    id: str
-    function: CalledFunction
-
-
-class AssistantMessage(TypedDict):
-    """A turn of the assistant."""
-
-    role: Literal["assistant"]
-    content: str
-    thinking: NotRequired[str]
-    """What the model thought before it answered."""
-    tool_calls: NotRequired[list[Call]]
-
-
-class Chance(TypedDict):
-    """A token and how probable the model held it."""
-
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class TokenChances(Chance):
-    """A token of the answer, with the most probable ones in its place."""
-
-    top_logprobs: list[Chance]
-
-
-class Done(TypedDict):
-    """What the last object of an answer has."""
-
-    model: str
-    """As asked for."""
-    created_at: str
-    """RFC 3339, in UTC."""
-    done: Literal[True]
-    done_reason: Literal["stop", "length", "load", "unload"]
-    logprobs: NotRequired[list[TokenChances]]
-    total_duration: NotRequired[int]
-    """Nanoseconds, as all durations."""
-    load_duration: NotRequired[int]
-    prompt_eval_count: NotRequired[int]
-    """Tokens of the prompt."""
-    prompt_eval_duration: NotRequired[int]
-    eval_count: NotRequired[int]
-    """Tokens of the answer."""
-    eval_duration: NotRequired[int]
-
-
-class Generated(Done):
-    """The answer to a prompt."""
-
-    response: str
-    thinking: NotRequired[str]
-    """What the model thought before it answered."""
-    context: NotRequired[list[int]]
-    """The conversation as tokens."""
-
-
-class Chatted(Done):
-    """The answer to a chat."""
-
-    message: AssistantMessage
 
 
 class Embeddings(TypedDict):

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeAlias, TypeVar
 
 from starlette.requests import Request
-from starlette.responses import Response
 
 from kolosal.chat.events import ChatEvent, Ended, TextPiece
 from kolosal.engines.engine import Engine, EngineState
@@ -24,11 +23,14 @@ from kolosal.routes.common.generation import Generation, within
 from kolosal.routes.common.services import caller_of, registry_of, services_of
 from kolosal.routes.common.turns import Turns, whole_turn
 from kolosal.routes.common.unary_calls import with_engine
-from kolosal.routes.ollama.encode import Finish, Shape, Stats, answer_lines, durations
+from kolosal.routes.ollama.encode import AnswerEncoder, ContextField, Metrics, metrics
 from kolosal.routes.ollama.errors import error_line
 from kolosal.routes.ollama.lifetime import apply_keep_alive, free
 from kolosal.routes.ollama.names import find_engine
+from kolosal.routes.ollama.stream import FinishAnswer, MeasureAnswer, answer_lines
 from kolosal.schema import GenerateRequest, InfillPrompt, TextPrompt, Usage
+
+T = TypeVar("T")
 
 Prepare: TypeAlias = Callable[[Engine], Awaitable[GenerateRequest]]
 """Makes the request for a loaded engine, and refuses what its model cannot do."""
@@ -36,38 +38,38 @@ Prepare: TypeAlias = Callable[[Engine], Awaitable[GenerateRequest]]
 Shorten: TypeAlias = Callable[[Engine, GenerateRequest], Awaitable[GenerateRequest | None]]
 """What to try in place of a request that is longer than it may be; None: nothing, it is refused."""
 
-Extras: TypeAlias = Callable[[Engine, str], Awaitable[Mapping[str, Any]]]
-"""More keys for the last object, from the text of the answer."""
+ContextOf: TypeAlias = Callable[[Engine, str], Awaitable[ContextField]]
+"""`context` of the last object, from the text of the answer."""
 
 _THREAD_ABOVE_LOGPROBS = 4096
 """Answers that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
 
 
-async def only_load(request: Request, shape: Shape, keep_alive: float | None) -> Response:
+async def only_load(request: Request, encoder: AnswerEncoder[T], keep_alive: float | None) -> JsonResponse[T]:
     """The answer to a request without a prompt: it loads its model, or frees it where `keep_alive` is 0.
 
     Raises:
         KolosalError: there is no such engine, or it cannot be loaded.
         ClientDisconnect: the client left.
     """
-    engine = find_engine(registry_of(request), shape.model)
+    engine = find_engine(registry_of(request), encoder.model)
     if keep_alive == 0:
         await free(request, engine)
-        return JsonResponse(shape.loaded("unload"))
+        return JsonResponse(encoder.loaded("unload"))
     await with_engine(request, engine.engine_id, lambda found: apply_keep_alive(request, found, keep_alive))
-    return JsonResponse(shape.loaded("load"))
+    return JsonResponse(encoder.loaded("load"))
 
 
 async def answer(
     request: Request,
-    shape: Shape,
+    encoder: AnswerEncoder[T],
     keep_alive: float | None,
     prepare: Prepare,
     shorten: Shorten,
-    extras: Extras | None = None,
+    context_of: ContextOf | None = None,
     *,
     stream: bool,
-) -> Response:
+) -> JsonResponse[T] | EventStream:
     """Generate, and answer whole or line by line.
 
     Raises:
@@ -75,7 +77,7 @@ async def answer(
         ClientDisconnect: the client left before anything was sent.
     """
     began = time.monotonic()
-    engine_id = find_engine(registry_of(request), shape.model).engine_id
+    engine_id = find_engine(registry_of(request), encoder.model).engine_id
     generation = Generation(caller_of(request))
     patience_s = services_of(request).admission.limits.queue_timeout_s
     try:
@@ -86,24 +88,24 @@ async def answer(
         raise
     engine, events = generation.engine, _events(generation, wanted)
 
-    async def finish(text: str) -> Mapping[str, Any]:
-        keys: Mapping[str, Any] = {} if extras is None else await extras(engine, text)
+    async def finish(text: str) -> ContextField:
+        context: ContextField = {} if context_of is None else await context_of(engine, text)
         await apply_keep_alive(request, engine, keep_alive)
-        return keys
+        return context
 
-    def stats(usage: Usage) -> Mapping[str, int]:
-        return durations(usage, generation.timings(0), load_s, time.monotonic() - began)
+    def measure(usage: Usage) -> Metrics:
+        return metrics(usage, generation.timings(0), load_s, time.monotonic() - began)
 
     if stream:
         return EventStream(
-            answer_lines(shape, events, stats, finish),
+            answer_lines(encoder, events, measure, finish),
             generation.abort,
             error_line,
             ping=None,
             media_type=NDJSON,
         )
     try:
-        return await unless_disconnected(request, _whole(shape, events, stats, finish))
+        return await unless_disconnected(request, _whole(encoder, events, measure, finish))
     finally:
         generation.abort()
 
@@ -136,17 +138,17 @@ async def _start(
 
 
 async def _whole(
-    shape: Shape,
+    encoder: AnswerEncoder[T],
     events: AsyncIterator[ChatEvent],
-    stats: Stats,
-    finish: Finish,
-) -> JsonResponse[dict[str, Any]]:
+    measure: MeasureAnswer,
+    finish: FinishAnswer,
+) -> JsonResponse[T]:
     turn = whole_turn([event async for event in events])
-    counts = stats(turn.usage)
-    more = await finish(turn.text)
+    counts = measure(turn.usage)
+    context = await finish(turn.text)
     if len(turn.logprobs) > _THREAD_ABOVE_LOGPROBS:
-        return await asyncio.to_thread(lambda: JsonResponse(shape.whole(turn, more, counts)))
-    return JsonResponse(shape.whole(turn, more, counts))
+        return await asyncio.to_thread(lambda: JsonResponse(encoder.whole(turn, context, counts)))
+    return JsonResponse(encoder.whole(turn, context, counts))
 
 
 def _events(generation: Generation, wanted: GenerateRequest) -> AsyncIterator[ChatEvent]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from starlette.requests import Request
-from starlette.responses import Response
 
 from kolosal.engines.engine import Engine
+from kolosal.http.responses import JsonResponse
+from kolosal.http.sse import EventStream
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
-from kolosal.routes.ollama.answer_types import Chatted
 from kolosal.routes.ollama.answering import answer, only_load
 from kolosal.routes.ollama.durations import keep_alive_seconds
-from kolosal.routes.ollama.encode import Shape
+from kolosal.routes.ollama.encode import AnswerEncoder, ChatResponse, chat_object
 from kolosal.routes.ollama.fields import GenerationBody
 from kolosal.routes.ollama.messages import Messages, Tools, to_messages, to_tool_use
 from kolosal.routes.ollama.names import checked_name, decode_ollama
@@ -70,19 +70,20 @@ class ChatBody(GenerationBody):
     streams=True,
     stream_media_type="application/x-ndjson",
     answer="The assistant's turn, or its pieces, one JSON object a line.",
-    answer_type=Chatted,
 )
-async def chat(request: Request) -> Response:
+async def chat(request: Request) -> JsonResponse[ChatResponse] | EventStream:
     """Continue a conversation, in Ollama's way."""
     body = await decode_ollama(request, ChatBody)
     keep_alive = keep_alive_seconds(body.keep_alive)
     wanted = body.to_request(body.to_prompt())
-    shape = Shape(checked_name(registry_of(request), body.model), "chat", tools=bool(body.tools))
+    encoder = AnswerEncoder(
+        checked_name(registry_of(request), body.model), chat_object, calls_tools=bool(body.tools)
+    )
     if not body.messages:
-        return await only_load(request, shape, keep_alive)
+        return await only_load(request, encoder, keep_alive)
 
     async def prepare(engine: Engine) -> GenerateRequest:
-        body.check_model(engine, shape.model, "chat")
+        body.check_model(engine, encoder.model, "chat")
         return wanted
 
-    return await answer(request, shape, keep_alive, prepare, body.shorten, stream=body.streams)
+    return await answer(request, encoder, keep_alive, prepare, body.shorten, stream=body.streams)

@@ -1,36 +1,129 @@
-"""What a generation looks like in the Ollama dialect: whole answers, and the lines of a stream.
+"""Answers of `/api/generate` and `/api/chat`: the objects, whole ones and those of a stream.
 
-From the events of a turn to JSON objects. `/api/generate` and `/api/chat` differ only in where they put the text.
+https://github.com/ollama/ollama/blob/main/docs/api.md. All objects of an endpoint have one type, as Ollama's have: a piece of a
+stream, its last object and a whole answer differ in which keys are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Generic, Literal, NotRequired, TypeVar
 
-import orjson
+from typing_extensions import TypedDict
 
 from kolosal.chat.events import (
-    CallBegin,
-    CallEnd,
-    CallPiece,
-    ChatEvent,
     ChatTurn,
-    Ended,
-    TextPiece,
-    ThinkingPiece,
+    parsed_arguments,
 )
 from kolosal.schema import FinishReason, TokenLogprob, TokenLogprobs, ToolCall, Usage
 
 _NS = 1_000_000_000
 
-Stats = Callable[[Usage], Mapping[str, int]]
-"""The counts and durations of a generation that has ended."""
 
-Finish = Callable[[str], Awaitable[Mapping[str, Any]]]
-"""What is done when a turn of this text has ended; gives more keys for the last object."""
+class OllamaFunctionCall(TypedDict):
+    """What to run."""
+
+    index: int
+    """The place of the call in its turn."""
+    name: str
+    arguments: dict[str, Any]
+    """Conforms to the tool's parameters."""
+
+
+class OllamaToolCall(TypedDict):
+    """A call the model made."""
+
+    id: str
+    function: OllamaFunctionCall
+
+
+class ThinkingField(TypedDict, total=False):
+    """Thoughts."""
+
+    thinking: str
+    """What the model thought before it answered."""
+
+
+class OllamaMessage(ThinkingField):
+    """A turn of the assistant."""
+
+    role: Literal["assistant"]
+    content: str
+    tool_calls: NotRequired[list[OllamaToolCall]]
+
+
+class OllamaTokenLogprob(TypedDict):
+    """A token and the logarithm of the probability that the model gave it."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class OllamaLogprob(OllamaTokenLogprob):
+    """A token of the answer, with the most probable ones in its place."""
+
+    top_logprobs: list[OllamaTokenLogprob]
+
+
+class Metrics(TypedDict, total=False):
+    """Counts and durations of an answer; in its last object."""
+
+    total_duration: int
+    """Nanoseconds, as all durations."""
+    load_duration: int
+    prompt_eval_count: int
+    """Tokens of the prompt."""
+    prompt_eval_duration: int
+    """Waiting for a place in the batch included."""
+    eval_count: int
+    """Tokens of the answer."""
+    eval_duration: int
+
+
+class ContextField(TypedDict, total=False):
+    """The conversation, for clients that carry it as tokens."""
+
+    context: list[int]
+    """The conversation as tokens; in the last object."""
+
+
+class OptionalFields(TypedDict, total=False):
+    """What only some objects have."""
+
+    done_reason: Literal["stop", "length", "load", "unload"]
+    """In the last object."""
+    logprobs: list[OllamaLogprob]
+
+
+class ObjectHead(TypedDict):
+    """What all objects have."""
+
+    model: str
+    """As asked for."""
+    created_at: str
+    """RFC 3339, in UTC."""
+
+
+class GenerateResponse(ObjectHead, ThinkingField, OptionalFields, ContextField, Metrics):
+    """The answer to a prompt, or a piece of it."""
+
+    response: str
+    done: bool
+    """Whether this is the last object, or the only one."""
+
+
+class ChatResponse(ObjectHead, OptionalFields, Metrics):
+    """The answer to a chat, or a piece of it."""
+
+    message: OllamaMessage
+    done: bool
+    """Whether this is the last object, or the only one."""
+
+
+T = TypeVar("T")
 
 
 def rfc3339(moment: datetime) -> str:
@@ -43,8 +136,8 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def durations(usage: Usage, timings: tuple[float, float], load_s: float, total_s: float) -> dict[str, int]:
-    """Counts, and durations in nanoseconds. Reading the prompt includes waiting for a place in the batch."""
+def metrics(usage: Usage, timings: tuple[float, float], load_s: float, total_s: float) -> Metrics:
+    """Counts, and durations in nanoseconds; `timings` are the seconds until the first token, and from there on."""
     prompt_s, answer_s = timings
     return {
         "total_duration": int(total_s * _NS),
@@ -56,141 +149,104 @@ def durations(usage: Usage, timings: tuple[float, float], load_s: float, total_s
     }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectParts:
+    """What one object holds, whatever the endpoint."""
+
+    text: str = ""
+    thinking: str = ""
+    calls: Sequence[OllamaToolCall] = ()
+    done: bool = True
+    optional: OptionalFields = field(default_factory=OptionalFields)
+    context: ContextField = field(default_factory=ContextField)
+    metrics: Metrics = field(default_factory=Metrics)
+
+
+def generate_object(head: ObjectHead, parts: ObjectParts) -> GenerateResponse:
+    """An object of `/api/generate`, where no tools are called."""
+    thinking: ThinkingField = {"thinking": parts.thinking} if parts.thinking else {}
+    return {
+        **head,
+        "response": parts.text,
+        **thinking,
+        "done": parts.done,
+        **parts.optional,
+        **parts.context,
+        **parts.metrics,
+    }
+
+
+def chat_object(head: ObjectHead, parts: ObjectParts) -> ChatResponse:
+    """An object of `/api/chat`."""
+    message: OllamaMessage = {"role": "assistant", "content": parts.text}
+    if parts.thinking:
+        message["thinking"] = parts.thinking
+    if parts.calls:
+        message["tool_calls"] = [*parts.calls]
+    return {**head, "message": message, "done": parts.done, **parts.optional, **parts.metrics}
+
+
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What all objects of one answer have in common."""
+class AnswerEncoder(Generic[T]):
+    """Makes the objects of one answer."""
 
     model: str
     """As the request had it."""
-    kind: Literal["generate", "chat"]
-    now: Callable[[], datetime] = utc_now
-    tools: bool = False
+    write: Callable[[ObjectHead, ObjectParts], T]
+    """`generate_object` or `chat_object`: the endpoints differ only in where they put what the model wrote."""
+    calls_tools: bool = False
     """Whether tools may be called: then blanks around calls are left out of the text."""
+    now: Callable[[], datetime] = utc_now
 
-    def loaded(self, reason: Literal["load", "unload"]) -> dict[str, Any]:
+    def loaded(self, reason: Literal["load", "unload"]) -> T:
         """The answer to a request that only loads a model, or frees it."""
-        return {**self._head(), **self._part(), "done": True, "done_reason": reason}
+        return self.make(ObjectParts(optional={"done_reason": reason}))
 
-    def piece(
-        self,
-        text: str = "",
-        thinking: str = "",
-        calls: Sequence[Mapping[str, Any]] = (),
-        logprobs: Sequence[TokenLogprobs] = (),
-    ) -> dict[str, Any]:
-        """One object of a stream, but the last."""
-        chances = {"logprobs": logprobs_body(logprobs)} if logprobs else {}
-        return {**self._head(), **self._part(text, thinking, calls), "done": False, **chances}
-
-    def last(self, reason: FinishReason, more: Mapping[str, Any], stats: Mapping[str, int]) -> dict[str, Any]:
-        """The last object of a stream."""
-        return {**self._head(), **self._part(), **_done(reason), **more, **stats}
-
-    def whole(self, turn: ChatTurn, more: Mapping[str, Any], stats: Mapping[str, int]) -> dict[str, Any]:
+    def whole(self, turn: ChatTurn, context: ContextField, counts: Metrics) -> T:
         """The answer to a request that does not stream."""
-        calls = [
-            body for index, call in enumerate(turn.calls) if (body := call_body(index, call)) is not None
-        ]
+        made = (call_body(index, call) for index, call in enumerate(turn.calls))
+        calls = [body for body in made if body is not None]
+        optional: OptionalFields = {"done_reason": done_reason(turn.finish_reason)}
+        if turn.logprobs:
+            optional["logprobs"] = logprobs_body(turn.logprobs)
         text = turn.text.strip() if calls else turn.text
-        chances = {"logprobs": logprobs_body(turn.logprobs)} if turn.logprobs else {}
-        part = self._part(text, turn.thinking, calls)
-        return {**self._head(), **part, **_done(turn.finish_reason), **chances, **more, **stats}
+        return self.make(
+            ObjectParts(
+                text=text,
+                thinking=turn.thinking,
+                calls=calls,
+                optional=optional,
+                context=context,
+                metrics=counts,
+            )
+        )
 
-    def _head(self) -> dict[str, Any]:
-        return {"model": self.model, "created_at": rfc3339(self.now())}
-
-    def _part(
-        self, text: str = "", thinking: str = "", calls: Sequence[Mapping[str, Any]] = ()
-    ) -> dict[str, Any]:
-        more: dict[str, Any] = {"thinking": thinking} if thinking else {}
-        if self.kind == "generate":
-            return {"response": text, **more}
-        if calls:
-            more["tool_calls"] = [*calls]
-        return {"message": {"role": "assistant", "content": text, **more}}
+    def make(self, parts: ObjectParts) -> T:
+        """An object made now."""
+        return self.write({"model": self.model, "created_at": rfc3339(self.now())}, parts)
 
 
-def _done(reason: FinishReason) -> dict[str, Any]:
-    return {"done": True, "done_reason": "length" if reason is FinishReason.LENGTH else "stop"}
+def done_reason(reason: FinishReason) -> Literal["length", "stop"]:
+    """Why a turn ended, as Ollama says it: a call is a stop."""
+    return "length" if reason is FinishReason.LENGTH else "stop"
 
 
-def call_body(index: int, call: ToolCall) -> dict[str, Any] | None:
+def call_body(index: int, call: ToolCall) -> OllamaToolCall | None:
     """A call; None where the end of the answer cut its arguments off, as they could be no object."""
-    try:
-        arguments = orjson.loads(call.arguments)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(arguments, dict):
+    arguments = parsed_arguments(call.arguments)
+    if arguments is None:
         return None
     return {"id": call.id, "function": {"index": index, "name": call.name, "arguments": arguments}}
 
 
-def logprobs_body(logprobs: Sequence[TokenLogprobs]) -> list[dict[str, Any]]:
+def logprobs_body(logprobs: Sequence[TokenLogprobs]) -> list[OllamaLogprob]:
     """`logprobs`: one entry for each token."""
     return [
-        {**_chance(entry.chosen), "top_logprobs": [_chance(chance) for chance in entry.top]}
+        {**_token_logprob(entry.chosen), "top_logprobs": [_token_logprob(each) for each in entry.top]}
         for entry in logprobs
     ]
 
 
-def _chance(chance: TokenLogprob) -> dict[str, Any]:
-    data = chance.data
-    return {"token": data.decode(errors="replace"), "logprob": chance.logprob, "bytes": list(data)}
-
-
-class Lines:
-    """Makes the objects of one turn's stream from its events. A call is one object, as its arguments are no text."""
-
-    def __init__(self, shape: Shape) -> None:
-        self._shape = shape
-        self._blank = ""
-        """Blanks that are shown only if text follows them."""
-        self._calls: dict[int, tuple[CallBegin, list[str]]] = {}
-        self.text = ""
-        """The text so far."""
-
-    def push(self, event: ChatEvent) -> list[dict[str, Any]]:
-        """What an event adds to the stream. The last object is made by whoever knows what else is in it."""
-        match event:
-            case TextPiece(text=text, logprobs=logprobs):
-                return self._text(text, logprobs)
-            case ThinkingPiece(text=text):
-                return [self._shape.piece(thinking=text)] if text else []
-            case CallBegin(index=index):
-                self._blank = ""
-                self._calls[index] = event, []
-            case CallPiece(index=index, arguments=arguments):
-                self._calls[index][1].append(arguments)
-            case CallEnd(index=index):
-                begin, pieces = self._calls.pop(index)
-                body = call_body(index, ToolCall(begin.id, begin.name, "".join(pieces)))
-                return [] if body is None else [self._shape.piece(calls=[body])]
-            case Ended():
-                pass
-        return []
-
-    def _text(self, text: str, logprobs: Sequence[TokenLogprobs]) -> list[dict[str, Any]]:
-        self.text += text
-        text = self._blank + text
-        if self._shape.tools and not text.strip() and not logprobs:
-            self._blank = text
-            return []
-        self._blank = ""
-        return [self._shape.piece(text, logprobs=logprobs)] if text or logprobs else []
-
-
-async def answer_lines(
-    shape: Shape, events: AsyncIterator[ChatEvent], stats: Stats, finish: Finish
-) -> AsyncGenerator[bytes, None]:
-    """The lines of a stream: its pieces, then one with `done`, the reason and the counts."""
-    lines = Lines(shape)
-    async for event in events:
-        for piece in lines.push(event):
-            yield _line(piece)
-        if isinstance(event, Ended):
-            counts = stats(event.usage)
-            yield _line(shape.last(event.finish_reason, await finish(lines.text), counts))
-
-
-def _line(value: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(value) + b"\n"
+def _token_logprob(entry: TokenLogprob) -> OllamaTokenLogprob:
+    data = entry.data
+    return {"token": data.decode(errors="replace"), "logprob": entry.logprob, "bytes": list(data)}

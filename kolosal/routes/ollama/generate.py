@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import Response
 
 from kolosal.engines.engine import Engine
 from kolosal.errors import InvalidRequest, KolosalError, UnsupportedFeature
+from kolosal.http.responses import JsonResponse
+from kolosal.http.sse import EventStream
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
-from kolosal.routes.ollama.answer_types import Generated
 from kolosal.routes.ollama.answering import answer, only_load
 from kolosal.routes.ollama.context import check_context, context_after, continued
 from kolosal.routes.ollama.durations import keep_alive_seconds
-from kolosal.routes.ollama.encode import Shape
+from kolosal.routes.ollama.encode import AnswerEncoder, ContextField, GenerateResponse, generate_object
 from kolosal.routes.ollama.fields import GenerationBody
 from kolosal.routes.ollama.names import checked_name, decode_ollama
 from kolosal.sampling import MAX_TOKEN_ID, MAX_TOKENS_LIMIT
@@ -103,21 +102,20 @@ class GenerateBody(GenerationBody):
     streams=True,
     stream_media_type="application/x-ndjson",
     answer="The answer, or its pieces, one JSON object a line.",
-    answer_type=Generated,
 )
-async def generate(request: Request) -> Response:
+async def generate(request: Request) -> JsonResponse[GenerateResponse] | EventStream:
     """Answer one prompt."""
     body = await decode_ollama(request, GenerateBody)
     body.check()
     keep_alive = keep_alive_seconds(body.keep_alive)
     plain = body.plain_prompt()
     body.to_request(plain)  # refuses what is wrong before anything is loaded
-    shape = Shape(checked_name(registry_of(request), body.model), "generate")
+    encoder = AnswerEncoder(checked_name(registry_of(request), body.model), generate_object)
     if body.only_loads:
-        return await only_load(request, shape, keep_alive)
+        return await only_load(request, encoder, keep_alive)
 
     async def prepare(engine: Engine) -> GenerateRequest:
-        body.check_model(engine, shape.model, "generate")
+        body.check_model(engine, encoder.model, "generate")
         if not body.context or not isinstance(plain, ChatPrompt):
             return body.to_request(plain)
         check_context(engine, body.context)
@@ -129,7 +127,7 @@ async def generate(request: Request) -> Response:
             return None
         return replace(wanted, max_context=None)
 
-    async def context(engine: Engine, text: str) -> Mapping[str, Any]:
+    async def context(engine: Engine, text: str) -> ContextField:
         """`context` of the last object. An answer does not fail for want of it."""
         if not isinstance(plain, ChatPrompt):
             return {}
@@ -138,4 +136,4 @@ async def generate(request: Request) -> Response:
         except KolosalError:
             return {}
 
-    return await answer(request, shape, keep_alive, prepare, shorten, context, stream=body.streams)
+    return await answer(request, encoder, keep_alive, prepare, shorten, context, stream=body.streams)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -20,13 +20,23 @@ from kolosal.chat.events import (
     TextPiece,
     ThinkingPiece,
 )
-from kolosal.routes.ollama.encode import Shape, answer_lines, call_body, durations, rfc3339
+from kolosal.routes.ollama.encode import (
+    AnswerEncoder,
+    ContextField,
+    Metrics,
+    call_body,
+    chat_object,
+    generate_object,
+    metrics,
+    rfc3339,
+)
+from kolosal.routes.ollama.stream import answer_lines
 from kolosal.schema import FinishReason, TokenLogprob, TokenLogprobs, ToolCall, Usage
 from tests.routes.ollama.asking import golden
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 5000, UTC)
-GENERATE = Shape("fake", "generate", now=lambda: NOW)
-CHAT = Shape("fake", "chat", now=lambda: NOW, tools=True)
+GENERATE = AnswerEncoder("fake", generate_object, now=lambda: NOW)
+CHAT = AnswerEncoder("fake", chat_object, calls_tools=True, now=lambda: NOW)
 
 CHANCES = (
     TokenLogprobs(TokenLogprob(1, "\xc3", -0.5), (TokenLogprob(1, "\xc3", -0.5), TokenLogprob(2, "a", -1.0))),
@@ -54,19 +64,21 @@ TOOL_TURN: list[ChatEvent] = [
 ]
 
 
-def stats(usage: Usage) -> Mapping[str, int]:
-    return durations(usage, (0.25, 0.5), 0.125, 1.0)
+def stats(usage: Usage) -> Metrics:
+    return metrics(usage, (0.25, 0.5), 0.125, 1.0)
 
 
-async def _lines(shape: Shape, events: list[ChatEvent], more: Mapping[str, Any] | None = None) -> str:
+async def _lines(
+    encoder: AnswerEncoder[Any], events: list[ChatEvent], context: ContextField | None = None
+) -> str:
     async def each() -> AsyncIterator[ChatEvent]:
         for event in events:
             yield event
 
-    async def finish(text: str) -> Mapping[str, Any]:
-        return {**(more or {})}
+    async def finish(text: str) -> ContextField:
+        return context or {}
 
-    return b"".join([line async for line in answer_lines(shape, each(), stats, finish)]).decode()
+    return b"".join([line async for line in answer_lines(encoder, each(), stats, finish)]).decode()
 
 
 async def test_a_turn_with_thoughts_and_calls_streams_as_the_golden_file_says() -> None:
