@@ -12,8 +12,8 @@ import httpx
 import psutil
 import pytest
 
+from kolosal.engines.memory.model_files import read_shape
 from kolosal.errors import ModelFileError
-from kolosal.paths import read_shape
 from tests.fakes import FakeEngine, app_with, http_client
 from tests.faults.sockets import MIB, rss
 from tests.gguf_files import corrupt, gguf

@@ -19,6 +19,8 @@ from kolosal.errors import ModelFileError
 Scalar: TypeAlias = bool | int | float | str
 Value: TypeAlias = Scalar | tuple[Scalar, ...]
 
+GGUF_MAGIC = b"GGUF"
+"""The first four bytes of every GGUF file."""
 MAX_HEADER_BYTES = 256 * 1024 * 1024
 """Bytes before the tensor data. The largest vocabularies take some 30 MiB."""
 MAX_KEYS = 65_536
@@ -143,7 +145,7 @@ class _Reader:
         return GgufHeader(metadata, lengths, tensors, self._size)
 
     def _check_start(self) -> None:
-        if self._take(4) != b"GGUF":
+        if self._take(len(GGUF_MAGIC)) != GGUF_MAGIC:
             raise self._error("does not begin with 'GGUF'")
         version = self._number("<I")
         if version and version & 0xFFFF == 0:

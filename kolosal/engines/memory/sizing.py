@@ -13,10 +13,10 @@ from typing import Protocol
 
 from kolosal.engines.ipc.messages import EngineInfo
 from kolosal.engines.memory.machine import Machine, MachineMemory
+from kolosal.engines.memory.model_files import read_shape
 from kolosal.engines.memory.model_shape import ModelShape
 from kolosal.engines.memory.placement import Estimate, GpuFree, Part, estimate, estimates
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
-from kolosal.paths import read_shape
 
 _UNLIMITED_BYTES = 1 << 60
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from kolosal.engines.memory.gguf import CHAT_TEMPLATE, GgufHeader
+from kolosal.engines.memory.model_files import read_headers
 from kolosal.engines.memory.model_shape import ModelShape
 from kolosal.errors import ModelFileError
-from kolosal.paths import read_headers
 from kolosal.routes.common.digests import FileVersion
 
 _MAX_KEPT = 64

@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kolosal.engines.memory.gguf import read_header
+from kolosal.engines.memory.model_files import read_shape
+from kolosal.engines.parameters import LoadingParameters
 from kolosal.errors import ModelFileError
-from kolosal.paths import read_shape
+from kolosal.paths import engine_config
 from tests.gguf_files import (
     ARRAY,
     BOOL,
@@ -216,13 +218,14 @@ def test_a_part_that_leads_out_is_refused_in_the_words_of_all_that_do(tmp_path: 
     for target in (outside / second.name, outside / "no-such.gguf"):
         second.symlink_to(target)
         with pytest.raises(ModelFileError) as caught:
-            read_shape(first, (inside,))
+            engine_config("a", str(first), LoadingParameters(), roots=(inside,))
         refused.append((caught.value.code, caught.value.message))
         second.unlink()
     assert refused[0] == refused[1]
     assert refused[0][0] == "model_path_access_denied"
     second.symlink_to(outside / second.name)
-    assert read_shape(first, (inside, outside)).weight_bytes == 3 * 64 * 64 * 4
+    engine_config("a", str(first), LoadingParameters(), roots=(inside, outside))
+    assert read_shape(first).weight_bytes == 3 * 64 * 64 * 4
 
 
 @pytest.mark.fault("G1")

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.memory.model_files import read_shape
 from kolosal.engines.memory.model_shape import ModelShape
 from kolosal.engines.memory.placement import Estimate, GpuFree, estimate, estimates
 from kolosal.engines.parameters import FlashAttention, LoadingParameters, SplitMode
-from kolosal.paths import read_shape
 from tests.engines.helpers import config
 from tests.engines.worker.helpers import ask
 from tests.gguf_files import ARRAY, BOOL, FLOAT32, LLAMA, STRING, TENSORS, UINT32, Tensor, Typed, gguf

@@ -19,6 +19,7 @@ import psutil
 from kolosal.chat.formats import detect_thinking_tags, detect_tool_format
 from kolosal.engines.ipc.messages import EngineInfo, Pooling
 from kolosal.engines.memory.ggml import cache_type
+from kolosal.engines.memory.gguf import GGUF_MAGIC
 from kolosal.engines.memory.limits import MAX_DRAFT_TOKENS_PER_STEP, sequence_slots
 from kolosal.engines.parameters import (
     EngineConfig,
@@ -147,10 +148,10 @@ def _load_weights(config: EngineConfig, on_progress: Callable[[float], None]) ->
     path = Path(config.model_path)
     try:
         with path.open("rb") as file:
-            magic = file.read(4)
+            magic = file.read(len(GGUF_MAGIC))
     except OSError as exc:
         raise LoadError(f"The model file cannot be read: {exc.strerror}") from exc
-    if magic != b"GGUF":
+    if magic != GGUF_MAGIC:
         raise LoadError("The file is not a GGUF model: it does not begin with 'GGUF'")
     _log.first_error = ""
     params, _keep_alive = _model_params(config.parameters, on_progress)
