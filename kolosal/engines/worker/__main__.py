@@ -30,7 +30,6 @@ from kolosal.engines.worker.templates.template import ChatTemplate, TemplateFail
 _STOP_TIMEOUT_S = 3.0
 """How long a shutdown waits for the step at hand; then the process ends without it."""
 
-
 BackendFactory: TypeAlias = Callable[[EngineConfig, Callable[[float], None]], Backend]
 """Loads a model, and reports how much of it is there, from 0 to 1. Raises `BackendError`."""
 
@@ -40,56 +39,56 @@ def main(make_backend: BackendFactory) -> int:
     limit_this_process()
     frames_in, frames_out = _claim_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains first
-    outbox = FrameWriter(frames_out)
+    writer = FrameWriter(frames_out)
     try:
         hello = read_frame(frames_in)
         if not isinstance(hello, Hello) or hello.protocol != PROTOCOL_VERSION:
             raise FrameError(f"expected a hello of protocol {PROTOCOL_VERSION}, got {hello}")
         watch = _end_with_the_daemon(frames_in)
         try:
-            backend = make_backend(hello.config, lambda fraction: outbox.put(Progress(fraction)))
+            backend = make_backend(hello.config, lambda fraction: writer.write(Progress(fraction)))
             template = ChatTemplate(backend, hello.config.parameters.chat_template)
         except (BackendError, TemplateFailed) as exc:
-            return _fatal(outbox, str(exc), status=1)
-        outbox.put(Ready(backend.info))
+            return _fatal(writer, str(exc), status=1)
+        writer.write(Ready(backend.info))
         watch.join()  # until the first frame: a reader beside it could lose what it peeked
-        return _serve(backend, template, outbox, frames_in, hello.config.parameters)
+        return _serve(backend, template, writer, frames_in, hello.config.parameters)
     except FrameError as exc:
-        return _fatal(outbox, f"The daemon broke the protocol: {exc}", status=2)
+        return _fatal(writer, f"The daemon broke the protocol: {exc}", status=2)
 
 
 def _serve(
     backend: Backend,
     template: ChatTemplate,
-    outbox: FrameWriter,
+    writer: FrameWriter,
     frames_in: io.BufferedReader,
     parameters: LoadingParameters,
 ) -> int:
-    loop = EngineLoop(backend, outbox.put, target_step_s=parameters.target_step_ms / 1000)
-    thread = threading.Thread(target=_run_engine, args=(loop, outbox), name="engine", daemon=True)
+    loop = EngineLoop(backend, writer.write, target_step_s=parameters.target_step_ms / 1000)
+    thread = threading.Thread(target=_run_engine, args=(loop, writer), name="engine", daemon=True)
     thread.start()
-    intake = Preprocessor(backend, template, loop, outbox, speculation=parameters.speculation)
-    if not intake.serve(frames_in):
-        os._exit(3)  # nobody is left to answer; also ends a native call that is running
+    preprocessor = Preprocessor(backend, template, loop, writer.write, speculation=parameters.speculation)
+    if not preprocessor.serve(frames_in):
+        os._exit(3)  # nobody is left to read; also ends a native call that is running
     loop.stop()
-    answered = intake.close(_STOP_TIMEOUT_S)
+    closed = preprocessor.close(_STOP_TIMEOUT_S)
     thread.join(_STOP_TIMEOUT_S)
-    if thread.is_alive() or not answered:
+    if thread.is_alive() or not closed:
         os._exit(0)
     backend.close()
     return 0
 
 
-def _run_engine(loop: EngineLoop, outbox: FrameWriter) -> None:
+def _run_engine(loop: EngineLoop, writer: FrameWriter) -> None:
     try:
         loop.run()
     except Exception as exc:  # noqa: BLE001 - whatever it is, the engine cannot go on
         traceback.print_exc()
-        os._exit(_fatal(outbox, f"{type(exc).__name__}: {exc}", status=1))
+        os._exit(_fatal(writer, f"{type(exc).__name__}: {exc}", status=1))
 
 
-def _fatal(outbox: FrameWriter, message: str, *, status: int) -> int:
-    outbox.put_last(Fatal(message), _STOP_TIMEOUT_S)
+def _fatal(writer: FrameWriter, message: str, *, status: int) -> int:
+    writer.write_last(Fatal(message), _STOP_TIMEOUT_S)
     return status
 
 

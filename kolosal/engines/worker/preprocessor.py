@@ -1,4 +1,4 @@
-"""Preprocessor: frames in → sequences for the engine loop.
+"""Preprocessor: frames in → sequences for the engine loop, and calls for `UnaryCalls`.
 
 Runs on the worker's main thread, beside the engine thread: templates are rendered and prompts tokenised while the model
 computes. A request that is at fault fails here, before it costs the engine anything.
@@ -6,7 +6,9 @@ computes. A request that is at fault fails here, before it costs the engine anyt
 
 from __future__ import annotations
 
+import functools
 import io
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import replace
 
@@ -15,6 +17,7 @@ from kolosal.engines.ipc.messages import (
     MAX_FRAME_BYTES,
     Abort,
     FrameError,
+    FromWorker,
     Hello,
     Ping,
     SequenceOutput,
@@ -28,7 +31,6 @@ from kolosal.engines.ipc.messages import (
 from kolosal.engines.worker.backend import Backend, BackendError, Sampler
 from kolosal.engines.worker.constraint import Constraint, ConstraintCompiler
 from kolosal.engines.worker.detokenize import Detokenizer
-from kolosal.engines.worker.frame_writer import FrameWriter
 from kolosal.engines.worker.infill import infill_tokens
 from kolosal.engines.worker.input_checks import check_chars, check_tokens, prompt_too_long
 from kolosal.engines.worker.loop import EngineLoop
@@ -50,6 +52,7 @@ from kolosal.schema import (
     FinishReason,
     GenerateRequest,
     InfillPrompt,
+    Prompt,
     TextPrompt,
     TokenDelta,
     TokensPrompt,
@@ -57,8 +60,8 @@ from kolosal.schema import (
 )
 
 _SEED_STRIDE = 1009
-"""How far each generated token moves the seed of an answer that is gone on with: further than the choices of one request
-are apart."""
+"""How far each generated token moves the seed of a generation that is resumed: further than the choices of one request are
+apart."""
 
 
 def read_frame(pipe: io.BufferedReader) -> ToWorker | None:
@@ -79,19 +82,18 @@ class Preprocessor:
         backend: Backend,
         template: ChatTemplate,
         loop: EngineLoop,
-        outbox: FrameWriter,
+        emit: Callable[[FromWorker], None],
         *,
         speculation: bool,
     ) -> None:
+        """`emit` sends a frame and may be called from any thread."""
         self._backend = backend
         self._constraints = ConstraintCompiler(backend.constraint_tokenizer)
-        self._speculates = speculation and backend.can_trim  # wrong guesses are cut off again
+        self._speculates = speculation and backend.can_trim  # rejected draft tokens are cut off again
         self._template = template
         self._loop = loop
-        self._outbox = outbox
-        self._answers = UnaryCalls(
-            backend, lambda prompt: self._tokenize(GenerateRequest(prompt, SamplingParams())), outbox.put
-        )
+        self._emit = emit
+        self._unary_calls = UnaryCalls(backend, self._tokenize, emit)
 
     def serve(self, pipe: io.BufferedReader) -> bool:
         """Handle frames until told to shut down (True) or the daemon is gone (False).
@@ -104,9 +106,9 @@ class Preprocessor:
                 case Submit():
                     self._submit(frame)
                 case UnaryCall(request_id=request_id, call=call):
-                    self._answers.ask(request_id, call)
+                    self._unary_calls.start(request_id, call)
                 case Abort(request_id=request_id):
-                    self._answers.forget(request_id)
+                    self._unary_calls.cancel(request_id)
                     self._loop.abort(request_id)
                 case Ping():
                     self._loop.ping(frame)
@@ -117,59 +119,110 @@ class Preprocessor:
         return False
 
     def close(self, timeout_s: float) -> bool:
-        """Free what answering has needed; False when that takes longer than it may. Nothing is served any more."""
-        return self._answers.close(timeout_s)
+        """Free what unary calls have needed; False when that takes longer than it may. Nothing is served any more."""
+        return self._unary_calls.close(timeout_s)
 
     def _submit(self, submit: Submit) -> None:
-        request_id, request = submit.request_id, submit.request
+        request_id, request, generated = submit.request_id, submit.request, submit.generated
         try:
             prompt = self._prompt(request)
-            length = len(prompt) + len(submit.generated)
-            asks_more = request.prompt_logprobs and not submit.generated
-            if length >= self._max_length(prompt, request) and not asks_more:
-                text = self._text(request, prompt, submit.generated).flush()
-                self._outbox.put(_nothing_to_generate(submit, prompt, text))
+            wants_prompt_rows = request.prompt_logprobs and not generated
+            if len(prompt) + len(generated) >= self._max_length(prompt, request) and not wants_prompt_rows:
+                # `max_tokens` is 0, or the worker before this one died with the last token: nothing is left but its end
+                text = self._detokenizer(request, prompt, generated).flush()
+                usage = Usage(len(prompt), len(generated))
+                end = TokenDelta(text, finish_reason=FinishReason.LENGTH, usage=usage)
+                self._emit(StepOutputs((SequenceOutput(request_id, end),)))
             else:
                 self._loop.submit(self._sequence(submit, prompt))
         except KolosalError as exc:
-            self._outbox.put(failed(request_id, exc))
+            self._emit(failed(request_id, exc))
         except Exception as exc:  # noqa: BLE001 - a defect of ours must cost one request, and not the engine
-            self._outbox.put(failed_unexpectedly(request_id, exc))
+            self._emit(failed_unexpectedly(request_id, exc))
+
+    # --- the prompt ---
 
     def _prompt(self, request: GenerateRequest) -> list[int]:
         """The tokens of a prompt that leaves room for an answer."""
         if not self._backend.info.can_generate:
             raise UnsupportedFeature("This model makes embeddings and cannot generate text", param="model")
-        prompt = self._tokenize(request)
+        max_context = self._max_context(request)
+        prompt = self._tokenize(request.prompt, request.sampling.max_tokens, max_context)
         if not prompt:
             raise InvalidRequest("The prompt is empty", param="prompt")
         if len(prompt) >= self._backend.info.n_ctx:
             raise prompt_too_long(f"{len(prompt)} tokens", self._backend.info.n_ctx)
-        if len(prompt) >= self._window(request):
+        if len(prompt) >= max_context:
             raise ContextLengthExceeded(
                 f"The prompt has {len(prompt)} tokens, but this request allows {request.max_context} for prompt and answer"
             )
         return prompt
 
-    def _window(self, request: GenerateRequest) -> int:
+    def _max_context(self, request: GenerateRequest) -> int:
         """Tokens that the prompt and the answer may have together."""
         n_ctx = self._backend.info.n_ctx
         return n_ctx if request.max_context is None else min(n_ctx, request.max_context)
+
+    def _max_length(self, prompt: list[int], request: GenerateRequest) -> int:
+        """Tokens at which a generation ends: with what was asked for, or with the context."""
+        max_context, max_tokens = self._max_context(request), request.sampling.max_tokens
+        return max_context if max_tokens is None else min(max_context, len(prompt) + max_tokens)
+
+    def _tokenize(
+        self, prompt: Prompt, max_tokens: int | None = None, max_context: int | None = None
+    ) -> list[int]:
+        """The tokens of a prompt. The limits say how much of other files goes into one that fills in the middle."""
+        n_ctx = self._backend.info.n_ctx
+        match prompt:
+            case TextPrompt(text=text):
+                check_chars(len(text), n_ctx)
+                return self._backend.tokenize(text, add_special=True, parse_special=True)
+            case TokensPrompt(tokens=tokens):
+                check_tokens(tokens, self._backend.info.n_vocab, "prompt")
+                return list(tokens)
+            case InfillPrompt():
+                return self._infill(prompt, max_tokens, n_ctx if max_context is None else max_context)
+            case ChatPrompt():
+                check_chars(sum(map(n_chars, prompt.messages)), n_ctx)
+                try:
+                    return self._template.tokenize(prompt)
+                except TemplateFailed as exc:
+                    raise InvalidRequest(str(exc), param="messages") from exc
+
+    def _infill(self, prompt: InfillPrompt, max_tokens: int | None, max_context: int) -> list[int]:
+        texts = (
+            prompt.prefix,
+            prompt.suffix,
+            prompt.prompt,
+            *(part for file in prompt.extra for part in file),
+        )
+        check_chars(sum(map(len, texts)), self._backend.info.n_ctx)
+        tokenize = functools.partial(self._backend.tokenize, parse_special=False)
+        begin = tokenize("", add_special=True)
+        room = max_context - min(max_context if max_tokens is None else max_tokens, max_context // 2)
+        return infill_tokens(
+            prompt, self._backend.fim, begin, functools.partial(tokenize, add_special=False), room
+        )
+
+    # --- the sequence ---
 
     def _sequence(self, submit: Submit, prompt: list[int]) -> Sequence:
         """A new sequence. What a worker before this one generated is replayed to all that depends on it."""
         request, generated = submit.request, submit.generated
         params = request.sampling
-        check_tokens(tuple(token for token, _ in params.logit_bias), self._backend.info.n_vocab, "logit_bias")
+        check_tokens([token for token, _ in params.logit_bias], self._backend.info.n_vocab, "logit_bias")
         check_tokens(generated, self._backend.info.n_vocab, "generated")
-        constraint = self._constraint(request, prompt, generated)
+        constraint = self._constraint(request, prompt)
+        if constraint is not None:
+            for token in generated:
+                constraint.accept(token)
         return Sequence(
             submit.request_id,
             prompt,
             generated=generated,
             max_length=self._max_length(prompt, request),
             sampler=self._sampler(params, prompt, generated),
-            text=self._text(request, prompt, generated),
+            text=self._detokenizer(request, prompt, generated),
             ignore_eos=params.ignore_eos,
             priority=request.priority,
             use_cache=request.use_cache,
@@ -182,27 +235,22 @@ class Preprocessor:
             n_logged=submit.n_logged,
         )
 
-    def _max_length(self, prompt: list[int], request: GenerateRequest) -> int:
-        """Tokens at which a generation ends: with what was asked for, or with the window."""
-        n_ctx, max_tokens = self._window(request), request.sampling.max_tokens
-        return n_ctx if max_tokens is None else min(n_ctx, len(prompt) + max_tokens)
+    def _detokenizer(self, request: GenerateRequest, prompt: list[int], generated: Seq[int]) -> Detokenizer:
+        """The text of an answer; a chat's with what tells thoughts and calls apart from it.
 
-    def _text(self, request: GenerateRequest, prompt: list[int], generated: Seq[int]) -> Detokenizer:
-        """What was shown of the tokens is not shown again; what was held back still is."""
-        text = self._new_text(request, prompt)
+        What was shown of the tokens is not shown again; what was held back still is.
+        """
+        stops = request.sampling.stop
+        if isinstance(request.prompt, ChatPrompt):
+            tags = self._template.thinking_tags
+            in_thoughts = self._template.ends_in_thoughts(request.prompt, prompt)
+            front = tags[0] if in_thoughts and tags is not None else ""
+            text = Detokenizer(stops, front=front, markers=self._template.markers(request.prompt))
+        else:
+            text = Detokenizer(stops)
         for token in generated:
             text.push(text.markers.get(token) or self._backend.token_bytes(token))
         return text
-
-    def _new_text(self, request: GenerateRequest, prompt: list[int]) -> Detokenizer:
-        """The text of an answer; a chat's with what tells thoughts and calls apart from it."""
-        stops = request.sampling.stop
-        if not isinstance(request.prompt, ChatPrompt):
-            return Detokenizer(stops)
-        tags = self._template.thinking_tags
-        in_thoughts = self._template.ends_in_thoughts(request.prompt, prompt)
-        front = tags[0] if in_thoughts and tags is not None else ""
-        return Detokenizer(stops, front=front, markers=self._template.markers(request.prompt))
 
     def _sampler(self, params: SamplingParams, prompt: list[int], generated: Seq[int]) -> Sampler:
         """Draws that were made cannot be made again: their generator is gone, so the seed moves on with the tokens."""
@@ -215,16 +263,7 @@ class Preprocessor:
             sampler.accept(token)
         return sampler
 
-    def _constraint(
-        self, request: GenerateRequest, prompt: list[int], generated: Seq[int]
-    ) -> Constraint | None:
-        constraint = self._new_constraint(request, prompt)
-        if constraint is not None:
-            for token in generated:
-                constraint.accept(token)
-        return constraint
-
-    def _new_constraint(self, request: GenerateRequest, prompt: list[int]) -> Constraint | None:
+    def _constraint(self, request: GenerateRequest, prompt: list[int]) -> Constraint | None:
         """What the text must conform to: a chat's thoughts never to anything, its calls to their tools."""
         template = self._template
         if isinstance(request.prompt, ChatPrompt):
@@ -240,43 +279,3 @@ class Preprocessor:
             return None
         draft = self._backend.new_draft()
         return Speculator([PromptLookup()] if draft is None else [PromptLookup(), draft], tokens)
-
-    def _tokenize(self, request: GenerateRequest) -> list[int]:
-        n_ctx = self._backend.info.n_ctx
-        match request.prompt:
-            case TextPrompt(text=text):
-                check_chars(len(text), n_ctx)
-                return self._backend.tokenize(text, add_special=True, parse_special=True)
-            case TokensPrompt(tokens=tokens):
-                check_tokens(tokens, self._backend.info.n_vocab, "prompt")
-                return list(tokens)
-            case InfillPrompt() as infill:
-                return self._infill(infill, request.sampling.max_tokens, self._window(request))
-            case ChatPrompt() as chat:
-                check_chars(sum(map(n_chars, chat.messages)), n_ctx)
-                try:
-                    return self._template.tokenize(chat)
-                except TemplateFailed as exc:
-                    raise InvalidRequest(str(exc), param="messages") from exc
-
-    def _infill(self, prompt: InfillPrompt, max_tokens: int | None, n_ctx: int) -> list[int]:
-        texts = [
-            prompt.prefix,
-            prompt.suffix,
-            prompt.prompt,
-            *(part for file in prompt.extra for part in file),
-        ]
-        check_chars(sum(map(len, texts)), self._backend.info.n_ctx)
-        begin = self._backend.tokenize("", add_special=True, parse_special=False)
-        room = n_ctx - min(n_ctx if max_tokens is None else max_tokens, n_ctx // 2)
-        return infill_tokens(prompt, self._backend.fim, begin, self._plain_tokens, room)
-
-    def _plain_tokens(self, text: str) -> list[int]:
-        return self._backend.tokenize(text, add_special=False, parse_special=False)
-
-
-def _nothing_to_generate(submit: Submit, prompt: list[int], text: str) -> StepOutputs:
-    """The answer to `max_tokens` 0, or where all tokens are there already: its end, with the rest of the text."""
-    usage = Usage(len(prompt), len(submit.generated))
-    delta = TokenDelta(text, finish_reason=FinishReason.LENGTH, usage=usage)
-    return StepOutputs((SequenceOutput(submit.request_id, delta),))

@@ -1,11 +1,12 @@
-"""Unary calls: what an engine is asked besides generating, from the question to its one frame of an answer.
+"""UnaryCalls: what an engine is asked besides generating; one call, one result.
 
-Whatever only reads the vocabulary or the template is answered at once, on the intake thread; the rest by `embedding`.
+What only reads the vocabulary or the template is done at once, on the main thread; the rest by `EmbeddingThread`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence as Seq
 
 from kolosal.engines.ipc.calls import (
     Call,
@@ -28,43 +29,43 @@ from kolosal.schema import Prompt
 
 
 class UnaryCalls:
-    """Answers each question exactly once: with what was asked for, or with an error. Used by the intake thread."""
+    """Ends each call with exactly one frame: its result, or an error. Used by the main thread."""
 
     def __init__(
-        self, backend: Backend, tokenize: Callable[[Prompt], list[int]], put: Callable[[FromWorker], None]
+        self, backend: Backend, tokenize: Callable[[Prompt], list[int]], emit: Callable[[FromWorker], None]
     ) -> None:
-        """`tokenize` makes a prompt's tokens as for a generation; `put` sends a frame and may be called from any thread."""
+        """`tokenize` makes a prompt's tokens as for a generation; `emit` sends a frame and may be called from any thread."""
         self._backend = backend
         self._tokenize = tokenize
-        self._put = put
-        self._embeddings = EmbeddingThread(backend, put)
+        self._emit = emit
+        self._embeddings = EmbeddingThread(backend, emit)
 
-    def ask(self, request_id: int, call: Call) -> None:
-        """Answer a question now, or have it answered later."""
+    def start(self, request_id: int, call: Call) -> None:
+        """Do what is called for now, or have it done on another thread."""
         try:
             match call:
                 case Tokenize():
-                    answer: CallResult = self._tokenized(call)
+                    result: CallResult = self._tokenized(call)
                 case Detokenize(tokens=tokens):
                     check_tokens(tokens, self._backend.info.n_vocab, "tokens")
-                    answer = self._rendered(tokens)
+                    result = self._rendered(tokens)
                 case Render(prompt=prompt, with_tokens=with_tokens):
-                    answer = self._rendered(self._tokenize(prompt), with_tokens=with_tokens)
+                    result = self._rendered(self._tokenize(prompt), with_tokens=with_tokens)
                 case Embed() | Rank():
-                    self._embeddings.ask(request_id, call)
+                    self._embeddings.submit(request_id, call)
                     return
-            self._put(result_frame(request_id, answer))
+            self._emit(result_frame(request_id, result))
         except KolosalError as exc:
-            self._put(failed(request_id, exc))
-        except Exception as exc:  # noqa: BLE001 - a defect of ours must cost one question, and not the engine
-            self._put(failed_unexpectedly(request_id, exc))
+            self._emit(failed(request_id, exc))
+        except Exception as exc:  # noqa: BLE001 - a defect of ours must cost one call, and not the engine
+            self._emit(failed_unexpectedly(request_id, exc))
 
-    def forget(self, request_id: int) -> None:
-        """Give up a question that is still being answered. Unknown ids are ignored."""
-        self._embeddings.forget(request_id)
+    def cancel(self, request_id: int) -> None:
+        """Give up a call that has not ended. Unknown ids are ignored."""
+        self._embeddings.cancel(request_id)
 
     def close(self, timeout_s: float) -> bool:
-        """Free what questions have needed; False when that takes longer than it may."""
+        """Free what calls have needed; False when that takes longer than it may."""
         return self._embeddings.close(timeout_s)
 
     def _tokenized(self, call: Tokenize) -> Tokenized:
@@ -75,6 +76,6 @@ class UnaryCalls:
             return Tokenized(tuple(tokens), ())
         return Tokenized(tuple(tokens), tuple(self._backend.written(t).decode("latin-1") for t in tokens))
 
-    def _rendered(self, tokens: tuple[int, ...] | list[int], *, with_tokens: bool = False) -> Rendered:
+    def _rendered(self, tokens: Seq[int], *, with_tokens: bool = False) -> Rendered:
         text = b"".join(map(self._backend.written, tokens))
         return Rendered(text.decode(errors="replace"), len(tokens), tuple(tokens) if with_tokens else ())

@@ -20,7 +20,6 @@ from kolosal.engines.ipc.messages import (
 )
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.worker.backend import Backend
-from kolosal.engines.worker.frame_writer import FrameWriter
 from kolosal.engines.worker.loop import EngineLoop
 from kolosal.engines.worker.preprocessor import Preprocessor
 from kolosal.engines.worker.schedule.plan import Chunk
@@ -92,7 +91,7 @@ class Answer:
 
 
 class InProcessWorker:
-    """Preprocessor and engine loop over a backend, on this thread; stands for the outbox too."""
+    """Preprocessor and engine loop over a backend, on this thread; its frames are kept."""
 
     def __init__(
         self,
@@ -109,9 +108,7 @@ class InProcessWorker:
             backend.release(slot)  # of a worker before this one
         self.loop = EngineLoop(backend, self.put)
         template = ChatTemplate(backend, chat_template)
-        self._intake = Preprocessor(
-            backend, template, self.loop, cast(FrameWriter, self), speculation=speculation
-        )
+        self._preprocessor = Preprocessor(backend, template, self.loop, self.put, speculation=speculation)
         self._after_step = after_step
 
     def put(self, frame: FromWorker) -> None:
@@ -137,18 +134,18 @@ class InProcessWorker:
         return request_id
 
     def ask(self, call: Call, request_id: int = 1) -> None:
-        """Ask what is no generation; the answer is among the frames."""
+        """Start a unary call; its result is among the frames."""
         self._send(encode(UnaryCall(request_id, call)))
 
     def close(self, timeout_s: float) -> bool:
-        """End what answers questions."""
-        return self._intake.close(timeout_s)
+        """Free what unary calls have needed."""
+        return self._preprocessor.close(timeout_s)
 
     def abort(self, request_id: int) -> None:
         self._send(encode(Abort(request_id)))
 
     def _send(self, line: bytes) -> None:
-        self._intake.serve(io.BufferedReader(cast(io.RawIOBase, io.BytesIO(line))))
+        self._preprocessor.serve(io.BufferedReader(cast(io.RawIOBase, io.BytesIO(line))))
 
     @property
     def busy(self) -> bool:

@@ -1,4 +1,4 @@
-"""EmbeddingThread and ranks on their thread, over the fake backend."""
+"""Embeddings and ranks on their thread, over the fake backend."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from tests.engines.worker.helpers import InProcessWorker, ask, fake_backend
 DEADLINE_S = 10.0
 
 
-class Desk:
-    """Answers over a backend, and their frames."""
+class Caller:
+    """Unary calls over a backend, and the frames that end them."""
 
     def __init__(self, backend: Backend) -> None:
         self.frames: dict[int, FromWorker] = {}
         self._changed = threading.Condition()
-        self.answers = UnaryCalls(backend, self._no_prompts, self._put)
+        self.calls = UnaryCalls(backend, self._no_prompts, self._put)
 
     def _put(self, frame: FromWorker) -> None:
         assert isinstance(frame, UnaryResult | Failed)
         with self._changed:
-            assert frame.request_id not in self.frames, "answered twice"
+            assert frame.request_id not in self.frames, "ended twice"
             self.frames[frame.request_id] = frame
             self._changed.notify()
 
@@ -45,12 +45,12 @@ class Desk:
         raise AssertionError("nothing is rendered here")
 
     def answer(self, call: Call, request_id: int = 1) -> FromWorker:
-        self.answers.ask(request_id, call)
+        self.calls.start(request_id, call)
         return self.wait(request_id)
 
     def wait(self, request_id: int) -> FromWorker:
         with self._changed:
-            assert self._changed.wait_for(lambda: request_id in self.frames, DEADLINE_S), "no answer"
+            assert self._changed.wait_for(lambda: request_id in self.frames, DEADLINE_S), "no result"
             return self.frames[request_id]
 
     def error(self, call: Call, request_id: int = 1) -> Failed:
@@ -59,29 +59,29 @@ class Desk:
         return frame
 
 
-class FakeDesk(Desk):
-    """Answers over a fake backend."""
+class FakeCaller(Caller):
+    """The same over a fake backend."""
 
     def __init__(self, *faults: str, **parameters: int) -> None:
         self.backend = fake_backend(*faults, **parameters)
         super().__init__(self.backend)
 
 
-OpenDesk = Callable[..., FakeDesk]
+OpenCaller = Callable[..., FakeCaller]
 
 
 @pytest.fixture
-def open_desk() -> Iterator[OpenDesk]:
-    """Opens desks that are closed at the end: `open_desk("rank", n_ctx=16)`."""
-    opened: list[FakeDesk] = []
+def open_caller() -> Iterator[OpenCaller]:
+    """Opens callers that are closed at the end: `open_caller("rank", n_ctx=16)`."""
+    opened: list[FakeCaller] = []
 
-    def open_one(*faults: str, **parameters: int) -> FakeDesk:
-        opened.append(FakeDesk(*faults, **parameters))
+    def open_one(*faults: str, **parameters: int) -> FakeCaller:
+        opened.append(FakeCaller(*faults, **parameters))
         return opened[-1]
 
     yield open_one
-    for desk in opened:
-        assert desk.answers.close(DEADLINE_S)
+    for worker in opened:
+        assert worker.calls.close(DEADLINE_S)
 
 
 def texts(*given: str) -> Embed:
@@ -96,9 +96,9 @@ def numbers(vector: str) -> tuple[float, ...]:
 # --- embeddings ---
 
 
-def test_each_input_gets_its_vector_in_its_place(open_desk: OpenDesk) -> None:
+def test_each_input_gets_its_vector_in_its_place(open_caller: OpenCaller) -> None:
     """The fake counts the remainders by 4; a first token with the remainder 0 is added to texts."""
-    frame = open_desk().answer(Embed((TokensPrompt((1, 5, 9)), TextPrompt("d"), TokensPrompt((2,)))))
+    frame = open_caller().answer(Embed((TokensPrompt((1, 5, 9)), TextPrompt("d"), TokensPrompt((2,)))))
 
     assert isinstance(frame, UnaryResult)
     assert isinstance(frame.result, Embedded)
@@ -106,41 +106,41 @@ def test_each_input_gets_its_vector_in_its_place(open_desk: OpenDesk) -> None:
     assert frame.result.n_tokens == (3, 2, 1)
 
 
-def test_vector_has_the_length_one(open_desk: OpenDesk) -> None:
-    frame = open_desk().answer(texts("any text"))
+def test_vector_has_the_length_one(open_caller: OpenCaller) -> None:
+    frame = open_caller().answer(texts("any text"))
 
     assert isinstance(frame, UnaryResult)
     assert isinstance(frame.result, Embedded)
     assert math.hypot(*numbers(frame.result.vectors[0])) == pytest.approx(1)
 
 
-def test_fewer_dimensions_are_the_first_ones(open_desk: OpenDesk) -> None:
-    frame = open_desk().answer(Embed((TokensPrompt((1, 2, 3)),), dimensions=2))
+def test_fewer_dimensions_are_the_first_ones(open_caller: OpenCaller) -> None:
+    frame = open_caller().answer(Embed((TokensPrompt((1, 2, 3)),), dimensions=2))
 
     assert frame == UnaryResult(1, Embedded((base64.b64encode(struct.pack("<2f", 0, 1)).decode(),), (3,)))
 
 
-def test_more_dimensions_than_there_are_are_refused(open_desk: OpenDesk) -> None:
-    error = open_desk().error(Embed((TextPrompt("a"),), dimensions=5))
+def test_more_dimensions_than_there_are_are_refused(open_caller: OpenCaller) -> None:
+    error = open_caller().error(Embed((TextPrompt("a"),), dimensions=5))
 
     assert (error.error, error.param) == ("InvalidRequest", "dimensions")
     assert "4" in error.message
 
 
-def test_input_that_is_too_long_is_refused_with_both_numbers(open_desk: OpenDesk) -> None:
-    error = open_desk(n_ctx=16).error(Embed((TextPrompt("a"), TextPrompt("a" * 16)), first=7))
+def test_input_that_is_too_long_is_refused_with_both_numbers(open_caller: OpenCaller) -> None:
+    error = open_caller(n_ctx=16).error(Embed((TextPrompt("a"), TextPrompt("a" * 16)), first=7))
 
     assert (error.error, error.param) == ("ContextLengthExceeded", "input")
     assert "input.8 has 17 tokens" in error.message
     assert "16" in error.message.replace("17", "")
 
 
-def test_longest_input_is_taken(open_desk: OpenDesk) -> None:
-    assert isinstance(open_desk(n_ctx=16).answer(texts("a" * 15)), UnaryResult)
+def test_longest_input_is_taken(open_caller: OpenCaller) -> None:
+    assert isinstance(open_caller(n_ctx=16).answer(texts("a" * 15)), UnaryResult)
 
 
-def test_token_beyond_the_vocabulary_is_refused(open_desk: OpenDesk) -> None:
-    error = open_desk().error(Embed((TokensPrompt((1,)), TokensPrompt((262,)))))
+def test_token_beyond_the_vocabulary_is_refused(open_caller: OpenCaller) -> None:
+    error = open_caller().error(Embed((TokensPrompt((1,)), TokensPrompt((262,)))))
 
     assert (error.error, error.param) == ("InvalidRequest", "input.1")
 
@@ -148,137 +148,137 @@ def test_token_beyond_the_vocabulary_is_refused(open_desk: OpenDesk) -> None:
 # --- ranks ---
 
 
-def test_each_document_gets_its_score(open_desk: OpenDesk) -> None:
+def test_each_document_gets_its_score(open_caller: OpenCaller) -> None:
     """The fake's score is the number of tokens, three of them control tokens."""
-    assert open_desk("rank").answer(Rank("ab", ("", "x", "xyz"))) == UnaryResult(
+    assert open_caller("rank").answer(Rank("ab", ("", "x", "xyz"))) == UnaryResult(
         1, Ranked((5.0, 6.0, 8.0), 19)
     )
 
 
-def test_model_that_does_not_rank_says_so(open_desk: OpenDesk) -> None:
-    error = open_desk().error(Rank("a", ("b",)))
+def test_model_that_does_not_rank_says_so(open_caller: OpenCaller) -> None:
+    error = open_caller().error(Rank("a", ("b",)))
 
     assert error.error == "UnsupportedFeature"
     assert "cannot rank" in error.message
 
 
-def test_ranking_model_makes_no_embeddings(open_desk: OpenDesk) -> None:
-    error = open_desk("rank").error(texts("a"))
+def test_ranking_model_makes_no_embeddings(open_caller: OpenCaller) -> None:
+    error = open_caller("rank").error(texts("a"))
 
     assert error.error == "UnsupportedFeature"
     assert "ranks documents" in error.message
 
 
-def test_document_that_is_too_long_is_refused(open_desk: OpenDesk) -> None:
-    error = open_desk("rank", n_ctx=16).error(Rank("a", ("b", "b" * 20), first=3))
+def test_document_that_is_too_long_is_refused(open_caller: OpenCaller) -> None:
+    error = open_caller("rank", n_ctx=16).error(Rank("a", ("b", "b" * 20), first=3))
 
     assert (error.error, error.param) == ("ContextLengthExceeded", "documents")
     assert "documents.4 has 24 tokens" in error.message
 
 
-def test_score_that_is_no_number_is_an_error(open_desk: OpenDesk) -> None:
-    desk = open_desk("rank", "embed@1=nan")
+def test_score_that_is_no_number_is_an_error(open_caller: OpenCaller) -> None:
+    worker = open_caller("rank", "embed@1=nan")
 
-    assert desk.error(Rank("a", ("b",))).error == "GenerationFailed"
+    assert worker.error(Rank("a", ("b",))).error == "GenerationFailed"
 
 
 # --- order, aborts and failures ---
 
 
-def test_questions_are_answered_in_their_order(open_desk: OpenDesk) -> None:
-    desk = open_desk()
+def test_calls_end_in_their_order(open_caller: OpenCaller) -> None:
+    worker = open_caller()
     for request_id in range(1, 9):
-        desk.answers.ask(request_id, texts("a", "b"))
-    desk.wait(8)
+        worker.calls.start(request_id, texts("a", "b"))
+    worker.wait(8)
 
-    assert list(desk.frames) == [*range(1, 9)]
-
-
-def test_small_question_does_not_wait_for_a_large_one(open_desk: OpenDesk) -> None:
-    desk = open_desk("embed@1=wait")
-    desk.answers.ask(1, texts(*"abcdefghijklmnop"))
-    assert desk.backend.waits.wait(DEADLINE_S)
-    desk.answers.ask(2, texts("a"))
-    desk.backend.go_on.set()
-    desk.wait(1)
-
-    assert list(desk.frames) == [2, 1]
+    assert list(worker.frames) == [*range(1, 9)]
 
 
-def test_forgotten_question_still_has_its_end(open_desk: OpenDesk) -> None:
-    desk = open_desk("embed@1=wait")
-    desk.answers.ask(1, texts(*"abcdefgh"))
-    desk.answers.ask(2, texts("a"))
-    desk.answers.forget(2)
-    desk.answers.forget(1)
-    desk.backend.go_on.set()
+def test_small_call_does_not_wait_for_a_large_one(open_caller: OpenCaller) -> None:
+    worker = open_caller("embed@1=wait")
+    worker.calls.start(1, texts(*"abcdefghijklmnop"))
+    assert worker.backend.waits.wait(DEADLINE_S)
+    worker.calls.start(2, texts("a"))
+    worker.backend.go_on.set()
+    worker.wait(1)
 
-    assert isinstance(desk.wait(1), Failed)
-    assert isinstance(desk.wait(2), Failed)
-
-
-def test_nothing_is_computed_for_a_question_that_was_forgotten(open_desk: OpenDesk) -> None:
-    desk = open_desk("embed@1=wait")
-    desk.answers.ask(1, texts(*"abcdefgh"))
-    assert desk.backend.waits.wait(DEADLINE_S)
-    desk.answers.forget(1)
-    desk.backend.go_on.set()
-    desk.wait(1)
-
-    assert desk.backend.embedder is not None
-    assert desk.backend.embedder.batches == [4]
+    assert list(worker.frames) == [2, 1]
 
 
-def test_forgetting_what_was_never_asked_does_nothing(open_desk: OpenDesk) -> None:
-    desk = open_desk()
-    desk.answers.forget(1)
+def test_cancelled_call_still_has_its_end(open_caller: OpenCaller) -> None:
+    worker = open_caller("embed@1=wait")
+    worker.calls.start(1, texts(*"abcdefgh"))
+    worker.calls.start(2, texts("a"))
+    worker.calls.cancel(2)
+    worker.calls.cancel(1)
+    worker.backend.go_on.set()
 
-    assert isinstance(desk.answer(texts("a")), UnaryResult)
+    assert isinstance(worker.wait(1), Failed)
+    assert isinstance(worker.wait(2), Failed)
+
+
+def test_nothing_is_computed_for_a_call_that_was_cancelled(open_caller: OpenCaller) -> None:
+    worker = open_caller("embed@1=wait")
+    worker.calls.start(1, texts(*"abcdefgh"))
+    assert worker.backend.waits.wait(DEADLINE_S)
+    worker.calls.cancel(1)
+    worker.backend.go_on.set()
+    worker.wait(1)
+
+    assert worker.backend.embedder is not None
+    assert worker.backend.embedder.batches == [4]
+
+
+def test_cancelling_what_was_never_called_does_nothing(open_caller: OpenCaller) -> None:
+    worker = open_caller()
+    worker.calls.cancel(1)
+
+    assert isinstance(worker.answer(texts("a")), UnaryResult)
 
 
 @pytest.mark.parametrize(
     ("fault", "error"),
     [("memory", "InsufficientMemory"), ("decode", "GenerationFailed"), ("defect", "GenerationFailed")],
 )
-def test_failure_is_one_questions_own(open_desk: OpenDesk, fault: str, error: str) -> None:
-    desk = open_desk(f"embed@1={fault}")
+def test_failure_is_one_calls_own(open_caller: OpenCaller, fault: str, error: str) -> None:
+    worker = open_caller(f"embed@1={fault}")
 
-    assert desk.error(texts("a")).error == error
-    assert isinstance(desk.answer(texts("a"), 2), UnaryResult)
+    assert worker.error(texts("a")).error == error
+    assert isinstance(worker.answer(texts("a"), 2), UnaryResult)
 
 
-def test_context_is_made_when_it_is_first_needed_and_once(open_desk: OpenDesk) -> None:
-    desk = open_desk()
-    assert desk.backend.embedder is None
-    desk.answer(texts("a"))
-    first = desk.backend.embedder
-    desk.answer(texts("a"), 2)
+def test_context_is_made_when_it_is_first_needed_and_once(open_caller: OpenCaller) -> None:
+    worker = open_caller()
+    assert worker.backend.embedder is None
+    worker.answer(texts("a"))
+    first = worker.backend.embedder
+    worker.answer(texts("a"), 2)
 
     assert first is not None
-    assert desk.backend.embedder is first
+    assert worker.backend.embedder is first
 
 
 def test_close_frees_the_context() -> None:
-    desk = FakeDesk()
-    desk.answer(texts("a"))
-    assert desk.answers.close(DEADLINE_S)
+    worker = FakeCaller()
+    worker.answer(texts("a"))
+    assert worker.calls.close(DEADLINE_S)
 
-    assert desk.backend.embedder is not None
-    assert desk.backend.embedder.closed
+    assert worker.backend.embedder is not None
+    assert worker.backend.embedder.closed
 
 
 def test_close_while_nothing_was_asked_does_nothing() -> None:
-    assert FakeDesk().answers.close(0)
+    assert FakeCaller().calls.close(0)
 
 
 def test_close_that_takes_too_long_says_so() -> None:
-    desk = FakeDesk("embed@1=wait")
-    desk.answers.ask(1, texts("a"))
-    assert desk.backend.waits.wait(DEADLINE_S)
+    worker = FakeCaller("embed@1=wait")
+    worker.calls.start(1, texts("a"))
+    assert worker.backend.waits.wait(DEADLINE_S)
 
-    assert not desk.answers.close(0)
-    desk.backend.go_on.set()
-    assert desk.answers.close(DEADLINE_S)
+    assert not worker.calls.close(0)
+    worker.backend.go_on.set()
+    assert worker.calls.close(DEADLINE_S)
 
 
 def test_streams_go_on_while_embeddings_are_made() -> None:

@@ -1,4 +1,4 @@
-"""Questions that a worker is asked besides generating, over the fake backend."""
+"""What a worker is asked besides generating, over the fake backend."""
 
 from __future__ import annotations
 

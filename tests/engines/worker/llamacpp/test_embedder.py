@@ -20,7 +20,7 @@ from kolosal.engines.worker.llamacpp.load import LoadError, load_draft
 from kolosal.engines.worker.rerank_input import RerankInput
 from kolosal.schema import TextPrompt
 from tests.engines.worker.helpers import InProcessWorker, ask, engine_config
-from tests.engines.worker.test_embedding_thread import DEADLINE_S, Desk, numbers
+from tests.engines.worker.test_embedding_thread import DEADLINE_S, Caller, numbers
 from tests.tiny_gguf import N_CTX_TRAIN, N_EMBD, write_tiny_embedder, write_tiny_gguf
 
 Architecture = Literal["bert", "qwen3"]
@@ -127,15 +127,15 @@ def test_no_input_is_longer_than_the_model_or_the_engine_takes(load: Load, n_ctx
     assert load(n_ctx=n_ctx).open_embedder().max_tokens == most
 
 
-def test_memory_that_is_not_there_is_an_error_of_one_question(
+def test_memory_that_is_not_there_is_an_error_of_one_call(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = Desk(load())
+    caller = Caller(load())
     monkeypatch.setattr("kolosal.engines.worker.llamacpp.embedder._free_bytes", lambda: 1000)
-    refused = desk.answer(Embed((TextPrompt("a"),)), 1)
+    refused = caller.answer(Embed((TextPrompt("a"),)), 1)
     monkeypatch.undo()
-    answered = desk.answer(Embed((TextPrompt("a"),)), 2)
-    assert desk.answers.close(DEADLINE_S)
+    answered = caller.answer(Embed((TextPrompt("a"),)), 2)
+    assert caller.calls.close(DEADLINE_S)
 
     assert isinstance(refused, Failed)
     assert refused.error == "InsufficientMemory"
@@ -213,9 +213,9 @@ def test_embedding_model_is_no_draft_model(load: Load, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("architecture", ["bert", "qwen3"])
 def test_embeddings_are_answered(load: Load, architecture: Architecture) -> None:
-    desk = Desk(load(architecture))
-    frame = desk.answer(Embed((TextPrompt("one"), TextPrompt("two"), TextPrompt("one")), dimensions=8))
-    assert desk.answers.close(DEADLINE_S)
+    caller = Caller(load(architecture))
+    frame = caller.answer(Embed((TextPrompt("one"), TextPrompt("two"), TextPrompt("one")), dimensions=8))
+    assert caller.calls.close(DEADLINE_S)
 
     assert isinstance(frame, UnaryResult)
     assert isinstance(frame.result, Embedded)
@@ -229,9 +229,9 @@ def test_embeddings_are_answered(load: Load, architecture: Architecture) -> None
 
 @pytest.mark.parametrize("architecture", ["bert", "qwen3"])
 def test_ranks_are_answered(load: Load, architecture: Architecture) -> None:
-    desk = Desk(load(architecture, PoolingType.RANK))
-    frame = desk.answer(Rank("query", ("one", "two", "one")))
-    assert desk.answers.close(DEADLINE_S)
+    caller = Caller(load(architecture, PoolingType.RANK))
+    frame = caller.answer(Rank("query", ("one", "two", "one")))
+    assert caller.calls.close(DEADLINE_S)
 
     assert isinstance(frame, UnaryResult)
     assert isinstance(frame.result, Ranked)

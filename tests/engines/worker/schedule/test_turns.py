@@ -1,4 +1,4 @@
-"""Chats with tools and thoughts through intake and engine loop, over the fake backend."""
+"""Chats with tools and thoughts through preprocessor and engine loop, over the fake backend."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_control_tokens_that_mark_calls_are_shown_only_where_there_are_tools(use
     backend = fake_backend()
     backend.tokenize = lambda text, **_: [300] if text == "<tool_call>" else list(text.encode())  # type: ignore[method-assign]
     backend.token_bytes = lambda token: b"" if token == 300 else bytes([token])  # type: ignore[method-assign]
-    template = InProcessWorker(backend, chat_template="<tool_call>")._intake._template
+    template = InProcessWorker(backend, chat_template="<tool_call>")._preprocessor._template
     shown = template.markers(ChatPrompt((Message("user", "a"),), use))
 
     assert dict(shown) == ({300: b"<tool_call>"} if use.tools else {})
