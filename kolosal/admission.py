@@ -7,31 +7,19 @@ come back. Used on the event loop only; knows no clock.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
+from kolosal.config.server import ServerSettings
 from kolosal.errors import QueueFull, ServerBusy
 
 RETRY_AFTER_S = 2
 """When a refused client may come back."""
 
 
-@dataclass(frozen=True, slots=True)
-class AdmissionLimits:
-    """Bounds of what waits and runs."""
-
-    max_requests: int = 1024
-    """HTTP requests that load, wait or generate at the same time."""
-    max_requests_per_key: int = 512
-    """The same, of one API key."""
-    queue_timeout_s: float = 600.0
-    """How long a request may wait for its first token."""
-
-
 class Admission:
     """Counts the requests that are in the daemon."""
 
-    def __init__(self, limits: AdmissionLimits | None = None) -> None:
-        self.limits = limits or AdmissionLimits()
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
         self._by_key: Counter[str | None] = Counter()
         self._total = 0
 
@@ -47,7 +35,7 @@ class Admission:
             ServerBusy: as many requests are in the daemon as may.
             QueueFull: as many of this key are.
         """
-        limits = self.limits
+        limits = self._settings
         if self._total >= limits.max_requests:
             raise ServerBusy(
                 f"The server has {limits.max_requests} requests running and waiting, as many as it may",

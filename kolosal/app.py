@@ -10,7 +10,7 @@ import time
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from kolosal.admission import Admission, AdmissionLimits
+from kolosal.admission import Admission
 from kolosal.config.settings import Settings
 from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.registry import EngineRegistry
@@ -22,8 +22,8 @@ from kolosal.paths import ModelRoots
 from kolosal.routes import DIALECTS, all_routes
 from kolosal.routes.common.access import guarded
 from kolosal.routes.common.services import Services
-from kolosal.routes.openai.responses.store import ResponseStore, StoreLimits
-from kolosal.routes.websocket.sessions import SessionLimits, SessionStore
+from kolosal.routes.openai.responses.store import ResponseStore
+from kolosal.routes.websocket.sessions import SessionStore
 from kolosal.security.auth import Authenticator
 from kolosal.security.hosts import AllowedHosts
 from kolosal.security.startup_checks import authenticator_of
@@ -41,45 +41,37 @@ def create_app(
     """
     conversation = conversation or ConversationSettings()
     authenticator = authenticator or authenticator_of(settings, file_key=conversation.api_key)
-    hosts = AllowedHosts.of(settings.host, settings.allowed_hosts)
+    hosts = AllowedHosts.of(settings.server.host, settings.server.allowed_hosts)
     app = Starlette(
         routes=guarded(all_routes(), authenticator),
         middleware=[
             Middleware(
                 RequestLog,
-                access_log=settings.access_log,
+                access_log=settings.logging.access_log,
                 dialects=DIALECTS,
                 on_end=registry.observer.answered,
             ),
-            Middleware(RequestGuard, hosts=hosts, origins=settings.cors_origins),
-            *([Middleware(Cors, origins=settings.cors_origins)] if settings.cors_origins else []),
-            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+            Middleware(RequestGuard, hosts=hosts, origins=settings.server.cors_origins),
+            *(
+                [Middleware(Cors, origins=settings.server.cors_origins)]
+                if settings.server.cors_origins
+                else []
+            ),
+            Middleware(BodyLimit, max_bytes=settings.server.max_request_size),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
     app.router.redirect_slashes = (
         False  # a redirect would be made of the Host header, and clients drop the body
     )
-    limits = StoreLimits(settings.responses_max_count, settings.responses_max_bytes, settings.responses_ttl_s)
-    session_limits = SessionLimits(
-        max_sessions=settings.sessions_max_count,
-        max_connections=settings.sessions_max_connections,
-        max_legs=settings.sessions_max_legs,
-        messages_per_s=settings.sessions_messages_per_s,
-        ttl_s=settings.sessions_ttl_s,
-    )
-    admission = AdmissionLimits(
-        settings.max_requests, settings.max_requests_per_key, settings.queue_timeout_s
-    )
     app.state.services = Services(
+        settings,
         registry,
-        ResponseStore(limits, time.monotonic),
-        SessionStore(session_limits, time.monotonic),
-        max_iterations=settings.rpc_max_iterations,
+        ResponseStore(settings.responses, time.monotonic),
+        SessionStore(settings.sessions, time.monotonic),
         conversation=conversation,
-        admission=Admission(admission),
+        admission=Admission(settings.server),
         authenticator=authenticator,
-        model_roots=ModelRoots.of(settings.model_roots, settings.models),
-        share_prefix_across_keys=settings.share_prefix_across_keys,
+        model_roots=ModelRoots.of(settings.engines.model_roots, settings.models),
     )
     return app

@@ -293,19 +293,14 @@ def config_show(as_json: Json = False, config: ConfigFile = None) -> None:
 
 
 def _configure_logging(configuration: Configuration) -> None:
-    from kolosal.log import LogFile, configure_logging
+    from kolosal.log import configure_logging
 
-    settings = configuration.settings
-    file = None
-    if settings.log_file is not None:
-        file = LogFile(
-            path=settings.log_file, max_bytes=settings.log_file_bytes, count=settings.log_file_count
-        )
+    settings = configuration.settings.logging
     try:
-        configure_logging(settings.log_level, style=settings.log_format, file=file)
+        configure_logging(settings)
     except OSError as exc:
-        origin, reason = configuration.origins["log_file"], exc.strerror or str(exc)
-        raise ConfigError(f"{origin}: cannot log to {settings.log_file}: {reason}") from exc
+        origin, reason = configuration.origins["logging.file"], exc.strerror or str(exc)
+        raise ConfigError(f"{origin}: cannot log to {settings.file}: {reason}") from exc
 
 
 def _settings(
@@ -343,6 +338,6 @@ def _address(configuration: Configuration) -> Address:
     from kolosal.commands.address import Address
     from kolosal.conversation.startup import client_key
 
-    if configuration.settings.port == 0:
+    if configuration.settings.server.port == 0:
         raise ConfigError("--url: needed, because the configured port is 0, which can be any")
     return Address.of(configuration.settings, client_key(process_environment()))

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -22,18 +23,17 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from kolosal.app import create_app
+from kolosal.config.models import ModelEntry
 from kolosal.config.resolve import state_folder
-from kolosal.config.settings import ModelEntry, Settings
+from kolosal.config.settings import Settings
 from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.process import WorkerCommand, end_workers_with_this_process, worker_environment
-from kolosal.engines.memory.accounting import MemorySettings
 from kolosal.engines.memory.machine import ThisMachine
 from kolosal.engines.memory.sizing import FileSizes
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.persist import Keeper, load_stored
 from kolosal.engines.registry import EngineRegistry
-from kolosal.engines.restart import RestartPolicy
 from kolosal.errors import Conflict, KolosalError, ModelFileError
 from kolosal.http.protocol import GuardedProtocol
 from kolosal.http.websocket import PING_INTERVAL_S, PING_TIMEOUT_S, GuardedWebSocket
@@ -85,33 +85,23 @@ async def serve(
 ) -> int:
     """As `run`, on a running loop."""
     try:
-        traces = _traces(settings.traces_url)
+        traces = _traces(settings.logging.traces_url)
     except ImportError:
         _say(sys.stderr, "logging.traces_url needs the extra 'otel': pip install 'kolosal[otel]'\n")
         return 1
     try:
-        listener = _bind(settings.host, settings.port)
+        listener = _bind(settings.server.host, settings.server.port)
     except OSError as exc:
-        _say(sys.stderr, f"Cannot listen on {_url(settings, settings.port)}: {exc.strerror or exc}\n")
+        _say(
+            sys.stderr,
+            f"Cannot listen on {settings.server.url_of(settings.server.host, settings.server.port)}: {exc.strerror or exc}\n",
+        )
         return 1
-    folder = state_folder(settings, environ) if settings.keep_engines else None
+    folder = state_folder(settings, environ) if settings.engines.keep else None
+    command = WorkerCommand(environment=worker_environment(environ), settings=settings.engines)
     registry = EngineRegistry(
-        WorkerCommand(
-            argv=worker_argv or WorkerCommand().argv,
-            environment=worker_environment(environ),
-            load_stall_timeout_s=settings.load_stall_timeout_s,
-            stop_grace_s=settings.stop_grace_s,
-            step_timeout_s=settings.step_timeout_s,
-            restarts=RestartPolicy(max_deaths=settings.max_crashes, window_s=settings.crash_window_s),
-        ),
-        max_queued=settings.max_queued,
-        default_engine=settings.default_engine,
-        limits=MemorySettings(
-            idle_ttl_s=settings.idle_ttl_s,
-            check_memory=settings.memory_check,
-            memory_limit_bytes=settings.memory_limit_bytes or None,
-            wait_s=settings.room_wait_s,
-        ),
+        command if worker_argv is None else replace(command, argv=worker_argv),
+        default_engine=settings.server.default_engine,
         sizes=FileSizes(ThisMachine(environ.get("CUDA_VISIBLE_DEVICES"))),
         keeper=None if folder is None else Keeper(folder),
     )
@@ -120,7 +110,7 @@ async def serve(
     app = create_app(settings, registry, conversation, exposure.authenticator)
     server = _Server(
         _server_config(settings, app, exposure),
-        _url(settings, listener.getsockname()[1]),
+        settings.server.url_of(settings.server.host, listener.getsockname()[1]),
         lambda: notify(environ, "READY=1"),
     )
     stop = asyncio.Event()
@@ -134,10 +124,10 @@ async def serve(
         stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         notify(environ, "STOPPING=1")
-        log.info("daemon.stopping", extra={"drain_s": settings.shutdown_drain_s})
+        log.info("daemon.stopping", extra={"drain_s": settings.server.shutdown_drain_s})
         for task in (loading, reaping, stopping):
             task.cancel()
-        await registry.close(drain_s=settings.shutdown_drain_s)
+        await registry.close(drain_s=settings.server.shutdown_drain_s)
         registry.observer.events.close()
         server.should_exit = True
         await asyncio.wait((serving, loading, reaping, stopping))
@@ -191,7 +181,7 @@ def _server_config(settings: Settings, app: ASGIApp, exposure: StartupCheck) -> 
         app,
         http=GuardedProtocol,
         ws=GuardedWebSocket,
-        ws_max_size=settings.sessions_max_message_bytes,
+        ws_max_size=settings.sessions.max_message_size,
         ws_ping_interval=PING_INTERVAL_S,
         ws_ping_timeout=PING_TIMEOUT_S,
         ws_per_message_deflate=False,  # a few KiB can hold a whole message's worth of memory
@@ -200,9 +190,9 @@ def _server_config(settings: Settings, app: ASGIApp, exposure: StartupCheck) -> 
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies),
-        limit_concurrency=settings.max_connections,
+        proxy_headers=bool(settings.server.trusted_proxies),
+        forwarded_allow_ips=list(settings.server.trusted_proxies),
+        limit_concurrency=settings.server.max_connections,
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_LAST_BYTES_S,
@@ -295,11 +285,6 @@ def _bind(host: str, port: int) -> socket.socket:
             (host, port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=dual
         )
     return socket.create_server((host, port), backlog=_BACKLOG)
-
-
-def _url(settings: Settings, port: int) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"{'http' if settings.tls_certificate is None else 'https'}://{host}:{port}"
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Literal
 
 import orjson
 
+from kolosal.config.logging import LoggingSettings
 from kolosal.observe.context import REQUEST_ID
 
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -56,37 +55,27 @@ class JsonFormatter(logging.Formatter):
             return orjson.dumps({key: _plain(value) for key, value in line.items()}).decode()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogFile:
-    """A file that log lines are written to as well."""
-
-    path: str
-    max_bytes: int
-    """How long it may get before it is put aside."""
-    count: int
-    """How many that were put aside are kept, at least one: with none Python would never rotate."""
-
-
-def configure_logging(
-    level: str, *, style: Literal["text", "json"] = "text", file: LogFile | None = None
-) -> None:
+def configure_logging(settings: LoggingSettings) -> None:
     """Send all log lines of this process to stderr, and to a file if there is one. Called once, before the daemon starts.
 
     Raises:
         OSError: the file cannot be written.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if file is not None:
-        path = Path(file.path).expanduser()
+    if settings.file is not None:
         handlers.append(
             RotatingFileHandler(
-                path, maxBytes=file.max_bytes, backupCount=file.count, encoding="utf-8", errors="replace"
+                Path(settings.file).expanduser(),
+                maxBytes=settings.file_bytes,
+                backupCount=settings.file_count,
+                encoding="utf-8",
+                errors="replace",
             )
         )
     for handler in handlers:
-        handler.setFormatter(JsonFormatter() if style == "json" else EventFormatter())
+        handler.setFormatter(JsonFormatter() if settings.format == "json" else EventFormatter())
         handler.addFilter(_add_request_id)
-    logging.basicConfig(level=level.upper(), handlers=handlers, force=True)
+    logging.basicConfig(level=settings.level.upper(), handlers=handlers, force=True)
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:

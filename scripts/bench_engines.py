@@ -45,7 +45,7 @@ async def measure(model: Path, spin: str, n_tokens: int, rounds: int) -> tuple[f
     del environment["GOMP_SPINCOUNT"]
     if spin.isdigit():
         environment["GOMP_SPINCOUNT"] = spin
-    registry = EngineRegistry(WorkerCommand(environment=environment), max_queued=8)
+    registry = EngineRegistry(WorkerCommand(environment=environment))
     parameters = LoadingParameters(n_ctx=1024, n_parallel=1, speculation=False)
     try:
         engines = [

@@ -38,7 +38,7 @@ async def main() -> None:
     shared = prompts.fresh(rng, 300)
     texts = [f"{shared} {prompts.question(rng)} {number}" for number in range(options.prompts)]
 
-    registry = EngineRegistry(WorkerCommand(environment=worker_environment(os.environ)), max_queued=1000)
+    registry = EngineRegistry(WorkerCommand(environment=worker_environment(os.environ)))
     try:
         plain = await _engine(registry, "plain", options.model, speculation=False)
         guessing = await _engine(registry, "guessing", options.model, speculation=True)

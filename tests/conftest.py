@@ -17,6 +17,7 @@ from kolosal.engines.ipc.process import WorkerCommand, worker_environment
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from tests.fake_worker import fake_worker_argv
 from tests.faults.stallwatch import watched
+from tests.settings import with_settings
 from tests.tiny_gguf import write_tiny_gguf
 
 settings.register_profile("kolosal", deadline=None, print_blob=True)
@@ -112,10 +113,11 @@ def seen(record_property: Callable[[str, object], None]) -> Callable[[str], None
 
 @pytest.fixture
 def fake_worker() -> Callable[..., WorkerCommand]:
-    """Makes the command of a worker process with the fake backend: `fake_worker("crash@5", "step_s=0.01")`."""
+    """Makes the command of a worker process with the fake backend: `fake_worker("crash@5", "step_s=0.01", stop_grace_s=1.0)`."""
 
-    def command(*faults: str, load_stall_timeout_s: float = 30.0, stop_grace_s: float = 5.0) -> WorkerCommand:
-        return WorkerCommand(fake_worker_argv(*faults), _environment(), load_stall_timeout_s, stop_grace_s)
+    def command(*faults: str, **settings: object) -> WorkerCommand:
+        settings = {"load_stall_timeout_s": 30.0, **settings}
+        return with_settings(WorkerCommand(fake_worker_argv(*faults), _environment()), **settings)
 
     return command
 

@@ -12,7 +12,6 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message
 
 from kolosal.app import create_app
-from kolosal.config.settings import Settings
 from kolosal.engines.engine import Engine, EngineState
 from kolosal.engines.ipc.calls import (
     Call,
@@ -33,6 +32,7 @@ from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import KolosalError
 from kolosal.schema import ChatPrompt, FinishReason, GenerateRequest, TokenDelta, Usage
+from tests.settings import settings_of, with_settings
 
 Script = Callable[[GenerateRequest], Iterable[TokenDelta | KolosalError]]
 
@@ -131,7 +131,7 @@ class FakeRegistry(EngineRegistry):
     """A registry of given engines."""
 
     def __init__(self, *engines: Engine, default_engine: str | None = None) -> None:
-        super().__init__(WorkerCommand(), max_queued=0, default_engine=default_engine)
+        super().__init__(with_settings(WorkerCommand(), max_queued=0), default_engine=default_engine)
         self._engines = {engine.engine_id: engine for engine in engines}
         for engine in engines:
             engine.observe(self.observer)
@@ -145,7 +145,7 @@ async def eventually(condition: Callable[[], object]) -> None:
 
 def app_with(*engines: Engine, default_engine: str | None = None, **settings: Any) -> Starlette:
     """The real application over these engines."""
-    return create_app(Settings(**settings), FakeRegistry(*engines, default_engine=default_engine))
+    return create_app(settings_of(**settings), FakeRegistry(*engines, default_engine=default_engine))
 
 
 def http_client(app: ASGIApp, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:

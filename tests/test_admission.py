@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from kolosal.admission import Admission, AdmissionLimits
+from kolosal.admission import Admission
+from kolosal.config.server import ServerSettings
 from kolosal.errors import QueueFull, ServerBusy
 from tests.fakes import AsgiRequest, FakeEngine, app_with, eventually, http_client, says
 
@@ -14,7 +15,7 @@ CHAT = {"model": "a", "messages": [{"role": "user", "content": "Hi"}]}
 
 
 def test_places_are_bounded_and_come_back() -> None:
-    admission = Admission(AdmissionLimits(max_requests=2))
+    admission = Admission(ServerSettings(max_requests=2))
     first, _ = admission.enter(None), admission.enter(None)
     with pytest.raises(ServerBusy, match="2 requests"):
         admission.enter(None)
@@ -25,7 +26,7 @@ def test_places_are_bounded_and_come_back() -> None:
 
 
 def test_a_key_has_a_bound_of_its_own_and_no_key_has_none() -> None:
-    admission = Admission(AdmissionLimits(max_requests=10, max_requests_per_key=1))
+    admission = Admission(ServerSettings(max_requests=10, max_requests_per_key=1))
     place = admission.enter("k1")
     with pytest.raises(QueueFull, match="API key"):
         admission.enter("k1")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
-from kolosal.log import LogFile, configure_logging
+from kolosal.config.logging import LoggingSettings
+from kolosal.log import configure_logging
 from kolosal.observe.context import REQUEST_ID
 
 log = logging.getLogger("kolosal.test")
@@ -33,8 +35,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "kolosal.log"
 
 
-def to(path: Path, max_bytes: int = 1_000_000, count: int = 2) -> LogFile:
-    return LogFile(path=str(path), max_bytes=max_bytes, count=count)
+def to(path: Path, **others: Any) -> LoggingSettings:
+    return LoggingSettings(file=str(path), file_count=2, **others)
 
 
 def lines(path: Path) -> list[str]:
@@ -44,7 +46,7 @@ def lines(path: Path) -> list[str]:
 def test_a_line_for_people_goes_to_stderr_and_to_the_file(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    configure_logging("info", file=to(path))
+    configure_logging(to(path))
     log.info("engine.loaded", extra={"engine_id": "a", "why": "two words"})
     log.debug("engine.unimportant")
     [line] = lines(path)
@@ -53,7 +55,7 @@ def test_a_line_for_people_goes_to_stderr_and_to_the_file(
 
 
 def test_a_line_for_programs_is_one_object(path: Path) -> None:
-    configure_logging("debug", style="json", file=to(path))
+    configure_logging(to(path, level="debug", format="json"))
     log.warning("engine.died", extra={"engine_id": "a", "streams": 3, "text": "line\nbreak", "of": Path("x")})
     log.warning("odd", extra={"text": "\ud800"})
     try:
@@ -70,7 +72,7 @@ def test_a_line_for_programs_is_one_object(path: Path) -> None:
 
 
 def test_lines_have_the_request_they_belong_to(path: Path) -> None:
-    configure_logging("info", style="json", file=to(path))
+    configure_logging(to(path, format="json"))
     log.info("daemon.started")
     token = REQUEST_ID.set("req-1")
     log.info("engine.loaded")
@@ -80,7 +82,7 @@ def test_lines_have_the_request_they_belong_to(path: Path) -> None:
 
 
 def test_a_file_is_put_aside_when_it_is_long_and_the_oldest_is_deleted(path: Path) -> None:
-    configure_logging("info", file=to(path, max_bytes=4096, count=2))
+    configure_logging(to(path, file_bytes=4096))
     for number in range(400):
         log.info("something.happened", extra={"number": number})
     files = sorted(path.parent.iterdir())
@@ -91,11 +93,11 @@ def test_a_file_is_put_aside_when_it_is_long_and_the_oldest_is_deleted(path: Pat
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        configure_logging("info", file=to(tmp_path / "no" / "a.log"))
+        configure_logging(to(tmp_path / "no" / "a.log"))
 
 
 def test_a_field_cannot_write_to_the_terminal_or_begin_a_line_of_its_own(path: Path) -> None:
-    configure_logging("info", file=to(path))
+    configure_logging(to(path))
     log.info("request.finished", extra={"path": "/\x1b[2J\r\n2026-11-20 ERROR forged", "nothing": ""})
     [line] = lines(path)
     assert line.endswith(r"path='/\x1b[2J\r\n2026-11-20 ERROR forged' nothing=''")

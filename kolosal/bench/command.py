@@ -54,9 +54,9 @@ def bench(
     api_key = api_key or process_environment().get("KOLOSAL_API_KEY") or None
     if url is None:
         settings = load_settings(config_path=config).settings
-        url = settings.url
-        if api_key is None and settings.api_key is not None:
-            api_key = settings.api_key.get_secret_value()
+        url = settings.server.url
+        if api_key is None and settings.auth.api_key is not None:
+            api_key = settings.auth.api_key.get_secret_value()
     options = BenchOptions(
         url=url,
         model=model,

@@ -19,5 +19,5 @@ class Address:
     @classmethod
     def of(cls, settings: Settings, file_key: str | None = None) -> Address:
         """The daemon that these settings are for; `file_key` is its key where they have none."""
-        key = file_key if settings.api_key is None else settings.api_key.get_secret_value()
-        return cls(settings.url, key, settings.tls_certificate)
+        key = file_key if settings.auth.api_key is None else settings.auth.api_key.get_secret_value()
+        return cls(settings.server.url, key, settings.server.tls_certificate)

@@ -58,7 +58,7 @@ class ChildSpec:
     def of(cls, configuration: Configuration) -> ChildSpec:
         settings = configuration.settings
         config = () if configuration.file is None else ("--config", str(configuration.file))
-        address = ("--host", settings.host, "--port", str(settings.port))
+        address = ("--host", settings.server.host, "--port", str(settings.server.port))
         return cls((sys.executable, "-m", "kolosal", "serve", *address, *config), len(settings.models))
 
 

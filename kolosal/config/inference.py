@@ -15,8 +15,8 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from kolosal.config.file import ConfigError
-from kolosal.config.settings import ModelEntry, Settings
-from kolosal.config.sources import Source
+from kolosal.config.models import ModelEntry
+from kolosal.config.sources import SettingsSource
 from kolosal.engines.parameters import CacheType, EngineId, FlashAttention
 
 MODEL_ID = "INFERENCE_MODEL_ID"
@@ -57,7 +57,7 @@ def inference_variables(environ: Mapping[str, str], folder: Path) -> dict[str, t
 
 def from_inference(
     variables: Mapping[str, tuple[str, str]], entries: Mapping[str, ModelEntry], folder: Path
-) -> Source:
+) -> SettingsSource:
     """What the variables set. `entries` are the engines that a file has named so far.
 
     Raises:
@@ -66,23 +66,24 @@ def from_inference(
     attention = _choice(variables, ATTENTION, _ATTENTION)
     dtype = _choice(variables, DTYPE, _DTYPES)
     if not variables:
-        return Source(Settings(), {})
-    origins = {"log_file": next(place for _, place in variables.values())}
+        return SettingsSource({})
+    values: dict[str, object] = {"logging.file": LOG_FILE}
+    origins = {"logging.file": next(place for _, place in variables.values())}
     if MODEL_ID not in variables:
-        return Source(Settings(log_file=LOG_FILE), origins)
+        return SettingsSource(values, origins=origins)
     model, place = variables[MODEL_ID]
     entry = _entry(model, _said(MODEL_ID, place), entries, folder)
-    origins["default_engine"] = place
+    values["server.default_engine"] = model if entry is None else entry.id
+    origins["server.default_engine"] = place
     if entry is None:
-        return Source(Settings(log_file=LOG_FILE, default_engine=model), origins)
+        return SettingsSource(values, origins=origins)
     parameters = entry.parameters
     if attention is not None:
         parameters = replace(parameters, flash_attn=attention)
     if dtype is not None:
         parameters = replace(parameters, cache_type_k=dtype, cache_type_v=dtype)
-    entry = replace(entry, parameters=parameters)
-    origins[f"models.{entry.id}"] = place
-    return Source(Settings(log_file=LOG_FILE, default_engine=entry.id, models=(entry,)), origins)
+    origins[f"models[{entry.id}]"] = place
+    return SettingsSource(values, (replace(entry, parameters=parameters),), origins)
 
 
 def _choice(variables: Mapping[str, tuple[str, str]], name: str, known: Mapping[str, T]) -> T | None:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from kolosal.config.file import ConfigError, read_yaml
 from kolosal.config.inference import from_inference, inference_variables
-from kolosal.config.settings import MAX_MODELS, ModelEntry, Settings, variable_name, yaml_key
-from kolosal.config.sources import Source, from_environment, from_file, from_flags
+from kolosal.config.models import ModelEntry
+from kolosal.config.settings import SETTING_NAMES, Settings
+from kolosal.config.sources import SettingsSource, from_environment, from_file, from_flags, merged
 
 __all__ = [
     "ConfigError",
@@ -48,37 +49,29 @@ class SettingRow:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The settings, and for each field (and `models.<id>` for each engine) where its value came from."""
+    """The settings, and where each value came from."""
 
     settings: Settings
     origins: Mapping[str, str]
-    """`default`, `path:line`, the name of a variable, or a flag."""
+    """By `section.key`, and `models[id]` for each engine: `default`, `path:line`, the name of a variable, or a flag."""
     file: Path | None
 
     def rows(self) -> list[SettingRow]:
-        """Every setting in the order of `Settings`; each engine is a row of its own."""
+        """Every setting in the order of the documentation; each engine is a row of its own."""
         rows = [
             SettingRow(
-                yaml_key(name),
-                variable_name(name),
-                getattr(self.settings, name),
-                self.origins[name],
-                field.description or "",
+                name.key,
+                name.variable,
+                self.settings.value(name.key),
+                self.origins[name.key],
+                name.meaning,
             )
-            for name, field in Settings.model_fields.items()
-            if name != "models"
+            for name in SETTING_NAMES
         ]
-        engines = (
-            SettingRow(
-                f"models[{entry.id}]",
-                None,
-                entry,
-                self.origins[f"models.{entry.id}"],
-                "An engine to add at start.",
-            )
-            for entry in self.settings.models
-        )
-        return [*rows, *engines]
+        for entry in self.settings.models:
+            key = f"models[{entry.id}]"
+            rows.append(SettingRow(key, None, entry, self.origins[key], "An engine to add at start."))
+        return rows
 
 
 def process_environment() -> dict[str, str]:
@@ -93,11 +86,11 @@ def load_settings(
     config_path: Path | None = None,
     environ: Mapping[str, str] | None = None,
     platform: str = sys.platform,
-    base: Source | None = None,
+    base: SettingsSource | None = None,
 ) -> Configuration:
     """Read and merge all sources.
 
-    `flags` are fields of `Settings` (None: not given); `models` are `ID=PATH` pairs, which add to the engines of the
+    `flags` are by `SettingName.flag` (None: not given); `models` are `ID=PATH` pairs, which add to the engines of the
     file or replace the one of the same id. `base` wins over the defaults only.
 
     Raises:
@@ -105,26 +98,16 @@ def load_settings(
     """
     environ = os.environ if environ is None else environ
     path = config_file_path(config_path, environ, platform)
-    given = [base] if base is not None else []
-    given += [from_file(read_yaml(path))] if path is not None else []
-    known = {entry.id: entry for source in given for entry in source.settings.models}
+    sources = [base] if base is not None else []
+    sources += [from_file(read_yaml(path))] if path is not None else []
+    known = {entry.id: entry for source in sources for entry in source.models}
     folder = Path.cwd()
-    given += [from_inference(inference_variables(environ, folder), known, folder)]
-    given += [from_environment(environ), from_flags(flags or {}, models)]
-
-    values: dict[str, object] = {}
-    entries: dict[str, ModelEntry] = {}
-    origins = dict.fromkeys(Settings.model_fields, "default")
-    for source in given:
-        values |= {name: getattr(source.settings, name) for name in source.settings.model_fields_set}
-        entries |= {entry.id: entry for entry in source.settings.models}
+    sources += [from_inference(inference_variables(environ, folder), known, folder)]
+    sources += [from_environment(environ), from_flags(flags or {}, models)]
+    origins = {name.key: "default" for name in SETTING_NAMES}
+    for source in sources:
         origins |= source.origins
-    if len(entries) > MAX_MODELS:
-        raise ConfigError(
-            f"--model: {len(entries)} engines with those of the file, at most {MAX_MODELS} are allowed"
-        )
-    settings = Settings.model_validate({**values, "models": tuple(entries.values())})
-    return Configuration(settings, origins, path)
+    return Configuration(merged(sources), origins, path)
 
 
 def config_file_path(given: Path | None, environ: Mapping[str, str], platform: str) -> Path | None:
@@ -140,8 +123,8 @@ def config_file_path(given: Path | None, environ: Mapping[str, str], platform: s
 
 def state_folder(settings: Settings, environ: Mapping[str, str], platform: str = sys.platform) -> Path | None:
     """Where to remember things over restarts: as configured, else the user's own folder; None where there is none."""
-    if settings.state_dir is not None:
-        return Path(settings.state_dir).expanduser().absolute()
+    if settings.server.state_dir is not None:
+        return Path(settings.server.state_dir).expanduser().absolute()
     if platform == "win32":
         return Path(environ["LOCALAPPDATA"], "Kolosal") if environ.get("LOCALAPPDATA") else None
     if platform != "darwin" and environ.get("XDG_STATE_HOME"):

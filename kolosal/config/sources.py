@@ -1,16 +1,15 @@
 """The three sources of settings: a YAML file, the environment, the command line.
 
-Each function turns one source into valid settings, of which only the fields that it gave count, and says where each
-stood. Owns the words of every configuration error. Knows no precedence: `config` merges.
+Each function turns one source into what it gives, valid, and where each value stood; `merged` puts them together. Owns the
+words of every configuration error. Knows no precedence: `load_settings` says the order.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -18,17 +17,20 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
 from kolosal.config.file import ConfigError, KeyPath, YamlFile, dotted
-from kolosal.config.settings import ENV_PREFIX, ModelEntry, Settings, variable_name, yaml_key
+from kolosal.config.models import MAX_MODELS, ModelEntry
+from kolosal.config.section import Section
+from kolosal.config.settings import ENV_PREFIX, SETTING_NAMES, Settings
 from kolosal.engines.memory.policy import Rules
 from kolosal.engines.parameters import LoadingParameters
 
 NOT_SETTINGS = frozenset({"KOLOSAL_CONFIG", "KOLOSAL_TEST_MODEL", "KOLOSAL_TEST_CGROUP"})
 """Variables with our prefix that set nothing: the file's path, and the model and the control group that the tests use."""
 
-_FIELD_BY_KEY = {yaml_key(name): name for name in Settings.model_fields}
-_FIELD_BY_VARIABLE = {variable_name(name): name for name in Settings.model_fields if name != "models"}
-_SECTIONS = sorted({key.partition(".")[0] for key in _FIELD_BY_KEY})
-_RULE_KEYS = tuple(field.name for field in dataclasses.fields(Rules))
+_BY_KEY = {name.key: name for name in SETTING_NAMES}
+_BY_VARIABLE = {name.variable: name for name in SETTING_NAMES}
+_BY_FLAG = {name.flag: name for name in SETTING_NAMES}
+_SECTIONS = sorted(Settings.model_fields)
+_RULE_KEYS = tuple(field.name for field in fields(Rules))
 _ENTRY_KEYS = (
     "id",
     "path",
@@ -38,34 +40,35 @@ _ENTRY_KEYS = (
     "load_params",
     *_RULE_KEYS,
 )
-_PARAMETER_KEYS = tuple(field.name for field in dataclasses.fields(LoadingParameters))
+_PARAMETER_KEYS = tuple(field.name for field in fields(LoadingParameters))
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """What one source gave: the fields in `settings.model_fields_set`, and where each stood."""
+class SettingsSource:
+    """What one source gave, valid."""
 
-    settings: Settings
-    origins: dict[str, str]
+    values: Mapping[str, object]
+    """By `section.key`."""
+    models: tuple[ModelEntry, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Where each value stood, by `section.key`, and each engine, by `models[id]`."""
 
 
-def from_file(file: YamlFile) -> Source:
+def from_file(file: YamlFile) -> SettingsSource:
     """The settings of a YAML file. Relative model paths are relative to the file's folder."""
     given: dict[str, JsonValue] = {}
     origins: dict[str, str] = {}
-    for section, body in _mapping(file, ()).items():
+    for section in _mapping(file, ()):
         if section not in _SECTIONS:
             raise _unknown(file, (section,))
         if section == "models":
             given["models"] = _entries(file)
             continue
-        for key in _mapping(file, (section,)):
-            name = _FIELD_BY_KEY.get(f"{section}.{key}")
-            if name is None:
-                raise _unknown(file, (section, key))
-            assert isinstance(body, dict)  # noqa: S101 - _mapping saw to it
-            given[name] = body[key]
-            origins[name] = file.at((section, key))
+        given[section] = body = _mapping(file, (section,))
+        for name in body:
+            if f"{section}.{name}" not in _BY_KEY:
+                raise _unknown(file, (section, name))
+            origins[f"{section}.{name}"] = file.at((section, name))
 
     def place(loc: KeyPath) -> str:
         return _place(file, _written(file, loc))
@@ -73,14 +76,12 @@ def from_file(file: YamlFile) -> Source:
     # JSON mode is strict about types and still takes a list for a tuple and text for an enum
     settings = _valid(lambda: Settings.model_validate_json(json.dumps(given), strict=True), place)
     _refuse_twins(settings.models, lambda index: place(("models", index, "id")))
-    entries = tuple(
-        dataclasses.replace(
-            entry, path=_absolute(entry.path, file.path.parent, place(("models", index, "path")))
-        )
+    models = tuple(
+        replace(entry, path=_absolute(entry.path, file.path.parent, place(("models", index, "path"))))
         for index, entry in enumerate(settings.models)
     )
-    origins |= {f"models.{entry.id}": file.at(("models", index)) for index, entry in enumerate(entries)}
-    return Source(settings.model_copy(update={"models": entries} if entries else {}), origins)
+    origins |= {f"models[{entry.id}]": file.at(("models", index)) for index, entry in enumerate(models)}
+    return SettingsSource(_given_values(settings), models, origins)
 
 
 def _mapping(file: YamlFile, key: KeyPath) -> dict[str, JsonValue]:
@@ -134,7 +135,7 @@ def _written(file: YamlFile, loc: KeyPath) -> KeyPath:
     if not loc:
         return ()
     if loc[0] != "models":
-        return tuple(yaml_key(str(loc[0])).split("."))
+        return loc[:2]
     key = tuple("load_params" if part == "parameters" else part for part in loc if part != "rules")
     elsewhere = {"main_gpu_id": (*key[:2], "main_gpu_id"), "load_immediately": (*key[:2], "load_at_startup")}
     moved = elsewhere.get(str(key[-1]), key)
@@ -152,58 +153,87 @@ def _unknown(file: YamlFile, key: KeyPath) -> ConfigError:
         return ConfigError(
             f"{_place(file, key)}: unknown key{_suggestion(str(key[0]), _spellings(), _SECTIONS)}"
         )
-    within = [name for name in _FIELD_BY_KEY if name.startswith(f"{key[0]}.")]
+    within = [known for known in _BY_KEY if known.startswith(f"{key[0]}.")]
     return ConfigError(f"{_place(file, key)}: unknown key{_suggestion(str(key[1]), _spellings(), within)}")
 
 
 def _spellings() -> dict[str, str]:
     """What people write for a key who know the setting but not its section, or not its name here."""
-    keys = {key.rpartition(".")[2]: key for key in _FIELD_BY_KEY}
-    return (
-        {section: section for section in _SECTIONS}
-        | keys
-        | {name: key for key, name in _FIELD_BY_KEY.items()}
-    )
+    keys = {key.rpartition(".")[2]: key for key in [*_BY_KEY, "models"]}
+    return _same(_SECTIONS) | keys | {flag: name.key for flag, name in _BY_FLAG.items()}
 
 
 def _place(file: YamlFile, key: KeyPath) -> str:
     return f"{file.at(key)}: {dotted(key)}" if key else file.at(())
 
 
-def from_environment(environ: Mapping[str, str]) -> Source:
+def from_environment(environ: Mapping[str, str]) -> SettingsSource:
     """The settings of `KOLOSAL_*` variables. An empty one counts as not set, as compose files write it."""
     given: dict[str, str] = {}
     for variable in sorted(environ):
         if variable.startswith(ENV_PREFIX) and variable not in NOT_SETTINGS:
-            if variable not in _FIELD_BY_VARIABLE:
-                hint = _suggestion(variable, _same(_FIELD_BY_VARIABLE))
+            if variable not in _BY_VARIABLE:
+                hint = _suggestion(variable, _same(_BY_VARIABLE))
                 raise ConfigError(f"{variable} (environment): unknown variable{hint}")
             if environ[variable]:
-                given[_FIELD_BY_VARIABLE[variable]] = environ[variable]
+                given[_BY_VARIABLE[variable].key] = environ[variable]
     settings = _valid(
-        lambda: Settings.model_validate_strings(given),
-        lambda loc: f"{variable_name(str(loc[0]))} (environment)",
+        lambda: Settings.model_validate_strings(_nested(given)),
+        lambda loc: f"{_BY_KEY[dotted(loc[:2])].variable} (environment)",
     )
-    return Source(settings, {name: variable_name(name) for name in given})
+    return SettingsSource(_given_values(settings), origins={key: _BY_KEY[key].variable for key in given})
 
 
-def from_flags(flags: Mapping[str, object], models: Sequence[str]) -> Source:
+def from_flags(flags: Mapping[str, object], models: Sequence[str]) -> SettingsSource:
     """The settings of flags, and engines given as `ID=PATH`; relative paths are relative to the current folder."""
-    given = {name: value for name, value in flags.items() if value is not None}
-    origins = {name: "--" + name.replace("_", "-") for name in given}
+    given = {_BY_FLAG[flag].key: value for flag, value in flags.items() if value is not None}
+    origins = {key: "--" + _BY_KEY[key].flag.replace("_", "-") for key in given}
     entries: list[dict[str, str]] = []
     for text in models:
         engine_id, equals, path = text.partition("=")
         if not equals or not path:
             raise ConfigError(f"--model: must be ID=PATH, not {text!r}")
         entries.append({"id": engine_id, "path": _absolute(path, Path.cwd(), "--model")})
-        origins[f"models.{engine_id}"] = "--model"
+        origins[f"models[{engine_id}]"] = "--model"
     settings = _valid(
-        lambda: Settings.model_validate({**given, **({"models": entries} if entries else {})}),
-        lambda loc: origins.get(str(loc[0]), "--model"),
+        lambda: Settings.model_validate({**_nested(given), "models": entries}),
+        lambda loc: origins.get(dotted(loc[:2]), "--model"),
     )
     _refuse_twins(settings.models, lambda _: "--model")
-    return Source(settings, origins)
+    return SettingsSource(_given_values(settings), settings.models, origins)
+
+
+def merged(sources: Iterable[SettingsSource]) -> Settings:
+    """What several sources give together: a later one wins, and an engine takes the place of its namesake."""
+    values: dict[str, object] = {}
+    entries: dict[str, ModelEntry] = {}
+    for source in sources:
+        values |= source.values
+        entries |= {entry.id: entry for entry in source.models}
+    if len(entries) > MAX_MODELS:
+        raise ConfigError(
+            f"--model: {len(entries)} engines with those of the file, at most {MAX_MODELS} are allowed"
+        )
+    return Settings.model_validate({**_nested(values), "models": tuple(entries.values())})
+
+
+def _nested(values: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    """Values by `section.key`, as sections."""
+    sections: dict[str, dict[str, object]] = {}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        sections.setdefault(section, {})[name] = value
+    return sections
+
+
+def _given_values(settings: Settings) -> dict[str, object]:
+    """What is not left at its default, by `section.key`; engines are apart."""
+    return {
+        f"{title}.{name}": getattr(section, name)
+        for title, section in settings
+        if isinstance(section, Section)
+        for name in section.model_fields_set
+    }
 
 
 def _valid(validate: Callable[[], Settings], place: Callable[[KeyPath], str]) -> Settings:
@@ -216,7 +246,7 @@ def _valid(validate: Callable[[], Settings], place: Callable[[KeyPath], str]) ->
 
 def _words(error: ErrorDetails) -> str:
     """What is wrong, in terms of the value that was given."""
-    if error["loc"][:1] == ("api_key",):  # whatever it is, it may be a secret
+    if error["loc"][:2] == ("auth", "api_key"):  # whatever it is, it may be a secret
         return "must be text of 16 to 512 characters"
     value = error["input"]
     match error["type"]:

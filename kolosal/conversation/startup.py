@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from kolosal.config.file import ConfigError
-from kolosal.config.settings import ModelEntry, Settings
-from kolosal.config.sources import Source
+from kolosal.config.models import ModelEntry
+from kolosal.config.server import ServerSettings
+from kolosal.config.sources import SettingsSource
 from kolosal.conversation.key_vault import load_api_key
 from kolosal.conversation.parameters import GenerationParameters, loading_parameters
 from kolosal.conversation.settings import ConversationSettings
@@ -70,7 +71,7 @@ def client_key(environ: Mapping[str, str]) -> str | None:
     return str(key) if key else None
 
 
-def daemon_source(environ: Mapping[str, str]) -> Source | None:
+def daemon_source(environ: Mapping[str, str]) -> SettingsSource | None:
     """Settings of the daemon itself: host, port and engine. None where the files say nothing of them.
 
     Raises:
@@ -98,22 +99,23 @@ def _api_key(server: Mapping[str, Any], azure: Mapping[str, Any], key_from_vault
     return str(key) if key else None
 
 
-def _source(environ: Mapping[str, str], model: Mapping[str, Any], server: Mapping[str, Any]) -> Source | None:
+def _source(
+    environ: Mapping[str, str], model: Mapping[str, Any], server: Mapping[str, Any]
+) -> SettingsSource | None:
     """What the files say of the daemon. Those of the package say nothing unless their variables are set."""
-    given: dict[str, Any] = {name: server[name] for name in ("host", "port") if server.get(name) is not None}
-    origins = dict.fromkeys(given, str(given_file(SERVER_CONFIG, environ) or SERVER_CONFIG))
-    path = given_file(MODEL_CONFIG, environ)
-    if path is not None and str(model.get("id") or "").endswith(".gguf"):
-        entry = _entry(model, path.parent)
-        given["models"] = (entry,)
-        origins[f"models.{entry.id}"] = str(path)
-    if not given:
-        return None
+    given = {name: server[name] for name in ("host", "port") if server.get(name) is not None}
     try:
-        return Source(Settings.model_validate(given), origins)
+        settings = ServerSettings.model_validate(given)
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    values = {f"server.{name}": getattr(settings, name) for name in given}
+    origins = dict.fromkeys(values, str(given_file(SERVER_CONFIG, environ) or SERVER_CONFIG))
+    path = given_file(MODEL_CONFIG, environ)
+    if path is None or not str(model.get("id") or "").endswith(".gguf"):
+        return SettingsSource(values, origins=origins) if values else None
+    entry = _entry(model, path.parent)
+    return SettingsSource(values, (entry,), {**origins, f"models[{entry.id}]": str(path)})
 
 
 def _entry(model: Mapping[str, Any], folder: Path) -> ModelEntry:

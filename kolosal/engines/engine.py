@@ -113,7 +113,7 @@ class Engine:
         self._waiting = 0
         """Callers of `ensure_ready` that have not gone on yet: they are about to use the engine."""
         self._requests = InFlightRequests(self._on_empty)
-        self._restarts = Restarts(command.restarts)
+        self._restarts = Restarts(command.settings, command.restart_delays_s)
         self._forgiven = asyncio.Event()
         self._closing = False
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 from kolosal.engines.engine import Engine, EngineState
 from kolosal.engines.ipc.process import WorkerCommand
-from kolosal.engines.memory.accounting import MemorySettings
 from kolosal.engines.memory.load_scheduler import LoadScheduler, Preview
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules
 from kolosal.engines.memory.sizing import NoSizes, Sizes
@@ -33,16 +32,13 @@ class EngineRegistry:
         self,
         command: WorkerCommand,
         *,
-        max_queued: int,
         default_engine: str | None = None,
-        limits: MemorySettings | None = None,
         sizes: Sizes | None = None,
         keeper: Keeper | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._max_queued = max_queued
         self._default_engine = default_engine
-        self._load_scheduler = LoadScheduler(command, limits or MemorySettings(), sizes or NoSizes(), clock)
+        self._load_scheduler = LoadScheduler(command, sizes or NoSizes(), clock)
         self._keeper = keeper
         self._kept: set[str] = set()
         """Engines that come back after a restart of the daemon."""
@@ -66,7 +62,7 @@ class EngineRegistry:
     @property
     def max_queued(self) -> int:
         """Requests that may wait for an engine that has no limit of its own."""
-        return self._max_queued
+        return self._load_scheduler.settings.max_queued
 
     def list(self) -> list[Engine]:
         """All engines in the order they were added."""
@@ -106,7 +102,7 @@ class EngineRegistry:
                 param="engine_id",
                 code="engine_id_exists",
             )
-        engine = self._engines[engine_id] = self._load_scheduler.engine(config, rules, self._max_queued)
+        engine = self._engines[engine_id] = self._load_scheduler.engine(config, rules, self.max_queued)
         engine.observe(self.observer)
         if load:
             try:
@@ -144,7 +140,7 @@ class EngineRegistry:
                 f"Engine '{engine_id}' is already being replaced", param="engine_id", code="engine_busy"
             )
         self._replacing.add(engine_id)
-        new = self._load_scheduler.engine(config, rules, self._max_queued)
+        new = self._load_scheduler.engine(config, rules, self.max_queued)
         new.observe(self.observer)
         try:
             if load:
@@ -171,7 +167,7 @@ class EngineRegistry:
             self._take_over(old, new)
             return
         with self._load_scheduler.pause_admission(old):
-            await self._idle(old, self._load_scheduler.limits.wait_s)
+            await self._idle(old, self._load_scheduler.settings.room_wait_s)
             await asyncio.shield(old.unload())
             await new.ensure_ready()
             self._take_over(old, new)

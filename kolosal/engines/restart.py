@@ -6,8 +6,10 @@ Pure: times are given, in seconds on a clock that never jumps back. The engine c
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from enum import StrEnum
+
+from kolosal.config.engines import EngineSettings
 
 
 class BreakerState(StrEnum):
@@ -21,24 +23,21 @@ class BreakerState(StrEnum):
     """Once: the pause is over, and the next start decides."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestartPolicy:
-    """How much dying is too much."""
-
-    max_deaths: int = 5
-    """Deaths within a window that open the breaker; a load that fails is one, too. So many loads that fail one after the
-    other open it however long they take."""
-    window_s: float = 60.0
-    """How long a death counts; and how long an open breaker waits."""
-    delays_s: tuple[float, ...] = (0.0, 1.0, 5.0, 15.0)
-    """Pause before the next start, after the first death within a window, the second, and so on."""
+RESTART_DELAYS_S = (0.0, 1.0, 5.0, 15.0)
+"""Pause before the next start, after the first death within a window, the second, and so on."""
 
 
 class Restarts:
-    """The deaths of one engine's workers, and what follows from them."""
+    """The deaths of one engine's workers, and what follows from them.
 
-    def __init__(self, policy: RestartPolicy) -> None:
-        self._policy = policy
+    `max_crashes` deaths within `crash_window_s` open the breaker, a load that fails being one, too; so do as many loads that
+    fail one after the other, however long they take. An open breaker waits for `crash_window_s`.
+    """
+
+    def __init__(self, settings: EngineSettings, delays_s: Sequence[float] = RESTART_DELAYS_S) -> None:
+        self._max_deaths = settings.max_crashes
+        self._window_s = settings.crash_window_s
+        self._delays_s = delays_s
         self._deaths: list[float] = []  # within the window, oldest first
         self._opened_at: float | None = None
         self._started_at: float | None = None
@@ -56,8 +55,8 @@ class Restarts:
             self._opened_at = None
         self._failed_starts += self._started_at is None
         self._started_at = None
-        self._deaths = [*self._recent(now), now][-self._policy.max_deaths :]
-        if on_trial or max(len(self._deaths), self._failed_starts) >= self._policy.max_deaths:
+        self._deaths = [*self._recent(now), now][-self._max_deaths :]
+        if on_trial or max(len(self._deaths), self._failed_starts) >= self._max_deaths:
             self._opened_at = now
 
     def reset(self) -> None:
@@ -70,7 +69,7 @@ class Restarts:
         """Whether a worker may be started."""
         if self._opened_at is None or self._has_survived(now):
             return BreakerState.CLOSED
-        return BreakerState.OPEN if now < self._opened_at + self._policy.window_s else BreakerState.HALF_OPEN
+        return BreakerState.OPEN if now < self._opened_at + self._window_s else BreakerState.HALF_OPEN
 
     def deaths(self, now: float) -> int:
         """How many there were within the last window."""
@@ -81,18 +80,17 @@ class Restarts:
         recent = self._recent(now)
         if not recent or self.state(now) is not BreakerState.CLOSED:
             return 0.0
-        delays = self._policy.delays_s
-        delay = delays[min(len(recent), len(delays)) - 1]
+        delay = self._delays_s[min(len(recent), len(self._delays_s)) - 1]
         return max(0.0, recent[-1] + delay - now)
 
     def retry_after_s(self, now: float) -> int | None:
         """Whole seconds until the breaker lets a start through; None where it does so now."""
         if self._opened_at is None or self.state(now) is not BreakerState.OPEN:
             return None
-        return max(1, math.ceil(self._opened_at + self._policy.window_s - now))
+        return max(1, math.ceil(self._opened_at + self._window_s - now))
 
     def _has_survived(self, now: float) -> bool:
-        return self._started_at is not None and now - self._started_at >= self._policy.window_s
+        return self._started_at is not None and now - self._started_at >= self._window_s
 
     def _recent(self, now: float) -> list[float]:
-        return [at for at in self._deaths if now - at < self._policy.window_s]
+        return [at for at in self._deaths if now - at < self._window_s]

@@ -36,10 +36,11 @@ def examine(settings: Settings, environ: Mapping[str, str], file_key: str | None
         ConfigError: a file of keys or certificates cannot be used, or other machines could use the daemon without a key.
     """
     authenticator = authenticator_of(settings, key_file(settings, environ), file_key)
-    tls = tls_context(settings.tls_certificate, settings.tls_key)
-    if not (is_loopback(settings.host.lower()) or authenticator.needed or settings.allow_open_access):
+    tls = tls_context(settings.server.tls_certificate, settings.server.tls_key)
+    server = settings.server
+    if not (is_loopback(server.host.lower()) or authenticator.needed or server.allow_open_access):
         raise ConfigError(
-            f"server.host: {settings.host} lets other machines in, and there is no API key: make one with"
+            f"server.host: {server.host} lets other machines in, and there is no API key: make one with"
             " `kolosal keys create NAME`, or set server.allow_open_access to true where everybody may do everything"
         )
     return StartupCheck(authenticator, tls)
@@ -47,8 +48,8 @@ def examine(settings: Settings, environ: Mapping[str, str], file_key: str | None
 
 def key_file(settings: Settings, environ: Mapping[str, str]) -> KeyFile | None:
     """The file of `kolosal keys`; None where there is no place for one."""
-    if settings.keys_file is not None:
-        return KeyFile(Path(settings.keys_file).expanduser().absolute())
+    if settings.auth.keys_file is not None:
+        return KeyFile(Path(settings.auth.keys_file).expanduser().absolute())
     folder = state_folder(settings, environ)
     return None if folder is None else KeyFile(folder / KEYS_FILE)
 
@@ -61,7 +62,7 @@ def authenticator_of(
     Raises:
         ConfigError: a file of keys cannot be read.
     """
-    lockout = Lockout(settings.lockout_failures, time.monotonic)
+    lockout = Lockout(settings.auth.lockout_failures, time.monotonic)
     return Authenticator(Keyring(_configured_keys(settings, file_key), file), lockout)
 
 
@@ -69,11 +70,11 @@ def _configured_keys(settings: Settings, file_key: str | None) -> tuple[ApiKey, 
     keys: list[ApiKey] = []
     if file_key is not None:
         keys.append(plain_key(file_key, "server.api_key"))
-    if settings.api_key is not None:
-        keys.append(plain_key(settings.api_key.get_secret_value(), "auth.api_key"))
-    if settings.api_key_file is not None:
+    if settings.auth.api_key is not None:
+        keys.append(plain_key(settings.auth.api_key.get_secret_value(), "auth.api_key"))
+    if settings.auth.api_key_file is not None:
         try:
-            keys += read_plain_keys(Path(settings.api_key_file).expanduser().absolute())
+            keys += read_plain_keys(Path(settings.auth.api_key_file).expanduser().absolute())
         except ConfigError as exc:
             raise ConfigError(f"auth.api_key_file: {exc}") from exc
     return tuple(keys)

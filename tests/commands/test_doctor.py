@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from kolosal.commands.doctor.facts import PortState, probe_port
-from kolosal.config.resolve import Settings
 from tests.commands.conftest import Cli
 from tests.commands.stub_daemon import StubDaemon
+from tests.settings import settings_of
 
 
 @pytest.fixture
@@ -34,6 +34,6 @@ def test_a_bad_configuration_is_a_failed_check_and_not_an_error(
 def test_a_port_that_something_else_has_is_taken(stub: StubDaemon) -> None:
     port = int(stub.url.rpartition(":")[2])
     stub.is_daemon = False
-    state, word = probe_port(Settings(port=port))
+    state, word = probe_port(settings_of(port=port))
     assert state is PortState.TAKEN
     assert "not a Kolosal daemon" in word

@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kolosal.config.inference import inference_variables
+from kolosal.config.logging import LoggingSettings
 from kolosal.config.resolve import ConfigError, Settings, load_settings
 from kolosal.engines.parameters import FlashAttention
-from kolosal.log import LogFile, configure_logging
+from kolosal.log import configure_logging
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 
@@ -37,7 +38,7 @@ def test_W12_the_variables_add_an_engine(folder: Path) -> None:
         INFERENCE_BNB_COMPUTE_DTYPE="bfloat16",
     )
     (entry,) = found.models
-    assert (found.default_engine, entry.id, entry.path) == (
+    assert (found.server.default_engine, entry.id, entry.path) == (
         "Small",
         "Small",
         str(folder / "models/Small.gguf"),
@@ -45,7 +46,7 @@ def test_W12_the_variables_add_an_engine(folder: Path) -> None:
     parameters = entry.parameters
     assert parameters.flash_attn is FlashAttention.ON
     assert (parameters.cache_type_k, parameters.cache_type_v) == ("bf16", "bf16")
-    assert found.log_file == "inference_server.log"
+    assert found.logging.file == "inference_server.log"
 
 
 @pytest.mark.parametrize(
@@ -76,8 +77,8 @@ def test_W12_a_file_sets_them_and_the_environment_wins(folder: Path) -> None:
     )
     (entry,) = found.settings.models
     assert (entry.id, entry.parameters.flash_attn, entry.parameters.cache_type_k) == ("a b", "auto", "f16")
-    assert found.settings.port == Settings().port
-    assert found.origins["default_engine"] == f"{folder / '.env'}:2"
+    assert found.settings.server.port == Settings().server.port
+    assert found.origins["server.default_engine"] == f"{folder / '.env'}:2"
 
 
 def test_W12_a_model_may_be_an_engine_of_the_file_or_one_that_is_added_later(folder: Path) -> None:
@@ -86,18 +87,18 @@ def test_W12_a_model_may_be_an_engine_of_the_file_or_one_that_is_added_later(fol
     )
     found = load(INFERENCE_MODEL_ID="small", INFERENCE_BNB_COMPUTE_DTYPE="bfloat16")
     (entry,) = found.models
-    assert (found.default_engine, entry.parameters.n_ctx, entry.parameters.cache_type_k) == (
+    assert (found.server.default_engine, entry.parameters.n_ctx, entry.parameters.cache_type_k) == (
         "small",
         512,
         "bf16",
     )
     found = load(INFERENCE_MODEL_ID="later")
-    assert (found.default_engine, len(found.models)) == ("later", 1)
+    assert (found.server.default_engine, len(found.models)) == ("later", 1)
 
 
 def test_W12_our_own_settings_win(folder: Path) -> None:
     found = load(INFERENCE_MODEL_ID="a.gguf", KOLOSAL_DEFAULT_ENGINE="b", KOLOSAL_LOG_FILE="own.log")
-    assert (found.default_engine, found.log_file) == ("b", "own.log")
+    assert (found.server.default_engine, found.logging.file) == ("b", "own.log")
 
 
 def test_a_folder_may_be_the_model(folder: Path) -> None:
@@ -161,10 +162,9 @@ def test_W12_log_lines_go_to_a_file_that_is_rotated_and_to_the_console(
 ) -> None:
     console = io.StringIO()
     monkeypatch.setattr(sys, "stderr", console)
-    defaults = Settings()
-    max_bytes, count = defaults.log_file_bytes, defaults.log_file_count
-    file = LogFile(path=str(folder / "inference_server.log"), max_bytes=max_bytes, count=count)
-    configure_logging("info", file=file)
+    settings = LoggingSettings(file=str(folder / "inference_server.log"))
+    max_bytes, count = settings.file_bytes, settings.file_count
+    configure_logging(settings)
     log = logging.getLogger("test")
     line = "ü" * 1_000_000
     for number in range(count * 6):

@@ -10,9 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from kolosal.config.models import ModelEntry
 from kolosal.config.resolve import ConfigError, Configuration, Settings, config_file_path, load_settings
-from kolosal.config.settings import ModelEntry, variable_name, yaml_key
+from kolosal.config.settings import SETTING_NAMES, SettingName
 from kolosal.engines.parameters import FlashAttention, LoadingParameters
+from tests.settings import settings_of
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 
@@ -44,47 +46,52 @@ def test_each_source_wins_over_the_one_before(file: Path) -> None:
     file.write_text("server:\n  host: a\n  port: 1\nlogging: {level: error}\n")
     environ = {"KOLOSAL_PORT": "2", "KOLOSAL_LOG_LEVEL": "warning"}
     found = load_settings({"log_level": "debug", "host": None}, config_path=file, environ=environ)
-    assert (found.settings.host, found.settings.port, found.settings.log_level) == ("a", 2, "debug")
-    assert found.origins["host"] == f"{file}:2"
-    assert found.origins["port"] == "KOLOSAL_PORT"
-    assert found.origins["log_level"] == "--log-level"
-    assert found.origins["access_log"] == "default"
+    assert (found.settings.server.host, found.settings.server.port, found.settings.logging.level) == (
+        "a",
+        2,
+        "debug",
+    )
+    assert found.origins["server.host"] == f"{file}:2"
+    assert found.origins["server.port"] == "KOLOSAL_PORT"
+    assert found.origins["logging.level"] == "--log-level"
+    assert found.origins["logging.access_log"] == "default"
 
 
 def test_a_value_equal_to_the_default_still_has_its_origin(file: Path) -> None:
-    assert load(file, "server: {port: 8080}").origins["port"] == f"{file}:1"
+    assert load(file, "server: {port: 8080}").origins["server.port"] == f"{file}:1"
 
 
 VALUES = {
-    "allowed_hosts": ["gpu-box", ".example.com"],
-    "api_key": "a-key-of-our-own-1234",
-    "cors_origins": ["https://app.example.com"],
-    "model_roots": ["/srv/models", "~/models"],
-    "trusted_proxies": ["10.0.0.0/8"],
+    "server.allowed_hosts": ["gpu-box", ".example.com"],
+    "auth.api_key": "a-key-of-our-own-1234",
+    "server.cors_origins": ["https://app.example.com"],
+    "engines.model_roots": ["/srv/models", "~/models"],
+    "server.trusted_proxies": ["10.0.0.0/8"],
 }
 """What is written where the default is nothing; for all others any text will do."""
 
 
-@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name != "models"])
-def test_every_setting_can_come_from_the_file_and_from_the_environment(file: Path, name: str) -> None:
-    section, _, key = yaml_key(name).partition(".")
-    value = VALUES.get(name) or getattr(Settings(), name)
-    some = {"traces_url": "http://a/b"}.get(name, "some-text")
+@pytest.mark.parametrize("name", SETTING_NAMES, ids=lambda name: name.key)
+def test_every_setting_can_come_from_the_file_and_from_the_environment(file: Path, name: SettingName) -> None:
+    section, _, key = name.key.partition(".")
+    value = VALUES.get(name.key) or Settings().value(name.key)
+    some = {"logging.traces_url": "http://a/b"}.get(name.key, "some-text")
     value = some if value is None else value
     from_file = load(file, yaml.safe_dump({section: {key: value}}))
-    assert from_file.origins[name] == f"{file}:2"
+    assert from_file.origins[name.key] == f"{file}:2"
     text = ", ".join(value) if isinstance(value, list) else str(value)
-    from_environment = load_settings(environ={variable_name(name): text})
-    assert from_environment.origins[name] == variable_name(name)
-    found = getattr(from_file.settings, name)
-    assert found == getattr(from_environment.settings, name)
-    assert found == (
-        tuple(value) if isinstance(value, list) else SecretStr(str(value)) if name == "api_key" else value
-    )
+    from_environment = load_settings(environ={name.variable: text})
+    assert from_environment.origins[name.key] == name.variable
+    found = from_file.settings.value(name.key)
+    assert found == from_environment.settings.value(name.key)
+    if isinstance(value, list):
+        assert found == tuple(value)
+    else:
+        assert found == (SecretStr(str(value)) if name.key == "auth.api_key" else value)
 
 
 def test_a_key_is_shown_by_nothing(file: Path) -> None:
-    key = str(VALUES["api_key"])
+    key = str(VALUES["auth.api_key"])
     found = load(file, f"auth: {{api_key: {key}}}")
     assert key not in repr(found) + str(found.settings) + str(found.rows())
 
@@ -113,8 +120,8 @@ def test_engines_of_flags_join_those_of_the_file_and_replace_their_namesakes(
     found = load_settings(models=["b=new=b.gguf", "c=c.gguf"], config_path=file, environ={})
     assert [entry.id for entry in found.settings.models] == ["a", "b", "c"]
     assert found.settings.models[1].path == str(tmp_path / "new=b.gguf")
-    assert found.origins["models.a"] == f"{file}:2"
-    assert found.origins["models.b"] == "--model"
+    assert found.origins["models[a]"] == f"{file}:2"
+    assert found.origins["models[b]"] == "--model"
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
@@ -127,7 +134,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_accepted(file: Path) -> None:
     text = "server: {port: 9000}\n"
     for encoding in ("utf-8-sig", "utf-16"):
-        assert load(file, text.encode(encoding)).settings.port == 9000
+        assert load(file, text.encode(encoding)).settings.server.port == 9000
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "server:\nmodels:\n", "---\n", "~", "models: []"])
@@ -136,13 +143,13 @@ def test_empty_sections_are_empty(file: Path, text: str) -> None:
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
-    assert load_settings(environ={"KOLOSAL_PORT": ""}).origins["port"] == "default"
+    assert load_settings(environ={"KOLOSAL_PORT": ""}).origins["server.port"] == "default"
 
 
 def test_variables_that_set_nothing_are_let_pass(file: Path) -> None:
     file.write_text("server: {port: 9000}")
     environ = {"KOLOSAL_CONFIG": str(file), "KOLOSAL_TEST_MODEL": "/x.gguf", "PATH": "x", "KOLOSALX": "y"}
-    assert load_settings(environ=environ).settings.port == 9000
+    assert load_settings(environ=environ).settings.server.port == 9000
 
 
 def touch(path: Path) -> Path:
@@ -188,7 +195,7 @@ def test_a_user_without_a_home_has_no_file(platform: str) -> None:
     ],
 )
 def test_the_address_for_clients(host: str, url: str) -> None:
-    assert Settings(host=host).url == url
+    assert settings_of(host=host).server.url == url
 
 
 def complaint(file: Path, content: str | bytes) -> str:
@@ -233,14 +240,19 @@ def test_no_value_anywhere_does_anything_but_load_or_raise_one_line(file: Path, 
     assert complaint(file, yaml.safe_dump(document)).count("\n") == 0
 
 
-@pytest.mark.parametrize("name", list(Settings.model_fields))
-def test_every_setting_is_documented(name: str) -> None:
+@pytest.mark.parametrize("name", SETTING_NAMES, ids=lambda name: name.key)
+def test_every_setting_is_documented(name: SettingName) -> None:
     text = (DOCS / "configuration.md").read_text(encoding="utf-8")
-    field = Settings.model_fields[name]
-    assert f"`{yaml_key(name)}`" in text
-    assert name == "models" or f"`{variable_name(name)}`" in text
-    assert field.description
-    assert field.description in text
+    assert f"`{name.key}`" in text
+    assert f"`{name.variable}`" in text
+    assert name.meaning
+    assert name.meaning in text
+
+
+def test_the_list_of_engines_is_documented() -> None:
+    text = (DOCS / "configuration.md").read_text(encoding="utf-8")
+    assert "`models`" in text
+    assert str(Settings.model_fields["models"].description) in text
 
 
 def test_every_loading_parameter_is_documented() -> None:
@@ -254,4 +266,4 @@ def test_the_example_in_the_documentation_loads(file: Path) -> None:
     example = text.partition("```yaml\n")[2].partition("```")[0]
     found = load(file, example)
     given_in_file = {name for name, origin in found.origins.items() if origin.startswith(str(file))}
-    assert {name for name in Settings.model_fields if name != "models"} <= given_in_file
+    assert {name.key for name in SETTING_NAMES} <= given_in_file

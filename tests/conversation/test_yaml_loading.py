@@ -26,6 +26,7 @@ from kolosal.conversation.yaml_loading import (
 )
 from kolosal.engines.parameters import SplitMode
 from kolosal.errors import ModelFileError
+from tests.settings import settings_of
 
 
 @pytest.fixture
@@ -156,9 +157,9 @@ def test_c13_the_daemon_listens_where_the_file_says(tmp_path: Path) -> None:
     base, conversation = daemon_source(environ), load_conversation(environ)
 
     settings = load_settings(environ=environ, base=base).settings
-    assert (settings.host, settings.port, conversation.api_key) == ("127.0.0.2", 9123, "secret")
+    assert (settings.server.host, settings.server.port, conversation.api_key) == ("127.0.0.2", 9123, "secret")
     flags = load_settings({"port": 9}, environ=environ | {"KOLOSAL_HOST": "::1"}, base=base).settings
-    assert (flags.host, flags.port) == ("::1", 9)
+    assert (flags.server.host, flags.server.port) == ("::1", 9)
     assert "secret" not in repr(conversation)
 
 
@@ -171,7 +172,7 @@ def test_commands_send_the_key_of_the_file_but_ask_no_vault() -> None:
     environ = {"CHAT_SERVER_API_KEY": "secret", "KEYVAULT_URL": "https://v", "API_KEY_SECRET_NAME": "n"}
     key = client_key(environ)
     assert Address.of(Settings(), key).api_key == "secret"
-    assert Address.of(Settings(api_key=SecretStr("a-key-of-settings")), key).api_key == "a-key-of-settings"
+    assert Address.of(settings_of(api_key=SecretStr("a-key-of-settings")), key).api_key == "a-key-of-settings"
     assert (client_key({}), Address.of(Settings()).api_key) == (None, None)
 
 
@@ -183,7 +184,7 @@ def test_a_model_of_the_file_is_an_engine(tmp_path: Path) -> None:
     base = daemon_source(environ)
 
     assert base is not None
-    [entry] = base.settings.models
+    [entry] = base.models
     assert (entry.id, entry.path, entry.parameters.n_gpu_layers) == ("tiny", str(tmp_path / "tiny.gguf"), 0)
     assert load_conversation(environ).parameters.top_p == 0.5
 

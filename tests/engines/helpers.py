@@ -18,6 +18,7 @@ from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.messages import EngineInfo, FromWorker, Ready, encode
 from kolosal.engines.ipc.process import WorkerCommand, WorkerProcess
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
+from tests.settings import with_settings
 
 DEADLINE_S = 10.0
 """Longest wait for what must happen soon: generous, because other work shares the machine."""
@@ -52,13 +53,12 @@ def script_worker(
     body: str,
     *,
     environment: dict[str, str] | None = None,
-    load_stall_timeout_s: float = 30.0,
-    stop_grace_s: float = 5.0,
+    **settings: object,
 ) -> WorkerCommand:
     """A worker that does what the script says: `ready()`, then perhaps `say(b"...")`."""
     script = _PRELUDE + textwrap.dedent(body)
     argv = (sys.executable, "-I", "-S", "-c", script, encode(Ready(INFO)).decode())
-    return WorkerCommand(argv, environment or {}, load_stall_timeout_s, stop_grace_s)
+    return with_settings(WorkerCommand(argv, environment or {}), **settings)
 
 
 def in_turn(folder: Path, *commands: WorkerCommand) -> WorkerCommand:

@@ -20,12 +20,13 @@ from kolosal.engines.ipc.calls import Rendered, Tokenize
 from kolosal.engines.ipc.messages import MAX_FRAME_BYTES, SequenceOutput, StepOutputs, UnaryResult, encode
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
-from kolosal.engines.restart import BreakerState, RestartPolicy
+from kolosal.engines.restart import BreakerState
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import EngineDied, LoadFailed
 from kolosal.schema import FinishReason, TokenDelta, Usage
 from tests.engines.helpers import DEADLINE_S, config, eventually, gone, in_turn, loaded, script_worker, starts
 from tests.engines.worker.helpers import ask, counting
+from tests.settings import with_settings
 
 FakeWorker = Callable[..., WorkerCommand]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
@@ -39,7 +40,7 @@ END_WITHIN_S = 1.0
 HANG_S = 2.0
 """A worker that is silent for so long hangs, also on a machine that has much else to do."""
 
-AT_ONCE = RestartPolicy(delays_s=(0.0,))
+AT_ONCE = (0.0,)
 """Restarts without pauses."""
 
 
@@ -130,7 +131,7 @@ async def test_request_that_kills_its_worker_twice_fails(fake_worker: FakeWorker
 
 @pytest.mark.fault("P1")
 async def test_second_death_ends_all_streams_at_once(tmp_path: Path, fake_worker: FakeWorker) -> None:
-    command = replace(in_turn(tmp_path, fake_worker("crash@9"), fake_worker(SLOW)), restarts=AT_ONCE)
+    command = replace(in_turn(tmp_path, fake_worker("crash@9"), fake_worker(SLOW)), restart_delays_s=AT_ONCE)
     async with loaded(command, config(n_parallel=4, n_ctx=2000), max_queued=64) as engine:
         streams = [engine.generate(ask("5:")) for _ in range(32)]
         collecting = [asyncio.ensure_future(text_of(stream)) for stream in streams]
@@ -159,7 +160,7 @@ async def test_deltas_before_the_last_death_are_delivered(fake_worker: FakeWorke
 
 async def test_request_after_a_crash_is_none_of_the_old_ones(tmp_path: Path, fake_worker: FakeWorker) -> None:
     """Only those that were in flight at both deaths fail."""
-    command = replace(in_turn(tmp_path, *[fake_worker(SLOW)] * 3), restarts=AT_ONCE)
+    command = replace(in_turn(tmp_path, *[fake_worker(SLOW)] * 3), restart_delays_s=AT_ONCE)
     async with loaded(command, config(n_parallel=4, n_ctx=2000)) as engine:
         old = engine.generate(ask("5:"))
         await first_delta(old)
@@ -268,7 +269,7 @@ async def test_unload_ends_a_restart(tmp_path: Path, fake_worker: FakeWorker) ->
 
 
 async def test_close_ends_the_pause_before_a_restart(fake_worker: FakeWorker) -> None:
-    command = replace(fake_worker("crash@4"), restarts=RestartPolicy(delays_s=(3600.0,)))
+    command = replace(fake_worker("crash@4"), restart_delays_s=(3600.0,))
     async with loaded(command) as engine:
         stream = engine.generate(ask("5:"))
         await eventually(lambda: engine.state is EngineState.LOADING)
@@ -287,7 +288,7 @@ async def test_draining_engine_goes_on_with_what_it_has(tmp_path: Path, fake_wor
 
 
 async def test_shutdown_does_not_wait_for_a_restart(tmp_path: Path, fake_worker: FakeWorker) -> None:
-    registry = EngineRegistry(restarting(tmp_path, fake_worker), max_queued=8)
+    registry = EngineRegistry(restarting(tmp_path, fake_worker))
     engine = await registry.add(config(), load=True)
     stream = engine.generate(ask("5:"))
     await until_restarting(tmp_path, engine)
@@ -317,7 +318,7 @@ async def test_load_that_fails_during_a_restart_is_tried_again(
     tmp_path: Path, fake_worker: FakeWorker
 ) -> None:
     command = in_turn(tmp_path, fake_worker("crash@4"), fake_worker("load_crash"), fake_worker())
-    async with loaded(replace(command, restarts=AT_ONCE)) as engine:
+    async with loaded(replace(command, restart_delays_s=AT_ONCE)) as engine:
         assert await text_of(engine.generate(ask("5:", max_tokens=20))) == counting(5, 20)
         assert starts(tmp_path) == 3
 
@@ -325,7 +326,7 @@ async def test_load_that_fails_during_a_restart_is_tried_again(
 @pytest.mark.fault("P8")
 async def test_crash_loop_opens_the_breaker(tmp_path: Path, fake_worker: FakeWorker) -> None:
     command = in_turn(tmp_path, fake_worker(), fake_worker("stderr=no luck today", "load_crash"))
-    async with loaded(replace(command, restarts=AT_ONCE)) as engine:
+    async with loaded(replace(command, restart_delays_s=AT_ONCE)) as engine:
         stream = engine.generate(ask("5:"))
         await first_delta(stream)
         kill(engine)
@@ -341,7 +342,9 @@ async def test_crash_loop_opens_the_breaker(tmp_path: Path, fake_worker: FakeWor
 
 @pytest.mark.fault("P8")
 async def test_loads_that_keep_failing_are_no_storm(tmp_path: Path, fake_worker: FakeWorker) -> None:
-    engine = Engine(config(), replace(in_turn(tmp_path, fake_worker("load_crash")), restarts=AT_ONCE), 64)
+    engine = Engine(
+        config(), replace(in_turn(tmp_path, fake_worker("load_crash")), restart_delays_s=AT_ONCE), 64
+    )
     errors = []
     for _ in range(10):
         with pytest.raises((LoadFailed, EngineDied)) as error:
@@ -353,7 +356,7 @@ async def test_loads_that_keep_failing_are_no_storm(tmp_path: Path, fake_worker:
 
 async def test_engine_that_is_forgiven_starts_at_once(tmp_path: Path, fake_worker: FakeWorker) -> None:
     command = in_turn(tmp_path, fake_worker("load_crash"), fake_worker("load_crash"), fake_worker())
-    engine = Engine(config(), replace(command, restarts=RestartPolicy(max_deaths=2)), 64)
+    engine = Engine(config(), with_settings(command, max_crashes=2), 64)
     for kind in (LoadFailed, LoadFailed, EngineDied):
         with pytest.raises(kind):
             await engine.ensure_ready()
@@ -366,9 +369,7 @@ async def test_engine_that_is_forgiven_starts_at_once(tmp_path: Path, fake_worke
 
 
 async def test_forgiving_ends_the_pause(tmp_path: Path, fake_worker: FakeWorker) -> None:
-    command = replace(
-        in_turn(tmp_path, fake_worker("crash@4"), fake_worker()), restarts=RestartPolicy(delays_s=(3600.0,))
-    )
+    command = replace(in_turn(tmp_path, fake_worker("crash@4"), fake_worker()), restart_delays_s=(3600.0,))
     async with loaded(command) as engine:
         stream = engine.generate(ask("5:", max_tokens=20))
         await eventually(lambda: engine.state is EngineState.LOADING)
@@ -391,7 +392,7 @@ async def test_stopping_on_purpose_is_no_death(fake_worker: FakeWorker) -> None:
 @pytest.mark.fault("P3")
 async def test_hang_is_noticed_and_survived(tmp_path: Path, fake_worker: FakeWorker) -> None:
     command = in_turn(tmp_path, fake_worker("hang@5"), fake_worker())
-    async with loaded(replace(command, step_timeout_s=HANG_S)) as engine:
+    async with loaded(with_settings(command, step_timeout_s=HANG_S)) as engine:
         pid = engine.worker_pid or 0
         started = time.monotonic()
 
@@ -404,7 +405,7 @@ async def test_hang_is_noticed_and_survived(tmp_path: Path, fake_worker: FakeWor
 @posix
 async def test_stopped_worker_is_killed_in_time(fake_worker: FakeWorker, seen: Callable[[str], None]) -> None:
     """P3: SIGSTOP; nothing is in flight, so nothing else would tell."""
-    async with loaded(replace(fake_worker(), step_timeout_s=1.0)) as engine:
+    async with loaded(with_settings(fake_worker(), step_timeout_s=1.0)) as engine:
         os.kill(engine.worker_pid or 0, signal.SIGSTOP)
         started = time.monotonic()
         await eventually(lambda: engine.state is EngineState.UNLOADED)
@@ -422,7 +423,7 @@ async def test_worker_that_cannot_be_killed_is_left_behind(
     """As one that is stuck in a driver. Nothing waits for it."""
     monkeypatch.setattr("kolosal.engines.ipc.process._EXIT_AFTER_KILL_S", 0.2)
     command = in_turn(tmp_path, fake_worker(SLOW), fake_worker())
-    async with loaded(replace(command, step_timeout_s=HANG_S)) as engine:
+    async with loaded(with_settings(command, step_timeout_s=HANG_S)) as engine:
         worker = engine._worker
         assert worker is not None
         kill_really = worker._process.kill
@@ -440,7 +441,7 @@ async def test_worker_that_cannot_be_killed_is_left_behind(
 
 
 async def test_idle_worker_is_left_alone(fake_worker: FakeWorker) -> None:
-    async with loaded(replace(fake_worker(), step_timeout_s=HANG_S)) as engine:
+    async with loaded(with_settings(fake_worker(), step_timeout_s=HANG_S)) as engine:
         worker = engine._worker
         assert worker is not None
         await eventually(lambda: worker._pongs >= 3)
@@ -449,13 +450,13 @@ async def test_idle_worker_is_left_alone(fake_worker: FakeWorker) -> None:
 
 
 async def test_busy_worker_is_left_alone(fake_worker: FakeWorker) -> None:
-    async with loaded(replace(fake_worker("step_s=0.15"), step_timeout_s=HANG_S)) as engine:
+    async with loaded(with_settings(fake_worker("step_s=0.15"), step_timeout_s=HANG_S)) as engine:
         assert await text_of(engine.generate(ask("5:", max_tokens=20))) == counting(5, 20)
         assert engine.recent_deaths == 0
 
 
 async def test_time_in_which_the_daemon_stood_still_does_not_count(fake_worker: FakeWorker) -> None:
-    async with loaded(replace(fake_worker(), step_timeout_s=HANG_S)) as engine:
+    async with loaded(with_settings(fake_worker(), step_timeout_s=HANG_S)) as engine:
         worker = engine._worker
         assert worker is not None
         await eventually(lambda: worker._pongs >= 1)

@@ -64,7 +64,7 @@ async def test_a_worker_s_stderr_is_kept_also_of_a_load_that_failed() -> None:
 
 
 async def test_a_replaced_engine_tells_no_more_of_its_state(fake_worker: FakeWorker) -> None:
-    registry = EngineRegistry(fake_worker(), max_queued=8)
+    registry = EngineRegistry(fake_worker())
     try:
         old = await registry.add(config("a"), load=True)
         await registry.replace(config("a"), load=True)
@@ -80,7 +80,7 @@ async def test_a_replaced_engine_tells_no_more_of_its_state(fake_worker: FakeWor
 
 
 async def test_an_engine_that_is_not_replaced_after_all_is_told_again(fake_worker: FakeWorker) -> None:
-    registry = EngineRegistry(script_worker("ready(); until_the_end()"), max_queued=8)
+    registry = EngineRegistry(script_worker("ready(); until_the_end()"))
     try:
         await registry.add(config("a"), load=True)
         registry.load_scheduler._command = script_worker("sys.exit(3)")

@@ -23,7 +23,7 @@ async def registry_of(
     command: WorkerCommand, *engines: str, load: bool = False, default: str | None = None
 ) -> AsyncIterator[EngineRegistry]:
     """A registry with some engines, closed at the end."""
-    registry = EngineRegistry(command, max_queued=8, default_engine=default)
+    registry = EngineRegistry(command, default_engine=default)
     try:
         for engine_id in engines:
             await registry.add(config(engine_id), load=load)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kolosal.engines.restart import BreakerState, RestartPolicy, Restarts
+from kolosal.config.engines import EngineSettings
+from kolosal.engines.restart import BreakerState, Restarts
 
-POLICY = RestartPolicy(max_deaths=5, window_s=60, delays_s=(0, 1, 5, 15))
+SETTINGS = EngineSettings(max_crashes=5, crash_window_s=60)
 
 OPEN, HALF_OPEN, CLOSED = BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED
 
 
 def after(*deaths: float, ready: bool = True) -> Restarts:
     """What is known after workers died at these times, each of which was ready before unless told otherwise."""
-    restarts = Restarts(POLICY)
+    restarts = Restarts(SETTINGS)
     for at in deaths:
         if ready:
             restarts.started(at)
@@ -23,7 +24,7 @@ def after(*deaths: float, ready: bool = True) -> Restarts:
 
 
 def test_first_start_waits_for_nothing() -> None:
-    restarts = Restarts(POLICY)
+    restarts = Restarts(SETTINGS)
 
     assert (restarts.wait_s(0), restarts.retry_after_s(0), restarts.state(0)) == (0, None, CLOSED)
 
@@ -95,7 +96,7 @@ def test_reset_forgets_everything() -> None:
 @given(st.lists(st.tuples(st.integers(0, 70), st.booleans()), max_size=60))
 def test_starts_are_never_a_storm(lives: list[tuple[float, bool]]) -> None:
     """Whatever workers do, whoever starts one as soon as it may starts no more than 5 within a minute."""
-    restarts, now = Restarts(POLICY), 0.0
+    restarts, now = Restarts(SETTINGS), 0.0
     starts: list[float] = []
     for lived_s, got_ready in lives:
         now += restarts.retry_after_s(now) or 0

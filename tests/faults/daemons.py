@@ -14,6 +14,8 @@ import httpx
 import orjson
 import psutil
 
+from tests.settings import sections
+
 _PROGRAM = """
 import os, sys
 import orjson
@@ -63,7 +65,7 @@ class FakeDaemon:
 def fake_daemon(worker: Sequence[str], **settings: object) -> Iterator[FakeDaemon]:
     """Starts a daemon with these workers, which listens; killed at the end, if it is still there."""
     own = {"port": 0, "keep_engines": False, "keys_file": "no-such-file"}
-    arguments = orjson.dumps([own | settings, list(worker)]).decode()
+    arguments = orjson.dumps([sections(**(own | settings)), list(worker)]).decode()
     with subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, arguments],
         stdout=subprocess.PIPE,

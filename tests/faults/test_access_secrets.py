@@ -14,7 +14,6 @@ import pytest
 from starlette.applications import Starlette
 
 from kolosal.app import create_app
-from kolosal.config.settings import Settings
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.registry import EngineRegistry
@@ -22,6 +21,7 @@ from kolosal.security.auth import Authenticator, Keyring, Lockout
 from kolosal.security.keys import plain_key
 from tests.fakes import http_client
 from tests.http.test_daemon import daemon
+from tests.settings import settings_of
 from tests.tiny_gguf import write_tiny_gguf
 
 Seen = Callable[[str], None]
@@ -136,7 +136,7 @@ KEYS = ("the-key-of-the-first-1", "the-key-of-the-second-2")
 def app_of(registry: EngineRegistry, **settings: Any) -> Starlette:
     keyring = Keyring([plain_key(key, key) for key in KEYS])
     authenticator = Authenticator(keyring, Lockout(10, lambda: 0.0))
-    return create_app(Settings(access_log=False, **settings), registry, authenticator=authenticator)
+    return create_app(settings_of(access_log=False, **settings), registry, authenticator=authenticator)
 
 
 @pytest.mark.fault("A7")
@@ -144,7 +144,7 @@ def app_of(registry: EngineRegistry, **settings: Any) -> Starlette:
 async def test_a_key_finds_nothing_of_another_in_the_cache(
     real_worker: WorkerCommand, tiny_gguf: Path, shared: bool, seen: Seen
 ) -> None:
-    registry = EngineRegistry(real_worker, max_queued=4)
+    registry = EngineRegistry(real_worker)
     await registry.add(
         EngineConfig("tiny", str(tiny_gguf), LoadingParameters(n_ctx=1024, n_threads=1)), load=True
     )

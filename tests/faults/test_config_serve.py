@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -18,7 +17,6 @@ import pytest
 
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
-from kolosal.engines.restart import RestartPolicy
 from kolosal.errors import EngineDied, KolosalError, LoadFailed
 from tests.e2e.helpers import user_environment
 from tests.engines.helpers import loaded
@@ -26,6 +24,7 @@ from tests.engines.worker.helpers import ask
 from tests.faults.drivers import killed_while_answering
 from tests.faults.sockets import port_of
 from tests.http.test_daemon import daemon
+from tests.settings import with_settings
 from tests.tiny_gguf import write_tiny_gguf
 
 Sized = Callable[[int, int], int]
@@ -162,7 +161,7 @@ async def test_a_worker_that_cannot_start_says_which_library_or_signal(
     command = WorkerCommand(
         (sys.executable, "-m", "kolosal.engines.worker"),
         user_environment(tmp_path) | {"PYTHONPATH": os.pathsep.join((str(tmp_path), root))},
-        restarts=RestartPolicy(delays_s=(0.0,)),
+        restart_delays_s=(0.0,),
     )
     config = EngineConfig("x", str(tiny_gguf), LoadingParameters(n_threads=1))
     with pytest.raises((LoadFailed, EngineDied)) as raised:
@@ -178,7 +177,7 @@ async def test_a_worker_that_dies_of_an_illegal_instruction_takes_nobody_along(
     fake_worker: FakeWorker,
 ) -> None:
     async with (
-        loaded(replace(fake_worker("step_s=0.005"), restarts=RestartPolicy(max_deaths=1))) as doomed,
+        loaded(with_settings(fake_worker("step_s=0.005"), max_crashes=1)) as doomed,
         loaded(fake_worker()) as living,
     ):
         pid = living.worker_pid

@@ -12,7 +12,6 @@ from kolosal.app import create_app
 from kolosal.config.settings import Settings
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
-from kolosal.engines.restart import RestartPolicy
 from tests.engines.helpers import config, in_turn, starts
 from tests.fakes import http_client
 
@@ -26,7 +25,7 @@ async def test_requests_are_told_when_to_come_back(
     tmp_path: Path, fake_worker: FakeWorker, seen: Callable[[str], None]
 ) -> None:
     command = in_turn(tmp_path, fake_worker("stderr=no luck today", "load_crash"))
-    registry = EngineRegistry(replace(command, restarts=RestartPolicy(delays_s=(0.0,))), max_queued=8)
+    registry = EngineRegistry(replace(command, restart_delays_s=(0.0,)))
     await registry.add(config("broken"), load=False)
     async with http_client(create_app(Settings(), registry)) as client:
         statuses = [(await client.post("/v1/completions", json=BODY)).status_code for _ in range(8)]

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import pytest
 
 from kolosal.app import create_app
-from kolosal.config.settings import Settings
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from tests.engines.helpers import config
 from tests.engines.worker.helpers import InProcessWorker, RecordingBackend, ask, counting
 from tests.fakes import http_client
+from tests.settings import settings_of
 
 FakeWorker = Callable[..., WorkerCommand]
 Seen = Callable[[str], None]
@@ -27,9 +27,9 @@ Sized = Callable[[int, int], int]
 @pytest.mark.fault("M3")
 async def test_requests_that_do_not_fit_together_all_end_well(fake_worker: FakeWorker, seen: Seen) -> None:
     """Eight at once of 190 tokens each in a cache of 400."""
-    registry = EngineRegistry(fake_worker(), max_queued=64)
+    registry = EngineRegistry(fake_worker())
     await registry.add(config(n_ctx=200, n_parallel=8, kv_pool_tokens=400), load=True)
-    async with http_client(create_app(Settings(access_log=False), registry)) as client:
+    async with http_client(create_app(settings_of(access_log=False), registry)) as client:
         bodies = [
             {"model": "test", "prompt": f"{'x' * 60}{start}:", "max_tokens": 120} for start in range(10, 42)
         ]

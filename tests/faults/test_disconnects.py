@@ -15,7 +15,6 @@ from starlette.applications import Starlette
 from starlette.types import Message
 
 from kolosal.app import create_app
-from kolosal.config.settings import Settings
 from kolosal.engines.engine import Engine, EngineState
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
@@ -23,6 +22,7 @@ from tests.engines.helpers import config, eventually, in_turn, starts
 from tests.engines.worker.helpers import counting
 from tests.fakes import AsgiRequest, http_client
 from tests.faults.drivers import Footprint, stalls
+from tests.settings import settings_of
 
 FakeWorker = Callable[..., WorkerCommand]
 
@@ -40,10 +40,10 @@ async def served(
     command: WorkerCommand, *, load: bool = True, n_ctx: int = 4000
 ) -> AsyncIterator[tuple[Starlette, Engine]]:
     """An application with one engine."""
-    registry = EngineRegistry(command, max_queued=64)
+    registry = EngineRegistry(command)
     engine = await registry.add(config(n_parallel=4, n_ctx=n_ctx, n_batch=64), load=load)
     try:
-        yield create_app(Settings(access_log=False), registry), engine
+        yield create_app(settings_of(access_log=False), registry), engine
     finally:
         await registry.close(drain_s=0)
 

@@ -17,7 +17,6 @@ import pytest
 
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, FlashAttention, LoadingParameters
-from kolosal.engines.restart import RestartPolicy
 from kolosal.engines.stream import Completion
 from kolosal.schema import GenerateRequest
 from tests.engines.helpers import loaded
@@ -30,6 +29,7 @@ from tests.faults.drivers import (
     same_but_for_near_ties,
     stalls,
 )
+from tests.settings import with_settings
 
 FakeWorker = Callable[..., WorkerCommand]
 
@@ -88,7 +88,7 @@ async def test_greedy_text_is_that_of_an_undisturbed_run(
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 async def test_streams_of_a_worker_that_hangs_go_on(real_worker: WorkerCommand, tiny_gguf: Path) -> None:
     """P3: SIGSTOP while it answers."""
-    async with loaded(replace(real_worker, step_timeout_s=2.0), model(tiny_gguf)) as engine:
+    async with loaded(with_settings(real_worker, step_timeout_s=2.0), model(tiny_gguf)) as engine:
         undisturbed = await asyncio.gather(*(engine.generate(one).collect() for one in requests(64)[:8]))
         ends = await killed_while_answering(engine, requests(64)[:8], how=signal.SIGSTOP)
 
@@ -131,7 +131,7 @@ async def test_many_kills_at_random_leave_nothing_wrong_and_nothing_behind(
     """Whatever ends well is right, whatever else ends typed, and all is as before."""
     n_kills = sized(10, 100)
     chance = random.Random(7)  # noqa: S311 - no secret
-    command = replace(fake_worker("step_s=0.002"), restarts=RestartPolicy(max_deaths=1000, delays_s=(0.0,)))
+    command = replace(with_settings(fake_worker("step_s=0.002"), max_crashes=1000), restart_delays_s=(0.0,))
     async with loaded(
         command, EngineConfig("doomed", "fake.gguf", LoadingParameters(n_parallel=4, n_ctx=200))
     ) as engine:

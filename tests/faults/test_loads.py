@@ -15,10 +15,8 @@ import psutil
 import pytest
 
 from kolosal.app import create_app
-from kolosal.config.settings import Settings
 from kolosal.engines.engine import EngineState
 from kolosal.engines.ipc.process import WorkerCommand
-from kolosal.engines.memory.accounting import MemorySettings
 from kolosal.engines.memory.machine import MachineMemory
 from kolosal.engines.memory.placement import Estimate, Part
 from kolosal.engines.memory.sizing import FixedSizing, Sizing
@@ -29,6 +27,7 @@ from tests.engines.helpers import DEADLINE_S, Launched, config, eventually, in_t
 from tests.engines.worker.helpers import ask, counting
 from tests.fakes import http_client
 from tests.faults.drivers import Footprint
+from tests.settings import settings_of
 
 FakeWorker = Callable[..., WorkerCommand]
 Seen = Callable[[str], None]
@@ -72,7 +71,7 @@ def held_bytes() -> int:
 
 async def given_up(command: WorkerCommand, percent: int, way: str) -> int:
     """Load an engine so far, then give up in one of three ways; what was held at that time."""
-    registry = EngineRegistry(command, max_queued=8)
+    registry = EngineRegistry(command)
     if way == "the client leaves":
         waiting = asyncio.ensure_future(registry.add(config("a"), load=True))
         await eventually(lambda: bool(registry.list()))
@@ -154,9 +153,9 @@ async def test_a_real_load_given_up_anywhere_leaves_nothing(
 async def test_fifty_first_requests_are_answered_by_one_load(
     tmp_path: Path, fake_worker: FakeWorker, seen: Seen
 ) -> None:
-    registry = EngineRegistry(in_turn(tmp_path, fake_worker()), max_queued=64)
+    registry = EngineRegistry(in_turn(tmp_path, fake_worker()))
     await registry.add(config(n_parallel=4), load=False)
-    async with http_client(create_app(Settings(access_log=False), registry)) as client:
+    async with http_client(create_app(settings_of(access_log=False), registry)) as client:
         bodies = [{"model": "test", "prompt": f"{start}:", "max_tokens": 9} for start in range(50)]
         answers = await asyncio.gather(*(client.post("/v1/completions", json=body) for body in bodies))
     await registry.close(drain_s=0)
@@ -230,10 +229,9 @@ async def test_three_engines_in_room_for_two_answer_everybody(
 ) -> None:
     n_requests, chance, machine = sized(60, 500), random.Random(12), Machine()  # noqa: S311 - no secret
     clock = asyncio.get_running_loop().time
-    limits = MemorySettings(idle_ttl_s=0.5, wait_s=60, patience_s=0.05)
-    registry = EngineRegistry(
-        fake_worker("step_s=0.001"), max_queued=4, limits=limits, sizes=machine, clock=clock
-    )
+    command = fake_worker("step_s=0.001", max_queued=4, idle_ttl_s=0.5, room_wait_s=60)
+    registry = EngineRegistry(command, sizes=machine, clock=clock)
+    registry.load_scheduler.patience_s = 0.05
     machine.registry = registry
     for name in "abc":
         await registry.add(config(name, n_parallel=4), load=False)

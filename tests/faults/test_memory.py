@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from kolosal.app import create_app
-from kolosal.config.settings import Settings
 from kolosal.engines.engine import EngineState
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.memory.machine import ThisMachine
@@ -25,12 +24,12 @@ from kolosal.engines.memory.shortage import lacked_memory
 from kolosal.engines.memory.sizing import FileSizes
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.registry import EngineRegistry
-from kolosal.engines.restart import RestartPolicy
 from kolosal.errors import LoadFailed
 from tests.engines.helpers import config, in_turn, loaded, starts
 from tests.engines.worker.helpers import ask, counting
 from tests.fakes import http_client
 from tests.faults.drivers import killed_while_answering
+from tests.settings import settings_of
 
 FakeWorker = Callable[..., WorkerCommand]
 Seen = Callable[[str], None]
@@ -64,12 +63,12 @@ async def test_a_load_without_memory_is_typed_and_tried_once_more(
     environment = {**real_worker.environment, "OPENBLAS_NUM_THREADS": "1"}
     worker = replace(real_worker, environment=environment)
     command = in_turn(tmp_path, worker, limited(worker, 700 * MIB))
-    registry = EngineRegistry(command, max_queued=8)
+    registry = EngineRegistry(command)
     small = LoadingParameters(n_ctx=64, n_parallel=1, n_threads=1)
     large = replace(small, n_ctx=1_000_000, kv_pool_tokens=1_000_000, cache_type_k="f32", cache_type_v="f32")
     await registry.add(EngineConfig("idle", str(tiny_gguf), small), load=True)
     engine = await registry.add(EngineConfig("large", str(tiny_gguf), large), load=False)
-    async with http_client(create_app(Settings(access_log=False), registry)) as client:
+    async with http_client(create_app(settings_of(access_log=False), registry)) as client:
         refused = await client.post("/v1/completions", json={"model": "large", "prompt": "x"})
         health = await client.get("/health")
     states = {one.engine_id: one.state for one in registry.list()}
@@ -275,12 +274,12 @@ async def test_a_model_file_that_changes_costs_its_worker_at_most(
     right file serves again."""
     path = tmp_path / "model.gguf"
     shutil.copy(tiny_gguf, path)
-    command = replace(real_worker, restarts=RestartPolicy(delays_s=(0.0,)))
-    registry = EngineRegistry(command, max_queued=8, sizes=FileSizes(ThisMachine()))
+    command = replace(real_worker, restart_delays_s=(0.0,))
+    registry = EngineRegistry(command, sizes=FileSizes(ThisMachine()))
     parameters = LoadingParameters(n_ctx=64, n_parallel=1, n_threads=1, use_mmap=True)
     await registry.add(EngineConfig("a", str(path), parameters), load=True)
     body = {"model": "a", "prompt": "Hello", "max_tokens": 4, "ignore_eos": True, "temperature": 0}
-    async with http_client(create_app(Settings(access_log=False), registry)) as client:
+    async with http_client(create_app(settings_of(access_log=False), registry)) as client:
         change(path)
         with_old = await client.post("/v1/completions", json=body)
         await registry.unload("a", limit_s=5)

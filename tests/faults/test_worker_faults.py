@@ -13,13 +13,13 @@ import pytest
 
 from kolosal.engines.ipc.messages import MAX_FRAME_BYTES, SequenceOutput, StepOutputs, encode
 from kolosal.engines.ipc.process import STDERR_TAIL_BYTES, WorkerCommand
-from kolosal.engines.restart import RestartPolicy
 from kolosal.errors import EngineDied
 from kolosal.observe.logtail import MAX_LINES, MAX_TAIL_CHARS
 from kolosal.schema import FinishReason, TokenDelta, Usage
 from tests.engines.helpers import config, gone, launched, loaded, script_worker
 from tests.engines.worker.helpers import ask, counting
 from tests.faults.drivers import Footprint, stalls
+from tests.settings import with_settings
 
 FakeWorker = Callable[..., WorkerCommand]
 Seen = Callable[[str], None]
@@ -84,7 +84,7 @@ for _ in range(4295):  # 4 GiB in one line, if anybody reads them
 def lies(body: str) -> WorkerCommand:
     """Whatever it is asked, it does this; so does the next one."""
     command = script_worker(f"ready(); hear()\n{body}\nuntil_the_end()")
-    return replace(command, restarts=RestartPolicy(max_deaths=1000, delays_s=(0.0,)))
+    return replace(with_settings(command, max_crashes=1000), restart_delays_s=(0.0,))
 
 
 async def believed(command: WorkerCommand) -> str:

@@ -20,8 +20,9 @@ import psutil
 import pytest
 
 from kolosal.config.settings import Settings
-from kolosal.daemon import _say, _url
+from kolosal.daemon import _say
 from tests.gguf_files import gguf
+from tests.settings import sections
 
 _PROGRAM = """
 import os, sys
@@ -30,10 +31,11 @@ from kolosal.daemon import run
 from kolosal.config.settings import Settings
 from kolosal.log import configure_logging
 from tests.fake_worker import fake_worker_argv
-settings, faults = orjson.loads(sys.argv[1])
-if "log_level" in settings:
-    configure_logging(settings["log_level"])
-sys.exit(run(Settings.model_validate_json(orjson.dumps(settings)), os.environ, fake_worker_argv(*faults)))
+given, faults = orjson.loads(sys.argv[1])
+settings = Settings.model_validate_json(orjson.dumps(given))
+if "level" in given.get("logging", {}):
+    configure_logging(settings.logging)
+sys.exit(run(settings, os.environ, fake_worker_argv(*faults)))
 """
 
 
@@ -44,7 +46,7 @@ def daemon(
     """A daemon over fake workers, and its URL. `preamble` is Python that runs first, for constants that no setting has."""
     # a developer's own keys must not count
     own = {"port": 0, "keep_engines": False, "keys_file": "no-such-file"}
-    arguments = orjson.dumps([own | settings, list(faults)]).decode()
+    arguments = orjson.dumps([sections(**(own | settings)), list(faults)]).decode()
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", preamble + _PROGRAM, arguments], **options) as process:  # type: ignore[call-overload]
         try:
@@ -77,7 +79,7 @@ def models(tmp_path: Path) -> list[dict[str, object]]:
 def test_a_taken_port_is_one_line_and_status_1() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        arguments = orjson.dumps([{"port": port}, []]).decode()
+        arguments = orjson.dumps([sections(port=port), []]).decode()
         result = subprocess.run(
             [sys.executable, "-c", _PROGRAM, arguments], capture_output=True, text=True, timeout=30
         )
@@ -244,5 +246,5 @@ def wait_until_draining(url: str) -> httpx.Response:
 
 
 def test_urls_of_addresses() -> None:
-    assert _url(Settings(), 80) == "http://127.0.0.1:80"
-    assert _url(Settings(host="::1"), 80) == "http://[::1]:80"
+    assert Settings().server.url_of("127.0.0.1", 80) == "http://127.0.0.1:80"
+    assert Settings().server.url_of("::1", 80) == "http://[::1]:80"

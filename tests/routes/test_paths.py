@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kolosal.config.settings import ModelEntry
+from kolosal.config.models import ModelEntry
 from kolosal.engines.parameters import LoadingParameters
 from kolosal.errors import ModelFileError
 from kolosal.paths import Anywhere, ModelRoots, Roots, engine_config, is_network_path, model_file

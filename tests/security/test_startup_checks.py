@@ -13,6 +13,7 @@ from kolosal.config.settings import Settings
 from kolosal.errors import KeyMissing
 from kolosal.security.keys import ALL_SCOPES, KeyFile
 from kolosal.security.startup_checks import examine, key_file, tls_context
+from tests.settings import settings_of
 
 TLS = Path(__file__).parents[1] / "tls"
 KEY = "a-key-of-our-own-1234"
@@ -20,7 +21,7 @@ KEY = "a-key-of-our-own-1234"
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "::1", "127.8.8.8"])
 def test_this_machine_needs_no_key(host: str) -> None:
-    assert not examine(Settings(host=host), {}).authenticator.needed
+    assert not examine(settings_of(host=host), {}).authenticator.needed
 
 
 @pytest.mark.parametrize(
@@ -28,17 +29,17 @@ def test_this_machine_needs_no_key(host: str) -> None:
 )
 def test_other_machines_need_one(host: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
-        examine(Settings(host=host, state_dir=str(tmp_path)), {})
+        examine(settings_of(host=host, state_dir=str(tmp_path)), {})
     assert "kolosal keys create NAME" in str(raised.value)
     assert "server.allow_open_access" in str(raised.value)
-    assert examine(Settings(host=host, api_key=SecretStr(KEY)), {}).authenticator.needed
-    assert not examine(Settings(host=host, allow_open_access=True), {}).authenticator.needed
+    assert examine(settings_of(host=host, api_key=SecretStr(KEY)), {}).authenticator.needed
+    assert not examine(settings_of(host=host, allow_open_access=True), {}).authenticator.needed
     KeyFile(tmp_path / "keys.json").create("a", [])
-    assert examine(Settings(host=host, state_dir=str(tmp_path)), {}).authenticator.needed
+    assert examine(settings_of(host=host, state_dir=str(tmp_path)), {}).authenticator.needed
 
 
 def test_the_key_of_the_conversation_engines_files_is_one_of_the_daemons() -> None:
-    authenticator = examine(Settings(host="0.0.0.0"), {}, "of the file").authenticator
+    authenticator = examine(settings_of(host="0.0.0.0"), {}, "of the file").authenticator
     found = authenticator.identify(("of the file",), "")
     assert found is not None
     assert found.scopes == ALL_SCOPES
@@ -51,20 +52,22 @@ def test_where_the_keys_are(tmp_path: Path) -> None:
         file = key_file(settings, environ)
         return None if file is None else file.path
 
-    assert path(Settings(keys_file=str(tmp_path / "k")), HOME="/h") == tmp_path / "k"
-    assert path(Settings(state_dir=str(tmp_path)), HOME="/h") == tmp_path / "keys.json"
+    assert path(settings_of(keys_file=str(tmp_path / "k")), HOME="/h") == tmp_path / "k"
+    assert path(settings_of(state_dir=str(tmp_path)), HOME="/h") == tmp_path / "keys.json"
     assert path(Settings()) is None
 
 
 @pytest.mark.parametrize("name", ["api_key_file", "keys_file"])
 def test_keys_that_cannot_be_read_end_the_start(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
-        examine(Settings.model_validate({name: str(tmp_path)}), {})
+        examine(settings_of(**{name: str(tmp_path)}), {})
 
 
 def test_a_key_of_a_file_counts(tmp_path: Path) -> None:
     (tmp_path / "keys.txt").write_text(f"{KEY}\n")
-    found = examine(Settings(api_key_file=str(tmp_path / "keys.txt")), {}).authenticator.identify((KEY,), "")
+    found = examine(settings_of(api_key_file=str(tmp_path / "keys.txt")), {}).authenticator.identify(
+        (KEY,), ""
+    )
     assert found is not None
     assert found.name == "keys.txt:1"
 

@@ -10,7 +10,8 @@ from enum import StrEnum
 
 from kolosal.commands.doctor.facts import Facts, NativeProbe, PortState, settings_of
 from kolosal.commands.doctor.gpus import GpuReport
-from kolosal.config.resolve import ConfigError, Configuration, Settings
+from kolosal.config.resolve import ConfigError, Configuration
+from kolosal.config.server import ServerSettings
 
 OLDEST_PYTHON = (3, 11)
 SCARCE_MEMORY_BYTES = 2 * 1024**3
@@ -47,7 +48,7 @@ def diagnose(facts: Facts) -> list[Check]:
         _gpus(facts.gpus, facts.native),
         _memory(facts.free_memory_bytes, facts.total_memory_bytes),
         _configuration(facts.configuration),
-        _port(facts.port, settings),
+        _port(facts.port, settings.server),
     ]
 
 
@@ -106,9 +107,9 @@ def _configuration(configuration: Configuration | ConfigError) -> Check:
     return Check("Configuration", Outcome.OK, "defaults, no file" if file is None else str(file))
 
 
-def _port(port: tuple[PortState, str], settings: Settings) -> Check:
+def _port(port: tuple[PortState, str], server: ServerSettings) -> Check:
     state, word = port
-    found = f"{settings.host}:{settings.port}"
+    found = f"{server.host}:{server.port}"
     match state:
         case PortState.TAKEN:
             return Check(
@@ -128,7 +129,7 @@ def _port(port: tuple[PortState, str], settings: Settings) -> Check:
             found = f"a daemon answers on {found} ({word})"
         case PortState.FREE:
             found = f"{found} is free"
-    if settings.host not in ("localhost", "::1") and not settings.host.startswith("127."):
+    if server.host not in ("localhost", "::1") and not server.host.startswith("127."):
         return Check(
             "Address",
             Outcome.WARN,

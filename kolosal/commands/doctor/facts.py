@@ -122,12 +122,13 @@ def probe_native(argv: list[str]) -> NativeProbe:
 
 def probe_port(settings: Settings) -> tuple[PortState, str]:
     """Ask for a daemon at the address; where none answers, try to listen there for a moment."""
-    if settings.port == 0:
+    server = settings.server
+    if server.port == 0:
         return PortState.FREE, "any free port"
     try:
         return PortState.DAEMON, asyncio.run(_version(Address.of(settings)))
     except DaemonUnreachable:
-        return _try_to_listen(settings.host, settings.port)
+        return _try_to_listen(server.host, server.port)
     except ClientError as exc:
         return PortState.TAKEN, str(exc)
 

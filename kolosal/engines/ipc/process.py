@@ -14,6 +14,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from kolosal.config.engines import EngineSettings
 from kolosal.engines.ipc.messages import (
     MAX_FRAME_BYTES,
     EngineInfo,
@@ -31,7 +32,7 @@ from kolosal.engines.ipc.messages import (
     encode,
 )
 from kolosal.engines.parameters import EngineConfig
-from kolosal.engines.restart import RestartPolicy
+from kolosal.engines.restart import RESTART_DELAYS_S
 from kolosal.errors import LoadFailed, PayloadTooLarge
 
 if sys.platform == "win32":
@@ -164,18 +165,13 @@ def _is_for_workers(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class WorkerCommand:
-    """How workers are started and how long each of their steps may take."""
+    """How the workers of engines are started, and what they may take."""
 
     argv: tuple[str, ...] = (_PYTHON, "-m", "kolosal.engines.worker")
     environment: Mapping[str, str] = field(default_factory=dict)
-    load_stall_timeout_s: float = 120.0
-    """Loading fails when neither progress nor any output came for this long; a slow disk that moves is no failure."""
-    stop_grace_s: float = 5.0
-    """How long a worker may take to end after a shutdown frame, before SIGTERM and soon SIGKILL follow."""
-    step_timeout_s: float = 60.0
-    """A worker from which no frame came for this long hangs, and is killed: no step may take longer."""
-    restarts: RestartPolicy = field(default_factory=RestartPolicy)
-    """When a worker that died is started again."""
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    """What the operator allows engines and their workers."""
+    restart_delays_s: tuple[float, ...] = RESTART_DELAYS_S
 
 
 class WorkerProcess:
@@ -294,7 +290,7 @@ class WorkerProcess:
 
     async def _handshake(self, on_progress: Callable[[float], None]) -> EngineInfo:
         try:
-            async with asyncio.timeout(self._command.load_stall_timeout_s) as self._stall:
+            async with asyncio.timeout(self._command.settings.load_stall_timeout_s) as self._stall:
                 while True:
                     match await self._read_frame():
                         case Ready(info=info):
@@ -310,7 +306,7 @@ class WorkerProcess:
                     self._note_activity()
         except TimeoutError:
             raise LoadFailed(
-                f"Loading made no progress for {self._command.load_stall_timeout_s:g} seconds and was given up"
+                f"Loading made no progress for {self._command.settings.load_stall_timeout_s:g} seconds and was given up"
             ) from None
         except FrameError as exc:
             raise LoadFailed(f"The worker broke the protocol: {exc}") from exc
@@ -354,7 +350,7 @@ class WorkerProcess:
 
     async def _watch(self) -> None:
         """Ask the engine's thread for a sign of life now and then; end a worker that gives none for too long."""
-        limit_s = self._command.step_timeout_s
+        limit_s = self._command.settings.step_timeout_s
         interval_s = min(_HEARTBEAT_S, limit_s / 4)
         loop = asyncio.get_running_loop()
         self._last_frame_at = loop.time()
@@ -388,7 +384,9 @@ class WorkerProcess:
 
     def _note_activity(self) -> None:
         if self._stall is not None and not self._stall.expired():
-            self._stall.reschedule(asyncio.get_running_loop().time() + self._command.load_stall_timeout_s)
+            self._stall.reschedule(
+                asyncio.get_running_loop().time() + self._command.settings.load_stall_timeout_s
+            )
 
     # --- ending ---
 
@@ -425,7 +423,7 @@ class WorkerProcess:
 
     async def _climb_down(self) -> None:
         """Wait for the exit, and insist: SIGTERM, then SIGKILL, which no process survives."""
-        grace_s = self._command.stop_grace_s
+        grace_s = self._command.settings.stop_grace_s
         rungs = (
             (grace_s, self._process.terminate),
             (min(grace_s, _EXIT_AFTER_SIGTERM_S), self.kill),

@@ -10,29 +10,12 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from kolosal.config.engines import EngineSettings
 from kolosal.engines.engine import Engine, EngineState
 from kolosal.engines.memory.limits import HOST_RESERVE_BYTES
 from kolosal.engines.memory.machine import MachineMemory
 from kolosal.engines.memory.placement import Estimate
 from kolosal.engines.memory.policy import Bytes, Resident, next_expiry, total
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemorySettings:
-    """What the operator allows."""
-
-    idle_ttl_s: float = 300.0
-    """Seconds without a request after which an engine is unloaded that has no time of its own; 0 never."""
-    check_memory: bool = True
-    """Whether a model must fit by estimate before it is loaded."""
-    memory_limit_bytes: int | None = None
-    """Host memory all engines may take together; None: what the machine has."""
-    wait_s: float = 60.0
-    """How long a load may wait for room."""
-    patience_s: float = 2.0
-    """How long it waits for busy engines to fall idle by themselves before they get no new requests."""
-    max_waiting: int = 64
-    """Loads that may wait for room; more are refused."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,8 +34,8 @@ class Entry:
 class MemoryAccounting:
     """The entries of all engines in memory."""
 
-    def __init__(self, limits: MemorySettings, clock: Callable[[], float]) -> None:
-        self._limits = limits
+    def __init__(self, settings: EngineSettings, clock: Callable[[], float]) -> None:
+        self._settings = settings
         self._clock = clock
         self._numbers = itertools.count(1)
         self._entries: dict[Engine, Entry] = {}
@@ -111,8 +94,8 @@ class MemoryAccounting:
         hidden = total(_hidden(entry) for entry in entries)
         gpus = {gpu.index: gpu.free_bytes for gpu in memory.gpus}
         free = Bytes(memory.host_free - HOST_RESERVE_BYTES, gpus) - hidden
-        if self._limits.memory_limit_bytes is not None:
-            allowed = self._limits.memory_limit_bytes - sum(entry.estimate.host.total for entry in entries)
+        if self._settings.memory_limit_bytes:
+            allowed = self._settings.memory_limit_bytes - sum(entry.estimate.host.total for entry in entries)
             free = replace(free, host=min(free.host, allowed))
         return free + total(entry.estimate.need for entry in entries if entry.engine is without)
 
@@ -124,7 +107,7 @@ class MemoryAccounting:
             entry.last_used,
             busy=engine.busy or engine.state is not EngineState.READY,
             pinned=engine.rules.pin,
-            limit_s=engine.idle_limit_s(self._limits.idle_ttl_s),
+            limit_s=engine.idle_limit_s(self._settings.idle_ttl_s),
         )
 
 

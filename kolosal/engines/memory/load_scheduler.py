@@ -19,7 +19,7 @@ from typing import TypeAlias
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.messages import EngineInfo, FromWorker
 from kolosal.engines.ipc.process import WorkerCommand, WorkerProcess
-from kolosal.engines.memory.accounting import Entry, MemoryAccounting, MemorySettings
+from kolosal.engines.memory.accounting import Entry, MemoryAccounting
 from kolosal.engines.memory.machine import MachineMemory
 from kolosal.engines.memory.placement import Estimate
 from kolosal.engines.memory.policy import (
@@ -51,6 +51,13 @@ log = logging.getLogger(__name__)
 _RECOVERY_S = 2.0
 """How long a driver may take to give back the memory of a process that has ended."""
 _RECOVERY_STEP_S = 0.1
+
+MAX_WAITING_LOADS = 64
+"""Loads that may wait for room; more are refused."""
+
+_PATIENCE_S = 2.0
+"""How long a load waits for busy engines to fall idle by themselves before they get no new requests."""
+
 Start: TypeAlias = Callable[[EngineConfig], Awaitable[tuple[WorkerProcess, EngineInfo]]]
 
 
@@ -74,15 +81,15 @@ class LoadScheduler:
     def __init__(
         self,
         command: WorkerCommand,
-        limits: MemorySettings,
         sizes: Sizes,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.limits = limits
+        self.settings = command.settings
+        self.patience_s = _PATIENCE_S
         self._command = command
         self._sizes = sizes
         self._clock = clock
-        self._accounting = MemoryAccounting(limits, clock)
+        self._accounting = MemoryAccounting(command.settings, clock)
         self._waiting: list[Engine] = []
         """Loads that wait for room, the first in front."""
         self._paused: list[Engine] = []
@@ -241,7 +248,7 @@ class LoadScheduler:
             QueueFull: too many loads wait already.
             LoadFailed: the model's files are damaged.
         """
-        if len(self._waiting) >= self.limits.max_waiting:
+        if len(self._waiting) >= MAX_WAITING_LOADS:
             raise QueueFull(
                 f"{len(self._waiting)} engines wait to be loaded, as many as may",
                 retry_after_s=RETRY_AFTER_S,
@@ -252,16 +259,16 @@ class LoadScheduler:
             raise LoadFailed(exc.message) from exc
         self._waiting.append(engine)
         try:
-            async with asyncio.timeout(self.limits.wait_s):
+            async with asyncio.timeout(self.settings.room_wait_s):
                 return await self._wait_for_room(engine, sizing.choices), sizing
         except TimeoutError:
-            raise no_room_in_time(engine, sizing.choices[-1], self.limits.wait_s) from None
+            raise no_room_in_time(engine, sizing.choices[-1], self.settings.room_wait_s) from None
         finally:
             self._waiting.remove(engine)
             self._notify()
 
     async def _wait_for_room(self, engine: Engine, choices: Sequence[Estimate]) -> Entry:
-        patient_until = self._clock() + self.limits.patience_s
+        patient_until = self._clock() + self.patience_s
         holding: list[Engine] = []
         try:
             while True:
@@ -287,7 +294,7 @@ class LoadScheduler:
             memory = await self._sizes.memory()
             if not engine.busy:
                 raise nobody_waits(engine)
-            if not self.limits.check_memory:
+            if not self.settings.memory_check:
                 return self._accounting.enter(engine, choices[0])
             free = self._accounting.free(memory)
             match make_room(

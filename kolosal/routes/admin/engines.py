@@ -230,7 +230,7 @@ async def remove_engine(request: Request) -> Response:
 def shown(registry: EngineRegistry, engine: Engine) -> dict[str, Any]:
     """All about one engine, as its routes answer."""
     held = registry.load_scheduler.estimate_of(engine)
-    default_ttl_s = registry.load_scheduler.limits.idle_ttl_s
+    default_ttl_s = registry.load_scheduler.settings.idle_ttl_s
     return {
         "engine_id": engine.engine_id,
         "status": status_word(engine),

@@ -53,7 +53,7 @@ class Generation:
             KolosalError: there is no such engine, it cannot be loaded or is full, a prompt was refused, or the first token
                 took too long.
         """
-        await within(self._caller.services.admission.limits.queue_timeout_s, self._start(model, prompts))
+        await within(self._caller.services.settings.server.queue_timeout_s, self._start(model, prompts))
 
     async def _start(self, model: str | None, prompts: Sequence[GenerateRequest]) -> None:
         await self.load(model)

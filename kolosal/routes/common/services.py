@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import HTTPConnection
 
 from kolosal.admission import Admission, Place
+from kolosal.config.settings import Settings
 from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.registry import EngineRegistry
 from kolosal.http.middleware import key_id
@@ -28,27 +29,24 @@ if TYPE_CHECKING:  # their packages have routes, which import this
 class Services:
     """Made once per application."""
 
+    settings: Settings
     registry: EngineRegistry
     responses: ResponseStore
     """The responses that the Responses API keeps."""
     sessions: SessionStore
     """The sessions that WebSocket clients have."""
-    max_iterations: int
-    """Times that a client of `/rpc` may send results of tools back."""
+    admission: Admission
+    """How many requests there may be."""
     authenticator: Authenticator
     """Knows the API keys."""
     model_roots: ModelRoots
     """Where models may come from."""
-    share_prefix_across_keys: bool = False
-    """Whether requests of different keys may share KV cells."""
     conversation: ConversationSettings = field(default_factory=ConversationSettings)
     """Prompts, sampling and key of the conversation paths."""
     digests: FileDigests = field(default_factory=FileDigests)
     """The digests of model files."""
     cards: ModelCards = field(default_factory=ModelCards)
     """What model files say of themselves."""
-    admission: Admission = field(default_factory=Admission)
-    """How many requests there may be."""
     system: SystemMonitor = field(default_factory=SystemMonitor)
     """What this machine uses."""
     started: float = field(default_factory=time.monotonic)
@@ -93,7 +91,7 @@ class Caller:
         if self.key_id is None:
             return prompt
         scope = prompt.cache_scope
-        if not self.services.share_prefix_across_keys:
+        if not self.services.settings.auth.share_prefix_across_keys:
             scope = f"{self.key_id}/{scope}"[:MAX_CACHE_SCOPE_CHARS]
         return replace(prompt, client=self.key_id, cache_scope=scope)
 

@@ -56,7 +56,7 @@ async def with_engine(request: Request, model: str | None, work: Callable[[Engin
 
     async def run() -> T:
         loaded = services.registry.acquire(model)
-        return await work(await within(services.admission.limits.queue_timeout_s, loaded))
+        return await work(await within(services.settings.server.queue_timeout_s, loaded))
 
     place = place_of(request)
     try:

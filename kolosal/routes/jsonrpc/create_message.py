@@ -32,7 +32,7 @@ async def create_message(caller: Caller, params: CreateMessageParams) -> dict[st
         to_messages(history),
         calls_made(history),
         _show_nothing,
-        withheld=iteration_count >= caller.services.max_iterations,
+        withheld=iteration_count >= caller.services.settings.rpc.max_iterations,
     )
     turn = assistant_turn(leg)
     return {

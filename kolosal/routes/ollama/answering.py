@@ -79,7 +79,7 @@ async def answer(
     began = time.monotonic()
     engine_id = find_engine(registry_of(request), encoder.model).engine_id
     generation = Generation(caller_of(request))
-    patience_s = services_of(request).admission.limits.queue_timeout_s
+    patience_s = services_of(request).settings.server.queue_timeout_s
     try:
         starting = within(patience_s, _start(generation, engine_id, prepare, shorten))
         wanted, load_s = await unless_disconnected(request, starting)

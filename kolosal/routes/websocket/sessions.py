@@ -9,25 +9,12 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kolosal.config.sessions import SessionSettings
 from kolosal.errors import QueueFull
 from kolosal.schema import Tool
 
 MAX_TOTAL_BYTES = 64 * 1024 * 1024
 """Bytes of the tools of all sessions together."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionLimits:
-    """What sessions and their connections may use."""
-
-    max_sessions: int = 1000
-    max_connections: int = 256
-    max_legs: int = 5
-    """Times that one `generate` may call tools."""
-    messages_per_s: float = 50.0
-    """Messages that one connection may send."""
-    ttl_s: float = 3600.0
-    """How long a session without a connection is kept, and a call waits for its result."""
 
 
 @dataclass(slots=True)
@@ -48,7 +35,7 @@ class Session:
 class SessionStore:
     """All sessions of a daemon, the least recently used first. Used on the event loop only."""
 
-    def __init__(self, limits: SessionLimits, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: SessionSettings, clock: Callable[[], float]) -> None:
         self.limits = limits
         self._clock = clock
         self._sessions: dict[str, Session] = {}
@@ -64,7 +51,7 @@ class SessionStore:
             QueueFull: all others are in use.
         """
         self._forget_expired()
-        while len(self._sessions) >= self.limits.max_sessions or self._n_bytes + n_bytes > MAX_TOTAL_BYTES:
+        while len(self._sessions) >= self.limits.max_count or self._n_bytes + n_bytes > MAX_TOTAL_BYTES:
             idle = [each for each in self._sessions.values() if not each.connections]
             if not idle:
                 raise QueueFull("There are as many sessions in use as there may be")

@@ -14,7 +14,8 @@ import pytest
 from kolosal.commands.doctor.checks import Check, Outcome, diagnose
 from kolosal.commands.doctor.facts import PROBE, Facts, NativeProbe, PortState, probe_native, probe_port
 from kolosal.commands.doctor.gpus import Gpu, GpuReport, read_gpus
-from kolosal.config.resolve import ConfigError, Configuration, Settings, load_settings
+from kolosal.config.resolve import ConfigError, Configuration, load_settings
+from tests.settings import settings_of
 
 GIB = 1024**3
 H200 = Gpu(0, "NVIDIA H200", 140 * GIB, 139 * GIB)
@@ -93,7 +94,7 @@ def test_a_gpu_without_memory_of_its_own_is_shown(healthy: Facts) -> None:
 
 def with_host(facts: Facts, host: str) -> Configuration:
     assert isinstance(facts.configuration, Configuration)
-    return dataclasses.replace(facts.configuration, settings=Settings(host=host))
+    return dataclasses.replace(facts.configuration, settings=settings_of(host=host))
 
 
 @pytest.mark.parametrize(
@@ -156,12 +157,12 @@ def test_the_real_library_loads() -> None:
 def test_a_free_port_is_free() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = int(server.getsockname()[1])
-    assert probe_port(Settings(port=port))[0] is PortState.FREE
-    assert probe_port(Settings(port=0))[0] is PortState.FREE
+    assert probe_port(settings_of(port=port))[0] is PortState.FREE
+    assert probe_port(settings_of(port=0))[0] is PortState.FREE
 
 
 def test_a_name_that_is_no_address_is_refused() -> None:
-    assert probe_port(Settings(host="no-such-host.invalid", port=1))[0] is PortState.REFUSED
+    assert probe_port(settings_of(host="no-such-host.invalid", port=1))[0] is PortState.REFUSED
 
 
 # --- the driver ---

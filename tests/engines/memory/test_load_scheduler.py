@@ -14,7 +14,7 @@ import pytest
 from kolosal.engines.engine import Engine, EngineState
 from kolosal.engines.ipc.messages import Fatal, Ready, StepOutputs, encode
 from kolosal.engines.ipc.process import WorkerCommand
-from kolosal.engines.memory.accounting import MemorySettings
+from kolosal.engines.memory import load_scheduler
 from kolosal.engines.memory.machine import MachineMemory, ThisMachine
 from kolosal.engines.memory.placement import Estimate, Part
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules
@@ -27,6 +27,7 @@ from kolosal.errors import Conflict, EngineNotFound, InsufficientMemory, LoadFai
 from tests.engines.helpers import DEADLINE_S, INFO, config, eventually, gone, script_worker
 from tests.engines.worker.helpers import ask, counting
 from tests.gguf_files import gguf
+from tests.settings import with_settings
 
 FakeWorker = Callable[..., WorkerCommand]
 SLOW = "step_s=0.005"
@@ -65,23 +66,20 @@ async def registry_of(
     clock: Callable[[], float] | None = None,
     sizes: dict[str, Estimate] | None = None,
     keeper: Keeper | None = None,
-    wait_s: float = DEADLINE_S,
+    room_wait_s: float = DEADLINE_S,
     patience_s: float = 0.0,
-    max_waiting: int = 64,
     rules: Rules = DEFAULT_RULES,
 ) -> AsyncIterator[EngineRegistry]:
     """A registry with room for some engines, closed at the end."""
-    limits = MemorySettings(
-        memory_limit_bytes=int(room_for * GIB), wait_s=wait_s, patience_s=patience_s, max_waiting=max_waiting
-    )
     registry = EngineRegistry(
-        command,
-        max_queued=500,
-        limits=limits,
+        with_settings(
+            command, max_queued=500, memory_limit_bytes=int(room_for * GIB), room_wait_s=room_wait_s
+        ),
         sizes=FakeSizes(sizes or {}),
         keeper=keeper,
         clock=clock or Clock(),
     )
+    registry.load_scheduler.patience_s = patience_s
     try:
         for engine_id in engines:
             await registry.add(config(engine_id), load=False, rules=rules)
@@ -165,7 +163,7 @@ async def test_a_busy_engine_stays_and_the_load_waits_for_it(fake_worker: FakeWo
 
 
 async def test_a_load_that_waits_too_long_is_told_the_numbers(fake_worker: FakeWorker) -> None:
-    async with registry_of(fake_worker(SLOW), *"ab", room_for=1.5, wait_s=0.2) as registry:
+    async with registry_of(fake_worker(SLOW), *"ab", room_for=1.5, room_wait_s=0.2) as registry:
         stream = begin(await registry.acquire("a"))
         with pytest.raises(
             InsufficientMemory, match=r"'b' needs 1.0 GiB of host memory.* 0.2 seconds"
@@ -206,8 +204,8 @@ async def test_an_engine_gets_the_cells_that_there_is_room_for(
     model = EngineConfig("a", str(path), LoadingParameters(n_ctx=10_000, n_parallel=8))
     sizes = FileSizes(ThisMachine())
     whole, half = (await sizes.of(model, await sizes.memory())).choices[:2]
-    limits = MemorySettings(memory_limit_bytes=(whole.need.host + half.need.host) // 2)
-    registry = EngineRegistry(fake_worker(), max_queued=8, limits=limits, sizes=sizes)
+    limit = (whole.need.host + half.need.host) // 2
+    registry = EngineRegistry(with_settings(fake_worker(), memory_limit_bytes=limit), sizes=sizes)
     engine = await registry.add(model, load=True)
 
     assert engine.info is not None
@@ -253,8 +251,9 @@ async def test_a_load_that_nobody_waits_for_pushes_nobody_out(fake_worker: FakeW
         assert loaded(registry) == {"a"}
 
 
-async def test_loads_that_wait_are_bounded(fake_worker: FakeWorker) -> None:
-    async with registry_of(fake_worker(SLOW), *"abc", room_for=1, max_waiting=1) as registry:
+async def test_loads_that_wait_are_bounded(fake_worker: FakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_scheduler, "MAX_WAITING_LOADS", 1)
+    async with registry_of(fake_worker(SLOW), *"abc", room_for=1) as registry:
         stream = begin(await registry.acquire("a"))
         waiting = asyncio.create_task(registry.acquire("b"))
         await eventually(lambda: registry.get("b").state is EngineState.LOADING)
@@ -283,7 +282,7 @@ async def test_three_models_in_room_for_two_answer_all(fake_worker: FakeWorker) 
     """None is ended while it answers: then a text would be short, or its request an error."""
     chance = random.Random(7)  # noqa: S311 - which engine is asked next
 
-    async with registry_of(fake_worker(), *"abc", patience_s=0.05, wait_s=60) as registry:
+    async with registry_of(fake_worker(), *"abc", patience_s=0.05, room_wait_s=60) as registry:
         asked = [answer(registry, chance.choice("abc"), chance.randrange(90)) for _ in range(100)]
         assert all(await asyncio.gather(*asked))
 
@@ -326,7 +325,7 @@ async def test_whatever_happens_every_waiter_ends(fake_worker: FakeWorker, seed:
             pass
 
     clock = asyncio.get_running_loop().time
-    async with registry_of(fake_worker(), *"abc", clock=clock, patience_s=0.05, wait_s=60) as registry:
+    async with registry_of(fake_worker(), *"abc", clock=clock, patience_s=0.05, room_wait_s=60) as registry:
         reaping = asyncio.create_task(registry.load_scheduler.reap_idle())
         await asyncio.gather(*(happening(registry) for _ in range(80)))
         reaping.cancel()

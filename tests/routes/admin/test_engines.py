@@ -34,7 +34,7 @@ def gguf(tmp_path: Path) -> str:
 
 @pytest.fixture
 async def registry(fake_worker: Command) -> AsyncIterator[EngineRegistry]:
-    registry = EngineRegistry(fake_worker(), max_queued=8)
+    registry = EngineRegistry(fake_worker())
     yield registry
     await registry.close(drain_s=0)
 
@@ -193,7 +193,7 @@ async def test_a_bad_path_is_a_400_with_its_code(client: httpx.AsyncClient, tmp_
 
 
 async def test_a_model_that_cannot_be_loaded_is_a_422_with_details(fake_worker: Command, gguf: str) -> None:
-    registry = EngineRegistry(fake_worker("load_error"), max_queued=8)
+    registry = EngineRegistry(fake_worker("load_error"))
     async with http_client(create_app(Settings(), registry)) as client:
         response = await client.post("/engines", json={"engine_id": "a", "model_path": gguf, "n_ctx": 99})
         assert response.status_code == 422
@@ -209,7 +209,7 @@ async def test_a_model_that_cannot_be_loaded_is_a_422_with_details(fake_worker: 
 
 
 async def test_leaving_while_the_engine_loads_leaves_no_engine(fake_worker: Command, gguf: str) -> None:
-    registry = EngineRegistry(fake_worker("load_hang"), max_queued=8)
+    registry = EngineRegistry(fake_worker("load_hang"))
     request = AsgiRequest("/engines", {"engine_id": "a", "model_path": gguf})
     task = request.start(create_app(Settings(), registry))
     await eventually(lambda: any(engine.load_progress for engine in registry.list()))
@@ -220,7 +220,7 @@ async def test_leaving_while_the_engine_loads_leaves_no_engine(fake_worker: Comm
 
 
 async def test_removing_lets_running_generations_finish(fake_worker: Command, gguf: str) -> None:
-    registry = EngineRegistry(fake_worker("step_s=0.005"), max_queued=8)
+    registry = EngineRegistry(fake_worker("step_s=0.005"))
     app = create_app(Settings(), registry)
     async with http_client(app) as client:
         await client.post("/engines", json={"engine_id": "a", "model_path": gguf})
@@ -259,7 +259,7 @@ async def test_an_engine_is_unloaded_and_loaded_again(client: httpx.AsyncClient,
 
 
 async def test_an_unload_that_takes_too_long_is_a_conflict(fake_worker: Command, gguf: str) -> None:
-    registry = EngineRegistry(fake_worker("step_s=0.005"), max_queued=8)
+    registry = EngineRegistry(fake_worker("step_s=0.005"))
     app = create_app(Settings(), registry)
     async with http_client(app) as client:
         await client.post("/engines", json={"engine_id": "a", "model_path": gguf})
@@ -322,7 +322,7 @@ async def test_a_bad_field_is_named(
 
 async def test_what_an_engine_would_take_is_told_without_loading(fake_worker: Command, gguf: str) -> None:
     memory = MachineMemory(8 << 30, 4 << 30)
-    registry = EngineRegistry(fake_worker(), max_queued=8, sizes=FileSizes(FixedMachine(memory)))
+    registry = EngineRegistry(fake_worker(), sizes=FileSizes(FixedMachine(memory)))
     async with http_client(create_app(Settings(), registry)) as client:
         told = (await client.post("/engines/estimate", json={"model_path": gguf, "n_ctx": 1024})).json()
         assert (told["fits"], told["can_fit"], told["unloads"], told["kv_pool_tokens"]) == (
@@ -355,7 +355,7 @@ async def test_what_an_engine_would_take_is_told_without_loading(fake_worker: Co
 
 
 async def test_a_damaged_file_is_a_400_and_no_process(fake_worker: Command, tmp_path: Path) -> None:
-    registry = EngineRegistry(WorkerCommand(("/no/such/program",)), max_queued=8)
+    registry = EngineRegistry(WorkerCommand(("/no/such/program",)))
     async with http_client(create_app(Settings(), registry)) as client:
         for number, data in enumerate([*dict(corrupt()).values()][::10]):
             path = tmp_path / f"{number}.gguf"

@@ -14,7 +14,8 @@ from starlette.types import Message
 from starlette.websockets import WebSocket
 
 from kolosal.app import create_app
-from kolosal.config.settings import ModelEntry, Settings
+from kolosal.config.models import ModelEntry
+from kolosal.config.settings import Settings
 from kolosal.routes import all_routes
 from kolosal.routes.common.access import guarded, presented_keys
 from kolosal.routes.common.operation import Access, Group, Operation, operation_of
@@ -23,6 +24,7 @@ from kolosal.security.keys import ApiKey, KeyFile, Scope, plain_key
 from tests.fakes import FakeEngine, FakeRegistry, app_with, http_client, says
 from tests.routes.chats import HELLO
 from tests.routes.websocket.client import connected, new_session
+from tests.settings import settings_of
 from tests.tiny_gguf import write_tiny_gguf
 
 ADMIN, USER, BOTH = "an-admin-key-12345678", "an-inference-key-1234", "a-key-for-both-123456"
@@ -47,7 +49,9 @@ def authenticator_of_keys(keys: tuple[ApiKey, ...] = KEYS) -> Authenticator:
 
 
 def app_with_keys(*engines: FakeEngine, keys: tuple[ApiKey, ...] = KEYS, **settings: Any) -> Starlette:
-    return create_app(Settings(**settings), FakeRegistry(*engines), authenticator=authenticator_of_keys(keys))
+    return create_app(
+        settings_of(**settings), FakeRegistry(*engines), authenticator=authenticator_of_keys(keys)
+    )
 
 
 async def call(path: str, verb: str, key: str | None = None, **headers: str) -> httpx.Response:

@@ -9,7 +9,6 @@ import pytest
 from pydantic import SecretStr
 
 from kolosal.app import create_app
-from kolosal.config.settings import Settings
 from kolosal.conversation.parameters import GenerationParameters
 from kolosal.conversation.settings import ConversationSettings
 from kolosal.errors import EngineDied, LoadFailed, QueueFull
@@ -27,6 +26,7 @@ from tests.routes.conversation.chats import (
     post,
     turns,
 )
+from tests.settings import settings_of
 
 HISTORY = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]
 KEYS = {
@@ -131,7 +131,7 @@ async def test_c04_a_browser_has_the_key_in_its_query() -> None:
 
 async def test_c04_the_key_of_these_paths_is_one_of_the_daemons() -> None:
     app = create_app(
-        Settings(api_key=SecretStr("another-key-1234")),
+        settings_of(api_key=SecretStr("another-key-1234")),
         FakeRegistry(FakeEngine(script=says("Hello"))),
         ConversationSettings(api_key="secret"),
     )

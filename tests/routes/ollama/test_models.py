@@ -168,7 +168,7 @@ class TestExpiry:
         part = Part(weights=5, kv_cache=3, compute=2)
         whole = Estimate(Part(weights=5, compute=2), {0: Part(weights=7, kv_cache=3)})
         sizes = OneGpu({"a": Estimate(part, {0: Part(weights=7)}), "b": Estimate(part), "c": whole})
-        registry = EngineRegistry(READY, max_queued=0, sizes=sizes)
+        registry = EngineRegistry(READY, sizes=sizes)
         try:
             for name in ("a", "b", "c"):
                 await registry.add(config(name), load=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from kolosal.config.sessions import SessionSettings
 from kolosal.errors import EngineDied, KolosalError, LoadFailed, QueueFull
-from kolosal.routes.websocket.sessions import SessionLimits
 from kolosal.schema import FinishReason, GenerateRequest, TokenDelta, Usage
 from tests.fakes import FakeEngine, Script, app_with, eventually, says
 from tests.routes.jsonrpc.calling import (
@@ -348,7 +348,7 @@ async def test_a_result_that_never_comes_ends_the_task() -> None:
     app = app_with(engine)
     session_id = await new_session(app, tools=[WEATHER])
     async with connected(app, session_id) as socket:
-        app.state.services.sessions.limits = SessionLimits(ttl_s=0.01)
+        app.state.services.sessions.limits = SessionSettings.model_construct(ttl_s=0.01)
         await socket.generate(message="Oslo?")
         await called(socket)
         ((method, told),) = await socket.until_end()

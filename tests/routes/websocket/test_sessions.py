@@ -6,9 +6,10 @@ from uuid import UUID
 
 import pytest
 
+from kolosal.config.sessions import SessionSettings
 from kolosal.errors import QueueFull
 from kolosal.routes.websocket.rate import MessageRate
-from kolosal.routes.websocket.sessions import MAX_TOTAL_BYTES, SessionLimits, SessionStore
+from kolosal.routes.websocket.sessions import MAX_TOTAL_BYTES, SessionStore
 from tests.fakes import FakeEngine, app_with, http_client, says
 from tests.routes.jsonrpc.calling import WEATHER, prompt_of
 from tests.routes.websocket.client import Socket, connected, new_session, session
@@ -81,7 +82,7 @@ class Clock:
 
 def test_W07_an_idle_session_expires_and_a_connected_one_does_not() -> None:
     clock = Clock()
-    store = SessionStore(SessionLimits(ttl_s=10), clock)
+    store = SessionStore(SessionSettings(ttl_s=10), clock)
     idle, used = (store.create((), None, 1) for _ in range(2))
     store.connect(used.id)
     clock.now += 10.1
@@ -98,7 +99,7 @@ def test_W07_an_idle_session_expires_and_a_connected_one_does_not() -> None:
 
 
 def test_the_least_recently_used_idle_session_makes_room() -> None:
-    store = SessionStore(SessionLimits(max_sessions=2), Clock())
+    store = SessionStore(SessionSettings(max_count=2), Clock())
     first, second = (store.create((), None, 1) for _ in range(2))
     store.connect(first.id)
     store.disconnect(first)
@@ -111,7 +112,7 @@ def test_the_least_recently_used_idle_session_makes_room() -> None:
 
 
 def test_sessions_have_so_much_memory_together() -> None:
-    store = SessionStore(SessionLimits(), Clock())
+    store = SessionStore(SessionSettings(), Clock())
     first = store.create((), None, MAX_TOTAL_BYTES // 2)
     store.create((), None, MAX_TOTAL_BYTES // 2)
     assert store.connect(first.id) is first
@@ -122,7 +123,7 @@ def test_sessions_have_so_much_memory_together() -> None:
 
 
 def test_a_session_is_its_owners_and_makes_room_for_its_own_first() -> None:
-    store = SessionStore(SessionLimits(max_sessions=2), lambda: 0.0)
+    store = SessionStore(SessionSettings(max_count=2), lambda: 0.0)
     others = store.create((), None, 0, "key_2")
     own = store.create((), None, 0, "key_1")
     assert store.connect(own.id, "key_2") is store.connect(own.id) is None

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias
 
 import orjson
 
+from kolosal.config.responses import ResponseSettings
 from kolosal.errors import NotFound
 from kolosal.routes.openai.responses.items import Item, item_json
 
@@ -59,15 +60,6 @@ class RunningResponse(Protocol):
         """Stop it; it is kept as it is then. Idempotent."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoreLimits:
-    """How much is kept, and for how long."""
-
-    max_responses: int
-    max_bytes: int
-    ttl_s: float
-
-
 _Key: TypeAlias = tuple[str, str]
 """Whose it is, and its id."""
 
@@ -83,7 +75,7 @@ class _Kept:
 class ResponseStore:
     """Kept responses by id, and those that run. `clock` gives seconds and never goes back."""
 
-    def __init__(self, limits: StoreLimits, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: ResponseSettings, clock: Callable[[], float]) -> None:
         self._limits = limits
         self._clock = clock
         self._by_use: OrderedDict[_Key, _Kept] = OrderedDict()
@@ -114,14 +106,14 @@ class ResponseStore:
         self._running.pop(key, None)
         self._drop_expired()
         size = stored.size_bytes()
-        if size > self._limits.max_bytes or self._limits.max_responses == 0:
+        if size > self._limits.max_bytes or self._limits.max_count == 0:
             return
         kept = _Kept(owner, stored, size, self._clock() + self._limits.ttl_s)
         self._by_use[key] = self._by_age[key] = kept
         self._bytes += size
         for item in (*stored.given, *stored.output):
             self._items.setdefault((owner, item.id), item)  # the first wins: an item never changes
-        while len(self._by_use) > self._limits.max_responses or self._bytes > self._limits.max_bytes:
+        while len(self._by_use) > self._limits.max_count or self._bytes > self._limits.max_bytes:
             self._drop(next(iter(self._by_use)))
 
     def get(self, owner: str, response_id: str) -> StoredResponse:

@@ -7,9 +7,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from kolosal.config.responses import ResponseSettings
 from kolosal.errors import NotFound
 from kolosal.routes.openai.responses.items import Item, MessageItem, TextContent
-from kolosal.routes.openai.responses.store import ResponseStore, StoredResponse, StoreLimits
+from kolosal.routes.openai.responses.store import ResponseStore, StoredResponse
 
 
 class Clock:
@@ -32,7 +33,7 @@ def stored(name: str, *, earlier: tuple[Item, ...] = (), text: str = "a") -> Sto
 
 def store_of(count: int = 10, max_bytes: int = 100_000, ttl_s: float = 60) -> tuple[ResponseStore, Clock]:
     clock = Clock()
-    return ResponseStore(StoreLimits(count, max_bytes, ttl_s), clock), clock
+    return ResponseStore(ResponseSettings(max_count=count, max_bytes=max_bytes, ttl_s=ttl_s), clock), clock
 
 
 def has(store: ResponseStore, name: str) -> bool:

@@ -1,0 +1,40 @@
+"""The section `auth:`: API keys, and what somebody without a right one may try. `docs/security.md` explains them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+
+from kolosal.config.section import FilePath, Section
+
+
+class AuthSettings(Section):
+    """Where keys stand, and what they keep apart."""
+
+    api_key: Annotated[
+        Annotated[SecretStr, Field(min_length=16, max_length=512)] | None,
+        Field(
+            description="An API key with both scopes; client commands send it too. At least 16 characters."
+        ),
+    ] = None
+    api_key_file: Annotated[
+        FilePath | None,
+        Field(description="File of API keys, one a line; a key may be followed by its scopes."),
+    ] = None
+    keys_file: Annotated[
+        FilePath | None,
+        Field(description="File that `kolosal keys` writes; empty: `keys.json` in `server.state_dir`."),
+    ] = None
+    lockout_failures: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1000,
+            description="Wrong keys in a minute after which an address is refused with 429; 0 never refuses.",
+        ),
+    ] = 10
+    share_prefix_across_keys: Annotated[
+        bool,
+        Field(description="Let requests of different keys share the KV cells of prompts that begin alike."),
+    ] = False

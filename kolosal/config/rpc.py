@@ -1,0 +1,24 @@
+"""The section `rpc:`: bounds of conversations over `/rpc`."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from kolosal.config.section import Section
+
+
+class RpcSettings(Section):
+    """Bounds of JSON-RPC."""
+
+    variable_prefix: ClassVar[str] = "RPC_"
+
+    max_iterations: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=10_000,
+            description="Times that results of tools may be sent back in one conversation over `/rpc`; then it must end.",
+        ),
+    ] = 30
