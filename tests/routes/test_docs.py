@@ -36,8 +36,8 @@ from kolosal.routes.ollama.generate import GenerateBody
 from kolosal.routes.ollama.manage import CopyBody, DeleteBody
 from kolosal.routes.ollama.messages import UNSUPPORTED_IN_MESSAGES
 from kolosal.routes.ollama.messages import ChatMessage as OllamaMessage
-from kolosal.routes.ollama.models import ShowBody
 from kolosal.routes.ollama.options import IGNORED_OPTIONS, Options
+from kolosal.routes.ollama.show import ShowBody
 from kolosal.routes.openai.chat import ChatBody
 from kolosal.routes.openai.completions import CompletionBody
 from kolosal.routes.openai.embeddings import EMBEDDING_FIELDS, EmbeddingBody

@@ -14,9 +14,14 @@ from kolosal.routes.admin.answer_types import About, Health
 from kolosal.routes.admin.engines import is_loaded, status_word
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import services_of
-from kolosal.routes.ollama.greeting import GREETING, wants_greeting
 
 _SERVER_NAME = "Kolosal Inference Server"
+
+_OLLAMA_GREETING = "Ollama is running"
+"""The whole text, by which clients know that there is a server."""
+
+_OLLAMA_AGENT = "ollama"
+"""How the user agents of the official clients begin: `ollama/…`, `ollama-python/…`, `ollama-js/…`."""
 
 
 def routes() -> list[Route]:
@@ -34,8 +39,8 @@ def routes() -> list[Route]:
 )
 async def index(request: Request) -> Response:
     """For whoever opens the address in a browser. Clients of Ollama, and who asks for plain text, get `Ollama is running`."""
-    if wants_greeting(request):
-        return PlainTextResponse(GREETING)
+    if _wants_greeting(request):
+        return PlainTextResponse(_OLLAMA_GREETING)
     return JsonResponse(
         {
             "name": _SERVER_NAME,
@@ -76,3 +81,9 @@ async def health(request: Request) -> Response:
             "engines": [{"engine_id": e.engine_id, "status": status_word(e)} for e in engines],
         }
     )
+
+
+def _wants_greeting(request: Request) -> bool:
+    """Whether a request is an Ollama client's, or asks for plain text: then `GET /` is answered as by Ollama."""
+    agent, accepted = request.headers.get("user-agent", ""), request.headers.get("accept", "")
+    return agent.lower().startswith(_OLLAMA_AGENT) or accepted.strip().lower().startswith("text/plain")

@@ -10,6 +10,7 @@ from kolosal.routes.ollama.chat import chat
 from kolosal.routes.ollama.embed import embed, embeddings
 from kolosal.routes.ollama.errors import error_response
 from kolosal.routes.ollama.generate import generate
+from kolosal.routes.ollama.show import show
 
 __all__ = ["DIALECT", "routes"]
 
@@ -24,7 +25,7 @@ def routes() -> list[Route]:
         Route("/api/embed", embed, methods=["POST"]),
         Route("/api/embeddings", embeddings, methods=["POST"]),
         Route("/api/tags", models.tags),
-        Route("/api/show", models.show, methods=["POST"]),
+        Route("/api/show", show, methods=["POST"]),
         Route("/api/ps", models.running),
         Route("/api/version", models.version),
         Route("/api/copy", manage.copy, methods=["POST"]),

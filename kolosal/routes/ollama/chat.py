@@ -1,4 +1,4 @@
-"""`POST /api/chat`."""
+"""`POST /api/chat`, whose oldest turns are left out where it is too long for its engine."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from dataclasses import replace
 from starlette.requests import Request
 
 from kolosal.engines.engine import Engine
+from kolosal.engines.ipc.calls import Render, Rendered
+from kolosal.errors import ContextLengthExceeded
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
+from kolosal.routes.common.unary_calls import ask
 from kolosal.routes.ollama.answering import answer, only_load
 from kolosal.routes.ollama.durations import keep_alive_seconds
 from kolosal.routes.ollama.encode import AnswerEncoder, ChatResponse, chat_object
 from kolosal.routes.ollama.fields import GenerationBody
 from kolosal.routes.ollama.messages import Messages, Tools, to_messages, to_tool_use
 from kolosal.routes.ollama.names import checked_name, decode_ollama
-from kolosal.routes.ollama.shorten import shortened
 from kolosal.schema import ChatPrompt, GenerateRequest
 
 
@@ -56,7 +58,7 @@ class ChatBody(GenerationBody):
         """
         if self.truncate is False or not isinstance(wanted.prompt, ChatPrompt):
             return None
-        prompt = await shortened(engine, wanted.prompt, wanted.max_context)
+        prompt = await _without_oldest_turns(engine, wanted.prompt, wanted.max_context)
         if prompt is not None:
             return replace(wanted, prompt=prompt)
         return None if wanted.max_context is None else replace(wanted, max_context=None)
@@ -87,3 +89,47 @@ async def chat(request: Request) -> JsonResponse[ChatResponse] | EventStream:
         return wanted
 
     return await answer(request, encoder, keep_alive, prepare, body.shorten, stream=body.streams)
+
+
+async def _without_oldest_turns(
+    engine: Engine, prompt: ChatPrompt, max_context: int | None
+) -> ChatPrompt | None:
+    """The prompt with as many of its turns as there is room for; None where even the last one is too long.
+
+    There is room for as many tokens as the engine's context window has, or `max_context` where that is less. What the system says
+    stays, and so does the last turn; a result never stands without its call. How long a prompt is only its engine knows, so
+    the first turn to keep is searched for.
+
+    Raises:
+        KolosalError: as `Engine.call`.
+    """
+    starts = [
+        index for index, message in enumerate(prompt.messages) if message.role not in ("system", "tool")
+    ]
+    low, high = 1, len(starts)
+    while low < high:
+        middle = (low + high) // 2
+        if await _fits(engine, _from(prompt, starts[middle]), max_context):
+            high = middle
+        else:
+            low = middle + 1
+    if low >= len(starts):
+        return None
+    return _from(prompt, starts[low])
+
+
+def _from(prompt: ChatPrompt, start: int) -> ChatPrompt:
+    kept = [
+        message for index, message in enumerate(prompt.messages) if index >= start or message.role == "system"
+    ]
+    return replace(prompt, messages=tuple(kept))
+
+
+async def _fits(engine: Engine, prompt: ChatPrompt, max_context: int | None) -> bool:
+    """Whether a prompt leaves room for an answer."""
+    try:
+        rendered = await ask(engine, Render(prompt), Rendered)
+    except ContextLengthExceeded:
+        return False
+    limits = [max_context, None if engine.info is None else engine.info.n_ctx]
+    return all(limit is None or rendered.n_tokens < limit for limit in limits)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 from starlette.requests import Request
-from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import (
@@ -25,7 +25,6 @@ from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import ask, with_engine
-from kolosal.routes.ollama.answer_types import Embedding, Embeddings
 from kolosal.routes.ollama.durations import KeepAlive, keep_alive_seconds
 from kolosal.routes.ollama.lifetime import apply_keep_alive
 from kolosal.routes.ollama.names import ModelName, checked_name, decode_ollama, find_engine
@@ -90,15 +89,32 @@ class EmbeddingBody(RequestBody):
     """Changes nothing: no token is chosen."""
 
 
+class EmbedResponse(TypedDict):
+    """Vectors."""
+
+    model: str
+    embeddings: list[list[float]]
+    total_duration: int
+    """Nanoseconds, as all durations."""
+    load_duration: int
+    prompt_eval_count: int
+    """Tokens of all texts."""
+
+
+class EmbeddingsResponse(TypedDict):
+    """A vector."""
+
+    embedding: list[float]
+
+
 @Operation(
     group=Group.OLLAMA,
     scope=Access.INFERENCE,
     body=EmbedBody,
     example={"model": "tiny", "input": ["Hello", "Good evening"]},
     answer="`embeddings`: a vector of length 1 for each text, in their order.",
-    answer_type=Embeddings,
 )
-async def embed(request: Request) -> Response:
+async def embed(request: Request) -> JsonResponse[EmbedResponse]:
     """Make a vector of each text, in Ollama's way."""
     body = await decode_ollama(request, EmbedBody)
     began = time.monotonic()
@@ -108,7 +124,7 @@ async def embed(request: Request) -> Response:
         request, name, keep_alive, texts, body.dimensions or None, truncate=body.truncate is not False
     )
 
-    def response() -> JsonResponse[Embeddings]:
+    def response() -> JsonResponse[EmbedResponse]:
         return JsonResponse(
             {
                 "model": name,
@@ -119,9 +135,7 @@ async def embed(request: Request) -> Response:
             }
         )
 
-    if (
-        len(made.vectors) > 1
-    ):  # many numbers are written in a thread, so that they do not hold up everyone's tokens
+    if len(made.vectors) > 1:  # many numbers are written in a thread: they would hold up everyone's tokens
         return await asyncio.to_thread(response)
     return response()
 
@@ -132,9 +146,8 @@ async def embed(request: Request) -> Response:
     body=EmbeddingBody,
     example={"model": "tiny", "prompt": "Hello"},
     answer="`embedding`: a vector of length 1.",
-    answer_type=Embedding,
 )
-async def embeddings(request: Request) -> Response:
+async def embeddings(request: Request) -> JsonResponse[EmbeddingsResponse]:
     """Make a vector of one text: the older form of `/api/embed`."""
     body = await decode_ollama(request, EmbeddingBody)
     keep_alive = keep_alive_seconds(body.keep_alive)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import orjson
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from kolosal.errors import KolosalError, QueueFull, error_row
 from kolosal.http.responses import JsonResponse, retry_after
@@ -15,13 +16,19 @@ _BUSY = "server busy, please try again.  maximum pending requests exceeded"
 """Ollama's words for a full queue, by which clients know it; the two blanks are its own."""
 
 
+class OllamaError(TypedDict):
+    """An error, as the Ollama clients know it."""
+
+    error: str
+
+
 def error_status(error: KolosalError) -> int:
     """The HTTP status of an error."""
     status = error_row(error).status
     return _STATUSES.get(status, status)
 
 
-def error_body(error: KolosalError) -> dict[str, str]:
+def error_body(error: KolosalError) -> OllamaError:
     """The error as JSON."""
     return {"error": _BUSY if isinstance(error, QueueFull) else error.message}
 

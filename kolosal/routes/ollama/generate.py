@@ -1,4 +1,8 @@
-"""`POST /api/generate`: one prompt, through the model's chat template or as it is."""
+"""`POST /api/generate`: one prompt, through the model's chat template or as it is.
+
+`context` is a conversation as tokens, which a client sends back to have it continued: its tokens stand before those of the new
+prompt. This is Ollama's old way; a chat keeps more of what a model's template knows.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,14 @@ from pydantic import Field
 from starlette.requests import Request
 
 from kolosal.engines.engine import Engine
+from kolosal.engines.ipc.calls import Render, Rendered, Tokenize, Tokenized
 from kolosal.errors import InvalidRequest, KolosalError, UnsupportedFeature
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
+from kolosal.routes.common.unary_calls import ask
 from kolosal.routes.ollama.answering import answer, only_load
-from kolosal.routes.ollama.context import check_context, context_after, continued
 from kolosal.routes.ollama.durations import keep_alive_seconds
 from kolosal.routes.ollama.encode import AnswerEncoder, ContextField, GenerateResponse, generate_object
 from kolosal.routes.ollama.fields import GenerationBody
@@ -118,8 +123,8 @@ async def generate(request: Request) -> JsonResponse[GenerateResponse] | EventSt
         body.check_model(engine, encoder.model, "generate")
         if not body.context or not isinstance(plain, ChatPrompt):
             return body.to_request(plain)
-        check_context(engine, body.context)
-        return body.to_request(TokensPrompt(await continued(engine, body.context, plain)))
+        _check_context(engine, body.context)
+        return body.to_request(TokensPrompt(await _continued(engine, body.context, plain)))
 
     async def shorten(_engine: Engine, wanted: GenerateRequest) -> GenerateRequest | None:
         """Ollama would cut the prompt to `num_ctx`; here it gets the engine's whole window, where it fits into that."""
@@ -132,8 +137,50 @@ async def generate(request: Request) -> JsonResponse[GenerateResponse] | EventSt
         if not isinstance(plain, ChatPrompt):
             return {}
         try:
-            return {"context": await context_after(engine, body.context or (), plain, text)}
+            return {"context": await _context_after(engine, body.context or (), plain, text)}
         except KolosalError:
             return {}
 
     return await answer(request, encoder, keep_alive, prepare, shorten, context, stream=body.streams)
+
+
+def _check_context(engine: Engine, earlier: tuple[int, ...]) -> None:
+    """Look whether a context can be this model's.
+
+    Raises:
+        InvalidRequest: it has a token that the model has not.
+    """
+    info, largest = engine.info, max(earlier, default=0)
+    if info is not None and largest >= info.n_vocab:
+        raise InvalidRequest(
+            f"context must hold tokens of this model, which are less than {info.n_vocab}, not {largest}",
+            param="context",
+        )
+
+
+async def _continued(engine: Engine, earlier: tuple[int, ...], prompt: ChatPrompt) -> tuple[int, ...]:
+    """The tokens of a prompt that follows an earlier conversation; a token that only texts begin with is not repeated.
+
+    Raises:
+        KolosalError: as `Engine.call`.
+    """
+    rendered = await ask(engine, Render(prompt, with_tokens=True), Rendered)
+    if not earlier:
+        return rendered.tokens
+    start = (await ask(engine, Tokenize("", add_special=True, with_pieces=False), Tokenized)).tokens
+    repeated = bool(start) and rendered.tokens[: len(start)] == start
+    return earlier + (rendered.tokens[len(start) :] if repeated else rendered.tokens)
+
+
+async def _context_after(
+    engine: Engine, earlier: tuple[int, ...], prompt: ChatPrompt, text: str
+) -> list[int]:
+    """The tokens of a whole conversation, with the answer to its last prompt.
+
+    Raises:
+        KolosalError: as `Engine.call`.
+    """
+    answered = ChatPrompt(
+        (*prompt.messages, Message("assistant", text)), continues=True, template_kwargs=prompt.template_kwargs
+    )
+    return [*await _continued(engine, earlier, answered)]

@@ -8,14 +8,14 @@ from typing import Annotated
 
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse
 
 from kolosal.engines.parameters import EngineId
 from kolosal.http.decode import RequestBody
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
-from kolosal.routes.ollama.answer_types import OllamaError
+from kolosal.routes.ollama.errors import OllamaError
 from kolosal.routes.ollama.names import ModelName, checked_name, decode_ollama, find_engine, without_latest
 
 
@@ -45,7 +45,7 @@ class DeleteBody(RequestBody):
     answer="Nothing.",
     media_type="text/plain",
 )
-async def copy(request: Request) -> Response:
+async def copy(request: Request) -> PlainTextResponse:
     """Add an engine with the model file and the parameters of another. It is loaded when it is first used."""
     body = await decode_ollama(request, CopyBody)
     registry = registry_of(request)
@@ -62,7 +62,7 @@ async def copy(request: Request) -> Response:
     answer="Nothing.",
     media_type="text/plain",
 )
-async def delete(request: Request) -> Response:
+async def delete(request: Request) -> PlainTextResponse:
     """Remove an engine. Running answers finish; the model file stays where it is."""
     body = await decode_ollama(request, DeleteBody)
     registry = registry_of(request)
@@ -78,10 +78,9 @@ async def delete(request: Request) -> Response:
     group=Group.OLLAMA,
     scope=Access.ADMIN,
     answer="That this daemon does not have it.",
-    answer_type=OllamaError,
     status=501,
 )
-async def not_here(request: Request) -> Response:
+async def not_here(request: Request) -> JsonResponse[OllamaError]:
     """Models are not fetched, made or stored by this daemon: their files are on its disk, and `POST /engines` adds them."""
     path = request.url.path[:100]
     return JsonResponse(

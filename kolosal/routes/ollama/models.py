@@ -1,30 +1,24 @@
-"""The models there are: `/api/tags`, `/api/show`, `/api/ps` and `/api/version`. Looking at them loads nothing."""
+"""The models there are: `/api/tags`, `/api/ps` and `/api/version`. Looking at them loads nothing."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from kolosal.engines.engine import Engine, EngineState
 from kolosal.engines.memory.load_scheduler import LoadScheduler
-from kolosal.http.decode import RequestBody
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
-from kolosal.routes.common.access import is_admin
-from kolosal.routes.common.digests import FileFacts, FileVersion
+from kolosal.routes.common.digests import FileFacts
 from kolosal.routes.common.model_cards import ModelCard
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import Services, services_of
-from kolosal.routes.ollama.answer_types import ModelTags, RunningModels, ShownModel, Version
 from kolosal.routes.ollama.encode import rfc3339
-from kolosal.routes.ollama.facts import facts_of
-from kolosal.routes.ollama.names import ModelName, checked_name, decode_ollama, find_engine
+from kolosal.routes.ollama.show import ModelDetails, added_at, describe_model
 
 API_VERSION = "0.12.11"
 """The version of Ollama whose API this is. Clients compare it with the oldest that they work with."""
@@ -36,78 +30,79 @@ _NO_DIGEST = "0" * 64
 """Stands for the digest of a file that is gone: clients cut digests and need one that is long enough."""
 
 
-class ShowBody(RequestBody):
-    """A model to look at."""
+class ModelIdentity(TypedDict):
+    """What all listings have of a model."""
 
-    model: ModelName | None = None
-    """An `engine_id`, perhaps with `:latest`."""
-    name: ModelName | None = None
-    """The older name of `model`, which wins."""
-    verbose: bool | None = None
-    """Whether `model_info` has the elements of long arrays of numbers, too; vocabularies are always left out."""
+    name: str
+    model: str
+    digest: str
+    """SHA-256 of its file, 64 hexadecimal digits."""
+    details: ModelDetails
+
+
+class ListedModel(ModelIdentity):
+    """A model there is."""
+
+    modified_at: str
+    size: int
+    """Bytes of its file."""
+
+
+class ListResponse(TypedDict):
+    """The models there are."""
+
+    models: list[ListedModel]
+
+
+class RunningModel(ModelIdentity):
+    """A model in memory."""
+
+    size: int
+    """Bytes it takes."""
+    expires_at: str
+    """When it is unloaded if nobody uses it; the year 2318 where it stays."""
+    size_vram: int
+    """How many of the bytes are in GPU memory."""
+    context_length: int
+
+
+class ProcessResponse(TypedDict):
+    """The models in memory."""
+
+    models: list[RunningModel]
+
+
+class VersionResponse(TypedDict):
+    """The version of Ollama whose API this is."""
+
+    version: str
 
 
 @Operation(
     group=Group.OLLAMA,
     scope=Access.ANY_KEY,
     answer="`models`: every engine as a model.",
-    answer_type=ModelTags,
 )
-async def tags(request: Request) -> Response:
+async def tags(request: Request) -> JsonResponse[ListResponse]:
     """All engines, as Ollama lists models. The first listing of a model reads its whole file, for the digest."""
     services = services_of(request)
     models = await unless_disconnected(request, _models(services, services.registry.list()))
     return JsonResponse({"models": [_row(model) for model in models]})
 
 
-@Operation(
-    group=Group.OLLAMA,
-    scope=Access.ANY_KEY,
-    body=ShowBody,
-    example={"model": "tiny"},
-    answer="What the model's file says, and how its engine uses it.",
-    answer_type=ShownModel,
-)
-async def show(request: Request) -> Response:
-    """One engine, as Ollama shows a model."""
-    body = await decode_ollama(request, ShowBody)
-    services = services_of(request)
-    engine = find_engine(services.registry, checked_name(services.registry, body.model or body.name))
-    parameters, path = engine.config.parameters, Path(engine.config.model_path)
-    card = await unless_disconnected(request, services.cards.of(path))
-    source = path if is_admin(request.scope) else path.name  # as with `GET /engines/{engine_id}`
-    facts = facts_of(engine, card, verbose=bool(body.verbose))
-    written = f"{'num_ctx':<30} {parameters.n_ctx}"
-    return JsonResponse(
-        {
-            "modelfile": f"FROM {source}\nPARAMETER num_ctx {parameters.n_ctx}\n",
-            "parameters": written,
-            "template": facts.template,
-            "details": facts.details,
-            "model_info": facts.metadata,
-            "capabilities": facts.capabilities,
-            "modified_at": rfc3339(await asyncio.to_thread(_modified_at, engine)),
-        }
-    )
-
-
-@Operation(
-    group=Group.OLLAMA, scope=Access.ANY_KEY, answer="`models`: those in memory.", answer_type=RunningModels
-)
-async def running(request: Request) -> Response:
+@Operation(group=Group.OLLAMA, scope=Access.ANY_KEY, answer="`models`: those in memory.")
+async def running(request: Request) -> JsonResponse[ProcessResponse]:
     """The engines that are loaded, as Ollama lists running models."""
     services = services_of(request)
     engines = [engine for engine in services.registry.list() if engine.state is EngineState.READY]
     models = await unless_disconnected(request, _models(services, engines))
     now, scheduler = datetime.now(UTC), services.registry.load_scheduler
     rows = [_running_row(model, scheduler, now) for model in models]
-    return JsonResponse({"models": sorted(rows, key=lambda row: str(row["expires_at"]), reverse=True)})
+    return JsonResponse({"models": sorted(rows, key=lambda row: row["expires_at"], reverse=True)})
 
 
-@Operation(
-    group=Group.OLLAMA, scope=Access.ANY_KEY, answer="`version`: that of the API.", answer_type=Version
-)
-async def version(_request: Request) -> Response:
+@Operation(group=Group.OLLAMA, scope=Access.ANY_KEY, answer="`version`: that of the API.")
+async def version(_request: Request) -> JsonResponse[VersionResponse]:
     """The version of Ollama whose API this is; the daemon's own is in `/health`."""
     return JsonResponse({"version": API_VERSION})
 
@@ -121,13 +116,13 @@ class _Model:
     card: ModelCard | None
 
     @property
-    def row(self) -> dict[str, Any]:
+    def row(self) -> ModelIdentity:
         """What all listings have."""
         return {
             "name": self.engine.engine_id,
             "model": self.engine.engine_id,
             "digest": _NO_DIGEST if self.file is None else self.file.digest,
-            "details": facts_of(self.engine, self.card).details,
+            "details": describe_model(self.engine, self.card).details,
         }
 
 
@@ -139,25 +134,13 @@ async def _models(services: Services, engines: list[Engine]) -> list[_Model]:
     return found
 
 
-def _modified_at(engine: Engine) -> datetime:
-    """When the model file was written. Reads the disk."""
-    try:
-        return FileVersion.of(Path(engine.config.model_path)).modified_at
-    except OSError:
-        return _added_at(engine)
-
-
-def _added_at(engine: Engine) -> datetime:
-    return datetime.fromtimestamp(engine.created_at, UTC)
-
-
-def _row(model: _Model) -> dict[str, Any]:
+def _row(model: _Model) -> ListedModel:
     file = model.file
-    modified = _added_at(model.engine) if file is None else file.modified_at
+    modified = added_at(model.engine) if file is None else file.modified_at
     return {**model.row, "modified_at": rfc3339(modified), "size": 0 if file is None else file.size}
 
 
-def _running_row(model: _Model, scheduler: LoadScheduler, now: datetime) -> dict[str, Any]:
+def _running_row(model: _Model, scheduler: LoadScheduler, now: datetime) -> RunningModel:
     engine = model.engine
     size, size_vram = _sizes(engine, scheduler)
     expires_at = _expires_at(engine, scheduler, now)

@@ -11,7 +11,7 @@ from gguf import PoolingType
 
 from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend
 from kolosal.routes.common.model_cards import FILE_TYPES, ModelCard, ModelCards, read_card
-from kolosal.routes.ollama.facts import ModelFacts, facts_of, quantization
+from kolosal.routes.ollama.show import ModelDescription, describe_model, quantization
 from tests.engines.worker.helpers import engine_config
 from tests.fakes import FakeEngine
 from tests.gguf_files import ARRAY, FLOAT32, LLAMA, STRING, UINT32, gguf
@@ -20,18 +20,18 @@ from tests.tiny_gguf import Architecture, write_tiny_embedder, write_tiny_gguf
 LONG_TEMPLATE = "{# " + "x" * 9000 + " #}{% for m in messages %}<think></think>{{ m.content }}{% endfor %}"
 
 
-def before_and_after(path: Path, **parameters: object) -> tuple[ModelFacts, ModelFacts]:
+def before_and_after(path: Path, **parameters: object) -> tuple[ModelDescription, ModelDescription]:
     """What is told of a model by its file alone, and by its worker alone."""
     engine = FakeEngine()
     engine.config = engine_config(str(path), n_ctx=256, **parameters)
-    before = facts_of(engine, read_card(path))
+    before = describe_model(engine, read_card(path))
     backend = LlamaCppBackend(engine.config, lambda _: None)
     engine.info = backend.info
     backend.close()
-    return before, facts_of(engine)
+    return before, describe_model(engine)
 
 
-def check_alike(before: ModelFacts, after: ModelFacts) -> None:
+def check_alike(before: ModelDescription, after: ModelDescription) -> None:
     assert before.details == after.details
     assert before.capabilities == after.capabilities
     shown = {key: before.metadata.get(key) for key in after.metadata}

@@ -15,8 +15,8 @@ from kolosal.engines.memory.placement import Estimate, Part
 from kolosal.engines.memory.policy import Rules
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.registry import EngineRegistry
-from kolosal.routes.ollama.facts import parameter_size, quantization
 from kolosal.routes.ollama.models import FOR_EVER
+from kolosal.routes.ollama.show import parameter_size, quantization
 from tests.engines.helpers import config
 from tests.engines.memory.test_load_scheduler import READY, Clock, FakeSizes, begin, registry_of
 from tests.fakes import FakeEngine, app_with, http_client
