@@ -11,9 +11,8 @@ from kolosal.http.decode import RequestBody, decode_fields
 from kolosal.routes.openai.fields import MAX_MODEL_CHARS
 from kolosal.routes.openai.responses.conversation import to_messages
 from kolosal.routes.openai.responses.input_items import MAX_ITEMS, FindItem, Input, ItemId, to_items
-from kolosal.routes.openai.responses.items import Item
+from kolosal.routes.openai.responses.items import Item, items_bytes
 from kolosal.routes.openai.responses.options import CacheOptions, ReasoningConfig, StreamOptions, TextConfig
-from kolosal.routes.openai.responses.store import items_bytes
 from kolosal.routes.openai.responses.tools import ToolChoiceInput, ToolsInput, to_tool_use
 from kolosal.routes.openai.template_kwargs import TemplateKwargs, to_template_kwargs
 from kolosal.routes.openai.unsupported import refuse_unsupported

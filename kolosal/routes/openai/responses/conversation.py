@@ -12,7 +12,6 @@ from kolosal.routes.openai.responses.items import (
     Item,
     MessageItem,
     ReasoningItem,
-    Status,
 )
 from kolosal.schema import Message, ToolCall
 
@@ -64,7 +63,7 @@ def to_messages(instructions: str | None, items: Iterable[Item]) -> tuple[Messag
                 finish_turn()
                 messages.append(Message(item.role, item.text))
             case CallItem():
-                if item.status is Status.COMPLETED:
+                if item.status == "completed":
                     names[item.call_id] = item.name
                     turn.calls.append(ToolCall(item.call_id, item.name, item.arguments))
             case CallOutputItem():

@@ -1,21 +1,145 @@
-"""What a response looks like on the wire: its object, its token counts and its errors. Pure."""
+"""What a response looks like on the wire: its object, its token counts and its errors. Pure.
+
+The keys are those of the API reference, "The response object".
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal, TypeAlias
+
+from pydantic import JsonValue
+from typing_extensions import TypedDict
 
 from kolosal.chat.events import Ended
 from kolosal.errors import ClientError, KolosalError, QueueFull
 from kolosal.routes.openai.responses.body import ResponseBody
-from kolosal.routes.openai.responses.items import Item, Status, item_json
-from kolosal.routes.openai.responses.options import ReasoningConfig, TextConfig
+from kolosal.routes.openai.responses.items import OutputItem, OutputItemJson, output_item_json
+from kolosal.routes.openai.responses.options import ReasoningConfig, TextFormat
 from kolosal.routes.openai.responses.tools import ChoiceInput
+from kolosal.routes.openai.template_kwargs import ReasoningEffort
 from kolosal.schema import Usage
 
+ResponseStatus: TypeAlias = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
+"""How far a response has come."""
 
-def envelope(body: ResponseBody, response_id: str, created_at: int, model: str) -> dict[str, Any]:
-    """The keys of a response that are known when it begins: what was asked for, and null for what there is not."""
+
+class InputTokensDetails(TypedDict):
+    """A part of `input_tokens`."""
+
+    cached_tokens: int
+    """Prompt tokens whose KV cells were found and not computed again."""
+    cache_write_tokens: int
+
+
+class OutputTokensDetails(TypedDict):
+    """A part of `output_tokens`."""
+
+    reasoning_tokens: int
+
+
+class ResponseUsage(TypedDict):
+    """True token counts."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+
+class ResponseError(TypedDict):
+    """Why a response failed."""
+
+    code: Literal["rate_limit_exceeded", "invalid_prompt", "server_error"]
+    message: str
+
+
+class IncompleteDetails(TypedDict):
+    """Why a response is incomplete."""
+
+    reason: Literal["max_output_tokens"]
+
+
+class ResponseText(TypedDict):
+    """`text`, with its defaults."""
+
+    format: dict[str, JsonValue]
+    verbosity: Literal["medium"]
+
+
+class ResponseReasoning(TypedDict):
+    """`reasoning`, with its defaults."""
+
+    effort: ReasoningEffort | None
+    summary: None
+
+
+class ResponseTool(TypedDict):
+    """One of `tools`, with its defaults."""
+
+    type: Literal["function"]
+    name: str | None
+    description: str | None
+    parameters: dict[str, JsonValue] | None
+    strict: bool
+
+
+class ResponseHead(TypedDict):
+    """What is known of a response when it begins: what was asked for, and null for what there never is."""
+
+    id: str
+    """For `previous_response_id`, and to look at it again."""
+    object: Literal["response"]
+    created_at: int
+    """Unix time in seconds."""
+    model: str
+    instructions: str | None
+    previous_response_id: str | None
+    metadata: dict[str, str]
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    temperature: float
+    top_p: float
+    top_logprobs: int
+    text: ResponseText
+    reasoning: ResponseReasoning
+    tools: list[ResponseTool]
+    tool_choice: str | dict[str, JsonValue]
+    parallel_tool_calls: bool
+    truncation: Literal["disabled"]
+    store: bool
+    background: Literal[False]
+    service_tier: Literal["default"]
+    user: str | None
+    safety_identifier: str | None
+    prompt_cache_key: str | None
+    prompt_cache_retention: str | None
+    access_programs: None
+    conversation: None
+    image: None
+    input_transformations: None
+    moderation: None
+    prompt: None
+    prompt_cache_diagnostics: None
+    prompt_cache_options: None
+    tool_usage: None
+
+
+class ResponseObject(ResponseHead):
+    """A response: what came of it, and what was asked for."""
+
+    status: ResponseStatus
+    completed_at: int | None
+    error: ResponseError | None
+    incomplete_details: IncompleteDetails | None
+    output: list[OutputItemJson]
+    usage: ResponseUsage | None
+
+
+def response_head(body: ResponseBody, response_id: str, created_at: int, model: str) -> ResponseHead:
+    """A response that begins."""
+    text_format = (body.text and body.text.format) or TextFormat(type="text")
     choice = body.tool_choice
     return {
         "id": response_id,
@@ -30,10 +154,24 @@ def envelope(body: ResponseBody, response_id: str, created_at: int, model: str) 
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "top_p": 1.0 if body.top_p is None else body.top_p,
         "top_logprobs": body.top_logprobs or 0,
-        "text": (body.text or TextConfig()).shown(),
-        "reasoning": (body.reasoning or ReasoningConfig()).shown(),
-        "tools": [tool.shown() for tool in body.tools or ()],
-        "tool_choice": choice.shown() if isinstance(choice, ChoiceInput) else choice or "auto",
+        "text": {
+            "format": text_format.model_dump(exclude_none=True, by_alias=True),
+            "verbosity": "medium",
+        },
+        "reasoning": {"effort": (body.reasoning or ReasoningConfig()).effort, "summary": None},
+        "tools": [
+            {
+                "type": "function",
+                "name": tool.name,
+                "description": tool.description,
+                "parameters": tool.parameters,
+                "strict": tool.strict is not False,
+            }
+            for tool in body.tools or ()
+        ],
+        "tool_choice": (
+            choice.model_dump(exclude_none=True) if isinstance(choice, ChoiceInput) else choice or "auto"
+        ),
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "truncation": "disabled",
         "store": body.store is not False,
@@ -43,46 +181,40 @@ def envelope(body: ResponseBody, response_id: str, created_at: int, model: str) 
         "safety_identifier": body.safety_identifier,
         "prompt_cache_key": body.prompt_cache_key,
         "prompt_cache_retention": body.prompt_cache_retention,
-        **dict.fromkeys(_NEVER),
+        "access_programs": None,
+        "conversation": None,
+        "image": None,
+        "input_transformations": None,
+        "moderation": None,
+        "prompt": None,
+        "prompt_cache_diagnostics": None,
+        "prompt_cache_options": None,
+        "tool_usage": None,
     }
 
 
-_NEVER = (
-    "access_programs",
-    "conversation",
-    "image",
-    "input_transformations",
-    "moderation",
-    "prompt",
-    "prompt_cache_diagnostics",
-    "prompt_cache_options",
-    "tool_usage",
-)
-"""Keys of the official response that are always null here."""
-
-
-def response_json(
-    known: dict[str, Any],
-    status: Status,
-    output: Sequence[Item],
+def response_object(
+    head: ResponseHead,
+    status: ResponseStatus,
+    output: Sequence[OutputItem],
     *,
     ended: Ended | None = None,
     error: KolosalError | None = None,
     completed_at: int | None = None,
-) -> dict[str, Any]:
-    """A response as it is now; `known` is its `envelope`, `ended` the end of its turn, where that was reached."""
-    incomplete = {"reason": "max_output_tokens"} if status is Status.INCOMPLETE else None
-    return known | {
+) -> ResponseObject:
+    """A response as it is now; `ended` is the end of its turn, where that was reached."""
+    return {
+        **head,
         "status": status,
-        "completed_at": completed_at if status is Status.COMPLETED else None,
+        "completed_at": completed_at if status == "completed" else None,
         "error": None if error is None else _error(error),
-        "incomplete_details": incomplete,
-        "output": [item_json(item) for item in output],
+        "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+        "output": [output_item_json(item) for item in output],
         "usage": None if ended is None else _usage(ended.usage, ended.thinking_tokens),
     }
 
 
-def _usage(usage: Usage, reasoning_tokens: int) -> dict[str, Any]:
+def _usage(usage: Usage, reasoning_tokens: int) -> ResponseUsage:
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
@@ -92,10 +224,10 @@ def _usage(usage: Usage, reasoning_tokens: int) -> dict[str, Any]:
     }
 
 
-def _error(error: KolosalError) -> dict[str, Any]:
+def _error(error: KolosalError) -> ResponseError:
     """An error inside a response; there are only a few codes for that."""
     if isinstance(error, QueueFull):
-        code = "rate_limit_exceeded"
-    else:
-        code = "invalid_prompt" if isinstance(error, ClientError) else "server_error"
-    return {"code": code, "message": error.message}
+        return {"code": "rate_limit_exceeded", "message": error.message}
+    if isinstance(error, ClientError):
+        return {"code": "invalid_prompt", "message": error.message}
+    return {"code": "server_error", "message": error.message}

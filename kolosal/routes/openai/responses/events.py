@@ -6,31 +6,40 @@ Pure: the same writer makes whole answers and streams, so both have the same ite
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import assert_never
 
 import orjson
 
 from kolosal.chat.events import CallBegin, CallEnd, CallPiece, ChatEvent, Ended, TextPiece, ThinkingPiece
 from kolosal.errors import KolosalError
-from kolosal.routes.openai.responses.encode import response_json
-from kolosal.routes.openai.responses.items import Item, Status, item_json
+from kolosal.routes.openai.responses.encode import (
+    ResponseHead,
+    ResponseObject,
+    ResponseStatus,
+    response_object,
+)
+from kolosal.routes.openai.responses.items import ItemStatus, OutputItem, output_item_json
 from kolosal.routes.openai.responses.stream_items import (
-    Draft,
-    Growing,
+    ContentEvent,
+    EventFields,
     StreamedCall,
+    StreamedItem,
     StreamedMessage,
     StreamedReasoning,
 )
 from kolosal.schema import FinishReason, TokenLogprobs
 
-Event = dict[str, Any]
-"""One event of a stream, as JSON."""
+
+class ResponseEvent(EventFields):
+    """One event of a stream."""
+
+    type: str
+    sequence_number: int
 
 
-def event_frame(event: Event) -> bytes:
+def event_frame(event: ResponseEvent) -> bytes:
     """An event on the wire."""
-    name: str = event["type"]
-    return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n"
+    return b"event: " + event["type"].encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n"
 
 
 class ResponseWriter:
@@ -39,39 +48,34 @@ class ResponseWriter:
     Each gives the events to send. After the end nothing more comes.
     """
 
-    def __init__(self, known: dict[str, Any], clock: Callable[[], float]) -> None:
-        """`known` is the response's `envelope`; `clock` gives Unix time."""
-        self.status = Status.IN_PROGRESS
-        self._known = known
+    def __init__(self, head: ResponseHead, clock: Callable[[], float]) -> None:
+        """`clock` gives Unix time."""
+        self.status: ResponseStatus = "in_progress"
+        self.response_id = head["id"]
+        self._head = head
         self._clock = clock
         self._sequence = 0
-        self._done: list[Item] = []
-        self._open: Growing | None = None
+        self._done: list[OutputItem] = []
+        self._open: StreamedItem | None = None
         self._waiting: tuple[TokenLogprobs, ...] = ()
         self._ended: Ended | None = None
         self._error: KolosalError | None = None
         self._completed_at: int | None = None
 
     @property
-    def response_id(self) -> str:
-        """The id of the response."""
-        response_id: str = self._known["id"]
-        return response_id
-
-    @property
     def ended(self) -> bool:
         """Whether the response has its final status."""
-        return self.status is not Status.IN_PROGRESS
+        return self.status != "in_progress"
 
     @property
-    def output(self) -> tuple[Item, ...]:
-        """The items so far, the one that still grows included."""
-        return (*self._done, *(() if self._open is None else (self._open.item(Status.IN_PROGRESS),)))
+    def output(self) -> tuple[OutputItem, ...]:
+        """The items so far, the one that is being generated included."""
+        return (*self._done, *(() if self._open is None else (self._open.item("in_progress"),)))
 
-    def response(self) -> dict[str, Any]:
+    def response(self) -> ResponseObject:
         """The response as it is now."""
-        return response_json(
-            self._known,
+        return response_object(
+            self._head,
             self.status,
             self.output,
             ended=self._ended,
@@ -79,11 +83,11 @@ class ResponseWriter:
             completed_at=self._completed_at,
         )
 
-    def begin(self) -> list[Event]:
+    def begin(self) -> list[ResponseEvent]:
         """The first events."""
         return [self._lifecycle("response.created"), self._lifecycle("response.in_progress")]
 
-    def push(self, event: ChatEvent) -> list[Event]:
+    def push(self, event: ChatEvent) -> list[ResponseEvent]:
         """What an event of the turn adds."""
         match event:
             case TextPiece():
@@ -95,27 +99,27 @@ class ResponseWriter:
                 return self._begin(StreamedCall(event.id, event.name))
             case CallPiece():
                 assert isinstance(self._open, StreamedCall)  # noqa: S101 - a call's pieces follow its begin
-                return [self._drafted(self._open, self._open.more(event.arguments))]
+                return [self._content_event(self._open, self._open.push(event.arguments))]
             case CallEnd():
                 self._waiting = ()
-                return self._close(Status.COMPLETED)
+                return self._close("completed")
             case Ended():
                 return self._finish(event)
             case _:
                 assert_never(event)
 
-    def fail(self, error: KolosalError) -> list[Event]:
+    def fail(self, error: KolosalError) -> list[ResponseEvent]:
         """The generation failed."""
         self._error = error
-        return self._end(Status.FAILED, "response.failed")
+        return self._end("failed", "response.failed")
 
-    def cancel(self) -> list[Event]:
+    def cancel(self) -> list[ResponseEvent]:
         """Nobody wants the rest. There is no event of that name: the response says so in its status."""
-        return self._end(Status.CANCELLED, "response.incomplete")
+        return self._end("cancelled", "response.incomplete")
 
     # --- items ---
 
-    def _push_text(self, text: str, logprobs: tuple[TokenLogprobs, ...]) -> list[Event]:
+    def _push_text(self, text: str, logprobs: tuple[TokenLogprobs, ...]) -> list[ResponseEvent]:
         """More of the answer. Tokens that have made no character yet wait for the one that they are part of.
 
         Where a thought or a call comes in its place, they were that one's.
@@ -126,43 +130,43 @@ class ResponseWriter:
         events = [] if isinstance(self._open, StreamedMessage) else self._begin(StreamedMessage())
         return [*events, *self._flush(text)]
 
-    def _flush(self, text: str) -> list[Event]:
+    def _flush(self, text: str) -> list[ResponseEvent]:
         """Text, and the tokens that waited for it, go to the open message."""
         opened, logprobs = self._open, self._waiting
         if not isinstance(opened, StreamedMessage) or not (text or logprobs):
             return []
         self._waiting = ()
-        return [self._drafted(opened, opened.more(text, logprobs))]
+        return [self._content_event(opened, opened.push(text, logprobs))]
 
-    def _push_thought(self, text: str) -> list[Event]:
+    def _push_thought(self, text: str) -> list[ResponseEvent]:
         self._waiting = ()
         if not text:
             return []
-        opened, events = self._open, list[Event]()
+        opened, events = self._open, list[ResponseEvent]()
         if not isinstance(opened, StreamedReasoning):
             opened = StreamedReasoning()
             events = self._begin(opened)
-        return [*events, self._drafted(opened, opened.more(text))]
+        return [*events, self._content_event(opened, opened.push(text))]
 
-    def _begin(self, growing: Growing) -> list[Event]:
+    def _begin(self, opened: StreamedItem) -> list[ResponseEvent]:
         events = self._close_for_next()
-        self._open = growing
+        self._open = opened
         return [
             *events,
-            self._item_event("response.output_item.added", growing.empty()),
-            *(self._drafted(growing, draft) for draft in growing.first()),
+            self._item_event("response.output_item.added", opened.empty()),
+            *(self._content_event(opened, event) for event in opened.first()),
         ]
 
-    def _close_for_next(self) -> list[Event]:
+    def _close_for_next(self) -> list[ResponseEvent]:
         """A call that nobody ended was cut off, whatever comes after it."""
-        return self._close(Status.INCOMPLETE if isinstance(self._open, StreamedCall) else Status.COMPLETED)
+        return self._close("incomplete" if isinstance(self._open, StreamedCall) else "completed")
 
-    def _close(self, status: Status) -> list[Event]:
-        growing = self._open
-        if growing is None:
+    def _close(self, status: ItemStatus) -> list[ResponseEvent]:
+        opened = self._open
+        if opened is None:
             return []
-        item = growing.item(status)
-        events = [self._drafted(growing, draft) for draft in growing.last()]
+        item = opened.item(status)
+        events = [self._content_event(opened, event) for event in opened.last()]
         events.append(self._item_event("response.output_item.done", item))
         self._open = None
         self._done.append(item)
@@ -170,35 +174,35 @@ class ResponseWriter:
 
     # --- the end ---
 
-    def _finish(self, ended: Ended) -> list[Event]:
+    def _finish(self, ended: Ended) -> list[ResponseEvent]:
         self._ended = ended
         events = self._flush("")
         if not self.output:
             events = self._begin(StreamedMessage())
         if ended.finish_reason is FinishReason.LENGTH:
-            return events + self._end(Status.INCOMPLETE, "response.incomplete")
+            return events + self._end("incomplete", "response.incomplete")
         self._completed_at = int(self._clock())
         events += self._close_for_next()
-        return events + self._end(Status.COMPLETED, "response.completed")
+        return events + self._end("completed", "response.completed")
 
-    def _end(self, status: Status, name: str) -> list[Event]:
-        events = self._close(Status.INCOMPLETE)
+    def _end(self, status: ResponseStatus, name: str) -> list[ResponseEvent]:
+        events = self._close("incomplete")
         self.status = status
         return [*events, self._lifecycle(name)]
 
     # --- events ---
 
-    def _lifecycle(self, name: str) -> Event:
-        return self._event(name, response=self.response())
+    def _lifecycle(self, kind: str) -> ResponseEvent:
+        return self._event(kind, {"response": self.response()})
 
-    def _item_event(self, name: str, item: Item) -> Event:
-        return self._event(name, output_index=len(self._done), item=item_json(item))
+    def _item_event(self, kind: str, item: OutputItem) -> ResponseEvent:
+        return self._event(kind, {"output_index": len(self._done), "item": output_item_json(item)})
 
-    def _drafted(self, growing: Growing, draft: Draft) -> Event:
-        name, values = draft
-        return self._event(name, item_id=growing.id, output_index=len(self._done), **values)
+    def _content_event(self, opened: StreamedItem, event: ContentEvent) -> ResponseEvent:
+        kind, fields = event
+        return self._event(kind, {"item_id": opened.id, "output_index": len(self._done), **fields})
 
-    def _event(self, kind: str, /, **values: Any) -> Event:
-        event = {"type": kind, "sequence_number": self._sequence, **values}
+    def _event(self, kind: str, fields: EventFields) -> ResponseEvent:
+        event: ResponseEvent = {"type": kind, "sequence_number": self._sequence, **fields}
         self._sequence += 1
         return event

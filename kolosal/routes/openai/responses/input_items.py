@@ -16,9 +16,10 @@ from kolosal.routes.openai.responses.items import (
     CallItem,
     CallOutputItem,
     Item,
+    ItemStatus,
     MessageItem,
+    MessageRole,
     ReasoningItem,
-    Status,
     TextContent,
     new_id,
 )
@@ -30,8 +31,6 @@ MAX_ITEMS = 16_384
 
 ItemId: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
 
-ItemStatus: TypeAlias = Literal["in_progress", "completed", "incomplete"]
-
 FindItem: TypeAlias = Callable[[str], Item | None]
 """Looks a kept item up by its id."""
 
@@ -40,7 +39,7 @@ class MessageInput(RequestBody):
     """Something that was said; `type` may be left out."""
 
     type: Literal["message"] | None = None
-    role: Literal["user", "assistant", "system", "developer"]
+    role: MessageRole
     content: Content
     id: ItemId | None = None
     status: ItemStatus | None = None
@@ -52,7 +51,9 @@ class MessageInput(RequestBody):
             InvalidRequest: a part's text is missing.
             UnsupportedFeature: a part is no text.
         """
-        return MessageItem(self.id or new_id("msg"), self.role, self._content(path), _status(self.status))
+        return MessageItem(
+            self.id or new_id("msg"), self.role, self._content(path), self.status or "completed"
+        )
 
     def _content(self, path: str) -> tuple[TextContent, ...]:
         if isinstance(self.content, str):
@@ -86,7 +87,7 @@ class ReasoningInput(RequestBody):
         """The item."""
         content = tuple(part.text for part in self.content or ())
         summary = tuple(part.text for part in self.summary or ())
-        return ReasoningItem(self.id or new_id("rs"), content, summary, _status(self.status))
+        return ReasoningItem(self.id or new_id("rs"), content, summary, self.status or "completed")
 
 
 class CallInput(RequestBody):
@@ -106,9 +107,9 @@ class CallInput(RequestBody):
         Raises:
             InvalidRequest: the arguments are no JSON object.
         """
-        status = _status(self.status)
+        status = self.status or "completed"
         arguments = self.arguments.strip() or "{}"
-        if status is Status.COMPLETED and not _is_object(arguments):
+        if status == "completed" and not _is_object(arguments):
             raise InvalidRequest(
                 f"{path}.arguments must be the JSON text of an object, not {arguments[:60]!r}",
                 param=f"{path}.arguments",
@@ -137,7 +138,7 @@ class CallOutputInput(RequestBody):
             content = self.output
         else:
             content = tuple(part.to_content(f"{path}.output.{i}") for i, part in enumerate(self.output))
-        return CallOutputItem(self.id or new_id("fco"), self.call_id, content, _status(self.status))
+        return CallOutputItem(self.id or new_id("fco"), self.call_id, content, self.status or "completed")
 
 
 class ReferenceInput(RequestBody):
@@ -220,10 +221,6 @@ def to_items(given: Input | None, earlier: tuple[Item, ...], find: FindItem) -> 
     return tuple(items)
 
 
-def _status(given: ItemStatus | None) -> Status:
-    return Status(given or "completed")
-
-
 def _to_item(entry: InputItem, path: str, find: FindItem) -> Item:
     if isinstance(entry, OtherInput):
         raise UnsupportedFeature(
@@ -242,7 +239,7 @@ def _to_item(entry: InputItem, path: str, find: FindItem) -> Item:
 
 
 def _is_whole_call(item: Item) -> TypeGuard[CallItem]:
-    return isinstance(item, CallItem) and item.status is Status.COMPLETED
+    return isinstance(item, CallItem) and item.status == "completed"
 
 
 def _is_object(text: str) -> bool:

@@ -1,30 +1,28 @@
-"""Items: what a conversation of the Responses API is made of, as it goes in and as it comes out.
+"""Items: what a conversation of the Responses API is made of, as it goes in and as it comes out. Pure.
 
-One set of types for both ways, so that an answer can be kept and read again as input. Pure.
+One set of types for both ways, so that an answer can be kept and read again as input, and the JSON of each, named as in the
+official clients.
 """
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Literal, TypeAlias, assert_never
+from typing import Literal, TypeAlias
 
-from kolosal.schema import TokenLogprob, TokenLogprobs
+import orjson
+from pydantic import JsonValue
+from typing_extensions import TypedDict
+
+from kolosal.routes.openai.encode import ChosenLogprob, token_logprobs
+from kolosal.schema import TokenLogprobs
 
 _ID_BYTES = 24
 
+ItemStatus: TypeAlias = Literal["in_progress", "completed", "incomplete"]
+"""How far an item has come."""
 
-class Status(StrEnum):
-    """How far an item, or a whole response, has come."""
-
-    IN_PROGRESS = "in_progress"
-    COMPLETED = "completed"
-    INCOMPLETE = "incomplete"
-    FAILED = "failed"
-    """Of responses only."""
-    CANCELLED = "cancelled"
-    """Of responses only."""
+MessageRole: TypeAlias = Literal["user", "assistant", "system", "developer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +40,9 @@ class MessageItem:
     """What somebody said."""
 
     id: str
-    role: str
+    role: MessageRole
     content: tuple[TextContent, ...]
-    status: Status = Status.COMPLETED
+    status: ItemStatus = "completed"
 
     @property
     def text(self) -> str:
@@ -59,7 +57,7 @@ class ReasoningItem:
     id: str
     content: tuple[str, ...]
     summary: tuple[str, ...] = ()
-    status: Status = Status.COMPLETED
+    status: ItemStatus = "completed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class CallItem:
     name: str
     arguments: str
     """JSON text of an object; only its beginning where the call is incomplete."""
-    status: Status = Status.COMPLETED
+    status: ItemStatus = "completed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ class CallOutputItem:
     id: str
     call_id: str
     content: str | tuple[TextContent, ...]
-    status: Status = Status.COMPLETED
+    status: ItemStatus = "completed"
 
     @property
     def text(self) -> str:
@@ -91,7 +89,10 @@ class CallOutputItem:
         return "".join(part.text for part in self.content)
 
 
-Item: TypeAlias = MessageItem | ReasoningItem | CallItem | CallOutputItem
+OutputItem: TypeAlias = MessageItem | ReasoningItem | CallItem
+"""What a response may have in its `output`."""
+
+Item: TypeAlias = OutputItem | CallOutputItem
 
 
 def new_id(prefix: str) -> str:
@@ -99,8 +100,111 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(_ID_BYTES)}"
 
 
-def item_json(item: Item) -> dict[str, Any]:
-    """An item as the API shows it."""
+class ResponseInputText(TypedDict):
+    """Text of a request."""
+
+    type: Literal["input_text"]
+    text: str
+
+
+class ResponseOutputText(TypedDict):
+    """Text of the model."""
+
+    type: Literal["output_text"]
+    text: str
+    annotations: list[JsonValue]
+    """Always empty."""
+    logprobs: list[ChosenLogprob]
+    """Empty unless they were asked for."""
+
+
+class ResponseOutputRefusal(TypedDict):
+    """A refusal that an earlier answer had."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+ContentJson: TypeAlias = ResponseInputText | ResponseOutputText | ResponseOutputRefusal
+
+
+class ResponseMessage(TypedDict):
+    """What somebody said."""
+
+    id: str
+    type: Literal["message"]
+    role: MessageRole
+    status: ItemStatus
+    content: list[ContentJson]
+
+
+class ReasoningSummary(TypedDict):
+    """A summary that came with the thoughts of a request; none is made here."""
+
+    type: Literal["summary_text"]
+    text: str
+
+
+class ReasoningText(TypedDict):
+    """Thoughts, as text."""
+
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class ResponseReasoningItem(TypedDict):
+    """What the model thought."""
+
+    id: str
+    type: Literal["reasoning"]
+    summary: list[ReasoningSummary]
+    content: list[ReasoningText]
+    status: ItemStatus
+
+
+class ResponseFunctionToolCall(TypedDict):
+    """A function that the model called."""
+
+    id: str
+    type: Literal["function_call"]
+    call_id: str
+    """To be given back in the `function_call_output`."""
+    name: str
+    arguments: str
+    """JSON text of an object that conforms to the tool's schema."""
+    status: ItemStatus
+
+
+class ResponseFunctionCallOutput(TypedDict):
+    """What a call gave."""
+
+    id: str
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str | list[ContentJson]
+    status: ItemStatus
+
+
+OutputItemJson: TypeAlias = ResponseMessage | ResponseReasoningItem | ResponseFunctionToolCall
+ItemJson: TypeAlias = OutputItemJson | ResponseFunctionCallOutput
+
+
+def item_json(item: Item) -> ItemJson:
+    """An item as the API has it."""
+    if not isinstance(item, CallOutputItem):
+        return output_item_json(item)
+    content = item.content
+    return {
+        "id": item.id,
+        "type": "function_call_output",
+        "call_id": item.call_id,
+        "output": content if isinstance(content, str) else [content_json(part) for part in content],
+        "status": item.status,
+    }
+
+
+def output_item_json(item: OutputItem) -> OutputItemJson:
+    """An item of an answer as the API has it."""
     match item:
         case MessageItem():
             return {
@@ -115,7 +219,7 @@ def item_json(item: Item) -> dict[str, Any]:
                 "id": item.id,
                 "type": "reasoning",
                 "summary": [{"type": "summary_text", "text": text} for text in item.summary],
-                "content": [reasoning_json(text) for text in item.content],
+                "content": [{"type": "reasoning_text", "text": text} for text in item.content],
                 "status": item.status,
             }
         case CallItem():
@@ -127,42 +231,20 @@ def item_json(item: Item) -> dict[str, Any]:
                 "arguments": item.arguments,
                 "status": item.status,
             }
-        case CallOutputItem():
-            content = item.content
-            return {
-                "id": item.id,
-                "type": "function_call_output",
-                "call_id": item.call_id,
-                "output": content if isinstance(content, str) else [content_json(part) for part in content],
-                "status": item.status,
-            }
-        case _:
-            assert_never(item)
 
 
-def content_json(part: TextContent) -> dict[str, Any]:
-    """One part of a message as the API shows it."""
-    if part.kind == "refusal":
-        return {"type": "refusal", "refusal": part.text}
-    if part.kind == "input_text":
-        return {"type": "input_text", "text": part.text}
-    logprobs = logprobs_json(part.logprobs)
-    return {"type": "output_text", "text": part.text, "annotations": [], "logprobs": logprobs}
+def content_json(part: TextContent) -> ContentJson:
+    """One part of a message as the API has it."""
+    match part.kind:
+        case "refusal":
+            return {"type": "refusal", "refusal": part.text}
+        case "input_text":
+            return {"type": "input_text", "text": part.text}
+        case "output_text":
+            logprobs = token_logprobs(part.logprobs, spell_control=False)
+            return {"type": "output_text", "text": part.text, "annotations": [], "logprobs": logprobs}
 
 
-def reasoning_json(text: str) -> dict[str, Any]:
-    """The one part of a thought."""
-    return {"type": "reasoning_text", "text": text}
-
-
-def logprobs_json(logprobs: tuple[TokenLogprobs, ...]) -> list[dict[str, Any]]:
-    """The tokens of an answer with their chances."""
-    return [
-        _chance_json(token.chosen) | {"top_logprobs": [_chance_json(other) for other in token.top]}
-        for token in logprobs
-    ]
-
-
-def _chance_json(chance: TokenLogprob) -> dict[str, Any]:
-    data = chance.data
-    return {"token": data.decode(errors="replace"), "bytes": list(data), "logprob": chance.logprob}
+def items_bytes(items: tuple[Item, ...]) -> int:
+    """What these items take, as JSON."""
+    return sum(len(orjson.dumps(item_json(item))) for item in items)

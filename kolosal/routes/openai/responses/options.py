@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -51,11 +51,6 @@ class TextConfig(RequestBody):
     verbosity: Literal["low", "medium", "high"] | None = None
     """Must be medium: no model here knows the others."""
 
-    def shown(self) -> dict[str, Any]:
-        """The text settings as a response repeats them."""
-        form = self.format or TextFormat(type="text")
-        return {"format": form.model_dump(exclude_none=True, by_alias=True), "verbosity": "medium"}
-
 
 class ReasoningConfig(RequestBody):
     """`reasoning`."""
@@ -70,10 +65,6 @@ class ReasoningConfig(RequestBody):
     """Ignored: the model's chat template decides which earlier thoughts it sees."""
     mode: Annotated[str, Field(max_length=64)] | None = None
     """Must be standard."""
-
-    def shown(self) -> dict[str, Any]:
-        """The reasoning settings as a response repeats them."""
-        return {"effort": self.effort, "summary": None}
 
 
 class StreamOptions(RequestBody):

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import QueryParams
+from typing_extensions import TypedDict
 
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import complaint
 from kolosal.routes.openai.responses.body import Include
 from kolosal.routes.openai.responses.input_items import ItemId
-from kolosal.routes.openai.responses.items import Item, item_json
+from kolosal.routes.openai.responses.items import Item, ItemJson, item_json
 from kolosal.sampling import MAX_TOKENS_LIMIT
 
 _LISTS = frozenset({"include"})
@@ -67,7 +68,17 @@ def read_query(query: QueryParams, query_type: type[Q]) -> Q:
         raise complaint(exc.errors(include_url=False)[0]) from None
 
 
-def page_of(items: Sequence[Item], query: ItemsQuery) -> dict[str, Any]:
+class InputItemList(TypedDict):
+    """A page of items."""
+
+    object: Literal["list"]
+    data: list[ItemJson]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+def page_of(items: Sequence[Item], query: ItemsQuery) -> InputItemList:
     """One page of a list of items.
 
     Raises:

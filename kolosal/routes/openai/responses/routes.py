@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 from starlette.requests import Request
-from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from kolosal.errors import InvalidRequest, NotFound, UnsupportedFeature
 from kolosal.http.decode import decode
@@ -16,21 +17,37 @@ from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of, services_of
 from kolosal.routes.common.turns import start_turns
 from kolosal.routes.common.unary_calls import count_prompt_tokens
-from kolosal.routes.openai.responses.answer_types import (
-    InputItems,
-    InputTokenCount,
-    ResponseAnswer,
-    ResponseDeleted,
-)
-from kolosal.routes.openai.responses.answering import Answering
+from kolosal.routes.openai.responses.active import ActiveResponse
 from kolosal.routes.openai.responses.body import PromptBody, ResponseBody, check_include
-from kolosal.routes.openai.responses.encode import envelope
+from kolosal.routes.openai.responses.encode import ResponseObject, response_head
 from kolosal.routes.openai.responses.events import ResponseWriter
-from kolosal.routes.openai.responses.items import Item, Status, new_id
-from kolosal.routes.openai.responses.query import ItemsQuery, ResponseQuery, page_of, read_query
+from kolosal.routes.openai.responses.items import Item, new_id
+from kolosal.routes.openai.responses.query import (
+    InputItemList,
+    ItemsQuery,
+    ResponseQuery,
+    page_of,
+    read_query,
+)
 from kolosal.routes.openai.responses.store import OwnResponses, StoredResponse
 from kolosal.routes.openai.responses.tools import in_flat_shape
 from kolosal.sampling import SamplingParams
+
+
+class ResponseDeleted(TypedDict):
+    """A response that was forgotten."""
+
+    id: str
+    object: Literal["response"]
+    deleted: Literal[True]
+
+
+class InputTokenCount(TypedDict):
+    """The size of a prompt."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
 
 _EXAMPLE = {"model": "tiny", "input": "Hello"}
 
@@ -43,25 +60,24 @@ _EXAMPLE = {"model": "tiny", "input": "Hello"}
     example=_EXAMPLE,
     streams=True,
     answer="The response, or the events of its stream.",
-    answer_type=ResponseAnswer,
 )
-async def create_response(request: Request) -> Response:
+async def create_response(request: Request) -> JsonResponse[ResponseObject] | EventStream:
     """Answer the next turn of a conversation, and keep it unless told not to."""
     body = await decode(request, ResponseBody)
     name = body.checked_model(registry_of(request).default_engine)
-    store = _kept(request)
-    earlier, given = _conversation(store, body)
+    store = _store(request)
+    earlier, input_items = _conversation(store, body)
     try:
-        turns = await start_turns(request, name, [body.request(earlier + given)])
+        turns = await start_turns(request, name, [body.request(earlier + input_items)])
     except InvalidRequest as error:
         raise in_flat_shape(error) from None
-    known = envelope(body, new_id("resp"), int(time.time()), name or turns.engine.engine_id)
-    writer = ResponseWriter(known, time.time)
-    answering = Answering(turns, writer, None if body.store is False else store, earlier, given)
+    head = response_head(body, new_id("resp"), int(time.time()), name or turns.engine.engine_id)
+    writer = ResponseWriter(head, time.time)
+    active = ActiveResponse(turns, writer, None if body.store is False else store, earlier, input_items)
     if not body.stream:
-        return JsonResponse(await answering.whole(request))
-    answering.start()
-    return EventStream(answering.frames(), answering.close, answering.encode_error)
+        return JsonResponse(await active.whole(request))
+    active.start()
+    return EventStream(active.frames(), active.close, active.encode_error)
 
 
 @Operation(
@@ -70,14 +86,13 @@ async def create_response(request: Request) -> Response:
     body=PromptBody,
     example=_EXAMPLE,
     answer="`input_tokens`: how many tokens the prompt would have.",
-    answer_type=InputTokenCount,
 )
-async def count_input_tokens(request: Request) -> Response:
+async def count_input_tokens(request: Request) -> JsonResponse[InputTokenCount]:
     """Count the tokens of a prompt, the chat template's and the tools' included. Nothing is generated."""
     body = await decode(request, PromptBody)
     name = body.checked_model(registry_of(request).default_engine)
-    earlier, given = _conversation(_kept(request), body)
-    tokens = await count_prompt_tokens(request, name, body.prompt(earlier + given))
+    earlier, input_items = _conversation(_store(request), body)
+    tokens = await count_prompt_tokens(request, name, body.prompt(earlier + input_items))
     return JsonResponse({"object": "response.input_tokens", "input_tokens": tokens})
 
 
@@ -86,9 +101,8 @@ async def count_input_tokens(request: Request) -> Response:
     scope=Access.INFERENCE,
     query=ResponseQuery,
     answer="The response; one that is being generated is `in_progress` and has what there is of it.",
-    answer_type=ResponseAnswer,
 )
-async def show_response(request: Request) -> Response:
+async def show_response(request: Request) -> JsonResponse[ResponseObject]:
     """One kept response."""
     query = read_query(request.query_params, ResponseQuery)
     if query.stream or query.starting_after is not None:
@@ -98,13 +112,11 @@ async def show_response(request: Request) -> Response:
     return JsonResponse(_stored(request).response)
 
 
-@Operation(
-    group=Group.RESPONSES, scope=Access.INFERENCE, answer="`deleted: true`.", answer_type=ResponseDeleted
-)
-async def delete_response(request: Request) -> Response:
+@Operation(group=Group.RESPONSES, scope=Access.INFERENCE, answer="`deleted: true`.")
+async def delete_response(request: Request) -> JsonResponse[ResponseDeleted]:
     """Forget a response. One that is being generated is stopped."""
     response_id = request.path_params["response_id"]
-    _kept(request).delete(response_id)
+    _store(request).delete(response_id)
     return JsonResponse({"id": response_id, "object": "response", "deleted": True})
 
 
@@ -112,17 +124,16 @@ async def delete_response(request: Request) -> Response:
     group=Group.RESPONSES,
     scope=Access.INFERENCE,
     answer="The response, `cancelled`.",
-    answer_type=ResponseAnswer,
 )
-async def cancel_response(request: Request) -> Response:
+async def cancel_response(request: Request) -> JsonResponse[ResponseObject]:
     """Stop a response that is being streamed. What there is of it is kept."""
-    store, response_id = _kept(request), request.path_params["response_id"]
+    store, response_id = _store(request), request.path_params["response_id"]
     running = store.running(response_id)
     if running is not None:
         running.cancel()
         return JsonResponse(running.snapshot().response)
     response = store.get(response_id).response
-    if response["status"] != Status.CANCELLED:
+    if response["status"] != "cancelled":
         raise InvalidRequest(
             f"The response cannot be cancelled: it is {response['status']} already", param="response_id"
         )
@@ -134,22 +145,21 @@ async def cancel_response(request: Request) -> Response:
     scope=Access.INFERENCE,
     query=ItemsQuery,
     answer="A page of items.",
-    answer_type=InputItems,
 )
-async def list_input_items(request: Request) -> Response:
+async def list_input_items(request: Request) -> JsonResponse[InputItemList]:
     """What the request of a kept response added to the conversation."""
     query = read_query(request.query_params, ItemsQuery)
     check_include(query.include)
-    return JsonResponse(page_of(_stored(request).given, query))
+    return JsonResponse(page_of(_stored(request).input_items, query))
 
 
-def _kept(request: Request) -> OwnResponses:
+def _store(request: Request) -> OwnResponses:
     """The responses of whoever sent this request."""
     return services_of(request).responses.of(key_id(request.scope))
 
 
 def _stored(request: Request) -> StoredResponse:
-    return _kept(request).get(request.path_params["response_id"])
+    return _store(request).get(request.path_params["response_id"])
 
 
 def _conversation(store: OwnResponses, body: PromptBody) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
@@ -174,7 +184,7 @@ def _previous(store: OwnResponses, response_id: str) -> StoredResponse:
             param="previous_response_id",
             code="previous_response_not_found",
         ) from None
-    if previous.response["status"] == Status.IN_PROGRESS:
+    if previous.response["status"] == "in_progress":
         raise InvalidRequest(
             f"previous_response_id must be that of a response that has ended, but '{response_id}' is in progress",
             param="previous_response_id",

@@ -10,44 +10,44 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import orjson
 
 from kolosal.config.responses import ResponseSettings
 from kolosal.errors import NotFound
-from kolosal.routes.openai.responses.items import Item, item_json
+from kolosal.routes.openai.responses.encode import ResponseObject
+from kolosal.routes.openai.responses.items import Item, items_bytes
 
-_SHOWN_CHARS = 100
-"""How much of an id a message repeats."""
+_MAX_QUOTED_CHARS = 100
+"""Characters of an id that an error message repeats."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
     """A response and the conversation it belongs to."""
 
-    response: dict[str, Any]
-    """As the API shows it; never changed."""
+    response: ResponseObject
+    """Never changed."""
     earlier: tuple[Item, ...]
     """The conversation before this request."""
-    given: tuple[Item, ...]
+    input_items: tuple[Item, ...]
     """What this request added."""
     output: tuple[Item, ...]
 
     @property
     def id(self) -> str:
         """The id of the response."""
-        response_id: str = self.response["id"]
-        return response_id
+        return self.response["id"]
 
     @property
     def conversation(self) -> tuple[Item, ...]:
         """What a follow-up continues. The instructions are no part of it."""
-        return self.earlier + self.given + self.output
+        return self.earlier + self.input_items + self.output
 
     def size_bytes(self) -> int:
         """What it takes, as JSON."""
-        return len(orjson.dumps(self.response)) + items_bytes(self.earlier + self.given)
+        return len(orjson.dumps(self.response)) + items_bytes(self.earlier + self.input_items)
 
 
 class RunningResponse(Protocol):
@@ -111,7 +111,7 @@ class ResponseStore:
         kept = _Kept(owner, stored, size, self._clock() + self._limits.ttl_s)
         self._by_use[key] = self._by_age[key] = kept
         self._bytes += size
-        for item in (*stored.given, *stored.output):
+        for item in (*stored.input_items, *stored.output):
             self._items.setdefault((owner, item.id), item)  # the first wins: an item never changes
         while len(self._by_use) > self._limits.max_count or self._bytes > self._limits.max_bytes:
             self._drop(next(iter(self._by_use)))
@@ -130,7 +130,7 @@ class ResponseStore:
         kept = self._by_use.get(key)
         if kept is None:
             raise NotFound(
-                f"Response with id '{response_id[:_SHOWN_CHARS]}' not found",
+                f"Response with id '{response_id[:_MAX_QUOTED_CHARS]}' not found",
                 param="response_id",
                 code="response_not_found",
             )
@@ -173,7 +173,7 @@ class ResponseStore:
             return
         del self._by_age[key]
         self._bytes -= kept.size_bytes
-        for item in (*kept.stored.given, *kept.stored.output):
+        for item in (*kept.stored.input_items, *kept.stored.output):
             if self._items.get((kept.owner, item.id)) is item:
                 del self._items[kept.owner, item.id]
 
@@ -208,8 +208,3 @@ class OwnResponses:
     def delete(self, response_id: str) -> None:
         """Forget a response. Raises NotFound."""
         self._store.delete(self._owner, response_id)
-
-
-def items_bytes(items: tuple[Item, ...]) -> int:
-    """What these items take, as JSON."""
-    return sum(len(orjson.dumps(item_json(item))) for item in items)

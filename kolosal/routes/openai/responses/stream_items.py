@@ -1,27 +1,47 @@
-"""Output items while they grow, and the events that say so. Pure.
-
-An event here is its name and what it holds besides its number, its item and the item's place, which the writer knows.
-"""
+"""Output items while they are generated, and the events that tell of their content. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+from typing_extensions import TypedDict
+
+from kolosal.routes.openai.encode import ChosenLogprob, token_logprobs
+from kolosal.routes.openai.responses.encode import ResponseObject
 from kolosal.routes.openai.responses.items import (
     CallItem,
+    ContentJson,
+    ItemStatus,
     MessageItem,
+    OutputItemJson,
     ReasoningItem,
-    Status,
+    ReasoningText,
     TextContent,
     content_json,
-    logprobs_json,
     new_id,
-    reasoning_json,
 )
 from kolosal.schema import TokenLogprobs
 
-Draft: TypeAlias = tuple[str, dict[str, Any]]
+
+class EventFields(TypedDict, total=False):
+    """What an event holds besides its type and its number; each type has some of these."""
+
+    response: ResponseObject
+    item_id: str
+    output_index: int
+    item: OutputItemJson
+    content_index: int
+    delta: str
+    text: str
+    logprobs: list[ChosenLogprob]
+    part: ContentJson | ReasoningText
+    name: str
+    arguments: str
+
+
+ContentEvent: TypeAlias = tuple[str, EventFields]
+"""The type of an event about an item's content, and its fields but the item's id and place, which the writer adds."""
 
 
 @dataclass(slots=True)
@@ -34,30 +54,30 @@ class StreamedMessage:
 
     def empty(self) -> MessageItem:
         """The item as it begins."""
-        return MessageItem(self.id, "assistant", (), Status.IN_PROGRESS)
+        return MessageItem(self.id, "assistant", (), "in_progress")
 
-    def item(self, status: Status) -> MessageItem:
-        """What there is of it."""
+    def item(self, status: ItemStatus) -> MessageItem:
+        """The item with the text so far."""
         return MessageItem(self.id, "assistant", (self._content(),), status)
 
-    def first(self) -> list[Draft]:
+    def first(self) -> list[ContentEvent]:
         """What comes after the item was added."""
         part = content_json(TextContent("output_text", ""))
         return [("response.content_part.added", {"content_index": 0, "part": part})]
 
-    def more(self, text: str, logprobs: tuple[TokenLogprobs, ...]) -> Draft:
-        """Add a piece."""
+    def push(self, text: str, logprobs: tuple[TokenLogprobs, ...]) -> ContentEvent:
+        """Add a piece of the text."""
         self.pieces.append(text)
         self.logprobs += logprobs
-        values = {"content_index": 0, "delta": text, "logprobs": logprobs_json(logprobs)}
-        return "response.output_text.delta", values
+        entries = token_logprobs(logprobs, spell_control=False)
+        return "response.output_text.delta", {"content_index": 0, "delta": text, "logprobs": entries}
 
-    def last(self) -> list[Draft]:
+    def last(self) -> list[ContentEvent]:
         """What comes before the item is done."""
         content = self._content()
-        text = {"text": content.text, "logprobs": logprobs_json(content.logprobs)}
+        entries = token_logprobs(content.logprobs, spell_control=False)
         return [
-            ("response.output_text.done", {"content_index": 0, **text}),
+            ("response.output_text.done", {"content_index": 0, "text": content.text, "logprobs": entries}),
             ("response.content_part.done", {"content_index": 0, "part": content_json(content)}),
         ]
 
@@ -74,27 +94,28 @@ class StreamedReasoning:
 
     def empty(self) -> ReasoningItem:
         """The item as it begins."""
-        return ReasoningItem(self.id, (), status=Status.IN_PROGRESS)
+        return ReasoningItem(self.id, (), status="in_progress")
 
-    def item(self, status: Status) -> ReasoningItem:
-        """What there is of it."""
+    def item(self, status: ItemStatus) -> ReasoningItem:
+        """The item with the thoughts so far."""
         return ReasoningItem(self.id, ("".join(self.pieces),), status=status)
 
-    def first(self) -> list[Draft]:
+    def first(self) -> list[ContentEvent]:
         """What comes after the item was added."""
-        return [("response.content_part.added", {"content_index": 0, "part": reasoning_json("")})]
+        part: ReasoningText = {"type": "reasoning_text", "text": ""}
+        return [("response.content_part.added", {"content_index": 0, "part": part})]
 
-    def more(self, text: str) -> Draft:
-        """Add a piece."""
+    def push(self, text: str) -> ContentEvent:
+        """Add a piece of the thoughts."""
         self.pieces.append(text)
         return "response.reasoning_text.delta", {"content_index": 0, "delta": text}
 
-    def last(self) -> list[Draft]:
+    def last(self) -> list[ContentEvent]:
         """What comes before the item is done."""
-        text = "".join(self.pieces)
+        part: ReasoningText = {"type": "reasoning_text", "text": "".join(self.pieces)}
         return [
-            ("response.reasoning_text.done", {"content_index": 0, "text": text}),
-            ("response.content_part.done", {"content_index": 0, "part": reasoning_json(text)}),
+            ("response.reasoning_text.done", {"content_index": 0, "text": part["text"]}),
+            ("response.content_part.done", {"content_index": 0, "part": part}),
         ]
 
 
@@ -109,25 +130,25 @@ class StreamedCall:
 
     def empty(self) -> CallItem:
         """The item as it begins."""
-        return self.item(Status.IN_PROGRESS)
+        return self.item("in_progress")
 
-    def item(self, status: Status) -> CallItem:
-        """What there is of it."""
+    def item(self, status: ItemStatus) -> CallItem:
+        """The item with the arguments so far."""
         return CallItem(self.id, self.call_id, self.name, "".join(self.pieces), status)
 
-    def first(self) -> list[Draft]:
+    def first(self) -> list[ContentEvent]:
         """What comes after the item was added."""
         return []
 
-    def more(self, arguments: str) -> Draft:
+    def push(self, arguments: str) -> ContentEvent:
         """Add a piece of the arguments."""
         self.pieces.append(arguments)
         return "response.function_call_arguments.delta", {"delta": arguments}
 
-    def last(self) -> list[Draft]:
+    def last(self) -> list[ContentEvent]:
         """What comes before the item is done."""
-        values = {"name": self.name, "arguments": "".join(self.pieces)}
-        return [("response.function_call_arguments.done", values)]
+        fields: EventFields = {"name": self.name, "arguments": "".join(self.pieces)}
+        return [("response.function_call_arguments.done", fields)]
 
 
-Growing: TypeAlias = StreamedMessage | StreamedReasoning | StreamedCall
+StreamedItem: TypeAlias = StreamedMessage | StreamedReasoning | StreamedCall

@@ -61,16 +61,6 @@ class ToolInput(RequestBody):
         check_schema_size(parameters, f"{path}.parameters")
         return Tool(self.name, self.description or "", parameters, strict=bool(self.strict))
 
-    def shown(self) -> dict[str, Any]:
-        """The tool as a response repeats it."""
-        return {
-            "type": "function",
-            "name": self.name,
-            "description": self.description,
-            "parameters": self.parameters,
-            "strict": self.strict is not False,
-        }
-
 
 class NamedToolInput(RequestBody):
     """A function by its name."""
@@ -109,10 +99,6 @@ class ChoiceInput(RequestBody):
                     f"Missing required field: tool_choice.{field}", param=f"tool_choice.{field}"
                 )
         return ToolMode(self.mode or "auto"), tuple(tool.name for tool in self.tools or ())
-
-    def shown(self) -> dict[str, Any]:
-        """The choice as a response repeats it."""
-        return self.model_dump(exclude_none=True)
 
 
 def _text_or_object(value: object) -> str | None:

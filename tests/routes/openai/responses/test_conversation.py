@@ -11,14 +11,14 @@ from kolosal.routes.openai.responses.items import (
     CallOutputItem,
     Item,
     MessageItem,
+    MessageRole,
     ReasoningItem,
-    Status,
     TextContent,
 )
 from kolosal.schema import Message, ToolCall
 
 
-def said(role: str, text: str) -> MessageItem:
+def said(role: MessageRole, text: str) -> MessageItem:
     return MessageItem("msg", role, (TextContent("input_text", text),))
 
 
@@ -55,7 +55,7 @@ def test_text_and_thoughts_after_an_answer_begin_a_turn() -> None:
 
 
 def test_a_call_that_was_cut_off_is_left_out() -> None:
-    cut_off = CallItem("fc", "c1", "f", '{"a', Status.INCOMPLETE)
+    cut_off = CallItem("fc", "c1", "f", '{"a', "incomplete")
     assert to_messages(None, [said("assistant", "a"), cut_off]) == (Message("assistant", "a"),)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kolosal.config.responses import ResponseSettings
 from kolosal.errors import NotFound
+from kolosal.routes.openai.responses.encode import ResponseObject
 from kolosal.routes.openai.responses.items import Item, MessageItem, TextContent
 from kolosal.routes.openai.responses.store import ResponseStore, StoredResponse
 
@@ -26,9 +29,13 @@ def message(item_id: str, text: str = "a") -> MessageItem:
     return MessageItem(item_id, "user", (TextContent("input_text", text),))
 
 
+def response(name: str) -> ResponseObject:
+    """A small one, with what the store reads of it."""
+    return cast("ResponseObject", {"id": name, "status": "completed"})
+
+
 def stored(name: str, *, earlier: tuple[Item, ...] = (), text: str = "a") -> StoredResponse:
-    response = {"id": name, "status": "completed"}
-    return StoredResponse(response, earlier, (message(f"in_{name}", text),), (message(f"out_{name}"),))
+    return StoredResponse(response(name), earlier, (message(f"in_{name}", text),), (message(f"out_{name}"),))
 
 
 def store_of(count: int = 10, max_bytes: int = 100_000, ttl_s: float = 60) -> tuple[ResponseStore, Clock]:
@@ -100,7 +107,7 @@ def test_nobody_can_put_words_in_the_item_of_another() -> None:
     store, _ = store_of()
     store.put("", stored("a"))
     own = store.item("", "out_a")
-    forged = StoredResponse({"id": "b"}, (), (message("out_a", "forged"),), ())
+    forged = StoredResponse(response("b"), (), (message("out_a", "forged"),), ())
     store.put("", forged)
     assert store.item("", "out_a") is own
     store.delete("", "b")
@@ -162,4 +169,4 @@ def test_nobody_finds_what_is_anothers() -> None:
     assert one.item("in_a") == message("in_a", "mine")
     assert other.item("in_a") == message("in_a", "yours")
     one.delete("a")
-    assert other.get("a").given == (message("in_a", "yours"),)
+    assert other.get("a").input_items == (message("in_a", "yours"),)

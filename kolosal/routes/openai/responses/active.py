@@ -1,21 +1,21 @@
-"""Answering: one response being generated, sent and kept, and stopped when somebody cancels it."""
+"""ActiveResponse: one response being generated, sent and kept, and stopped when somebody cancels it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any
 
 from starlette.requests import Request
 
 from kolosal.errors import KolosalError
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.routes.common.turns import Turns
-from kolosal.routes.openai.responses.events import Event, ResponseWriter, event_frame
+from kolosal.routes.openai.responses.encode import ResponseObject
+from kolosal.routes.openai.responses.events import ResponseEvent, ResponseWriter, event_frame
 from kolosal.routes.openai.responses.items import Item
 from kolosal.routes.openai.responses.store import OwnResponses, StoredResponse
 
 
-class Answering:
+class ActiveResponse:
     """A response whose turn has started. Either `whole` or `frames`, then `close`, which is idempotent."""
 
     def __init__(
@@ -24,19 +24,19 @@ class Answering:
         writer: ResponseWriter,
         store: OwnResponses | None,
         earlier: tuple[Item, ...],
-        given: tuple[Item, ...],
+        input_items: tuple[Item, ...],
     ) -> None:
         """Without a store nothing is kept."""
         self._turns = turns
         self._writer = writer
         self._store = store
         self._earlier = earlier
-        self._given = given
-        self._last: list[Event] = []
+        self._input_items = input_items
+        self._last: list[ResponseEvent] = []
 
     def snapshot(self) -> StoredResponse:
         """What there is of it."""
-        return StoredResponse(self._writer.response(), self._earlier, self._given, self._writer.output)
+        return StoredResponse(self._writer.response(), self._earlier, self._input_items, self._writer.output)
 
     def cancel(self) -> None:
         """Stop, and keep what there is; its own connection sends the last events."""
@@ -45,7 +45,7 @@ class Answering:
             self._keep()
         self._turns.abort()
 
-    async def whole(self, request: Request) -> dict[str, Any]:
+    async def whole(self, request: Request) -> ResponseObject:
         """The whole response.
 
         Raises:
@@ -72,12 +72,12 @@ class Answering:
         for first in self._writer.begin():
             yield event_frame(first)
         async for _, event in self._turns.events():
-            if self._writer.ended:  # cancelled, and this was made before
+            if self._writer.ended:  # cancelled, and this was generated before
                 continue
-            made = self._writer.push(event)
+            pushed = self._writer.push(event)
             if self._writer.ended:  # before the last frame is sent: who has it may follow up at once
                 self._keep()
-            for each in made:
+            for each in pushed:
                 yield event_frame(each)
         for last in self._last:
             yield event_frame(last)
