@@ -27,16 +27,16 @@ from random import SystemRandom
 import psutil
 from cli import main_guard
 from environment import MODEL_PACKAGE, ROOT, pip_environment
+from peers_compare import Side, lines, ratio_table
+from peers_rounds import NGRAM_WORKLOADS, Server, document, measure_in_turns
+from peers_servers import NGRAM_FLAGS, Limits, our_daemon, peer_server
 from preflight import SetupError
 from progress import last_words, run_logged
 from rich.console import Console
 
 from kolosal import __version__
-from kolosal.bench.compare import Side, lines, ratio_table
 from kolosal.bench.errors import BenchError
-from kolosal.bench.rounds import NGRAM_WORKLOADS, Server, document, measure_in_turns
 from kolosal.bench.run import chosen
-from kolosal.bench.servers import NGRAM_FLAGS, Limits, our_daemon, peer_server
 
 LOG_LINES = 15  # how much of a failed build is shown
 

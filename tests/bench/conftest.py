@@ -1,21 +1,15 @@
-"""The stub server, in the test's loop or in a thread of its own, and the modules of scripts/."""
+"""The stub server, in the test's loop or in a thread of its own."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
 from kolosal.bench.client import Client, Target
 from tests.bench.stub_server import StubServer, stub_server
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-if str(SCRIPTS) not in sys.path:
-    sys.path.append(str(SCRIPTS))  # appended: scripts/test.py must not hide the standard `test`
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Two servers side by side: which figures are compared, what is to be reached, and the table of ratios. Pure.
+"""For `bench_peers.py`: two servers side by side: which figures are compared, what is to be reached, and the table of ratios. Pure.
 
 A ratio is ours by theirs, of the medians over all rounds. Whether more or less of a figure is better stands beside it.
 """

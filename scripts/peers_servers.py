@@ -1,4 +1,4 @@
-"""Servers that a comparison starts: ours and llama-server, each with the same limits, and their certain end."""
+"""For `bench_peers.py`: servers that a comparison starts: ours and llama-server, each with the same limits, and their certain end."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from peers_rounds import Server
 
 from kolosal.bench.client import Target
 from kolosal.bench.errors import BenchError
 from kolosal.bench.processes import end_tree, free_port
-from kolosal.bench.rounds import Server
 
 N_CTX = 4096
 """Tokens of one request in our engine; llama-server lets one request have the whole cache."""

@@ -3,20 +3,21 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from bench_peers import llama_version, parser
+from peers_compare import FIGURES, Figure, Line, Side, lines, ratio_table
+from peers_rounds import Server, document, measure_in_turns, sides_of
+from peers_servers import Limits, engine_body, peer_argv, running
 from rich.console import Console
 
 from kolosal.bench.client import Target
-from kolosal.bench.compare import FIGURES, Figure, Line, Side, lines, ratio_table
 from kolosal.bench.errors import BenchError
 from kolosal.bench.measures import Measures
-from kolosal.bench.rounds import Server, document, measure_in_turns, sides_of
 from kolosal.bench.run import chosen
-from kolosal.bench.servers import Limits, engine_body, peer_argv, running
-from tests.bench.stub_server import StubServer
+from tests.bench.stub_server import StubServer, stub_server
 
 LIMITS = Limits(Path("m.gguf"), 2, 16, 20_480)
 
@@ -84,6 +85,12 @@ def test_the_document_holds_every_round() -> None:
     assert found["conditions"] == {"commit": "abc"}
     assert found["ratios"][0]["ratio"] == 2
     assert [entry["side"] for entry in found["rounds"]] == ["ours", "llama-server"]
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[StubServer]:
+    async with stub_server() as server:
+        yield server
 
 
 async def test_sides_take_turns_and_the_first_round_is_not_counted(stub: StubServer) -> None:

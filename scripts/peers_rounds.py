@@ -1,4 +1,4 @@
-"""Several servers measured in turns: workload by workload, round by round, side by side.
+"""For `bench_peers.py`: several servers measured in turns: workload by workload, round by round, side by side.
 
 Alternating lets whatever else the machine does meet all sides alike. The first round warms up and is not counted.
 """
@@ -9,8 +9,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from peers_compare import Rounds, Side, lines
+
 from kolosal.bench.client import Client, Target
-from kolosal.bench.compare import Rounds, Side, lines
 from kolosal.bench.errors import BenchError, Skipped
 from kolosal.bench.measures import Measures
 from kolosal.bench.run import run_once
