@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -89,3 +90,35 @@ def parsed_arguments(arguments: str) -> dict[str, Any] | None:
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def whole_turn(events: Sequence[ChatEvent]) -> ChatTurn:
+    """The sum of all events of a turn."""
+    text: list[str] = []
+    thinking: list[str] = []
+    logprobs: list[TokenLogprobs] = []
+    calls: list[tuple[CallBegin, list[str]]] = []
+    for event in events:
+        match event:
+            case TextPiece():
+                text.append(event.text)
+                logprobs += event.logprobs
+            case ThinkingPiece():
+                thinking.append(event.text)
+            case CallBegin():
+                calls.append((event, []))
+            case CallPiece():
+                calls[event.index][1].append(event.arguments)
+            case Ended():
+                made = tuple(ToolCall(begin.id, begin.name, "".join(pieces)) for begin, pieces in calls)
+                return ChatTurn(
+                    "".join(text),
+                    "".join(thinking),
+                    made,
+                    event.finish_reason,
+                    event.usage,
+                    event.stop,
+                    tuple(logprobs),
+                    event.thinking_tokens,
+                )
+    raise ValueError("a turn without an end")

@@ -7,11 +7,11 @@ import random
 
 import pytest
 
+from kolosal.chat.events import whole_turn
 from kolosal.chat.formats import HARMONY_MARKERS, HARMONY_THINKING, SHAPES, ToolFormat
 from kolosal.chat.grammar import TurnFacts
 from kolosal.chat.parser import ChatParser
 from kolosal.engines.worker.constraint import ConstraintCompiler
-from kolosal.routes.common.turns import whole_turn
 from kolosal.schema import FinishReason, TokenDelta, Tool, ToolMode, ToolUse, Usage
 from tests.chat.vocabulary import END, Vocabulary, may_end, options
 

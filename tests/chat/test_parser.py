@@ -18,10 +18,10 @@ from kolosal.chat.events import (
     Ended,
     TextPiece,
     ThinkingPiece,
+    whole_turn,
 )
 from kolosal.chat.formats import ToolFormat
 from kolosal.chat.parser import ChatParser
-from kolosal.routes.common.turns import whole_turn
 from kolosal.schema import FinishReason, TokenDelta, TokenLogprob, TokenLogprobs, Tool, Usage
 from tests.chat.recorded import BROKEN, EMPTY, NESTED, RECORDED, THINK, WEATHER, Recorded, hermes
 

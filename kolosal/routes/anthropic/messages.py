@@ -12,9 +12,9 @@ from kolosal.routes.anthropic.body import CountBody, MessagesBody
 from kolosal.routes.anthropic.encode import AnthropicMessage, MessageEncoder, message_id
 from kolosal.routes.anthropic.errors import error_frame
 from kolosal.routes.anthropic.stream import PING, message_frames
+from kolosal.routes.common.generation import start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
-from kolosal.routes.common.turns import collect_turns, start_turns
 from kolosal.routes.common.unary_calls import count_prompt_tokens
 
 _EXAMPLE = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
@@ -38,14 +38,14 @@ async def create_message(request: Request) -> JsonResponse[AnthropicMessage] | E
     """Continue a conversation, in Anthropic's way."""
     body = await decode(request, MessagesBody)
     name = body.checked_model(registry_of(request).default_engine)
-    turns = await start_turns(request, name, [body.to_request()])
-    model = name or turns.engine.engine_id
+    generation = await start_generation(request, name, [body.to_request()])
+    model = name or generation.engine.engine_id
     encoder = MessageEncoder(message_id(), model, body.max_tokens, body.shows_thinking)
     if not body.stream:
-        [turn] = await collect_turns(request, turns)
+        [turn] = await generation.finish(generation.turns())
         return JsonResponse(encoder.whole(turn))
-    frames = message_frames(encoder, turns.events(), turns.usage(0))
-    return EventStream(frames, turns.abort, error_frame, ping=PING)
+    frames = message_frames(encoder, generation.events(), generation.usage(0))
+    return EventStream(frames, generation.abort, error_frame, ping=PING)
 
 
 @Operation(

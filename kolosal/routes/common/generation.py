@@ -3,45 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
 from kolosal.admission import Place
+from kolosal.chat.events import ChatEvent, ChatTurn, Ended, TextPiece, whole_turn
+from kolosal.chat.formats import ToolFormat
+from kolosal.chat.parser import ChatParser
+from kolosal.chat.thoughts import ThoughtCounter
 from kolosal.engines.engine import Engine
 from kolosal.engines.stream import Completion, RequestStream
 from kolosal.errors import QueueTimeout
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.routes.common.services import Caller, caller_of
-from kolosal.schema import GenerateRequest, TokenDelta, Usage
+from kolosal.schema import ChatPrompt, GenerateRequest, InfillPrompt, TextPrompt, TokenDelta, Usage
 
 T = TypeVar("T")
 
 
 class Generation:
-    """The streams of one HTTP request, one for each of its prompts.
+    """The streams of one request, one for each of its prompts, and the place that it has among the daemon's requests.
 
-    Whoever has one calls `abort()` when done with it, in a `finally`: it is synchronous and idempotent, and does nothing
-    to streams that have ended.
+    Whoever has one that has started calls `abort()` when done with it, in a `finally`: it is synchronous and idempotent, and
+    does nothing to streams that have ended.
     """
 
-    def __init__(self, caller: Caller, place: Place | None = None) -> None:
-        """In a place that is taken now, unless one is given; left with `abort`.
+    def __init__(self, caller: Caller, request: Request | None = None, place: Place | None = None) -> None:
+        """In a place that is taken now, unless one is given.
+
+        `request`: what `begin` and `finish` wait for is given up when the client of this leaves; None: the caller sees to that.
 
         Raises:
             Overloaded: there is no place.
         """
         self._caller = caller
+        self._request = request
         self._place = caller.place() if place is None else place
         self._engine: Engine | None = None
+        self._prompts: Sequence[GenerateRequest] = ()
         self._streams: tuple[RequestStream, ...] = ()
 
     @property
     def engine(self) -> Engine:
-        """The engine that generates; there once the generation has started."""
+        """The engine that generates; there once it is loaded."""
         assert self._engine is not None  # noqa: S101 - nobody gets a Generation that has not started
         return self._engine
+
+    # --- starting ---
 
     async def start(self, model: str | None, prompts: Sequence[GenerateRequest]) -> None:
         """Load the engine if need be, submit the prompts and wait until each has its first event, but not for ever.
@@ -51,9 +61,20 @@ class Generation:
 
         Raises:
             KolosalError: there is no such engine, it cannot be loaded or is full, a prompt was refused, or the first token
-                took too long.
+                took too long; nothing runs on.
+            ClientDisconnect: the client left; nothing runs on.
         """
-        await within(self._caller.services.settings.server.queue_timeout_s, self._start(model, prompts))
+        await self.begin(self._start(model, prompts))
+
+    async def begin(self, starting: Coroutine[Any, Any, T]) -> T:
+        """The result of what starts this, with `load` and `submit`. Raises as `start`."""
+        try:
+            return await within(
+                self._caller.services.settings.server.queue_timeout_s, self._watched(starting)
+            )
+        except BaseException:
+            self.abort()
+            raise
 
     async def _start(self, model: str | None, prompts: Sequence[GenerateRequest]) -> None:
         await self.load(model)
@@ -75,10 +96,12 @@ class Generation:
             KolosalError: the engine is full, or a prompt was refused.
         """
         self._stop()
-        self._streams = ()
+        self._prompts, self._streams = prompts, ()
         for prompt in prompts:
             self._streams += (self.engine.generate(self._caller.owned(prompt)),)
         await asyncio.gather(*(stream.ready() for stream in self._streams))
+
+    # --- reading ---
 
     def usage(self, index: int) -> Usage | None:
         """The latest count of a stream's tokens: that of its prompt is right from its first token on."""
@@ -88,22 +111,23 @@ class Generation:
         """Seconds until the first token of a stream, waiting included, and from there on."""
         return self._streams[index].timings
 
-    def abort(self) -> None:
-        """Stop all streams that still run."""
-        self._stop()
-        self._place.leave()
-
-    def _stop(self) -> None:
-        for stream in self._streams:
-            stream.abort()
-
-    async def collect(self) -> list[Completion]:
+    async def completions(self) -> list[Completion]:
         """All generations, whole, in the order of their prompts.
 
         Raises:
             KolosalError: one of them failed.
         """
         return await asyncio.gather(*(stream.collect() for stream in self._streams))
+
+    async def turns(self) -> list[ChatTurn]:
+        """The same, each read as text, thoughts and tool calls."""
+        turns = []
+        for prompt, whole in zip(self._prompts, await self.completions(), strict=True):
+            delta = TokenDelta(
+                whole.text, whole.tokens, whole.finish_reason, whole.usage, whole.logprobs, whole.stop
+            )
+            turns.append(whole_turn(ThoughtCounter().count(delta, self._reader(prompt)(delta))))
+        return turns
 
     async def deltas(self) -> AsyncIterator[tuple[int, TokenDelta]]:
         """What comes of each stream, with the position of its prompt, as it comes.
@@ -130,6 +154,54 @@ class Generation:
                 task.add_done_callback(_look_at)
                 task.cancel()
 
+    async def events(self) -> AsyncIterator[tuple[int, ChatEvent]]:
+        """The same as events of turns; each turn ends with its `Ended`.
+
+        Raises:
+            KolosalError: one of them failed.
+        """
+        readers = [self._reader(prompt) for prompt in self._prompts]
+        counters = [ThoughtCounter() for _ in self._prompts]
+        async for index, delta in self.deltas():
+            for event in counters[index].count(delta, readers[index](delta)):
+                yield index, event
+
+    def _reader(self, prompt: GenerateRequest) -> Callable[[TokenDelta], list[ChatEvent]]:
+        """What makes events of a stream's deltas. What continues raw text is not read for thoughts and calls."""
+        if isinstance(prompt.prompt, TextPrompt | InfillPrompt):
+            return _as_text
+        info = self.engine.info
+        tools = prompt.prompt.tool_use.callable if isinstance(prompt.prompt, ChatPrompt) else ()
+        if info is None:  # the engine was unloaded meanwhile; its streams have failed
+            return ChatParser(ToolFormat.GENERIC, None, tools=bool(tools)).push
+        return ChatParser(info.tool_format, info.thinking_tags, tools=bool(tools), schemas=tools).push
+
+    # --- ending ---
+
+    async def finish(self, reading: Coroutine[Any, Any, T]) -> T:
+        """The result of what reads all that is left, e.g. `turns()`. Nothing runs on after it, however it ends.
+
+        Raises:
+            KolosalError: a generation failed.
+            ClientDisconnect: the client left.
+        """
+        try:
+            return await self._watched(reading)
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Stop all streams that still run, and leave the place."""
+        self._stop()
+        self._place.leave()
+
+    def _stop(self) -> None:
+        for stream in self._streams:
+            stream.abort()
+
+    async def _watched(self, work: Coroutine[Any, Any, T]) -> T:
+        return await (work if self._request is None else unless_disconnected(self._request, work))
+
 
 async def start_generation(
     request: Request, model: str | None, prompts: Sequence[GenerateRequest]
@@ -140,26 +212,9 @@ async def start_generation(
         KolosalError: it cannot start.
         ClientDisconnect: the client left meanwhile; nothing runs on.
     """
-    generation = Generation(caller_of(request))
-    try:
-        await unless_disconnected(request, generation.start(model, prompts))
-    except BaseException:
-        generation.abort()
-        raise
+    generation = Generation(caller_of(request), request)
+    await generation.start(model, prompts)
     return generation
-
-
-async def collect_generation(request: Request, generation: Generation) -> list[Completion]:
-    """All generations whole, or nothing when the client leaves.
-
-    Raises:
-        KolosalError: one of them failed.
-        ClientDisconnect: the client left; nothing runs on.
-    """
-    try:
-        return await unless_disconnected(request, generation.collect())
-    finally:
-        generation.abort()
 
 
 async def within(patience_s: float, starting: Awaitable[T]) -> T:
@@ -176,6 +231,15 @@ async def within(patience_s: float, starting: Awaitable[T]) -> T:
             f"The request waited {patience_s:g} seconds for its turn and was given up",
             retry_after_s=30,
         ) from None
+
+
+def _as_text(delta: TokenDelta) -> list[ChatEvent]:
+    events: list[ChatEvent] = []
+    if delta.text or delta.logprobs:
+        events.append(TextPiece(delta.text, delta.logprobs))
+    if delta.finish_reason is not None and delta.usage is not None:
+        events.append(Ended(delta.finish_reason, delta.usage, delta.stop))
+    return events
 
 
 async def _anext(stream: RequestStream) -> TokenDelta:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 import orjson
+from starlette.requests import Request
 
 from kolosal.chat.events import (
     CallBegin,
@@ -26,7 +27,6 @@ from kolosal.chat.plain_json_calls import PlainJsonCall, PlainJsonCallParser
 from kolosal.errors import EngineDied, NotFound
 from kolosal.routes.common.generation import Generation
 from kolosal.routes.common.services import Caller
-from kolosal.routes.common.turns import Turns
 from kolosal.sampling import SamplingParams
 from kolosal.schema import ChatPrompt, GenerateRequest, Message, Tool, ToolMode, ToolUse
 
@@ -82,21 +82,23 @@ Show = Callable[[str], Awaitable[None]]
 """Takes text that is ready to be shown."""
 
 
-async def start_leg(caller: Caller, model: str | None, request: GenerateRequest) -> Turns:
-    """A turn that has its first event; to be ended with `abort()`.
+async def start_leg(
+    caller: Caller, model: str | None, prompt: GenerateRequest, request: Request | None = None
+) -> Generation:
+    """A turn that has its first event, given up where the client of `request` leaves; to be ended with `abort()`.
 
     Raises:
         KolosalError: it cannot start.
+        ClientDisconnect: the client left.
     """
-    generation = Generation(caller)
+    generation = Generation(caller, request)
     try:
-        await generation.start(model, [request])
-    except BaseException as exc:
-        generation.abort()
-        if isinstance(exc, NotFound) and not caller.services.registry.list():
-            raise NotFound("Model pipeline is not available.", code=NO_MODEL) from None
-        raise
-    return Turns(generation, [request])
+        await generation.start(model, [prompt])
+    except NotFound:
+        if caller.services.registry.list():
+            raise
+        raise NotFound("Model pipeline is not available.", code=NO_MODEL) from None
+    return generation
 
 
 async def take_leg(
@@ -129,15 +131,15 @@ async def take_leg(
 async def _generate(
     caller: Caller, asked: Asked, messages: tuple[Message, ...], reader: ToolTurnReader, show: Show
 ) -> None:
-    turns = await start_leg(caller, asked.model, leg_request(asked, messages, withheld=reader.withheld))
+    generation = await start_leg(caller, asked.model, leg_request(asked, messages, withheld=reader.withheld))
     try:
-        async for _, event in turns.events():
+        async for _, event in generation.events():
             if text := reader.push(event):
                 await show(text)
             if reader.complete:
-                turns.abort()  # what would follow a call is dropped anyway; the events end with this
+                generation.abort()  # what would follow a call is dropped anyway; the events end with this
     finally:
-        turns.abort()
+        generation.abort()
     if not reader.complete:
         raise EngineDied("The engine was removed while it answered")
 

@@ -12,8 +12,8 @@ from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import services_of
-from kolosal.routes.conversation.answering import Answering, TextStream, started
 from kolosal.routes.conversation.body import ChatBody, ChatQuery, PingQuery, decode_chat, decode_query
+from kolosal.routes.conversation.pipeline_generation import PipelineGeneration, PlainTextStream
 
 _EXAMPLE = {"prompt": "Hello"}
 
@@ -70,7 +70,9 @@ async def ask_blocking(request: Request) -> Response:
 )
 async def chat_stream(request: Request) -> Response:
     """Answer a message as plain text, while it is written."""
-    return TextStream(await started(request, _answering(request, await decode_chat(request))))
+    generation = _generation(request, await decode_chat(request))
+    await generation.start(request)
+    return PlainTextStream(generation)
 
 
 @Operation(
@@ -87,14 +89,14 @@ async def ping(_request: Request) -> Response:
 
 
 async def _blocking(request: Request, body: ChatBody) -> Response:
-    result = await unless_disconnected(request, _answering(request, body).result())
+    result = await unless_disconnected(request, _generation(request, body).result())
     answer: dict[str, Any] = {"reply": result["reply"]}
     if body.improvement and body.intermediate_steps:
         answer["steps"] = {name: text for name, text in result.items() if name != "reply"}
     return JsonResponse(answer)
 
 
-def _answering(request: Request, body: ChatBody) -> Answering:
-    return Answering(
+def _generation(request: Request, body: ChatBody) -> PipelineGeneration:
+    return PipelineGeneration(
         request, body.model or None, body.to_course(services_of(request).conversation.system_prompts)
     )

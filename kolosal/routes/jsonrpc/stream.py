@@ -21,7 +21,6 @@ from kolosal.chat.events import (
 from kolosal.chat.plain_json_calls import PlainJsonCallParser
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import decode
-from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.sse import EventStream, data_frame
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import caller_of
@@ -47,9 +46,8 @@ async def stream_text(request: Request) -> Response:
     asked = params.asked()
     messages = to_messages(with_message(params.history or (), params.message))
     turn = leg_request(asked, messages, withheld=False)
-    starting = start_leg(caller_of(request), asked.model, turn)
-    turns = await unless_disconnected(request, starting)
-    return EventStream(_frames(turns.events()), turns.abort, stream_error_frame)
+    generation = await start_leg(caller_of(request), asked.model, turn, request)
+    return EventStream(_frames(generation.events()), generation.abort, stream_error_frame)
 
 
 async def _frames(events: AsyncIterator[tuple[int, ChatEvent]]) -> AsyncGenerator[bytes, None]:

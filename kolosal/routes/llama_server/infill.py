@@ -13,7 +13,7 @@ from kolosal.engines.stream import Completion
 from kolosal.http.decode import RequestBody, decode
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream, data_frame
-from kolosal.routes.common.generation import Generation, collect_generation, start_generation
+from kolosal.routes.common.generation import Generation, start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.openai.encode import Timings, error_frame, timings
 from kolosal.routes.openai.fields import UNLIMITED, GenerationBody
@@ -103,7 +103,7 @@ async def infill(request: Request) -> JsonResponse[InfillAnswer] | EventStream:
     generation = await start_generation(request, body.model or None, [body.to_request()])
     model, with_tokens = body.model or generation.engine.engine_id, bool(body.return_tokens)
     if not body.stream:
-        [whole] = await collect_generation(request, generation)
+        [whole] = await generation.finish(generation.completions())
         return JsonResponse(_answer(whole, model, generation.timings(0), with_tokens=with_tokens))
     return EventStream(_frames(generation, model, with_tokens=with_tokens), generation.abort, error_frame)
 

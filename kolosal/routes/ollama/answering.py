@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias, TypeVar
 
 from starlette.requests import Request
 
-from kolosal.chat.events import ChatEvent, Ended, TextPiece
 from kolosal.engines.engine import Engine, EngineState
 from kolosal.errors import ContextLengthExceeded
-from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import NDJSON, EventStream
-from kolosal.routes.common.generation import Generation, within
-from kolosal.routes.common.services import caller_of, registry_of, services_of
-from kolosal.routes.common.turns import Turns, whole_turn
+from kolosal.routes.common.generation import Generation
+from kolosal.routes.common.services import caller_of, registry_of
 from kolosal.routes.common.unary_calls import with_engine
 from kolosal.routes.ollama.encode import AnswerEncoder, ContextField, Metrics, metrics
 from kolosal.routes.ollama.errors import error_line
 from kolosal.routes.ollama.lifetime import apply_keep_alive, free
 from kolosal.routes.ollama.names import find_engine
 from kolosal.routes.ollama.stream import FinishAnswer, MeasureAnswer, answer_lines
-from kolosal.schema import GenerateRequest, InfillPrompt, TextPrompt, Usage
+from kolosal.schema import GenerateRequest, Usage
 
 T = TypeVar("T")
 
@@ -78,15 +75,9 @@ async def answer(
     """
     began = time.monotonic()
     engine_id = find_engine(registry_of(request), encoder.model).engine_id
-    generation = Generation(caller_of(request))
-    patience_s = services_of(request).settings.server.queue_timeout_s
-    try:
-        starting = within(patience_s, _start(generation, engine_id, prepare, shorten))
-        wanted, load_s = await unless_disconnected(request, starting)
-    except BaseException:
-        generation.abort()
-        raise
-    engine, events = generation.engine, _events(generation, wanted)
+    generation = Generation(caller_of(request), request)
+    load_s = await generation.begin(_start(generation, engine_id, prepare, shorten))
+    engine = generation.engine
 
     async def finish(text: str) -> ContextField:
         context: ContextField = {} if context_of is None else await context_of(engine, text)
@@ -98,22 +89,17 @@ async def answer(
 
     if stream:
         return EventStream(
-            answer_lines(encoder, events, measure, finish),
+            answer_lines(encoder, generation.events(), measure, finish),
             generation.abort,
             error_line,
             ping=None,
             media_type=NDJSON,
         )
-    try:
-        return await unless_disconnected(request, _whole(encoder, events, measure, finish))
-    finally:
-        generation.abort()
+    return await generation.finish(_whole(generation, encoder, measure, finish))
 
 
-async def _start(
-    generation: Generation, engine_id: str, prepare: Prepare, shorten: Shorten
-) -> tuple[GenerateRequest, float]:
-    """The request that was submitted and has its first event, and the seconds that loading took.
+async def _start(generation: Generation, engine_id: str, prepare: Prepare, shorten: Shorten) -> float:
+    """Seconds that loading took, once what is to be generated has its first event.
 
     An engine that was replaced or unloaded while it was asked about the prompt leaves that to the one that has its name now.
     """
@@ -134,38 +120,15 @@ async def _start(
                 raise
             wanted = shorter
         else:
-            return wanted, load_s
+            return load_s
 
 
 async def _whole(
-    encoder: AnswerEncoder[T],
-    events: AsyncIterator[ChatEvent],
-    measure: MeasureAnswer,
-    finish: FinishAnswer,
+    generation: Generation, encoder: AnswerEncoder[T], measure: MeasureAnswer, finish: FinishAnswer
 ) -> JsonResponse[T]:
-    turn = whole_turn([event async for event in events])
+    [turn] = await generation.turns()
     counts = measure(turn.usage)
     context = await finish(turn.text)
     if len(turn.logprobs) > _THREAD_ABOVE_LOGPROBS:
         return await asyncio.to_thread(lambda: JsonResponse(encoder.whole(turn, context, counts)))
     return JsonResponse(encoder.whole(turn, context, counts))
-
-
-def _events(generation: Generation, wanted: GenerateRequest) -> AsyncIterator[ChatEvent]:
-    """What comes of a request. Raw text is not read for thoughts and calls."""
-    if isinstance(wanted.prompt, TextPrompt | InfillPrompt):
-        return _as_text(generation)
-    return _of_first(Turns(generation, [wanted]).events())
-
-
-async def _of_first(events: AsyncIterator[tuple[int, ChatEvent]]) -> AsyncIterator[ChatEvent]:
-    async for _, event in events:
-        yield event
-
-
-async def _as_text(generation: Generation) -> AsyncIterator[ChatEvent]:
-    async for _, delta in generation.deltas():
-        if delta.text or delta.logprobs:
-            yield TextPiece(delta.text, delta.logprobs)
-        if delta.finish_reason is not None and delta.usage is not None:
-            yield Ended(delta.finish_reason, delta.usage, delta.stop)

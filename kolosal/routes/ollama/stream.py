@@ -75,11 +75,14 @@ class PieceEncoder(Generic[T]):
 
 
 async def answer_lines(
-    encoder: AnswerEncoder[T], events: AsyncIterator[ChatEvent], measure: MeasureAnswer, finish: FinishAnswer
+    encoder: AnswerEncoder[T],
+    events: AsyncIterator[tuple[int, ChatEvent]],
+    measure: MeasureAnswer,
+    finish: FinishAnswer,
 ) -> AsyncGenerator[bytes, None]:
     """The lines of a stream: its pieces, then one with `done`, the reason and the counts."""
     pieces = PieceEncoder(encoder)
-    async for event in events:
+    async for _, event in events:
         for piece in pieces.push(event):
             yield orjson.dumps(piece) + b"\n"
         if isinstance(event, Ended):

@@ -11,9 +11,9 @@ from kolosal.errors import InvalidRequest
 from kolosal.http.decode import decode
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
+from kolosal.routes.common.generation import start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
-from kolosal.routes.common.turns import collect_turns, start_turns
 from kolosal.routes.openai.chat_encode import ChatCompletion, chat_completion, chat_frames
 from kolosal.routes.openai.encode import error_frame, system_fingerprint
 from kolosal.routes.openai.fields import GenerationBody
@@ -124,20 +124,20 @@ async def create_chat_completion(request: Request) -> JsonResponse[ChatCompletio
     body = await decode(request, ChatBody)
     requests = body.to_requests()
     name = body.checked_model(registry_of(request).default_engine)
-    turns = await start_turns(request, name, requests)
-    config = turns.engine.config
+    generation = await start_generation(request, name, requests)
+    config = generation.engine.config
     model, fingerprint = name or config.engine_id, system_fingerprint(config)
     if not body.stream:
-        whole = await collect_turns(request, turns)
+        whole = await generation.finish(generation.turns())
         return JsonResponse(
-            chat_completion(model, fingerprint, whole, turns.timings, logprobs=bool(body.logprobs))
+            chat_completion(model, fingerprint, whole, generation.timings, logprobs=bool(body.logprobs))
         )
     frames = chat_frames(
         model,
         fingerprint,
-        turns.events(),
-        turns.timings,
+        generation.events(),
+        generation.timings,
         choices=len(requests),
         include_usage=body.include_usage,
     )
-    return EventStream(frames, turns.abort, error_frame)
+    return EventStream(frames, generation.abort, error_frame)

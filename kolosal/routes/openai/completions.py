@@ -13,7 +13,7 @@ from kolosal.errors import InvalidRequest
 from kolosal.http.decode import UNION_ERROR, decode
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
-from kolosal.routes.common.generation import collect_generation, start_generation
+from kolosal.routes.common.generation import start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import ask, with_engine
@@ -170,7 +170,7 @@ async def create_completion(request: Request) -> JsonResponse[TextCompletion] | 
     plan = CompletionPlan(body.n_choices, body.n_generations, body.logprobs is not None, echoes)
     model = name or generation.engine.engine_id
     if not body.stream:
-        whole = await collect_generation(request, generation)
+        whole = await generation.finish(generation.completions())
         if sum(len(completion.logprobs) for completion in whole) > _THREAD_ABOVE_LOGPROBS:
             return JsonResponse(
                 await asyncio.to_thread(text_completion, plan, model, whole, generation.timings)

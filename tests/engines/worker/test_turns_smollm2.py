@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from kolosal.chat.events import whole_turn
 from kolosal.chat.formats import ToolFormat
 from kolosal.chat.parser import ChatParser
 from kolosal.engines.worker.constraint import ConstraintCompiler
 from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend
-from kolosal.routes.common.turns import whole_turn
 from kolosal.sampling import SamplingParams
 from kolosal.schema import (
     ChatPrompt,

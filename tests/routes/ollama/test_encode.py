@@ -71,9 +71,9 @@ def stats(usage: Usage) -> Metrics:
 async def _lines(
     encoder: AnswerEncoder[Any], events: list[ChatEvent], context: ContextField | None = None
 ) -> str:
-    async def each() -> AsyncIterator[ChatEvent]:
+    async def each() -> AsyncIterator[tuple[int, ChatEvent]]:
         for event in events:
-            yield event
+            yield 0, event
 
     async def finish(text: str) -> ContextField:
         return context or {}

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from starlette.requests import Request
-
 from kolosal.errors import KolosalError
-from kolosal.http.disconnect import unless_disconnected
-from kolosal.routes.common.turns import Turns
+from kolosal.routes.common.generation import Generation
 from kolosal.routes.openai.responses.encode import ResponseObject
 from kolosal.routes.openai.responses.events import ResponseEvent, ResponseWriter, event_frame
 from kolosal.routes.openai.responses.items import Item
@@ -20,14 +17,14 @@ class ActiveResponse:
 
     def __init__(
         self,
-        turns: Turns,
+        generation: Generation,
         writer: ResponseWriter,
         store: OwnResponses | None,
         earlier: tuple[Item, ...],
         input_items: tuple[Item, ...],
     ) -> None:
         """Without a store nothing is kept."""
-        self._turns = turns
+        self._generation = generation
         self._writer = writer
         self._store = store
         self._earlier = earlier
@@ -43,24 +40,21 @@ class ActiveResponse:
         if not self._writer.ended:
             self._last = self._writer.cancel()
             self._keep()
-        self._turns.abort()
+        self._generation.abort()
 
-    async def whole(self, request: Request) -> ResponseObject:
+    async def whole(self) -> ResponseObject:
         """The whole response.
 
         Raises:
             KolosalError: the generation failed; nothing is kept.
             ClientDisconnect: the client left; nothing is kept, and nothing runs on.
         """
-        try:
-            await unless_disconnected(request, self._write())
-        finally:
-            self._turns.abort()
+        await self._generation.finish(self._write())
         self._keep()
         return self._writer.response()
 
     async def _write(self) -> None:
-        async for _, event in self._turns.events():
+        async for _, event in self._generation.events():
             self._writer.push(event)
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
@@ -71,7 +65,7 @@ class ActiveResponse:
         """
         for first in self._writer.begin():
             yield event_frame(first)
-        async for _, event in self._turns.events():
+        async for _, event in self._generation.events():
             if self._writer.ended:  # cancelled, and this was generated before
                 continue
             pushed = self._writer.push(event)

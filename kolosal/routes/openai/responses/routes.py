@@ -13,9 +13,9 @@ from kolosal.http.decode import decode
 from kolosal.http.middleware import key_id
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
+from kolosal.routes.common.generation import start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of, services_of
-from kolosal.routes.common.turns import start_turns
 from kolosal.routes.common.unary_calls import count_prompt_tokens
 from kolosal.routes.openai.responses.active import ActiveResponse
 from kolosal.routes.openai.responses.body import PromptBody, ResponseBody, check_include
@@ -68,14 +68,14 @@ async def create_response(request: Request) -> JsonResponse[ResponseObject] | Ev
     store = _store(request)
     earlier, input_items = _conversation(store, body)
     try:
-        turns = await start_turns(request, name, [body.request(earlier + input_items)])
+        generation = await start_generation(request, name, [body.request(earlier + input_items)])
     except InvalidRequest as error:
         raise in_flat_shape(error) from None
-    head = response_head(body, new_id("resp"), int(time.time()), name or turns.engine.engine_id)
+    head = response_head(body, new_id("resp"), int(time.time()), name or generation.engine.engine_id)
     writer = ResponseWriter(head, time.time)
-    active = ActiveResponse(turns, writer, None if body.store is False else store, earlier, input_items)
+    active = ActiveResponse(generation, writer, None if body.store is False else store, earlier, input_items)
     if not body.stream:
-        return JsonResponse(await active.whole(request))
+        return JsonResponse(await active.whole())
     active.start()
     return EventStream(active.frames(), active.close, active.encode_error)
 

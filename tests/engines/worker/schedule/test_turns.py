@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from kolosal.chat.events import whole_turn
 from kolosal.chat.formats import ToolFormat
 from kolosal.chat.parser import ChatParser
 from kolosal.engines.worker.detokenize import Detokenizer
-from kolosal.routes.common.turns import whole_turn
 from kolosal.sampling import SamplingParams
 from kolosal.schema import (
     ChatPrompt,

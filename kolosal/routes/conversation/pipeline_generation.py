@@ -1,0 +1,100 @@
+"""PipelineGeneration: the steps of a pipeline generated one after another on one engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from starlette.requests import Request
+
+from kolosal.admission import Place
+from kolosal.chat.events import TextPiece
+from kolosal.conversation.pipeline import Pipeline, Stage
+from kolosal.http.sse import EventStream
+from kolosal.routes.common.generation import Generation
+from kolosal.routes.common.services import caller_of, services_of
+from kolosal.schema import ChatPrompt, GenerateRequest
+
+END = b"[[END]]"
+"""The last chunk of a stream that is complete; one that failed ends without it."""
+
+
+class PipelineGeneration:
+    """An answer being made. Whoever has one calls `abort()` in the end: idempotent, synchronous."""
+
+    def __init__(self, request: Request, model: str | None, pipeline: Pipeline) -> None:
+        self._caller = caller_of(request)
+        self._parameters = services_of(request).conversation.parameters
+        self._model = model
+        self._pipeline = pipeline
+        self._stage = pipeline.next_stage()
+        self._generation: Generation | None = None
+        self._place: Place | None = None
+
+    async def start(self, request: Request | None = None) -> None:
+        """Begin the first stage and wait for its first event, so that an error can still be a status line.
+
+        Raises:
+            KolosalError: there is no such engine, it cannot be loaded or is full, or the prompt was refused.
+            ClientDisconnect: the client of `request` left; nothing runs on.
+        """
+        if self._stage is not None:
+            await self._generate(self._stage, request)
+
+    async def shown(self) -> AsyncIterator[str]:
+        """What the pipeline shows, as it comes.
+
+        Raises:
+            KolosalError: a generation failed.
+        """
+        while self._stage is not None and self._generation is not None:
+            if self._stage.status:
+                yield self._stage.status
+            async for _, event in self._generation.events():
+                if isinstance(event, TextPiece) and (text := self._pipeline.push(event.text)):
+                    yield text
+            if text := self._pipeline.end_stage():
+                yield text
+            self._stage = self._pipeline.next_stage()
+            if self._stage is not None:
+                await self._generate(self._stage)
+
+    async def result(self) -> dict[str, str]:
+        """The whole of it.
+
+        Raises:
+            KolosalError: a generation failed.
+        """
+        try:
+            await self.start()
+            async for _ in self.shown():
+                pass
+        finally:
+            self.abort()
+        return self._pipeline.result
+
+    def abort(self) -> None:
+        """Stop the generation that runs."""
+        if self._generation is not None:
+            self._generation.abort()
+
+    async def _generate(self, stage: Stage, request: Request | None = None) -> None:
+        if self._place is None:  # one for all stages, left with the last
+            self._place = self._caller.place()
+        self._generation = Generation(self._caller, request, self._place)
+        prompt = GenerateRequest(ChatPrompt(stage.messages), self._parameters.sampling())
+        await self._generation.start(self._model, [prompt])
+        self._model = self._generation.engine.engine_id  # later stages stay on the engine of the first
+
+
+class PlainTextStream(EventStream):
+    """Plain text as it comes, then `END`. One that fails ends early, without it: plain text has no other sign."""
+
+    def __init__(self, generation: PipelineGeneration) -> None:
+        super().__init__(_chunks(generation), generation.abort, lambda _: b"", ping=b"")
+        self.headers["content-type"] = "text/plain; charset=utf-8"
+
+
+async def _chunks(generation: PipelineGeneration) -> AsyncGenerator[bytes, None]:
+    async for text in generation.shown():
+        yield text.encode()
+    yield END
