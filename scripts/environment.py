@@ -60,9 +60,9 @@ class Contents(NamedTuple):
 class Environment:
     """`.venv` of one checkout. One setup at a time: hold `locked()` around everything that installs."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, folder: str = ".venv") -> None:
         self.root = root
-        self.folder = root / ".venv"
+        self.folder = root / folder
         self.log = self.folder / "setup.log"
         scripts = "Scripts" if sys.platform == "win32" else "bin"
         self.bin = self.folder / scripts

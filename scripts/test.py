@@ -1,19 +1,24 @@
 """Sets this checkout up if needed and runs every check: format, lint, types, import rules, tests with coverage.
 
 All checks run even when one fails. The exit status is 1 when any of them failed.
+
+--newest leaves scripts/locks aside: it installs the newest version of everything into `.venv-newest`, says what that changes in
+versions and in the fields of the official clients' requests, and runs the checks there.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from bootstrap import Goal, Setup, this_machines_preset
 from cli import main_guard
+from contracts import changes
 from environment import ROOT
 from processes import exit_code
 
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODEL_VARIABLE = "KOLOSAL_TEST_MODEL"
+PROCESSES_PER_CORE = 2
+"""Many tests wait for a process or a socket."""
 
 
 class Check(NamedTuple):
@@ -43,9 +50,10 @@ def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(argv[:at]), list(argv[at + 1 :])
 
 
-def checks(bin_folder: Path, python: Path, fast: bool, fix: bool, pytest_args: Sequence[str]) -> list[Check]:
+def checks(
+    bin_folder: Path, python: Path, options: argparse.Namespace, pytest_args: Sequence[str]
+) -> list[Check]:
     run = [str(python), "-m"]
-    selection = ["-m", "not model"] if fast else []
     fixes = [
         Check("fix lint", [*run, "ruff", "check", "--fix", "--quiet", "."]),
         Check("fix format", [*run, "ruff", "format", "."]),
@@ -56,16 +64,16 @@ def checks(bin_folder: Path, python: Path, fast: bool, fix: bool, pytest_args: S
         Check("types", [*run, "mypy"]),
         Check("import rules", [str(bin_folder / "lint-imports")]),
     ]
-    if pytest_args:  # a chosen part of the tests cannot reach the coverage floor
-        tests = [Check("tests", [*run, "pytest", *selection, *pytest_args])]
+    chosen = [*(["-m", "not model"] if options.fast else []), *(["--thorough"] if options.thorough else [])]
+    if pytest_args:  # a chosen part of the tests: as pytest runs them, and it cannot reach the coverage floor
+        tests = [Check("tests", [*run, "pytest", *chosen, *pytest_args])]
     else:
-        floor = ["--fail-under=0"] if fast else []  # the configured floor counts the model tests
-        tests = [
-            Check("tests", [*run, "coverage", "run", "-m", "pytest", *selection]),
-            Check("coverage data", [*run, "coverage", "combine", "--quiet"]),
-            Check("coverage", [*run, "coverage", "report", "--skip-covered", *floor]),
-        ]
-    return [*(fixes if fix else []), *static, *tests]
+        processes = str(PROCESSES_PER_CORE * (os.cpu_count() or 1))
+        chosen = ["-q", "-n", processes, "--dist", "loadgroup", "--durations", "10", *chosen]
+        # --fast: within a minute or two, so nothing is traced
+        coverage = [] if options.fast else ["--cov", "--cov-report", "term:skip-covered"]
+        tests = [Check("tests", [*run, "pytest", *chosen, *coverage])]
+    return [*(fixes if options.fix else []), *static, *tests]
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -103,7 +111,13 @@ def parser() -> argparse.ArgumentParser:
         "  python3 scripts/test.py -- tests/engines -k scheduler -x",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parse.add_argument("--fast", action="store_true", help="leave out the tests that need the real model")
+    parse.add_argument(
+        "--fast", action="store_true", help="leave out the tests that need the real model, and coverage"
+    )
+    parse.add_argument("--thorough", action="store_true", help="many more made-up examples for each property")
+    parse.add_argument(
+        "--newest", action="store_true", help="with the newest version of everything, see above"
+    )
     parse.add_argument("--fix", action="store_true", help="first repair what ruff can repair")
     parse.add_argument(
         "--preset", default=this_machines_preset(), help="how llama.cpp is compiled (default: %(default)s)"
@@ -111,17 +125,46 @@ def parser() -> argparse.ArgumentParser:
     return parse
 
 
+def contracts_of(python: Path) -> dict[str, dict[str, Any]]:
+    """Versions and clients' fields in an environment."""
+    argv = [str(python), str(ROOT / "scripts" / "contracts.py")]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, encoding="utf-8", check=True)
+    return cast("dict[str, dict[str, Any]]", json.loads(done.stdout))
+
+
+def print_what_is_new(locked: Path, newest: Path) -> None:
+    """Which versions and which fields of the official clients' requests differ."""
+    before, after = contracts_of(locked), contracts_of(newest)
+    differ = [
+        f"{name}: {before['versions'].get(name, 'not there')} -> {version}"
+        for name, version in sorted(after["versions"].items())
+        if before["versions"].get(name) != version
+    ]
+    print("== newer than scripts/locks", *(differ or ["nothing"]), sep="\n   ")
+    print(
+        "== fields of the clients' requests",
+        *(changes(before["fields"], after["fields"]) or ["none changed"]),
+        sep="\n   ",
+    )
+    print(flush=True)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     ours, pytest_args = split_arguments(sys.argv[1:] if argv is None else argv)
     options = parser().parse_args(ours)
     setup = Setup(ROOT, Goal(options.preset, model=True, dev=True))
-    found = setup.ensure()
+    found, environment = setup.ensure(), setup.environment
+    if options.newest:
+        newest = Setup(ROOT, Goal(options.preset, model=True, dev=True, newest=True))
+        found = newest.ensure()
+        print_what_is_new(environment.python, newest.environment.python)
+        environment = newest.environment
     env = {**os.environ, MODEL_VARIABLE: found.model}
-    environment = setup.environment
     for stale in ROOT.glob(".coverage.*"):  # left by a run that was interrupted: they would be counted again
         stale.unlink(missing_ok=True)
-    todo = checks(environment.bin, environment.python, options.fast, options.fix, pytest_args)
-    outcomes = [run_check(check, env) for check in todo]
+    outcomes = [
+        run_check(check, env) for check in checks(environment.bin, environment.python, options, pytest_args)
+    ]
     print(table(outcomes))
     return int(any(outcome.status for outcome in outcomes))
 

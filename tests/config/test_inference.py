@@ -123,7 +123,7 @@ def test_a_file_that_is_too_long_is_none_of_ours(folder: Path) -> None:
         load()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200).map(lambda tail: b"INFERENCE_MODEL_ID=" + tail))
 def test_any_file_is_read_without_a_fault(folder: Path, content: bytes) -> None:
     (folder / ".env").write_bytes(content)

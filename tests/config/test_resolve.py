@@ -210,7 +210,7 @@ def complaint(file: Path, content: str | bytes) -> str:
     return message
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary() | st.text().map(str.encode))
 def test_no_file_does_anything_but_load_or_raise_one_line(file: Path, content: bytes) -> None:
     assert complaint(file, content).count("\n") == 0
@@ -234,7 +234,7 @@ documents = st.fixed_dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents)
 def test_no_value_anywhere_does_anything_but_load_or_raise_one_line(file: Path, document: object) -> None:
     assert complaint(file, yaml.safe_dump(document)).count("\n") == 0

@@ -32,7 +32,10 @@ def test_status_shows_the_daemon_and_an_engine(cli: Cli, daemon: Daemon) -> None
 
 def test_a_model_is_loaded_used_and_unloaded(cli: Cli, http: httpx.Client, tiny_gguf: Path) -> None:
     loaded = cli("load", "small", str(tiny_gguf), "--n-ctx", "512", "--set", "cache_type_k=f32")
-    assert (loaded.returncode, loaded.stdout, loaded.stderr) == (0, "small: loaded\n", "")
+    assert (loaded.returncode, loaded.stdout) == (0, "small: loaded\n")
+    assert all(
+        line.startswith("Loading small: ") for line in loaded.stderr.splitlines()
+    )  # only a load that takes a while
     parameters = http.get("/engines/small").json()["loading_parameters"]
     assert (parameters["n_ctx"], parameters["cache_type_k"]) == (512, "f32")
     assert cli("run", "small", "Hello", "--max-tokens", "4").returncode == 0

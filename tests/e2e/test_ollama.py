@@ -172,7 +172,9 @@ class City(BaseModel):
 
 def test_an_answer_follows_a_schema(sdk: ollama.Client) -> None:
     messages = [ollama.Message(role="user", content=CAPITAL)]
-    answer = sdk.chat(ENGINE, messages, format=City.model_json_schema(), options={"num_predict": 200})
+    answer = sdk.chat(
+        ENGINE, messages, format=City.model_json_schema(), options={"num_predict": 200, "temperature": 0}
+    )
     assert City.model_validate_json(answer.message.content or "").name is not None
 
 

@@ -63,7 +63,7 @@ def test_an_entry_that_is_not_valid_is_left_out(tmp_path: Path) -> None:
     assert (tmp_path / f"{FILE_NAME}.damaged").exists()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, 2000), junk=st.binary(max_size=20))
 def test_no_file_is_fatal(tmp_path: Path, position: int, junk: bytes) -> None:
     store(tmp_path, ENGINES)
@@ -117,7 +117,7 @@ names = st.text(
 cache_types: st.SearchStrategy[CacheType] = st.sampled_from(["f16", "q8_0"])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=names, n_ctx=st.integers(1, 10**6), kind=cache_types, ttl=st.none() | st.floats(0, 1e6))
 def test_any_engine_survives(
     tmp_path: Path, name: str, n_ctx: int, kind: CacheType, ttl: float | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kolosal.errors import InvalidRequest
@@ -73,7 +73,6 @@ def _cost(value: object) -> int:
 
 
 @given(value=_VALUES, pretty=st.booleans())
-@settings(max_examples=200)
 def test_the_count_is_exact(value: object, pretty: bool) -> None:
     body = json.dumps(value, ensure_ascii=False, indent=2 if pretty else None).encode("utf-8", "replace")
     cost = _cost(value)

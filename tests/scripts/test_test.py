@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from contracts import REQUESTS, changes, fields_of
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "test.py"
 
@@ -20,32 +21,31 @@ def script() -> ModuleType:
     return module
 
 
-def titles(
-    script: ModuleType, *, fast: bool = False, fix: bool = False, args: list[str] | None = None
-) -> list[str]:
-    return [check.title for check in script.checks(Path("/b"), Path("/b/python"), fast, fix, args or [])]
+def checks(script: ModuleType, *argv: str) -> dict[str, list[str]]:
+    ours, pytests = script.split_arguments(argv)
+    made = script.checks(Path("/b"), Path("/b/python"), script.parser().parse_args(ours), pytests)
+    return {check.title: check.argv for check in made}
 
 
 def test_every_check_is_run_in_order(script: ModuleType) -> None:
-    assert titles(script) == ["format", "lint", "types", "import rules", "tests", "coverage data", "coverage"]
+    made = checks(script)
+    assert list(made) == ["format", "lint", "types", "import rules", "tests"]
+    assert {"--cov", "-n", "--durations"} < set(made["tests"])
 
 
 def test_fix_repairs_before_anything_is_checked(script: ModuleType) -> None:
-    assert titles(script, fix=True)[:3] == ["fix lint", "fix format", "format"]
+    assert list(checks(script, "--fix"))[:3] == ["fix lint", "fix format", "format"]
 
 
-def test_chosen_tests_are_run_without_the_coverage_floor(script: ModuleType) -> None:
-    chosen = script.checks(Path("/b"), Path("/b/python"), False, False, ["tests/x", "-k", "y"])
-    assert chosen[-1].argv == [str(Path("/b/python")), "-m", "pytest", "tests/x", "-k", "y"]
-    assert "coverage" not in [check.title for check in chosen]
+def test_chosen_tests_are_run_as_pytest_runs_them(script: ModuleType) -> None:
+    chosen = checks(script, "--thorough", "--", "tests/x", "-k", "y")
+    assert chosen["tests"] == [str(Path("/b/python")), "-m", "pytest", "--thorough", "tests/x", "-k", "y"]
 
 
-def test_fast_leaves_out_model_tests_and_the_floor(script: ModuleType) -> None:
-    by_title = {
-        check.title: check.argv for check in script.checks(Path("/b"), Path("/b/python"), True, False, [])
-    }
-    assert by_title["tests"][-2:] == ["-m", "not model"]
-    assert "--fail-under=0" in by_title["coverage"]
+def test_fast_leaves_out_model_tests_and_coverage(script: ModuleType) -> None:
+    tests = checks(script, "--fast")["tests"]
+    assert tests[-2:] == ["-m", "not model"]
+    assert "--cov" not in tests
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,15 @@ def test_table_counts_failures(script: ModuleType) -> None:
     assert shown[1].split() == ["tests", "FAILED", "61.2", "s"]
     assert shown[-1] == "1 of 2 checks failed"
     assert script.table(outcomes[:1]).endswith("all 1 checks passed")
+
+
+def test_what_changed_in_the_clients_contracts_is_told() -> None:
+    locked = {"POST /v1/responses": ["input", "model"], "POST /api/chat": ["model"]}
+    newest = {"POST /v1/responses": ["background_options", "input"], "POST /api/chat": ["model"]}
+    assert changes(locked, newest) == ["POST /v1/responses: +background_options -model"]
+
+
+def test_the_fields_of_the_clients_that_are_installed_are_found() -> None:
+    assert {request for request, place in REQUESTS.items() if "model" not in fields_of(place)} == {
+        "options of Ollama"
+    }

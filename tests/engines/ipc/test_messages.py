@@ -4,7 +4,7 @@ from typing import Any, get_type_hints
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kolosal.engines.ipc.calls import (
@@ -152,19 +152,16 @@ EXAMPLES: list[FromWorker] = [
 ]
 
 
-@settings(max_examples=50)
 @given(to_worker)
 def test_frame_to_the_worker_survives_the_trip(frame: ToWorker) -> None:
     assert decode_to_worker(encode(frame)) == frame
 
 
-@settings(max_examples=50)
 @given(from_worker)
 def test_frame_from_the_worker_survives_the_trip(frame: FromWorker) -> None:
     assert decode_from_worker(encode(frame)) == frame
 
 
-@settings(max_examples=50)
 @given(to_worker | from_worker)
 def test_frame_is_one_line(frame: ToWorker | FromWorker) -> None:
     line = encode(frame)

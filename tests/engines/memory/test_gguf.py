@@ -158,7 +158,7 @@ def test_the_largest_header_costs_little(file: Path, what: str) -> None:
 
 
 @pytest.mark.fault("G2")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.integers(0, 1400), st.integers(0, 255)), min_size=1, max_size=8))
 def test_changed_bytes_raise_nothing_else(file: Path, changes: list[tuple[int, int]]) -> None:
     data = bytearray(gguf())
@@ -175,7 +175,7 @@ def test_changed_bytes_raise_nothing_else(file: Path, changes: list[tuple[int, i
 
 
 @pytest.mark.fault("G2")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=300))
 def test_any_bytes_raise_nothing_else(file: Path, data: bytes) -> None:
     file.write_bytes(b"GGUF\x03\0\0\0" + data)

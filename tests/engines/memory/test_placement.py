@@ -170,7 +170,7 @@ def test_a_draft_model_counts_too(file: Path, tmp_path: Path) -> None:
     assert both.host.process == estimate(shape, CPU).host.process
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     layers=st.integers(-1, 10),
     n_ctx=st.integers(1, 10_000),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kolosal.engines.ipc.messages import FromWorker, StepOutputs
@@ -134,7 +134,6 @@ def reported(logprobs: list[TokenLogprobs]) -> list[tuple[int, bool]]:
     return [(each.chosen.token, each.in_prompt) for each in logprobs]
 
 
-@settings(max_examples=60)
 @given(
     said=st.text(st.sampled_from("ab🙂é"), max_size=12),
     stops=st.lists(st.text(st.sampled_from("ab🙂"), min_size=1, max_size=4), max_size=3),

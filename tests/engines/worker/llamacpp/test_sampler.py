@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend
@@ -164,7 +164,6 @@ _ANY: dict[str, st.SearchStrategy[Any]] = {
 }  # fmt: skip
 
 
-@settings(max_examples=60)
 @given(st.fixed_dictionaries({}, optional=_ANY))
 def test_whatever_a_request_says_it_is_answered(backend: LlamaCppBackend, sampling: dict[str, Any]) -> None:
     answer = drawn(backend, 4, **sampling)
