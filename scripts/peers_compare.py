@@ -136,7 +136,8 @@ def ratio_table(rows: Sequence[Line]) -> Table:
 
 def _values(rounds: Rounds, figure: Figure, side: Side) -> tuple[float, ...]:
     runs = rounds.get((figure.workload, side), ())
-    return tuple(value for run in runs if (value := getattr(run, figure.key)) is not None)
+    values = (getattr(run, figure.key) for run in runs)
+    return tuple(value for value in values if value is not None)
 
 
 def _spread(values: Sequence[float], scale: float) -> str:
