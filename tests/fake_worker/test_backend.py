@@ -20,7 +20,7 @@ def says(prompt: str, count: int = 40) -> str:
 
 def chunk(slot: int, start: int, *tokens: int) -> Chunk:
     prompt = [0] * start + [*tokens]
-    sequence = Sequence(1, prompt, max_length=99, sampler=FakeSampler(), text=Detokenizer())
+    sequence = Sequence(1, prompt, len(prompt), max_length=99, sampler=FakeSampler(), text=Detokenizer())
     return Chunk(sequence, slot, start, [*tokens], 1)
 
 

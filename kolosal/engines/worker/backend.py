@@ -165,7 +165,7 @@ class Backend(Protocol):
         """
 
     def new_draft(self) -> DraftSource | None:
-        """A draft model's guesses for a new sequence; None where no draft model is loaded. Engine thread only to use."""
+        """A draft model's source for a new sequence; None where no draft model is loaded. Engine thread only to use."""
 
     def tokenize_pair(self, query: str, document: str) -> list[int]:
         """The tokens of a query and a document as ranking models without a template want to see them."""

@@ -1,7 +1,8 @@
 """EngineLoop: take what came in → schedule → decode → sample → emit, one step at a time.
 
-Runs on the engine thread, which alone touches the context, the scheduler and the books. Others talk to it through
-`submit`, `abort`, `ping` and `stop`, and hear from it through the `emit` callback.
+Continuous batching (Orca, OSDI 2022): sequences join and leave between steps. Runs on the engine thread, which alone touches
+the context, the scheduler and the KV cache. Others talk to it through `submit`, `abort`, `ping` and `stop`, and hear from it
+through the `emit` callback.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
 from kolosal.engines.worker.schedule.scheduler import Scheduler, SchedulerLimits
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.step_cost import StepCost
-from kolosal.engines.worker.token_logprobs import report, report_first
+from kolosal.engines.worker.token_logprobs import first_token_logprobs, token_logprobs
 from kolosal.schema import FinishReason, TokenDelta, TokenLogprobs
 
 
@@ -68,7 +69,7 @@ class EngineLoop:
         """Work until stopped; sleep while there is nothing to do.
 
         Raises:
-            IntegrityError: the books and the backend differ.
+            IntegrityError: the KV cache's account and the backend differ.
         """
         while not self._stopping:
             self.step()
@@ -160,31 +161,31 @@ class EngineLoop:
     def _report_prompt(self, chunk: Chunk, row: int, n_rows: int) -> list[TokenLogprobs]:
         """The prompt's tokens that stand after rows of a chunk; the first token of all, too."""
         sequence = chunk.sequence
-        reports = [] if sequence.n_logged else [report_first(self._backend, sequence.tokens[0])]
+        reports = [] if sequence.n_logged else [first_token_logprobs(self._backend, sequence.tokens[0])]
         token_after = chunk.start + len(chunk.tokens) - chunk.n_outputs + 1
         for index in range(n_rows):
             logprobs = self._backend.row_logprobs(row + index, sequence.n_top or 0)
             token = sequence.tokens[token_after + index]
-            reports.append(report(self._backend, logprobs, token, in_prompt=True))
+            reports.append(token_logprobs(self._backend, logprobs, token, in_prompt=True))
         sequence.n_logged += len(reports)
         return reports
 
     def _generate(self, sequence: Sequence, rows: range, logprobs: list[TokenLogprobs]) -> TokenDelta:
-        """Sample the next token, and go on while the guesses agree; adds to `logprobs` where they are asked for."""
+        """Sample the next token, and go on while draft tokens are accepted; adds to `logprobs` where they are asked for."""
         draft, n_before = sequence.draft, len(sequence.tokens)
         text, reason = "", None
         for index, row in enumerate(rows):
-            chances = None if sequence.n_top is None else self._backend.row_logprobs(row, sequence.n_top)
+            row_logprobs = None if sequence.n_top is None else self._backend.row_logprobs(row, sequence.n_top)
             token = self._backend.sample(sequence.sampler, row, sequence.constraint)
             piece, reason = self._extend(sequence, token)
             text += piece
-            if chances is not None:
-                logprobs.append(report(self._backend, chances, token))
+            if row_logprobs is not None:
+                logprobs.append(token_logprobs(self._backend, row_logprobs, token))
             if reason is not None or index >= len(draft) or draft[index] != token:
                 break
         tokens = sequence.tokens[n_before:]
         if draft:
-            self._settle(sequence, n_before, tokens)
+            self._verify_draft(sequence, n_before, tokens)
         elif sequence.speculator is not None:
             sequence.speculator.extend(tokens)
         if reason is None:  # the first tokens say how long the prompt is, and how much of it was found
@@ -194,16 +195,16 @@ class EngineLoop:
         stop = sequence.text.stop
         return TokenDelta(text, tuple(tokens), reason, sequence.usage(), tuple(logprobs), stop)
 
-    def _settle(self, sequence: Sequence, n_before: int, tokens: list[int]) -> None:
-        """Keep the cells of right guesses, cut off the others, and let the sequence learn from both."""
+    def _verify_draft(self, sequence: Sequence, n_before: int, tokens: list[int]) -> None:
+        """Keep the cells of accepted draft tokens, cut off the others, and let the sequence learn from both."""
         n_kept = len(tokens) - 1
-        n_right = n_kept + (sequence.draft[n_kept : n_kept + 1] == tokens[-1:])
+        n_accepted = n_kept + (sequence.draft[n_kept : n_kept + 1] == tokens[-1:])
         sequence.n_computed = n_before + n_kept
         n_cells = self._scheduler.trim(sequence)
         if n_cells is not None and sequence.slot is not None:
             self._backend.trim(sequence.slot, n_cells)
         if sequence.speculator is not None:
-            sequence.speculator.checked(len(sequence.draft), n_right)
+            sequence.speculator.observe(len(sequence.draft), n_accepted)
             sequence.speculator.extend(tokens)
         sequence.draft = []
 

@@ -213,13 +213,14 @@ class Preprocessor:
         check_tokens([token for token, _ in params.logit_bias], self._backend.info.n_vocab, "logit_bias")
         check_tokens(generated, self._backend.info.n_vocab, "generated")
         constraint = self._constraint(request, prompt)
+        tokens = [*prompt, *generated]
         if constraint is not None:
             for token in generated:
                 constraint.accept(token)
         return Sequence(
             submit.request_id,
-            prompt,
-            generated=generated,
+            tokens,
+            len(prompt),
             max_length=self._max_length(prompt, request),
             sampler=self._sampler(params, prompt, generated),
             text=self._detokenizer(request, prompt, generated),
@@ -228,7 +229,7 @@ class Preprocessor:
             use_cache=request.use_cache,
             cache_scope=request.cache_scope,
             client=request.client,
-            speculator=None if constraint is not None else self._speculator([*prompt, *generated]),
+            speculator=None if constraint is not None else self._speculator(tokens),
             constraint=constraint,
             n_top=params.logprobs,
             prompt_logprobs=request.prompt_logprobs,

@@ -1,4 +1,4 @@
-"""What is reported about tokens whose log-probabilities were asked for."""
+"""What is reported about tokens whose log-probabilities were asked for; `llamacpp/logits_row.py` computes these."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from kolosal.engines.worker.backend import Backend, RowLogprobs
 from kolosal.schema import TokenLogprob, TokenLogprobs
 
 
-def report(backend: Backend, row: RowLogprobs, token: int, *, in_prompt: bool = False) -> TokenLogprobs:
+def token_logprobs(
+    backend: Backend, row: RowLogprobs, token: int, *, in_prompt: bool = False
+) -> TokenLogprobs:
     """A token that stands after a row, with the most probable ones in its place."""
-    top = tuple(_chance(backend, other, logprob) for other, logprob in row.top)
-    return TokenLogprobs(_chance(backend, token, row.of(token)), top, in_prompt)
+    top = tuple(_token_logprob(backend, other, logprob) for other, logprob in row.top)
+    return TokenLogprobs(_token_logprob(backend, token, row.of(token)), top, in_prompt)
 
 
-def report_first(backend: Backend, token: int) -> TokenLogprobs:
+def first_token_logprobs(backend: Backend, token: int) -> TokenLogprobs:
     """The first token of a prompt: nothing says how probable it was."""
-    return TokenLogprobs(_chance(backend, token, 0.0), (), in_prompt=True)
+    return TokenLogprobs(_token_logprob(backend, token, 0.0), (), in_prompt=True)
 
 
-def _chance(backend: Backend, token: int, logprob: float) -> TokenLogprob:
+def _token_logprob(backend: Backend, token: int, logprob: float) -> TokenLogprob:
     data = backend.token_bytes(token)
     piece = data or backend.written(token)
     return TokenLogprob(token, piece.decode("latin-1"), logprob, control=not data)

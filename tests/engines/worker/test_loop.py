@@ -491,7 +491,7 @@ def test_idle_loop_checks_the_books() -> None:
 
 
 def stray_sequence() -> Sequence:
-    return Sequence(99, [1, 2, 3], max_length=9, sampler=FakeSampler(), text=Detokenizer())
+    return Sequence(99, [1, 2, 3], 3, max_length=9, sampler=FakeSampler(), text=Detokenizer())
 
 
 def test_run_ends_after_stop() -> None:

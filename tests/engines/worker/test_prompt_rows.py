@@ -14,7 +14,7 @@ from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
 from kolosal.engines.worker.schedule.scheduler import Scheduler, SchedulerLimits
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.step_cost import StepCost
-from tests.engines.worker.schedule.scheduling import Guesser
+from tests.engines.worker.schedule.scheduling import FixedDrafts
 from tests.fake_worker.backend import FakeSampler
 
 N_PARALLEL = 4
@@ -25,10 +25,11 @@ def sequence(request_id: int, n_prompt: int, *, reported: bool) -> Sequence:
     return Sequence(
         request_id,
         list(range(n_prompt)),
+        n_prompt,
         max_length=n_prompt + 5,
         sampler=FakeSampler(),
         text=Detokenizer(),
-        speculator=Guesser([1, 2, 3]),
+        speculator=FixedDrafts([1, 2, 3]),
         n_top=0 if reported else None,
         prompt_logprobs=reported,
     )
@@ -81,7 +82,7 @@ def test_every_token_is_told_about_once_within_the_rows_of_a_step(
 
 
 def accept(scheduler: Scheduler, one: Sequence) -> None:
-    """A token was sampled; no guess was right."""
+    """A token was sampled; no draft token was accepted."""
     one.n_computed = len(one.tokens)
     scheduler.trim(one)
     one.draft = []

@@ -1,4 +1,4 @@
-"""Shared cells, guesses, grammars and pressure change how an answer is computed, never the answer.
+"""Shared cells, drafts, grammars and pressure change how an answer is computed, never the answer.
 
 Exact on the fake backend, whose next token is computed from the cells themselves, and on a tiny model in f32.
 """
@@ -34,7 +34,7 @@ def books_equal(worker: InProcessWorker) -> None:
 
 @pytest.mark.fault("M3")
 def test_two_thousand_counting_requests_under_pressure_are_all_right() -> None:
-    """Sharing, guesses, priorities, aborts, preemption and a backend without room, all at once."""
+    """Sharing, drafts, priorities, aborts, preemption and a backend without room, all at once."""
     chance = random.Random(11)  # noqa: S311 - a test's order, not a secret
     faults = [f"decode@{step}=1" for step in range(50, 40_000, 97)]
     backend = RecordingBackend(*faults, n_ctx=200, n_parallel=6, kv_pool_tokens=500, n_batch=64)
@@ -61,7 +61,7 @@ def test_two_thousand_counting_requests_under_pressure_are_all_right() -> None:
         assert answer.finish_reason is FinishReason.LENGTH or request_id in aborted
 
 
-def test_guesses_that_are_right_save_steps() -> None:
+def test_drafts_that_are_accepted_save_steps() -> None:
     text = "around the ragged rock " * 8
     steps, texts = [], []
     for speculation in (False, True):
@@ -151,7 +151,7 @@ def test_cached_batched_preempted_and_alone_give_the_same_tokens(backend: LlamaC
         assert answer.tokens == alone.tokens
 
 
-def test_guessed_and_plain_give_the_same_tokens(backend: LlamaCppBackend) -> None:
+def test_drafted_and_plain_give_the_same_tokens(backend: LlamaCppBackend) -> None:
     request = ask("abcabcabcabcabcabc", max_tokens=150, ignore_eos=True)
     answers = []
     for speculation in (True, False):

@@ -1,6 +1,6 @@
-"""A draft model: a small model of the same vocabulary that guesses for a large one.
+"""A draft model: a small model of the same vocabulary that drafts for a large one.
 
-Owns its weights, its context and the sequence ids in it. A guess is greedy. What it cannot do costs a guess and nothing
+Owns its weights, its context and the sequence ids in it. A draft is greedy. What it cannot do costs a draft and nothing
 else: where its own KV cache is full, it has no idea.
 """
 
@@ -17,7 +17,7 @@ from kolosal.engines.worker.llamacpp.native import native
 from kolosal.engines.worker.schedule.prefix_cache import common_prefix
 
 _WEIGHT = 0.2
-"""Of the newest measurement in the moving average of what a guessed token costs."""
+"""Of the newest measurement in the moving average of what a draft token costs."""
 
 
 class DraftModel:
@@ -30,10 +30,10 @@ class DraftModel:
         self._batch = LlamaBatch(loaded.info.n_batch)
         self._free_slots = list(range(loaded.n_slots))
         self.seconds_per_token = 0.0
-        """What one guessed token costs; learned."""
+        """What one draft token costs; learned."""
 
     def open_sequence(self) -> DraftSequence:
-        """The guesses for a new sequence."""
+        """The drafts of a new sequence."""
         return DraftSequence(self)
 
     def take_slot(self) -> int | None:
@@ -62,7 +62,7 @@ class DraftModel:
         return int(np.ctypeslib.as_array(logits, shape=(self._n_vocab,)).argmax())
 
     def note_cost(self, seconds: float) -> None:
-        """Learn what a guessed token costs."""
+        """Learn what a draft token costs."""
         self.seconds_per_token += _WEIGHT * (seconds - self.seconds_per_token)
 
     def close(self) -> None:
@@ -71,13 +71,13 @@ class DraftModel:
 
 
 class DraftSequence:
-    """One sequence in the draft model. Takes a sequence id with its first guess. See `DraftSource`."""
+    """One sequence in the draft model. Takes a sequence id with its first draft. See `DraftSource`."""
 
     def __init__(self, model: DraftModel, clock: Callable[[], float] = time.perf_counter) -> None:
         self._model = model
         self._clock = clock
         self._tokens: list[int] = []
-        self._computed: list[int] = []  # whose cells the draft model has, guesses included
+        self._computed: list[int] = []  # whose cells the draft model has, draft tokens included
         self._slot: int | None = None
         self._closed = False
 
@@ -88,31 +88,31 @@ class DraftSequence:
     def extend(self, tokens: list[int]) -> None:
         self._tokens += tokens
 
-    def support(self) -> int:
+    def match_length(self) -> int:
         return 0
 
-    def guess(self, limit: int) -> list[int]:
+    def draft(self, limit: int) -> list[int]:
         if self._slot is None and not self._closed:
             self._slot = self._model.take_slot()
         if self._slot is None or not self._catch_up(self._slot):
             return []
-        guesses: list[int] = []
+        draft: list[int] = []
         pending = self._tokens[len(self._computed) :]
-        while len(guesses) < limit:
+        while len(draft) < limit:
             started = self._clock()
             token = self._model.most_probable(self._slot, pending, len(self._computed))
             if token is None:
                 self.close()
                 break
-            if guesses:  # the first also computes what the sequence said meanwhile
+            if draft:  # the first also computes what the sequence said meanwhile
                 self._model.note_cost(self._clock() - started)
             self._computed += pending
-            guesses.append(token)
+            draft.append(token)
             pending = [token]
-        return guesses
+        return draft
 
     def _catch_up(self, slot: int) -> bool:
-        """Cut off guesses that were wrong. At least one token is left to compute."""
+        """Cut off draft tokens that were rejected. At least one token is left to compute."""
         keep = common_prefix(self._computed, self._tokens, len(self._tokens) - 1)
         if keep < len(self._computed) and not self._model.cut(slot, keep):
             self.close()

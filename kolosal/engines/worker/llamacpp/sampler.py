@@ -1,7 +1,7 @@
 """The sampler of one sequence, built from the stages `sampler` decided on: a llama.cpp chain, or numpy where greedy.
 
 llama.cpp's chain makes a list of all tokens first, which for the most probable one alone takes eight times as long as
-looking for it (measured: 0.08 ms and 0.01 ms for 49,152 tokens). Guesses are checked that way, up to 63 in a step. What a
+looking for it (measured: 0.08 ms and 0.01 ms for 49,152 tokens). Draft tokens are verified that way, up to 63 in a step. What a
 request forbids or biases is written to the logits themselves, so that it costs nothing where it is not asked for.
 """
 

@@ -1,9 +1,9 @@
-"""KVCache: our books of what llama.cpp's unified memory holds, shared cells counted once.
+"""KVCache: our account of what llama.cpp's unified memory holds, shared cells counted once.
 
 Pure: it makes no native call and owns no memory. The engine loop keeps it equal to the backend, and `check_integrity`
 proves it whenever the engine is idle.
 
-Sequence ids that share a prefix share its cells. The books are a tree of spans, each span a run of cells held by the same
+Sequence ids that share a prefix share its cells. The account is a tree of spans, each span a run of cells held by the same
 sequence ids; every sequence id points to the span its last cell is in:
 
     span(1100) ── span(40)  ← id 0          ids 0 and 1 share 1,100 cells: 1,100 + 40 + 25 are in use
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 
 
 class IntegrityError(Exception):
-    """The books and the backend disagree: continuing could mix up the text of two users."""
+    """Our account and the backend disagree: continuing could mix up the text of two users."""
 
 
 class _Span:

@@ -1,7 +1,9 @@
 """PrefixCache: whose KV cells a new prompt can use, of running and of finished sequences.
 
-Pure. Owns the finished sequences whose cells are kept until they are needed, least recently used first. Matching is by
-exact tokens: every candidate is compared, which for some dozens takes microseconds, so no tree is needed.
+Pure. Owns the finished sequences whose cells are kept until they are needed, least recently used first. What vLLM calls
+automatic prefix caching (https://docs.vllm.ai/en/latest/features/automatic_prefix_caching.html) and SGLang does with a radix
+tree (RadixAttention, https://arxiv.org/abs/2312.07104). Matching is by exact tokens: every candidate is compared, which for
+some dozens takes microseconds, so no tree is needed.
 """
 
 from __future__ import annotations
@@ -13,24 +15,26 @@ from dataclasses import dataclass, replace
 from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.schedule.sequence import Sequence
 
-_USEFUL_TOKENS = 64
+_MIN_HIT_TOKENS = 64
 """A common prefix of fewer tokens is worth nothing: every prompt of a chat template has some."""
 
-_MAX_GONE = 64
-"""Finished sequences whose tokens are remembered after their cells are gone."""
+_MAX_GHOSTS = 64
+"""Evicted sequences whose tokens are remembered: ghost entries, as of the ARC cache (Megiddo and Modha, FAST 2003)."""
 
-_FIRST_USEFULNESS = 0.5
-_LEAST_USEFULNESS = 0.25
-_FIRST_AGE_STEPS = 64.0
-_PATIENCE = 8
+_FIRST_HIT_RATE = 0.5
+_MIN_HIT_RATE = 0.25
+"""Share of new prompts that must find use for finished sequences, so that these are kept."""
+
+_FIRST_REUSE_STEPS = 64.0
+_MAX_AGE_IN_REUSES = 8
 """Finished sequences are kept for this many times the steps it lately took until a prompt had use for one."""
 
 _SUPERSEDED = 0.8
 """A newcomer that shares this much of a finished sequence is its next turn, or has the same beginning and can serve as well."""
 
 _WEIGHT = 0.25
-"""Moving average over new prompts of "found something": three in a row that did not end the keeping, one that would have
-begins it again."""
+"""Of the newest prompt in the moving average of the hit rate: three in a row that found nothing end the keeping, one that
+would have begins it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +63,16 @@ class PrefixCache:
 
     Cells that are kept are not free of charge: llama.cpp's attention walks over all of them in every step (measured: 8 to
     15 % of the speed of a small model). So they are kept while new prompts find use for them, and for as many steps as it
-    lately took until they did, several times over. Of others only the tokens are remembered, to notice when keeping them
-    would have paid. Steps and not seconds count: an idle engine keeps what it has.
+    lately took until they did, several times over. Of evicted ones only the tokens are remembered, to notice when keeping
+    them would have paid. Steps and not seconds count: an idle engine keeps what it has.
     """
 
     def __init__(self, reuse: Reuse) -> None:
         self.reuse = reuse
         self._finished: OrderedDict[int, _Finished] = OrderedDict()  # least recently used first
-        self._gone: deque[_Finished] = deque(maxlen=_MAX_GONE)
-        self._usefulness = _FIRST_USEFULNESS
-        self._age = _FIRST_AGE_STEPS
+        self._ghosts: deque[_Finished] = deque(maxlen=_MAX_GHOSTS)
+        self._hit_rate = _FIRST_HIT_RATE
+        self._reuse_steps = _FIRST_REUSE_STEPS
         self._step = 0
 
     @property
@@ -79,7 +83,7 @@ class PrefixCache:
     @property
     def pays(self) -> bool:
         """Whether enough of the latest prompts found use for finished sequences."""
-        return self._usefulness >= _LEAST_USEFULNESS
+        return self._hit_rate >= _MIN_HIT_RATE
 
     def keep(self, slot: int, sequence: Sequence) -> bool:
         """Take over the cells of a sequence that ended; False when they are of no use and should be released."""
@@ -87,31 +91,31 @@ class PrefixCache:
             return False
         finished = _Finished(sequence.tokens[: sequence.n_computed], sequence.cache_scope, self._step)
         if not self.pays:
-            self._gone.append(finished)
+            self._ghosts.append(finished)
             return False
         self._finished[slot] = finished
         return True
 
-    def take(self, slot: int) -> None:
-        """Forget a finished sequence: its sequence id goes on as a running one, or is released."""
-        self._gone.append(self._finished.pop(slot))
+    def remove(self, slot: int) -> None:
+        """Take out a finished sequence: its sequence id goes on as a running one, or is released."""
+        self._ghosts.append(self._finished.pop(slot))
 
-    def learn(self, sequence: Sequence, n_matched: int) -> None:
-        """Note how much of a new prompt was found, and how much of those that are gone it would have used."""
+    def observe(self, sequence: Sequence, n_matched: int) -> None:
+        """Learn from a new prompt: how much of it was found, and how much of those that are evicted it would have used."""
         if self.reuse is Reuse.NONE or not sequence.use_cache:
             return
         ages = [
             self._step - other.step
-            for other in (*self._finished.values(), *self._gone)
+            for other in (*self._finished.values(), *self._ghosts)
             if other.scope == sequence.cache_scope
-            and common_prefix(sequence.tokens, other.tokens, _USEFUL_TOKENS) >= _USEFUL_TOKENS
+            and common_prefix(sequence.tokens, other.tokens, _MIN_HIT_TOKENS) >= _MIN_HIT_TOKENS
         ]
         if ages:
-            self._age += _WEIGHT * (min(ages) - self._age)
-        found = bool(ages) or n_matched >= _USEFUL_TOKENS
-        if not found and not self._finished and not self._gone:
+            self._reuse_steps += _WEIGHT * (min(ages) - self._reuse_steps)
+        found = bool(ages) or n_matched >= _MIN_HIT_TOKENS
+        if not found and not self._finished and not self._ghosts:
             return  # there was nothing to be found, so it says nothing
-        self._usefulness += _WEIGHT * (found - self._usefulness)
+        self._hit_rate += _WEIGHT * (found - self._hit_rate)
 
     def touch(self, slot: int) -> None:
         """Note that a finished sequence was of use."""
@@ -127,9 +131,10 @@ class PrefixCache:
     def expired(self) -> int | None:
         """The sequence id of a finished sequence that nobody had use for in time, if there is one."""
         slot = next(iter(self._finished), None)
-        if slot is None or (self.pays and self._step - self._finished[slot].step <= _PATIENCE * self._age):
+        if slot is None:
             return None
-        return slot
+        age = self._step - self._finished[slot].step
+        return None if self.pays and age <= _MAX_AGE_IN_REUSES * self._reuse_steps else slot
 
     def is_superseded(self, slot: int, n_shared: int) -> bool:
         """Whether a newcomer that shares so many cells of a finished sequence makes keeping that one pointless."""

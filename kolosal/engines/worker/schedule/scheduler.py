@@ -3,13 +3,15 @@
 Pure: no clock, no native calls, no I/O. The engine loop asks for a plan, carries it out and reports back with `commit`.
 
 The rules, in order:
- 1. Every decoding sequence gets its token, with guesses where they pay. Streams never wait for a prompt.
+ 1. Every decoding sequence gets its token, with draft tokens where they pay. Streams never wait for a prompt.
  2. What is left of the step is given to prompts in equal shares, so that a long one does not hold up short ones. While
-    anybody decodes, the step is kept near the target duration; otherwise it may last a second.
+    anybody decodes, the step is kept near the target duration; otherwise it may last a second. (Chunked prefill without
+    stalls: Sarathi-Serve, https://arxiv.org/abs/2403.02310.)
  3. Waiting sequences are admitted by priority, then in order, while there is room for their whole prompt. One whose
     beginning another sequence is computing right now waits for that instead of computing it again.
- 4. Where cells run out: finished sequences are forgotten, least recently used first; then the youngest running one of
-    the lowest priority is preempted. It keeps its tokens and goes back to the queue; its client sees a pause.
+ 4. Where cells run out: finished sequences are evicted, least recently used first; then the youngest running one of the
+    lowest priority is preempted. It keeps its tokens and goes back to the queue, to compute them again, as in vLLM; its
+    client sees a pause.
 """
 
 from __future__ import annotations
@@ -108,7 +110,7 @@ class Scheduler:
         return self._release(slot)
 
     def trim(self, sequence: Sequence) -> int | None:
-        """Note that the cells of guesses that were wrong are cut off; returns how many stay, None when all do."""
+        """Note that the cells of rejected draft tokens are cut off; returns how many stay, None when all do."""
         if sequence.slot is None or self._cache.length(sequence.slot) == sequence.n_computed:
             return None
         self._cache.trim(sequence.slot, sequence.n_computed)
@@ -121,7 +123,7 @@ class Scheduler:
         plan = Plan()
         self._prefixes.tick()
         while (expired := self._prefixes.expired) is not None:
-            self._forget(plan, expired)
+            self._evict(plan, expired)
         self._plan_decodes(plan)
         self._plan_prefills(plan)
         while not plan.chunks and self._free_some(plan):
@@ -141,7 +143,7 @@ class Scheduler:
         Puts what must be released into `plan.memory`, which is otherwise done with.
         """
         plan.memory.clear()
-        if self._forget_oldest(plan):
+        if self._evict_oldest(plan):
             return True
         self._halvings += 1
         if plan.n_tokens > len(plan.chunks) and self._halvings <= self._limits.n_batch.bit_length():
@@ -157,22 +159,22 @@ class Scheduler:
             decoding = [s for s in self._running if self._decodes(s)]
         n_tokens = sum(s.n_pending for s in decoding)
         prompts_wait = bool(self._waiting) or len(decoding) < len(self._running)
-        # prompt tokens are wanted for certain, guesses are not
+        # prompt tokens are wanted for certain, draft tokens are not
         most = 0 if prompts_wait else MAX_DRAFT_TOKENS_PER_STEP
         room = min(self._cache.free_cells - n_tokens, self._limits.n_batch - n_tokens, most)
         for sequence in decoding:
-            room -= self._guess(sequence, plan.n_tokens + sequence.n_pending, len(decoding), room)
+            room -= self._draft(sequence, plan.n_tokens + sequence.n_pending, len(decoding), room)
             self._add(plan, sequence, sequence.n_pending)
 
     def _decodes(self, sequence: Sequence) -> bool:
         return sequence.n_pending <= self._decode_tokens and not sequence.wants_prompt_rows
 
-    def _guess(self, sequence: Sequence, n_tokens: int, n_sequences: int, room: int) -> int:
-        """Let a sequence guess what comes next, as far as that pays; returns the number of guesses."""
+    def _draft(self, sequence: Sequence, n_tokens: int, n_sequences: int, room: int) -> int:
+        """Draft what comes next in a sequence, as far as that pays; returns the number of draft tokens."""
         sequence.draft = []
         room = min(room, sequence.max_length - len(sequence.tokens) - 1)
         if sequence.speculator is not None and sequence.n_pending == 1 and room > 0 and not self._halvings:
-            sequence.draft = sequence.speculator.guess(self._cost, n_tokens, n_sequences, room)
+            sequence.draft = sequence.speculator.draft(self._cost, n_tokens, n_sequences, room)
         return len(sequence.draft)
 
     def _plan_prefills(self, plan: Plan) -> None:
@@ -180,7 +182,7 @@ class Scheduler:
         prompts += self._admit(plan)
         budget = min(self._budget(plan), self._cache.free_cells - plan.n_tokens)
         prompts.sort(key=lambda sequence: sequence.n_pending)
-        rows = MAX_DRAFT_TOKENS_PER_STEP  # there are no guesses in a step with prompts
+        rows = MAX_DRAFT_TOKENS_PER_STEP  # there are no drafts in a step with prompts
         for index, sequence in enumerate(prompts):
             share = -(-budget // (len(prompts) - index))  # what short prompts leave goes to the longer ones
             count = min(sequence.n_pending, share)
@@ -225,7 +227,8 @@ class Scheduler:
         for sequence in tuple(self._waiting):
             if len(self._running) >= self._limits.n_parallel or (self._halvings and self._running):
                 break
-            match = self._match(sequence)
+            # whoever wants to know about all of its prompt has to compute all of it
+            match = Match() if sequence.prompt_logprobs else self._prefixes.match(sequence, self._running)
             if match.n_expected - match.n_cells >= WORTH_WAITING_TOKENS:
                 continue  # its beginning is being computed right now
             if not self._start(plan, sequence, match):
@@ -233,30 +236,29 @@ class Scheduler:
             admitted.append(sequence)
         return admitted
 
-    def _match(self, sequence: Sequence) -> Match:
-        """The cells it can share. Whoever wants to know about all of its prompt has to compute all of it."""
-        return Match() if sequence.prompt_logprobs else self._prefixes.match(sequence, self._running)
-
     def _start(self, plan: Plan, sequence: Sequence, match: Match) -> bool:
         """Give a sequence its id and the cells it can share, if its whole prompt fits."""
         if not self._cache.has_free_slot and self._prefixes.slots == (match.slot,) and not match.takes_over:
             match = Match()  # the source holds the only sequence id there is for it
-        needed = len(sequence.tokens) - match.n_cells + self._promised()
-        if needed > self._cache.free_cells and not self._could_free(needed, match.slot):
-            return False
+        # the running ones were promised cells for their next token or the rest of their prompt
+        needed = len(sequence.tokens) - match.n_cells + sum(other.n_pending for other in self._running)
+        if needed > self._cache.free_cells:
+            evictable = [slot for slot in self._prefixes.slots if slot != match.slot]
+            if needed > self._cache.free_cells + self._cache.freed_by(evictable):
+                return False
         if match.takes_over and match.slot is not None:
-            self._prefixes.take(match.slot)
+            self._prefixes.remove(match.slot)
             slot = match.slot
         else:
             slot = self._open(plan, match)
-        while needed > self._cache.free_cells and self._forget_oldest(plan):
+        while needed > self._cache.free_cells and self._evict_oldest(plan):
             pass
         sequence.slot = slot
         sequence.n_computed = match.n_cells
         if sequence.n_cached is None:
             sequence.n_cached = match.n_cells
             if not sequence.prompt_logprobs:
-                self._prefixes.learn(sequence, match.n_cells)
+                self._prefixes.observe(sequence, match.n_cells)
         self._waiting.start(sequence)
         self._running.append(sequence)
         return True
@@ -264,40 +266,31 @@ class Scheduler:
     def _open(self, plan: Plan, match: Match) -> int:
         """A new sequence id that sees the matched cells."""
         if not self._cache.has_free_slot:
-            self._forget(plan, next(slot for slot in self._prefixes.slots if slot != match.slot))
+            self._evict(plan, next(slot for slot in self._prefixes.slots if slot != match.slot))
         slot = self._cache.open()
         if match.slot is not None and match.n_cells:
             self._cache.share(match.slot, slot, match.n_cells)
             plan.memory.append(Copy(match.slot, slot, match.n_cells))
             if self._prefixes.is_superseded(match.slot, match.n_cells):
-                self._forget(plan, match.slot)
+                self._evict(plan, match.slot)
             else:
                 self._prefixes.touch(match.slot)
         return slot
 
-    def _promised(self) -> int:
-        """Cells the running sequences need for their next token or the rest of their prompt."""
-        return sum(sequence.n_pending for sequence in self._running)
-
-    def _could_free(self, needed: int, source: int | None) -> bool:
-        """Whether forgetting finished sequences, but for the source of a match, makes enough room."""
-        slots = [slot for slot in self._prefixes.slots if slot != source]
-        return needed <= self._cache.free_cells + self._cache.freed_by(slots)
-
     # --- pressure ---
 
     def _free_some(self, plan: Plan) -> bool:
-        return self._forget_oldest(plan) or self._preempt(plan)
+        return self._evict_oldest(plan) or self._preempt(plan)
 
-    def _forget_oldest(self, plan: Plan) -> bool:
+    def _evict_oldest(self, plan: Plan) -> bool:
         """Release the finished sequence that was not used for longest."""
         slots = self._prefixes.slots
         if slots:
-            self._forget(plan, slots[0])
+            self._evict(plan, slots[0])
         return bool(slots)
 
-    def _forget(self, plan: Plan, slot: int) -> None:
-        self._prefixes.take(slot)
+    def _evict(self, plan: Plan, slot: int) -> None:
+        self._prefixes.remove(slot)
         plan.memory += self._release(slot)
 
     def _preempt(self, plan: Plan) -> bool:

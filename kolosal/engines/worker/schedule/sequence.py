@@ -5,7 +5,7 @@ Owns what the scheduler, the engine loop and the text side need to know about it
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
 
 from kolosal.engines.worker.backend import Sampler
 from kolosal.engines.worker.constraint import Constraint
@@ -14,6 +14,7 @@ from kolosal.engines.worker.schedule.speculative import Speculator
 from kolosal.schema import Usage
 
 
+@dataclass(slots=True, eq=False)
 class Sequence:
     """One generation.
 
@@ -26,87 +27,47 @@ class Sequence:
     tokens and has no cells; it computes them again when it is scheduled again.
     """
 
-    __slots__ = (
-        "cache_scope",
-        "client",
-        "constraint",
-        "draft",
-        "ignore_eos",
-        "max_length",
-        "n_cached",
-        "n_computed",
-        "n_logged",
-        "n_prompt",
-        "n_top",
-        "priority",
-        "prompt_logprobs",
-        "request_id",
-        "sampler",
-        "slot",
-        "speculator",
-        "text",
-        "tokens",
-        "turn",
-        "use_cache",
-    )
+    request_id: int
+    tokens: list[int]
+    """Prompt and generated tokens; the first of these may be of a worker before this one."""
+    n_prompt: int
+    max_length: int
+    """Length of `tokens` at which generation ends: the end of the context, or of what was asked for."""
+    sampler: Sampler
+    text: Detokenizer
+    ignore_eos: bool = False
+    priority: int = 0
+    """Higher runs first and is preempted last."""
+    use_cache: bool = True
+    """Whether it may take cells from others and leave its own for others."""
+    cache_scope: str = ""
+    """Only sequences of the same scope share cells."""
+    client: str = ""
+    """With whose requests it takes turns; where it is empty, its scope says who."""
+    speculator: Speculator | None = None
+    """Drafts its next tokens; None where speculation is off."""
+    constraint: Constraint | None = None
+    """What the text must conform to."""
+    n_top: int | None = None
+    """How many of the most probable tokens to report beside each of its own; None reports none."""
+    prompt_logprobs: bool = False
+    """Whether the prompt's tokens are reported too; then no cells of others serve it."""
+    n_logged: int = 0
+    """Prompt tokens that were reported."""
 
-    def __init__(
-        self,
-        request_id: int,
-        prompt: list[int],
-        *,
-        generated: Seq[int] = (),
-        max_length: int,
-        sampler: Sampler,
-        text: Detokenizer,
-        ignore_eos: bool = False,
-        priority: int = 0,
-        use_cache: bool = True,
-        cache_scope: str = "",
-        client: str = "",
-        speculator: Speculator | None = None,
-        constraint: Constraint | None = None,
-        n_top: int | None = None,
-        prompt_logprobs: bool = False,
-        n_logged: int = 0,
-    ) -> None:
-        self.request_id = request_id
-        self.tokens = [*prompt, *generated]
-        """Prompt and generated tokens; the first of these may be of a worker before this one."""
-        self.n_prompt = len(prompt)
-        self.turn = 0
-        """When it is its client's turn, among those of its priority; set when it is queued."""
-        self.n_computed = 0
-        """Leading tokens whose KV cells exist."""
-        self.n_cached: int | None = None
-        """Tokens found in the cache when it was first admitted; None before."""
-        self.max_length = max_length
-        """Length of `tokens` at which generation ends: the end of the window, or of what was asked for."""
-        self.slot: int | None = None
-        """llama.cpp's sequence id while running; None while waiting."""
-        self.sampler = sampler
-        self.text = text
-        self.ignore_eos = ignore_eos
-        self.priority = priority
-        """Higher runs first and is preempted last."""
-        self.use_cache = use_cache
-        """Whether it may take cells from others and leave its own for others."""
-        self.cache_scope = cache_scope
-        self.client = client or cache_scope
-        """With whose requests it takes turns."""
-        """Only sequences of the same scope share cells."""
-        self.speculator = speculator
-        """Guesses its next tokens; None where speculation is off."""
-        self.draft: list[int] = []
-        """Guessed tokens that are computed in the step at hand."""
-        self.constraint = constraint
-        """What the text must conform to."""
-        self.n_top = n_top
-        """How many of the most probable tokens to report beside each of its own; None reports none."""
-        self.prompt_logprobs = prompt_logprobs
-        """Whether the prompt's tokens are reported too; then no cells of others serve it."""
-        self.n_logged = n_logged
-        """Prompt tokens that were reported."""
+    n_computed: int = field(default=0, init=False)
+    """Leading tokens whose KV cells exist."""
+    n_cached: int | None = field(default=None, init=False)
+    """Tokens found in the cache when it was first admitted; None before."""
+    slot: int | None = field(default=None, init=False)
+    """llama.cpp's sequence id while running; None while waiting."""
+    turn: int = field(default=0, init=False)
+    """When it is its client's turn, among those of its priority; set when it is queued."""
+    draft: list[int] = field(default_factory=list, init=False)
+    """Draft tokens that are computed in the step at hand."""
+
+    def __post_init__(self) -> None:
+        self.client = self.client or self.cache_scope
 
     @property
     def n_pending(self) -> int:

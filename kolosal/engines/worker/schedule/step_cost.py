@@ -1,7 +1,7 @@
 """StepCost: how long a step of n tokens takes on this machine with this model, learned from the steps themselves.
 
 Pure: durations are given, not measured. Two decisions rest on it: how many prompt tokens fit into a step of the target
-time, and how many guessed tokens are worth computing.
+time, and how many draft tokens are worth computing.
 """
 
 from __future__ import annotations

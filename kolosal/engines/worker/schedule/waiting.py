@@ -1,6 +1,8 @@
 """WaitingQueue: who is admitted next. By priority, then clients in turns, then first come, first served.
 
-Clients take turns, so that one who sends a hundred requests does not make the others wait for all of them.
+Clients take turns, so that one who sends a hundred requests does not make the others wait for all of them: start-time fair
+queuing (Goyal, Vin and Cheng, SIGCOMM 1996) where each request costs 1 and each client has the same share. A sequence's `turn`
+is its start tag, and the turn that started last is the virtual time.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ class WaitingQueue:
 
     def __init__(self) -> None:
         self._sequences: list[Sequence] = []
-        self._turns: dict[tuple[int, str], int] = {}  # the last turn that each client has, by priority
-        self._turn: dict[int, int] = {}  # the latest turn that has started, by priority
+        self._last_turns: dict[tuple[int, str], int] = {}  # that each client has, by priority
+        self._now: dict[int, int] = {}  # the latest turn that has started, by priority
 
     def __len__(self) -> int:
         return len(self._sequences)
@@ -31,12 +33,14 @@ class WaitingQueue:
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence: after all of its client, in the client's next turn."""
         key = (sequence.priority, sequence.client)
-        now = self._turn.get(sequence.priority, 0)
-        sequence.turn = max(now, self._turns.get(key, -1) + 1)
-        self._turns[key] = sequence.turn
-        if len(self._turns) > MAX_CLIENTS:  # those whose turns are over would be treated as new ones anyway
-            self._turns = {
-                key: turn for key, turn in self._turns.items() if turn >= self._turn.get(key[0], 0)
+        now = self._now.get(sequence.priority, 0)
+        sequence.turn = max(now, self._last_turns.get(key, -1) + 1)
+        self._last_turns[key] = sequence.turn
+        if (
+            len(self._last_turns) > MAX_CLIENTS
+        ):  # those whose turns are over would be treated as new ones anyway
+            self._last_turns = {
+                key: turn for key, turn in self._last_turns.items() if turn >= self._now.get(key[0], 0)
             }
         bisect.insort_right(self._sequences, sequence, key=_rank)
 
@@ -47,7 +51,7 @@ class WaitingQueue:
     def start(self, sequence: Sequence) -> None:
         """Take out one that is admitted: its turn has come."""
         self._sequences.remove(sequence)
-        self._turn[sequence.priority] = max(self._turn.get(sequence.priority, 0), sequence.turn)
+        self._now[sequence.priority] = max(self._now.get(sequence.priority, 0), sequence.turn)
 
     def remove(self, sequence: Sequence) -> None:
         """Take out one that has ended."""

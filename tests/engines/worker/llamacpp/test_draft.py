@@ -34,7 +34,7 @@ def load(tiny_gguf: Path) -> Iterator[Load]:
 
 
 def eager(backend: LlamaCppBackend) -> InProcessWorker:
-    """A worker that thinks that larger steps cost nothing, so that it always guesses."""
+    """A worker that thinks that larger steps cost nothing, so that it always drafts."""
     worker = InProcessWorker(backend)
     for n_tokens in (1, 2, 4, 8, 16, 32, 64):
         worker.loop._cost.observe(n_tokens, 1.0)
@@ -52,7 +52,7 @@ def test_draft_model_changes_no_token_and_saves_steps(load: Load, tiny_gguf: Pat
         worker.step()
         steps += 1
     assert [answer.tokens for answer in worker.answers.values()] == plain
-    assert steps < 80  # two at a time, 240 tokens: 120 steps without guesses
+    assert steps < 80  # two at a time, 240 tokens: 120 steps without drafts
 
 
 def test_another_draft_model_of_the_same_vocabulary_changes_no_token(load: Load, tmp_path: Path) -> None:
@@ -68,8 +68,8 @@ def test_draft_without_room_has_no_idea_and_harms_nobody(load: Load, tiny_gguf: 
     source = backend.new_draft()
     assert source is not None
     source.extend([1] * 700)  # more than its context holds
-    assert source.guess(4) == []
-    assert source.guess(4) == []
+    assert source.draft(4) == []
+    assert source.draft(4) == []
     source.close()
 
 
@@ -80,7 +80,7 @@ def test_sequence_ids_of_the_draft_are_given_back(load: Load, tiny_gguf: Path) -
     source = worker.backend.new_draft()
     assert source is not None
     source.extend([1, 2, 3])
-    assert len(source.guess(4)) == 4
+    assert len(source.draft(4)) == 4
     source.close()
     source.close()
 

@@ -16,8 +16,8 @@ from tests.fake_worker.backend import FakeSampler
 N_PREFILL = 512
 
 
-class Guesser(Speculator):
-    """Always guesses the same, whatever that costs."""
+class FixedDrafts(Speculator):
+    """Always drafts the same, whatever that costs."""
 
     __slots__ = ("_says",)
 
@@ -25,7 +25,7 @@ class Guesser(Speculator):
         super().__init__([], [])
         self._says = says
 
-    def guess(self, cost: StepCost, n_tokens: int, n_sequences: int, room: int) -> list[int]:
+    def draft(self, cost: StepCost, n_tokens: int, n_sequences: int, room: int) -> list[int]:
         return self._says[:room]
 
 
@@ -61,6 +61,7 @@ class Bench:
         sequence = Sequence(
             self.added,
             prompt,
+            n_prompt,
             max_length=max_length,
             sampler=FakeSampler(),
             text=Detokenizer(),

@@ -19,6 +19,7 @@ def _sequence(
     sequence = Sequence(
         1,
         tokens,
+        len(tokens),
         max_length=10_000,
         sampler=FakeSampler(),
         text=Detokenizer(),
@@ -114,7 +115,7 @@ def test_what_was_of_use_is_forgotten_last() -> None:
 def _answered(cache: PrefixCache, slot: int, first: int) -> None:
     """One request of 100 tokens that begin with `first` comes and goes."""
     sequence = _sequence([first, *range(1, 100)], computed=100)
-    cache.learn(sequence, cache.match(sequence, ()).n_cells)
+    cache.observe(sequence, cache.match(sequence, ()).n_cells)
     cache.keep(slot, sequence)
 
 
@@ -187,5 +188,5 @@ def test_a_next_turn_supersedes_the_one_before() -> None:
 def test_first_prompts_that_come_together_say_nothing() -> None:
     cache = PrefixCache(Reuse.PREFIX)
     for number in range(8):
-        cache.learn(_sequence([-number, *range(1, 100)]), 0)
+        cache.observe(_sequence([-number, *range(1, 100)]), 0)
     assert cache.pays

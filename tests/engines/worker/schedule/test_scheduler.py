@@ -14,7 +14,7 @@ from kolosal.engines.worker.schedule.scheduler import (
     WORTH_WAITING_TOKENS,
 )
 from kolosal.engines.worker.schedule.waiting import MAX_CLIENTS
-from tests.engines.worker.schedule.scheduling import N_PREFILL, Bench, Guesser, counts, slot_of
+from tests.engines.worker.schedule.scheduling import N_PREFILL, Bench, FixedDrafts, counts, slot_of
 
 # --- rule 1: every decoding sequence gets its token ---
 
@@ -40,34 +40,34 @@ def test_forced_tokens_are_computed_in_one_step() -> None:
     assert counts(bench.step()) == {1: 6}
 
 
-def test_guesses_are_computed_along() -> None:
+def test_draft_tokens_are_computed_along() -> None:
     bench = Bench()
     sequence = bench.add_decoding(10)
-    sequence.speculator = Guesser([5, 6, 7])
+    sequence.speculator = FixedDrafts([5, 6, 7])
     chunk = bench.scheduler.schedule().chunks[0]
     assert (chunk.tokens[1:], chunk.n_outputs) == ([5, 6, 7], 4)
 
 
-def test_guesses_take_only_free_cells() -> None:
+def test_draft_tokens_take_only_free_cells() -> None:
     bench = Bench(n_cells=13)
     sequence = bench.add_decoding(10)
-    sequence.speculator = Guesser([5, 6, 7])
+    sequence.speculator = FixedDrafts([5, 6, 7])
     assert len(bench.scheduler.schedule().chunks[0].tokens) == 3
 
 
-def test_nothing_is_guessed_while_a_prompt_is_read() -> None:
+def test_nothing_is_drafted_while_a_prompt_is_read() -> None:
     bench = Bench()
     sequence = bench.add_decoding(10)
-    sequence.speculator = Guesser([5, 6, 7])
+    sequence.speculator = FixedDrafts([5, 6, 7])
     bench.add(2000, first=9)
     bench.step()
     assert counts(bench.step())[1] == 1
 
 
-def test_guesses_end_before_the_longest_length() -> None:
+def test_drafts_end_before_the_longest_length() -> None:
     bench = Bench()
     sequence = bench.add_decoding(10, max_length=13)
-    sequence.speculator = Guesser([5, 6, 7])
+    sequence.speculator = FixedDrafts([5, 6, 7])
     assert len(bench.scheduler.schedule().chunks[0].tokens) == 2
 
 
@@ -374,4 +374,4 @@ def test_many_clients_cost_no_memory() -> None:
         if number % 10 == 0:
             bench.add(10, first=number, client=str(number))
             started(bench)
-    assert len(bench.scheduler._waiting._turns) <= MAX_CLIENTS + 1
+    assert len(bench.scheduler._waiting._last_turns) <= MAX_CLIENTS + 1

@@ -1,4 +1,4 @@
-"""Everything at once: random requests, guesses, aborts and a backend that has no room or fails, against sets of cells.
+"""Everything at once: random requests, drafts, aborts and a backend that has no room or fails, against sets of cells.
 
 What must hold: no cell is counted twice and none is lost, every sequence sees the cells of its own tokens, every request
 ends exactly once, and there is always progress.
@@ -19,7 +19,7 @@ from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
 from kolosal.engines.worker.schedule.scheduler import Scheduler, SchedulerLimits
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.step_cost import StepCost
-from tests.engines.worker.schedule.scheduling import Guesser
+from tests.engines.worker.schedule.scheduling import FixedDrafts
 from tests.fake_worker.backend import FakeSampler
 
 
@@ -64,12 +64,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         sequence = Sequence(
             number,
             prompt,
+            n_prompt,
             max_length=data.draw(st.integers(n_prompt + 1, self.n_cells)),
             sampler=FakeSampler(),
             text=Detokenizer(),
             priority=data.draw(st.integers(0, 1)) if self.alike else 0,
             use_cache=data.draw(st.integers(0, 4)) > 0,
-            speculator=Guesser([7] * data.draw(st.integers(0, 5))) if self.reuse is not Reuse.WHOLE else None,
+            speculator=FixedDrafts([7] * data.draw(st.integers(0, 5)))
+            if self.reuse is not Reuse.WHOLE
+            else None,
         )
         self.submitted.append(sequence)
         self.scheduler.add(sequence)
@@ -84,7 +87,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def step(self, data: st.DataObject) -> None:
-        self.take_step(lambda n_guesses: data.draw(st.integers(0, n_guesses)))
+        self.take_step(lambda n_drafted: data.draw(st.integers(0, n_drafted)))
 
     @rule()
     def step_without_room(self) -> None:
@@ -104,7 +107,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     # --- how ---
 
-    def take_step(self, right_guesses: object) -> None:
+    def take_step(self, n_accepted: object) -> None:
         plan = self.plan()
         for chunk in plan.chunks:
             self.memory.setdefault(chunk.slot, []).extend(Cell(token) for token in chunk.tokens)
@@ -113,11 +116,11 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.cost.observe(plan.n_tokens, 0.01 + 0.001 * plan.n_tokens)
         for chunk in plan.chunks:
             if chunk.n_outputs:
-                assert callable(right_guesses)
-                self.sample(chunk.sequence, right_guesses(chunk.n_outputs - 1))
+                assert callable(n_accepted)
+                self.sample(chunk.sequence, n_accepted(chunk.n_outputs - 1))
 
     def sample(self, sequence: Sequence, n_right: int) -> None:
-        """A new token after as many right guesses; the cells of the others are cut off."""
+        """A new token after as many accepted draft tokens; the cells of the others are cut off."""
         n_before = len(sequence.tokens)
         sequence.tokens += [*sequence.draft[:n_right], 1000 + sequence.request_id]
         sequence.n_computed = n_before + n_right
@@ -199,7 +202,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for _ in range(most):
             if not self.scheduler.has_work:
                 break
-            self.take_step(lambda n_guesses: n_guesses // 2)
+            self.take_step(lambda n_drafted: n_drafted // 2)
             self.books_equal_the_memory()
         assert not self.scheduler.has_work, "no progress"
 

@@ -7,7 +7,7 @@ from tests.fake_worker.backend import FakeSampler
 
 
 def sequence(n_prompt: int) -> Sequence:
-    return Sequence(1, [1] * n_prompt, max_length=100, sampler=FakeSampler(), text=Detokenizer())
+    return Sequence(1, [1] * n_prompt, n_prompt, max_length=100, sampler=FakeSampler(), text=Detokenizer())
 
 
 def running(n_prompt: int, n_computed: int) -> Sequence:
