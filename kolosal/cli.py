@@ -19,9 +19,10 @@ from typer.core import TyperGroup
 
 from kolosal import __version__
 from kolosal.bench.command import bench
-from kolosal.commands.api_types import ClientError
+from kolosal.commands.api_types import CommandError
 from kolosal.commands.keys import app as keys_app
-from kolosal.config.resolve import ConfigError, Configuration, load_settings, process_environment
+from kolosal.config.errors import ConfigError
+from kolosal.config.load import Configuration, load_settings, process_environment
 
 if TYPE_CHECKING:
     from kolosal.commands.address import Address
@@ -35,7 +36,7 @@ class _Commands(TyperGroup):
         """Run a command; whatever the user can do something about becomes one line on stderr."""
         try:
             return super().invoke(ctx)
-        except (ConfigError, ClientError) as exc:
+        except (ConfigError, CommandError) as exc:
             typer.echo(f"Error: {exc}", err=True)
             raise typer.Exit(EXIT_BAD_CONFIG if isinstance(exc, ConfigError) else 1) from exc
 

@@ -23,8 +23,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from kolosal.app import create_app
+from kolosal.config.load import state_folder
 from kolosal.config.models import ModelEntry
-from kolosal.config.resolve import state_folder
 from kolosal.config.settings import Settings
 from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.engine import Engine
@@ -39,7 +39,7 @@ from kolosal.http.protocol import GuardedProtocol
 from kolosal.http.websocket import PING_INTERVAL_S, PING_TIMEOUT_S, GuardedWebSocket
 from kolosal.paths import Anywhere, engine_config
 from kolosal.sd_notify import notify
-from kolosal.security.startup_checks import StartupCheck, examine
+from kolosal.security.startup_checks import DaemonSecurity, check_security
 
 if TYPE_CHECKING:
     from kolosal.observe.otel import Traces
@@ -70,15 +70,15 @@ def run(
     Raises:
         ConfigError: keys or TLS files cannot be used, or other machines could use the daemon without a key.
     """
-    exposure = examine(settings, environ, None if conversation is None else conversation.api_key)
+    security = check_security(settings, environ, None if conversation is None else conversation.api_key)
     end_workers_with_this_process()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(serve(settings, exposure, environ, worker_argv, conversation))
+        return runner.run(serve(settings, security, environ, worker_argv, conversation))
 
 
 async def serve(
     settings: Settings,
-    exposure: StartupCheck,
+    security: DaemonSecurity,
     environ: Mapping[str, str],
     worker_argv: tuple[str, ...] | None = None,
     conversation: ConversationSettings | None = None,
@@ -107,9 +107,9 @@ async def serve(
     )
     if traces is not None:
         registry.observer.sinks.append(traces.add)
-    app = create_app(settings, registry, conversation, exposure.authenticator)
+    app = create_app(settings, registry, conversation, security.authenticator)
     server = _Server(
-        _server_config(settings, app, exposure),
+        _server_config(settings, app, security),
         settings.server.url_of(settings.server.host, listener.getsockname()[1]),
         lambda: notify(environ, "READY=1"),
     )
@@ -176,7 +176,7 @@ def _traces(url: str | None) -> Traces | None:
     return traces_to(url)
 
 
-def _server_config(settings: Settings, app: ASGIApp, exposure: StartupCheck) -> uvicorn.Config:
+def _server_config(settings: Settings, app: ASGIApp, security: DaemonSecurity) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         http=GuardedProtocol,
@@ -198,7 +198,7 @@ def _server_config(settings: Settings, app: ASGIApp, exposure: StartupCheck) -> 
         timeout_graceful_shutdown=_LAST_BYTES_S,
     )
     config.load()
-    config.ssl = exposure.tls  # made and checked before anything started
+    config.ssl = security.tls  # made and checked before anything started
     return config
 
 

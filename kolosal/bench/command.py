@@ -46,7 +46,7 @@ def bench(
 ) -> None:
     """Measure a server with the same workloads as our own figures: first tokens, gaps, tokens a second, memory."""
     from kolosal.bench.run import BenchOptions, list_workloads, run_bench  # noqa: PLC0415
-    from kolosal.config.resolve import load_settings, process_environment  # noqa: PLC0415
+    from kolosal.config.load import load_settings, process_environment  # noqa: PLC0415
 
     if show_list:
         list_workloads()

@@ -7,8 +7,14 @@ from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as RichProgress
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from kolosal.bench.report import Result, Status, summary
 
@@ -16,7 +22,7 @@ REFRESH_PER_SECOND = 4
 """Drawing competes with the server for the processor."""
 
 
-class Progress(Protocol):
+class BenchProgress(Protocol):
     """What a benchmark tells while it runs."""
 
     def begin(self, runs: int) -> None: ...
@@ -29,12 +35,12 @@ class Progress(Protocol):
 
 
 @contextmanager
-def progress_on(stream: TextIO) -> Iterator[Progress]:
+def progress_on(stream: TextIO) -> Iterator[BenchProgress]:
     """Progress on a stream, in the form that suits it."""
     if not stream.isatty():
         yield _Lines(stream)
         return
-    bar = RichProgress(
+    bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -69,7 +75,7 @@ class _Lines:
 
 
 class _Bar:
-    def __init__(self, bar: RichProgress) -> None:
+    def __init__(self, bar: Progress) -> None:
         self._bar = bar
         self._task = bar.add_task("connecting", total=None, answers="")
         self._answers = 0

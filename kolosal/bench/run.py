@@ -17,7 +17,7 @@ from kolosal.bench.client import DEFAULT_TIMEOUT_S, Client, Target
 from kolosal.bench.errors import BenchError, Skipped
 from kolosal.bench.measures import Measures
 from kolosal.bench.memory import rss_bytes, server_pids
-from kolosal.bench.progress import Progress, progress_on
+from kolosal.bench.progress import BenchProgress, progress_on
 from kolosal.bench.report import Report, Result, Status, print_json, print_table, print_workloads
 from kolosal.bench.workloads import WORKLOADS, Workload
 
@@ -100,7 +100,7 @@ async def run_once(workload: Workload, client: Client, seed: str, pids: Sequence
     return replace(measured, rss_bytes=await asyncio.to_thread(rss_bytes, pids))
 
 
-async def _bench(options: BenchOptions, workloads: Sequence[Workload], progress: Progress) -> Report:
+async def _bench(options: BenchOptions, workloads: Sequence[Workload], progress: BenchProgress) -> Report:
     target = Target(
         url=api_base(options.url),
         model=options.model or "",
@@ -123,7 +123,7 @@ async def _bench(options: BenchOptions, workloads: Sequence[Workload], progress:
 
 
 async def _repeated(
-    workload: Workload, client: Client, report: Report, pids: Sequence[int], progress: Progress
+    workload: Workload, client: Client, report: Report, pids: Sequence[int], progress: BenchProgress
 ) -> Result:
     """All runs of one workload; the first that fails or does not apply is the last."""
     result = Result(workload.name, workload.title)

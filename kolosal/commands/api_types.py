@@ -21,18 +21,18 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 _UNAUTHORIZED = 401
 
 
-class ClientError(Exception):
+class CommandError(Exception):
     """The daemon could not be asked or said no. The message is for the user."""
 
 
-class DaemonUnreachable(ClientError):
+class DaemonUnreachable(CommandError):
     """Nothing answers at the address."""
 
     def __init__(self, url: str) -> None:
         super().__init__(f"No daemon answers at {url}: start one with `kolosal serve`")
 
 
-class ApiError(ClientError):
+class ApiError(CommandError):
     """The daemon answered with an error; the message is its own."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -76,7 +76,7 @@ async def event_data(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
     async for chunk in chunks:
         *lines, buffer = (buffer + chunk).split(b"\n")
         if len(buffer) > MAX_EVENT_BYTES:
-            raise ClientError("The daemon sent an event of more than 16 MiB")
+            raise CommandError("The daemon sent an event of more than 16 MiB")
         for line in lines:
             if line.startswith(b"data:"):
                 yield line[5:].strip().decode(errors="replace")
@@ -88,7 +88,7 @@ async def typed_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[str,
     async for chunk in chunks:
         *lines, buffer = (buffer + chunk).split(b"\n")
         if len(buffer) > MAX_EVENT_BYTES:
-            raise ClientError("The daemon sent an event of more than 16 MiB")
+            raise CommandError("The daemon sent an event of more than 16 MiB")
         for line in lines:
             if line.startswith(b"event:"):
                 kind = line[6:].strip().decode(errors="replace")
@@ -117,7 +117,7 @@ def api_error(status: int, content: bytes) -> ApiError:
     """The error an answer holds, in the daemon's own words where it has some."""
     try:
         message = _error_message(json_object(content))
-    except ClientError:
+    except CommandError:
         message = None
     hint = " (this command sends the one of KOLOSAL_API_KEY)" if status == _UNAUTHORIZED else ""
     return ApiError((message or f"The daemon answered HTTP {status}") + hint, status)
@@ -134,7 +134,7 @@ def json_object(content: str | bytes) -> dict[str, JsonValue]:
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
-        raise ClientError("What answers at this address is not a Kolosal daemon")
+        raise CommandError("What answers at this address is not a Kolosal daemon")
     return body
 
 

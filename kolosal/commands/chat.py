@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
-from kolosal.commands.client import Body, ClientError, DaemonClient
+from kolosal.commands.client import Body, CommandError, DaemonClient
 from kolosal.sampling import MAX_TOKENS_LIMIT
 
 PROMPT = ">>> "
@@ -51,7 +51,7 @@ class Chat:
         """Ask, and write the answer piece by piece. When it fails the question is taken back.
 
         Raises:
-            ClientError: the daemon could not answer.
+            CommandError: the daemon could not answer.
         """
         self.messages.append({"role": "user", "content": text})
         pieces: list[str] = []
@@ -60,7 +60,7 @@ class Chat:
                 async for piece in stream:
                     pieces.append(piece)
                     write(printable(piece))
-        except ClientError:
+        except CommandError:
             self.messages.pop()
             raise
         except BaseException:  # stopped: what has been said stays said
@@ -99,7 +99,7 @@ def _answer(
         run(chat.answer(line, terminal.write))
     except KeyboardInterrupt:
         terminal.note(" [stopped]")
-    except ClientError as exc:
+    except CommandError as exc:
         terminal.note(f"Error: {exc}")
     terminal.write("\n")
 

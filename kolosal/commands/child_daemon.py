@@ -19,8 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from kolosal.commands.client import ClientError, DaemonClient, DaemonUnreachable
-from kolosal.config.resolve import Configuration, process_environment
+from kolosal.commands.client import CommandError, DaemonClient, DaemonUnreachable
+from kolosal.config.load import Configuration, process_environment
 
 START_TIMEOUT_S = 60.0
 """Until the child is ready; it listens before it loads models, so this is little more than import time."""
@@ -67,7 +67,7 @@ def child_daemon(spec: ChildSpec) -> Iterator[ChildDaemon]:
     """A running child, which has ended when the block has. The log is kept when the child failed.
 
     Raises:
-        ClientError: the process cannot be started.
+        CommandError: the process cannot be started.
     """
     child = ChildDaemon(spec)
     previous = [(number, signal.signal(number, _end)) for number in _OUR_END]
@@ -98,7 +98,7 @@ class ChildDaemon:
                     start_new_session=sys.platform != "win32",
                 )
             except OSError as exc:
-                raise ClientError(f"The daemon could not be started: {exc.strerror}") from exc
+                raise CommandError(f"The daemon could not be started: {exc.strerror}") from exc
 
     @property
     def has_ended(self) -> bool:
@@ -116,7 +116,7 @@ class ChildDaemon:
         """Return when the child answers and knows its configured engines; it loads them later.
 
         Raises:
-            ClientError: it ended, or did not get so far in time. The message names the log.
+            CommandError: it ended, or did not get so far in time. The message names the log.
         """
         deadline = time.monotonic() + START_TIMEOUT_S
         while not await self._is_ready(client):
@@ -155,11 +155,11 @@ class ChildDaemon:
         ):  # on Windows a console passes it on, and under a service or a scheduled task there is none
             self._process.kill()
 
-    def failure(self, what: str) -> ClientError:
+    def failure(self, what: str) -> CommandError:
         """What the child did, with its last words and where the others are."""
         self._keep_log = True
         last = self.log.read_text(errors="replace").strip().rpartition("\n")[2][:LAST_WORDS_CHARS]
-        return ClientError(f"The daemon {what}{f' ({last})' if last else ''}. Its log: {self.log}")
+        return CommandError(f"The daemon {what}{f' ({last})' if last else ''}. Its log: {self.log}")
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

@@ -18,7 +18,7 @@ from kolosal.commands.address import Address
 from kolosal.commands.api_types import (
     ApiError,
     Body,
-    ClientError,
+    CommandError,
     DaemonUnreachable,
     EngineView,
     api_error,
@@ -29,7 +29,7 @@ from kolosal.commands.api_types import (
     typed_events,
 )
 
-__all__ = ["ApiError", "Body", "ClientError", "DaemonClient", "DaemonUnreachable", "EngineView"]
+__all__ = ["ApiError", "Body", "CommandError", "DaemonClient", "DaemonUnreachable", "EngineView"]
 
 CONNECT_TIMEOUT_S = 5.0
 """Until the daemon's address accepts a connection."""
@@ -43,7 +43,7 @@ class DaemonClient:
     """One daemon at one address. Use as an async context manager, within one event loop."""
 
     def __init__(self, address: Address | str, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """`address` may be a URL alone. Raises ClientError where it cannot be one."""
+        """`address` may be a URL alone. Raises CommandError where it cannot be one."""
         if isinstance(address, str):
             address = Address(address)
         self.url = address.url.rstrip("/")
@@ -129,7 +129,7 @@ class DaemonClient:
                         yield piece
         except httpx.TransportError as exc:
             raise self._unreachable(exc) from exc
-        raise ClientError("The daemon ended the answer early")
+        raise CommandError("The daemon ended the answer early")
 
     async def events(self) -> AsyncGenerator[tuple[str, Body], None]:
         """What happens in the daemon from now on, by kind: first `hello`, once the daemon listens. Ends with the daemon."""
@@ -165,7 +165,7 @@ class DaemonClient:
     async def _report_progress(self, engine_id: str, on_progress: Callable[[float], None]) -> None:
         try:
             view = await self.engine(engine_id)
-        except ClientError:
+        except CommandError:
             return  # not registered yet, or gone again: the load itself will tell why
         if view.load_progress is not None:
             on_progress(view.load_progress)
@@ -187,18 +187,20 @@ class DaemonClient:
             raise api_error(response.status_code, response.content)
         return json_object(response.content)
 
-    def _unreachable(self, exc: httpx.TransportError) -> ClientError:
+    def _unreachable(self, exc: httpx.TransportError) -> CommandError:
         if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
             return DaemonUnreachable(self.url)
         if isinstance(exc, httpx.UnsupportedProtocol):
-            return ClientError(
+            return CommandError(
                 f"'{self.url}' is no address of a daemon: it must look like http://127.0.0.1:8080"
             )
         reason = str(exc) or type(exc).__name__
-        return ClientError(f"The connection to the daemon at {self.url} broke: {reason}")
+        return CommandError(f"The connection to the daemon at {self.url} broke: {reason}")
 
-    def _bad_url(self) -> ClientError:
-        return ClientError(f"'{self.url}' is no address of a daemon: it must look like http://127.0.0.1:8080")
+    def _bad_url(self) -> CommandError:
+        return CommandError(
+            f"'{self.url}' is no address of a daemon: it must look like http://127.0.0.1:8080"
+        )
 
 
 def _trust(certificate: str | None) -> ssl.SSLContext | bool:
@@ -209,7 +211,7 @@ def _trust(certificate: str | None) -> ssl.SSLContext | bool:
     try:
         context.load_verify_locations(Path(certificate).expanduser())
     except OSError as exc:  # ssl.SSLError is one
-        raise ClientError(
+        raise CommandError(
             f"server.tls_certificate: {certificate}: cannot be read: {exc.strerror or exc}"
         ) from exc
     return context

@@ -1,7 +1,7 @@
 """What the client commands do: ask the daemon, show the answer.
 
 Owns the words and tables of `load`, `unload`, `ps`, `status`, `config show` and `doctor`. Knows nothing of options and
-help texts; `cli` does. Every function returns, or raises ClientError for the one line the user is told.
+help texts; `cli` does. Every function returns, or raises CommandError for the one line the user is told.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from kolosal.commands.chat import printable
-from kolosal.commands.client import ApiError, Body, ClientError, DaemonClient, EngineView
-from kolosal.commands.doctor.checks import Check, Outcome, diagnose
+from kolosal.commands.client import ApiError, Body, CommandError, DaemonClient, EngineView
+from kolosal.commands.doctor.checks import Check, Verdict, diagnose
 from kolosal.commands.doctor.facts import gather
-from kolosal.config.file import parse_value
-from kolosal.config.resolve import ConfigError, Configuration
+from kolosal.config.errors import ConfigError
+from kolosal.config.load import Configuration
+from kolosal.config.yaml_file import parse_value
 
-_COLOURS = {Outcome.OK: "green", Outcome.WARN: "yellow", Outcome.FAIL: "red"}
+_COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 
 
 async def load(client: DaemonClient, engine_id: str, path: str, options: Body) -> None:
@@ -42,7 +43,7 @@ async def unload(client: DaemonClient, engine_ids: Sequence[str], *, keep: bool 
         try:
             await (client.unload_engine(engine_id) if keep else client.remove_engine(engine_id))
         except ApiError as exc:
-            raise ClientError(f"{engine_id}: {exc}") from exc  # which of them it was
+            raise CommandError(f"{engine_id}: {exc}") from exc  # which of them it was
         typer.echo(f"{engine_id}: {'unloaded' if keep else 'removed'}")
 
 
@@ -102,7 +103,7 @@ def doctor(config_path: Path | None) -> bool:
     checks = diagnose(gather(config_path))
     for check in checks:
         typer.echo(_verdict(check))
-    return all(check.outcome is not Outcome.FAIL for check in checks)
+    return all(check.outcome is not Verdict.FAIL for check in checks)
 
 
 def _verdict(check: Check) -> str:
@@ -141,11 +142,11 @@ def plain_progress(what: str) -> Callable[[float], None]:
 def absolute_path(path: str) -> str:
     """The daemon runs in a folder of its own, so it is told where the path starts."""
     if "://" in path:
-        raise ClientError(f"'{path}' is no file: download the model first")
+        raise CommandError(f"'{path}' is no file: download the model first")
     try:
         return str(Path(path).expanduser().absolute())
     except RuntimeError as exc:  # ~someone who does not exist
-        raise ClientError(f"'{path}': {exc}") from exc
+        raise CommandError(f"'{path}': {exc}") from exc
 
 
 def parameters(pairs: Sequence[str]) -> Body:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kolosal.config.resolve import ConfigError, load_settings, process_environment
+from kolosal.config.errors import ConfigError
+from kolosal.config.load import load_settings, process_environment
 
 if TYPE_CHECKING:
     from kolosal.security.keys import ApiKey, KeyFile

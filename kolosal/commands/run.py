@@ -15,7 +15,7 @@ from pathlib import Path
 from kolosal.commands.address import Address
 from kolosal.commands.chat import Chat, Terminal, converse
 from kolosal.commands.child_daemon import ChildDaemon, ChildSpec, child_daemon
-from kolosal.commands.client import ApiError, Body, ClientError, DaemonClient, DaemonUnreachable
+from kolosal.commands.client import ApiError, Body, CommandError, DaemonClient, DaemonUnreachable
 from kolosal.commands.engines import absolute_path, loading_progress
 
 EXIT_INTERRUPTED = 130
@@ -42,10 +42,10 @@ def run(request: RunRequest, address: Address | str, start: ChildSpec | None, te
     """Talk, and return the exit status. `start` is how to start a daemon where none answers; None: do not.
 
     Raises:
-        ClientError: there is no daemon, no model, or a single answer failed.
+        CommandError: there is no daemon, no model, or a single answer failed.
     """
     if request.prompt is not None and not request.prompt.strip():
-        raise ClientError("There is nothing to ask: the prompt is empty")
+        raise CommandError("There is nothing to ask: the prompt is empty")
     with asyncio.Runner() as runner, ExitStack() as stack:
         client = DaemonClient(address)
         child: ChildDaemon | None = None
@@ -55,7 +55,7 @@ def run(request: RunRequest, address: Address | str, start: ChildSpec | None, te
         except KeyboardInterrupt:
             terminal.write("\n")
             return EXIT_INTERRUPTED
-        except ClientError as exc:
+        except CommandError as exc:
             if child is not None and not isinstance(exc, ApiError) and child.is_dying():
                 raise child.failure("ended before it was told to") from None
             raise
@@ -94,7 +94,7 @@ async def find_or_load(client: DaemonClient, model: str) -> str:
     """The id of the engine that `model` means; a file that is not loaded yet is loaded under its stem.
 
     Raises:
-        ClientError: there is no such engine, or its id belongs to another file.
+        CommandError: there is no such engine, or its id belongs to another file.
     """
     if not model.lower().endswith(".gguf"):
         await _expect_engine(client, model)
@@ -110,7 +110,7 @@ async def find_or_load(client: DaemonClient, model: str) -> str:
             await client.add_engine({"engine_id": engine_id, "model_path": path}, on_progress)
         return engine_id
     if loaded is not None and not _same_file(loaded, path):
-        raise ClientError(
+        raise CommandError(
             f"The engine '{engine_id}' holds another file, {loaded}: talk to it with `kolosal run {engine_id}`,"
             f" or load this one under another id with `kolosal load ID {model}`"
         )
@@ -126,7 +126,7 @@ async def _expect_engine(client: DaemonClient, engine_id: str) -> None:
         if exc.status != _NOT_FOUND:
             raise
         known = ", ".join(view.engine_id for view in await client.engines()) or "none"
-        raise ClientError(
+        raise CommandError(
             f"There is no engine '{engine_id}' (there is: {known}). Give the path of a .gguf file to load it"
         ) from exc
 

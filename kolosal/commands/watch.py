@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kolosal.commands.chat import printable
-from kolosal.commands.client import ClientError, DaemonClient, DaemonUnreachable, EngineView
+from kolosal.commands.client import CommandError, DaemonClient, DaemonUnreachable, EngineView
 from kolosal.commands.engines import engine_rows, show_table
 
 REFRESH_S = 2.0
@@ -33,12 +33,12 @@ async def watch_engines(client: DaemonClient, *, as_json: bool) -> None:
     """The table of engines, again at every change. On a terminal in place; else one after the other.
 
     Raises:
-        ClientError: the daemon has ended, or never answered.
+        CommandError: the daemon has ended, or never answered.
     """
     await client.health()  # or what is wrong with the address
     with suppress(DaemonUnreachable):  # it ended between an event and the look at the engines
         await _show(client, as_json=as_json)
-    raise ClientError(f"The daemon at {client.url} has stopped")
+    raise CommandError(f"The daemon at {client.url} has stopped")
 
 
 async def _show(client: DaemonClient, *, as_json: bool) -> None:

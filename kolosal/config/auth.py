@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from kolosal.config.section import FilePath, Section
+from kolosal.config.section import FilePath, SettingsSection
 
 
-class AuthSettings(Section):
+class AuthSettings(SettingsSection):
     """Where keys stand, and what they keep apart."""
 
     api_key: Annotated[

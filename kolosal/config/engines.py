@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from kolosal.config.section import COMMAS, FilePath, Section, Variable
+from kolosal.config.section import COMMAS, FilePath, SettingsSection, Variable
 from kolosal.engines.memory.policy import MAX_QUEUED_LIMIT, MAX_TTL_S
 
 
-class EngineSettings(Section):
+class EngineSettings(SettingsSection):
     """What holds for all engines; an engine's own `Rules` and parameters may say otherwise for it."""
 
     model_roots: Annotated[

@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from kolosal.config.section import FilePath, Section, Variable
+from kolosal.config.section import FilePath, SettingsSection, Variable
 
 
-class LoggingSettings(Section):
+class LoggingSettings(SettingsSection):
     """Log lines and traces."""
 
     variable_prefix: ClassVar[str] = "LOG_"

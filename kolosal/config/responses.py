@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from kolosal.config.section import Section
+from kolosal.config.section import SettingsSection
 
 
-class ResponseSettings(Section):
+class ResponseSettings(SettingsSection):
     """Bounds of kept responses."""
 
     variable_prefix: ClassVar[str] = "RESPONSES_"

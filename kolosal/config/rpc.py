@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from kolosal.config.section import Section
+from kolosal.config.section import SettingsSection
 
 
-class RpcSettings(Section):
+class RpcSettings(SettingsSection):
     """Bounds of JSON-RPC."""
 
     variable_prefix: ClassVar[str] = "RPC_"

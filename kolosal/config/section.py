@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
-class Section(BaseModel):
+class SettingsSection(BaseModel):
     """One section of the configuration file, valid and unchangeable.
 
     A field's name is its key in the file. `section.key` is set by the variable `KOLOSAL_` + `variable_prefix` + the name

@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
-from kolosal.config.section import COMMAS, FilePath, Section, Variable
+from kolosal.config.section import COMMAS, FilePath, SettingsSection, Variable
 from kolosal.engines.parameters import EngineId
 
 _Host: TypeAlias = Annotated[str, Field(max_length=253, pattern=r"^(\*|\.?[A-Za-z0-9_.:-]+)$")]
@@ -14,7 +14,7 @@ _Origin: TypeAlias = Annotated[str, Field(max_length=300, pattern=r"^[a-z][a-z0-
 _Network: TypeAlias = Annotated[str, Field(max_length=64, pattern=r"^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$")]
 
 
-class ServerSettings(Section):
+class ServerSettings(SettingsSection):
     """The socket, its limits and its security; `docs/security.md` explains the latter."""
 
     host: Annotated[

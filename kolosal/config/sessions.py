@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from kolosal.config.section import Section, Variable
+from kolosal.config.section import SettingsSection, Variable
 
 
-class SessionSettings(Section):
+class SessionSettings(SettingsSection):
     """Bounds of sessions and their connections."""
 
     variable_prefix: ClassVar[str] = "SESSIONS_"

@@ -18,7 +18,7 @@ from kolosal.config.logging import LoggingSettings
 from kolosal.config.models import MAX_MODELS, ModelEntry
 from kolosal.config.responses import ResponseSettings
 from kolosal.config.rpc import RpcSettings
-from kolosal.config.section import Section, Variable
+from kolosal.config.section import SettingsSection, Variable
 from kolosal.config.server import ServerSettings
 from kolosal.config.sessions import SessionSettings
 
@@ -66,7 +66,7 @@ class SettingName:
 
 def _names() -> Iterator[SettingName]:
     for title, section in Settings.model_fields.items():
-        if not (isinstance(section.annotation, type) and issubclass(section.annotation, Section)):
+        if not (isinstance(section.annotation, type) and issubclass(section.annotation, SettingsSection)):
             continue
         prefix = section.annotation.variable_prefix
         for name, field in section.annotation.model_fields.items():

@@ -1,27 +1,21 @@
-"""The three sources of settings: a YAML file, the environment, the command line.
+"""Where settings come from: what one source gives, and what several give together.
 
-Each function turns one source into what it gives, valid, and where each value stood; `merged` puts them together. Owns the
-words of every configuration error. Knows no precedence: `load_settings` says the order.
+Here are the environment and the command line; `yaml_source` is the file, `older_server` that one's variables. Knows no
+precedence: `load_settings` says the order.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import JsonValue, ValidationError
-from pydantic_core import ErrorDetails
-
-from kolosal.config.file import ConfigError, KeyPath, YamlFile, dotted
+from kolosal.config.errors import ConfigError
 from kolosal.config.models import MAX_MODELS, ModelEntry
-from kolosal.config.section import Section
+from kolosal.config.section import SettingsSection
 from kolosal.config.settings import ENV_PREFIX, SETTING_NAMES, Settings
-from kolosal.engines.memory.policy import Rules
-from kolosal.engines.parameters import LoadingParameters
+from kolosal.config.validation import absolute_path, refuse_duplicates, suggestion, validated
+from kolosal.config.yaml_file import dotted
 
 NOT_SETTINGS = frozenset({"KOLOSAL_CONFIG", "KOLOSAL_TEST_MODEL", "KOLOSAL_TEST_CGROUP"})
 """Variables with our prefix that set nothing: the file's path, and the model and the control group that the tests use."""
@@ -29,18 +23,6 @@ NOT_SETTINGS = frozenset({"KOLOSAL_CONFIG", "KOLOSAL_TEST_MODEL", "KOLOSAL_TEST_
 _BY_KEY = {name.key: name for name in SETTING_NAMES}
 _BY_VARIABLE = {name.variable: name for name in SETTING_NAMES}
 _BY_FLAG = {name.flag: name for name in SETTING_NAMES}
-_SECTIONS = sorted(Settings.model_fields)
-_RULE_KEYS = tuple(field.name for field in fields(Rules))
-_ENTRY_KEYS = (
-    "id",
-    "path",
-    "load_immediately",
-    "load_at_startup",
-    "main_gpu_id",
-    "load_params",
-    *_RULE_KEYS,
-)
-_PARAMETER_KEYS = tuple(field.name for field in fields(LoadingParameters))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,118 +35,18 @@ class SettingsSource:
     origins: Mapping[str, str] = field(default_factory=dict)
     """Where each value stood, by `section.key`, and each engine, by `models[id]`."""
 
-
-def from_file(file: YamlFile) -> SettingsSource:
-    """The settings of a YAML file. Relative model paths are relative to the file's folder."""
-    given: dict[str, JsonValue] = {}
-    origins: dict[str, str] = {}
-    for section in _mapping(file, ()):
-        if section not in _SECTIONS:
-            raise _unknown(file, (section,))
-        if section == "models":
-            given["models"] = _entries(file)
-            continue
-        given[section] = body = _mapping(file, (section,))
-        for name in body:
-            if f"{section}.{name}" not in _BY_KEY:
-                raise _unknown(file, (section, name))
-            origins[f"{section}.{name}"] = file.at((section, name))
-
-    def place(loc: KeyPath) -> str:
-        return _place(file, _written(file, loc))
-
-    # JSON mode is strict about types and still takes a list for a tuple and text for an enum
-    settings = _valid(lambda: Settings.model_validate_json(json.dumps(given), strict=True), place)
-    _refuse_twins(settings.models, lambda index: place(("models", index, "id")))
-    models = tuple(
-        replace(entry, path=_absolute(entry.path, file.path.parent, place(("models", index, "path"))))
-        for index, entry in enumerate(settings.models)
-    )
-    origins |= {f"models[{entry.id}]": file.at(("models", index)) for index, entry in enumerate(models)}
-    return SettingsSource(_given_values(settings), models, origins)
-
-
-def _mapping(file: YamlFile, key: KeyPath) -> dict[str, JsonValue]:
-    """A section. One whose every line is commented out is null in YAML, and empty here."""
-    value = file.values
-    for part in key:
-        assert isinstance(value, dict)  # noqa: S101 - the caller went through here before
-        value = value[str(part)]
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ConfigError(f"{_place(file, key)}: must be a mapping of keys to values")
-    return value
-
-
-def _entries(file: YamlFile) -> JsonValue:
-    """The `models` section in the form of `ModelEntry`."""
-    entries = _mapping(file, ())["models"]
-    if entries is None:
-        return []
-    if not isinstance(entries, list):
-        raise ConfigError(
-            f"{file.at(('models',))}: models: must be a list of engines, each beginning with '- '"
-        )
-    return [
-        _entry(file, ("models", index), entry) if isinstance(entry, dict) else entry
-        for index, entry in enumerate(entries)
-    ]
-
-
-def _entry(file: YamlFile, at: KeyPath, written: dict[str, JsonValue]) -> JsonValue:
-    entry = dict(written)
-    parameters = entry.pop("load_params", None) or {}
-    if "load_at_startup" in entry:
-        if "load_immediately" in entry:
-            raise _twice(file, (*at, "load_at_startup"), "load_immediately")
-        entry["load_immediately"] = entry.pop("load_at_startup")
-    if "main_gpu_id" in entry and isinstance(parameters, dict):
-        if "main_gpu_id" in parameters:
-            raise _twice(file, (*at, "load_params", "main_gpu_id"), "main_gpu_id")
-        parameters = {**parameters, "main_gpu_id": entry.pop("main_gpu_id")}
-    for name in ("parameters", "rules"):  # our own names
-        if name in entry:
-            raise _unknown(file, (*at, name))
-    rules = {name: entry.pop(name) for name in _RULE_KEYS if name in entry}
-    return {**entry, "parameters": parameters, "rules": rules}
-
-
-def _written(file: YamlFile, loc: KeyPath) -> KeyPath:
-    """Where a field that was found wrong stands in the file."""
-    if not loc:
-        return ()
-    if loc[0] != "models":
-        return loc[:2]
-    key = tuple("load_params" if part == "parameters" else part for part in loc if part != "rules")
-    elsewhere = {"main_gpu_id": (*key[:2], "main_gpu_id"), "load_immediately": (*key[:2], "load_at_startup")}
-    moved = elsewhere.get(str(key[-1]), key)
-    return moved if moved in file.lines and key not in file.lines else key
-
-
-def _twice(file: YamlFile, key: KeyPath, other: str) -> ConfigError:
-    return ConfigError(f"{file.at(key)}: {dotted(key)}: means the same as '{other}', which is given too")
-
-
-def _unknown(file: YamlFile, key: KeyPath) -> ConfigError:
-    if key[0] == "models":
-        return ConfigError(f"{_place(file, key)}: unknown key{_suggestion(str(key[-1]), _same(_ENTRY_KEYS))}")
-    if len(key) == 1:
-        return ConfigError(
-            f"{_place(file, key)}: unknown key{_suggestion(str(key[0]), _spellings(), _SECTIONS)}"
-        )
-    within = [known for known in _BY_KEY if known.startswith(f"{key[0]}.")]
-    return ConfigError(f"{_place(file, key)}: unknown key{_suggestion(str(key[1]), _spellings(), within)}")
-
-
-def _spellings() -> dict[str, str]:
-    """What people write for a key who know the setting but not its section, or not its name here."""
-    keys = {key.rpartition(".")[2]: key for key in [*_BY_KEY, "models"]}
-    return _same(_SECTIONS) | keys | {flag: name.key for flag, name in _BY_FLAG.items()}
-
-
-def _place(file: YamlFile, key: KeyPath) -> str:
-    return f"{file.at(key)}: {dotted(key)}" if key else file.at(())
+    @classmethod
+    def of(
+        cls, settings: Settings, origins: Mapping[str, str], models: tuple[ModelEntry, ...] | None = None
+    ) -> SettingsSource:
+        """What these settings do not leave at the default; `models` take the place of theirs."""
+        given = {
+            f"{title}.{name}": getattr(section, name)
+            for title, section in settings
+            if isinstance(section, SettingsSection)
+            for name in section.model_fields_set
+        }
+        return cls(given, settings.models if models is None else models, origins)
 
 
 def from_environment(environ: Mapping[str, str]) -> SettingsSource:
@@ -173,15 +55,15 @@ def from_environment(environ: Mapping[str, str]) -> SettingsSource:
     for variable in sorted(environ):
         if variable.startswith(ENV_PREFIX) and variable not in NOT_SETTINGS:
             if variable not in _BY_VARIABLE:
-                hint = _suggestion(variable, _same(_BY_VARIABLE))
+                hint = suggestion(variable, _BY_VARIABLE)
                 raise ConfigError(f"{variable} (environment): unknown variable{hint}")
             if environ[variable]:
                 given[_BY_VARIABLE[variable].key] = environ[variable]
-    settings = _valid(
+    settings = validated(
         lambda: Settings.model_validate_strings(_nested(given)),
         lambda loc: f"{_BY_KEY[dotted(loc[:2])].variable} (environment)",
     )
-    return SettingsSource(_given_values(settings), origins={key: _BY_KEY[key].variable for key in given})
+    return SettingsSource.of(settings, {key: _BY_KEY[key].variable for key in given})
 
 
 def from_flags(flags: Mapping[str, object], models: Sequence[str]) -> SettingsSource:
@@ -193,14 +75,14 @@ def from_flags(flags: Mapping[str, object], models: Sequence[str]) -> SettingsSo
         engine_id, equals, path = text.partition("=")
         if not equals or not path:
             raise ConfigError(f"--model: must be ID=PATH, not {text!r}")
-        entries.append({"id": engine_id, "path": _absolute(path, Path.cwd(), "--model")})
+        entries.append({"id": engine_id, "path": absolute_path(path, Path.cwd(), "--model")})
         origins[f"models[{engine_id}]"] = "--model"
-    settings = _valid(
+    settings = validated(
         lambda: Settings.model_validate({**_nested(given), "models": entries}),
         lambda loc: origins.get(dotted(loc[:2]), "--model"),
     )
-    _refuse_twins(settings.models, lambda _: "--model")
-    return SettingsSource(_given_values(settings), settings.models, origins)
+    refuse_duplicates(settings.models, lambda _: "--model")
+    return SettingsSource.of(settings, origins)
 
 
 def merged(sources: Iterable[SettingsSource]) -> Settings:
@@ -224,73 +106,3 @@ def _nested(values: Mapping[str, object]) -> dict[str, dict[str, object]]:
         section, _, name = key.partition(".")
         sections.setdefault(section, {})[name] = value
     return sections
-
-
-def _given_values(settings: Settings) -> dict[str, object]:
-    """What is not left at its default, by `section.key`; engines are apart."""
-    return {
-        f"{title}.{name}": getattr(section, name)
-        for title, section in settings
-        if isinstance(section, Section)
-        for name in section.model_fields_set
-    }
-
-
-def _valid(validate: Callable[[], Settings], place: Callable[[KeyPath], str]) -> Settings:
-    try:
-        return validate()
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_context=False)[0]
-        raise ConfigError(f"{place(first['loc'])}: {_words(first)}") from exc
-
-
-def _words(error: ErrorDetails) -> str:
-    """What is wrong, in terms of the value that was given."""
-    if error["loc"][:2] == ("auth", "api_key"):  # whatever it is, it may be a secret
-        return "must be text of 16 to 512 characters"
-    value = error["input"]
-    match error["type"]:
-        case "extra_forbidden" | "unexpected_keyword_argument":
-            known = _PARAMETER_KEYS if "parameters" in error["loc"] else _ENTRY_KEYS
-            return f"unknown key{_suggestion(str(error['loc'][-1]), _same(known))}"
-        case "missing" | "missing_argument" | "missing_keyword_only_argument":
-            return "is missing"
-        case "dataclass_type":
-            text = "must be a mapping of keys to values"
-        case "bool_type" | "bool_parsing":
-            text = "must be true or false"
-        case "string_pattern_mismatch":
-            text = "holds a character that is not allowed here"
-        case "string_type" if isinstance(value, int | float):
-            return f"must be text, not {value!r}: put it in quotes"
-        case _:
-            text = re.sub(r"^\w+ should ", "must ", error["msg"])
-    return text if isinstance(value, dict | list) else f"{text}, not {repr(value)[:80]}"
-
-
-def _same(names: Iterable[str]) -> dict[str, str]:
-    return {name: name for name in names}
-
-
-def _suggestion(given: str, known: Mapping[str, str], otherwise: Iterable[str] | None = None) -> str:
-    """`: did you mean 'x'?`, or what there is. `known` maps what may be written to what is right."""
-    if close := get_close_matches(given, known, n=1, cutoff=0.7):
-        return f": did you mean '{known[close[0]]}'?"
-    return f": known are {', '.join(otherwise or known.values())}"
-
-
-def _refuse_twins(entries: Iterable[ModelEntry], place: Callable[[int], str]) -> None:
-    seen: set[str] = set()
-    for index, entry in enumerate(entries):
-        if entry.id in seen:
-            raise ConfigError(f"{place(index)}: the id '{entry.id}' is given twice")
-        seen.add(entry.id)
-
-
-def _absolute(path: str, folder: Path, place: str) -> str:
-    if "://" in path:
-        raise ConfigError(f"{place}: must be a file on this machine, not {path[:80]!r}")
-    try:
-        return str(folder / Path(path).expanduser())
-    except RuntimeError as exc:  # ~someone who does not exist
-        raise ConfigError(f"{place}: {exc}") from exc

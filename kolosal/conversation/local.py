@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from kolosal.chat.events import TextPiece
 from kolosal.chat.parser import ChatParser
-from kolosal.config.resolve import process_environment
+from kolosal.config.load import process_environment
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Call, CallResult, Detokenize, Render, Rendered, Tokenize, Tokenized
 from kolosal.engines.ipc.process import WorkerCommand, worker_environment

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kolosal.config.file import ConfigError
+from kolosal.config.errors import ConfigError
 from kolosal.config.models import ModelEntry
 from kolosal.config.server import ServerSettings
 from kolosal.config.sources import SettingsSource

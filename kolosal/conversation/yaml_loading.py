@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from kolosal.config.resolve import process_environment
+from kolosal.config.load import process_environment
 from kolosal.conversation.placeholders import resolve
 
 CONFIG_DIR_VARIABLE = "LLM_SERVER_CONFIG_DIR"

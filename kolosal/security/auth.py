@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from kolosal.config.file import ConfigError
+from kolosal.config.errors import ConfigError
 from kolosal.errors import AuthenticationFailed, KeyMissing, TooManyAttempts
 from kolosal.security.keys import ApiKey, KeyFile, digest_of
 

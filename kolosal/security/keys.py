@@ -22,7 +22,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kolosal.atomic_file import replace_file
-from kolosal.config.file import ConfigError
+from kolosal.config.errors import ConfigError
 
 MAX_KEYS = 1000
 """Keys one file can hold: each request is compared with all of them."""

@@ -1,6 +1,6 @@
-"""Whether the daemon may listen where it is told to, and behind what: keys, TLS, open access.
+"""The security check at the start: whether the daemon may listen where it is told to, and behind what keys and certificate.
 
-Looked at once, before anything starts: whoever gets something wrong here is told so, instead of being open to the world.
+Made once, before anything starts: whoever gets something wrong here is told so, instead of being open to the world.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kolosal.config.resolve import ConfigError, state_folder
+from kolosal.config.errors import ConfigError
+from kolosal.config.load import state_folder
 from kolosal.config.settings import Settings
 from kolosal.security.auth import Authenticator, Keyring, Lockout
 from kolosal.security.hosts import is_loopback
@@ -22,15 +23,17 @@ KEYS_FILE = "keys.json"
 
 
 @dataclass(frozen=True, slots=True)
-class StartupCheck:
-    """Who is let in, and how."""
+class DaemonSecurity:
+    """What the check found: who is let in, and with which certificate the daemon speaks TLS, if it does."""
 
     authenticator: Authenticator
     tls: ssl.SSLContext | None
 
 
-def examine(settings: Settings, environ: Mapping[str, str], file_key: str | None = None) -> StartupCheck:
-    """What the settings ask for; `file_key` as for `authenticator_of`.
+def check_security(
+    settings: Settings, environ: Mapping[str, str], file_key: str | None = None
+) -> DaemonSecurity:
+    """What the settings ask for, where they are safe; `file_key` as for `authenticator_of`.
 
     Raises:
         ConfigError: a file of keys or certificates cannot be used, or other machines could use the daemon without a key.
@@ -43,7 +46,7 @@ def examine(settings: Settings, environ: Mapping[str, str], file_key: str | None
             f"server.host: {server.host} lets other machines in, and there is no API key: make one with"
             " `kolosal keys create NAME`, or set server.allow_open_access to true where everybody may do everything"
         )
-    return StartupCheck(authenticator, tls)
+    return DaemonSecurity(authenticator, tls)
 
 
 def key_file(settings: Settings, environ: Mapping[str, str]) -> KeyFile | None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kolosal.commands.api_types import MAX_EVENT_BYTES, event_data
-from kolosal.commands.client import ApiError, ClientError, DaemonClient, DaemonUnreachable, EngineView
+from kolosal.commands.client import ApiError, CommandError, DaemonClient, DaemonUnreachable, EngineView
 
 
 def chunk(text: str) -> str:
@@ -70,18 +70,18 @@ async def test_an_error_in_the_stream_is_raised() -> None:
 
 
 async def test_a_stream_without_its_end_is_an_error() -> None:
-    with pytest.raises(ClientError, match="early"):
+    with pytest.raises(CommandError, match="early"):
         await answer_to(event(chunk("a")))
 
 
 @pytest.mark.parametrize("data", ["{", "[]", "null", "[" * 100_000])
 async def test_an_event_that_is_no_chunk_is_an_error(data: str) -> None:
-    with pytest.raises(ClientError, match="not a Kolosal daemon"):
+    with pytest.raises(CommandError, match="not a Kolosal daemon"):
         await answer_to(event(data))
 
 
 async def test_an_endless_line_is_an_error() -> None:
-    with pytest.raises(ClientError, match="16 MiB"):
+    with pytest.raises(CommandError, match="16 MiB"):
         await answer_to(b"data: ", b"x" * MAX_EVENT_BYTES)
 
 
@@ -118,7 +118,7 @@ async def test_closing_an_answer_closes_its_connection() -> None:
     [
         (httpx.ConnectError("x"), DaemonUnreachable),
         (httpx.ConnectTimeout("x"), DaemonUnreachable),
-        (httpx.ReadError(""), ClientError),
+        (httpx.ReadError(""), CommandError),
     ],
 )
 async def test_a_broken_connection_is_a_client_error(error: Exception, kind: type[Exception]) -> None:
@@ -127,7 +127,7 @@ async def test_a_broken_connection_is_a_client_error(error: Exception, kind: typ
 
     async with client_of(fail) as client:
         for call in (client.health(), anext(client.chat("a", []))):
-            with pytest.raises(ClientError) as raised:
+            with pytest.raises(CommandError) as raised:
                 await call
             assert type(raised.value) is kind
 

@@ -14,9 +14,9 @@ import pytest
 from kolosal.commands import child_daemon
 from kolosal.commands.chat import Terminal
 from kolosal.commands.child_daemon import ChildSpec
-from kolosal.commands.client import ClientError
+from kolosal.commands.client import CommandError
 from kolosal.commands.run import RunRequest, run
-from kolosal.config.resolve import load_settings
+from kolosal.config.load import load_settings
 from tests.commands.conftest import Cli
 from tests.commands.stub_daemon import StubDaemon
 
@@ -133,20 +133,20 @@ def test_a_daemon_that_cannot_be_told_to_stop_is_ended(
 
 def test_a_daemon_that_cannot_start_shows_its_log(free_port: int, log_folder: Path) -> None:
     spec = ChildSpec((sys.executable, "-c", "import sys; sys.exit('no such luck')"))
-    with pytest.raises(ClientError, match="no such luck") as raised:
+    with pytest.raises(CommandError, match="no such luck") as raised:
         ask(spec, free_port, [])
     assert str(logs(log_folder)[0]) in str(raised.value)
 
 
 def test_a_daemon_that_dies_meanwhile_shows_its_log(free_port: int, log_folder: Path) -> None:
     spec = stub_spec(free_port)
-    with pytest.raises(ClientError, match=r"ended before it was told to \(out of luck\)") as raised:
+    with pytest.raises(CommandError, match=r"ended before it was told to \(out of luck\)") as raised:
         ask(ChildSpec((*spec.argv, "--die")), free_port, [])
     assert str(logs(log_folder)[0]) in str(raised.value)
 
 
 def test_a_program_that_is_not_there_is_a_client_error(free_port: int, log_folder: Path) -> None:
-    with pytest.raises(ClientError, match="could not be started"):
+    with pytest.raises(CommandError, match="could not be started"):
         ask(ChildSpec((str(log_folder / "nothing"),)), free_port, [])
 
 

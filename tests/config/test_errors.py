@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kolosal.config.file import MAX_CONFIG_BYTES
-from kolosal.config.resolve import ConfigError, load_settings
+from kolosal.config.errors import ConfigError
+from kolosal.config.load import load_settings
+from kolosal.config.yaml_file import MAX_CONFIG_BYTES
 
 
 @pytest.fixture

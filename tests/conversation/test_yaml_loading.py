@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from kolosal.commands.address import Address
-from kolosal.config.file import ConfigError
-from kolosal.config.resolve import load_settings
+from kolosal.config.errors import ConfigError
+from kolosal.config.load import load_settings
 from kolosal.config.settings import Settings
 from kolosal.conversation.key_vault import KeyVaultError
 from kolosal.conversation.model_loading import initialize

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kolosal.config.file import ConfigError
+from kolosal.config.errors import ConfigError
 from kolosal.errors import AuthenticationFailed, KeyMissing, TooManyAttempts
 from kolosal.security import auth
 from kolosal.security.auth import MAX_ADDRESSES, Authenticator, Keyring, Lockout, network_of

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kolosal.config.file import ConfigError
+from kolosal.config.errors import ConfigError
 from kolosal.security import keys
 from kolosal.security.keys import ALL_SCOPES, KeyFile, Scope, digest_of, plain_key, read_plain_keys
 

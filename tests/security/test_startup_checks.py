@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from kolosal.config.resolve import ConfigError
+from kolosal.config.errors import ConfigError
 from kolosal.config.settings import Settings
 from kolosal.errors import KeyMissing
 from kolosal.security.keys import ALL_SCOPES, KeyFile
-from kolosal.security.startup_checks import examine, key_file, tls_context
+from kolosal.security.startup_checks import check_security, key_file, tls_context
 from tests.settings import settings_of
 
 TLS = Path(__file__).parents[1] / "tls"
@@ -21,7 +21,7 @@ KEY = "a-key-of-our-own-1234"
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "::1", "127.8.8.8"])
 def test_this_machine_needs_no_key(host: str) -> None:
-    assert not examine(settings_of(host=host), {}).authenticator.needed
+    assert not check_security(settings_of(host=host), {}).authenticator.needed
 
 
 @pytest.mark.parametrize(
@@ -29,17 +29,17 @@ def test_this_machine_needs_no_key(host: str) -> None:
 )
 def test_other_machines_need_one(host: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
-        examine(settings_of(host=host, state_dir=str(tmp_path)), {})
+        check_security(settings_of(host=host, state_dir=str(tmp_path)), {})
     assert "kolosal keys create NAME" in str(raised.value)
     assert "server.allow_open_access" in str(raised.value)
-    assert examine(settings_of(host=host, api_key=SecretStr(KEY)), {}).authenticator.needed
-    assert not examine(settings_of(host=host, allow_open_access=True), {}).authenticator.needed
+    assert check_security(settings_of(host=host, api_key=SecretStr(KEY)), {}).authenticator.needed
+    assert not check_security(settings_of(host=host, allow_open_access=True), {}).authenticator.needed
     KeyFile(tmp_path / "keys.json").create("a", [])
-    assert examine(settings_of(host=host, state_dir=str(tmp_path)), {}).authenticator.needed
+    assert check_security(settings_of(host=host, state_dir=str(tmp_path)), {}).authenticator.needed
 
 
 def test_the_key_of_the_conversation_engines_files_is_one_of_the_daemons() -> None:
-    authenticator = examine(settings_of(host="0.0.0.0"), {}, "of the file").authenticator
+    authenticator = check_security(settings_of(host="0.0.0.0"), {}, "of the file").authenticator
     found = authenticator.identify(("of the file",), "")
     assert found is not None
     assert found.scopes == ALL_SCOPES
@@ -60,12 +60,12 @@ def test_where_the_keys_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["api_key_file", "keys_file"])
 def test_keys_that_cannot_be_read_end_the_start(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
-        examine(settings_of(**{name: str(tmp_path)}), {})
+        check_security(settings_of(**{name: str(tmp_path)}), {})
 
 
 def test_a_key_of_a_file_counts(tmp_path: Path) -> None:
     (tmp_path / "keys.txt").write_text(f"{KEY}\n")
-    found = examine(settings_of(api_key_file=str(tmp_path / "keys.txt")), {}).authenticator.identify(
+    found = check_security(settings_of(api_key_file=str(tmp_path / "keys.txt")), {}).authenticator.identify(
         (KEY,), ""
     )
     assert found is not None

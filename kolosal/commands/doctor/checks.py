@@ -10,7 +10,8 @@ from enum import StrEnum
 
 from kolosal.commands.doctor.facts import Facts, NativeProbe, PortState, settings_of
 from kolosal.commands.doctor.gpus import GpuReport
-from kolosal.config.resolve import ConfigError, Configuration
+from kolosal.config.errors import ConfigError
+from kolosal.config.load import Configuration
 from kolosal.config.server import ServerSettings
 
 OLDEST_PYTHON = (3, 11)
@@ -20,7 +21,7 @@ SCARCE_MEMORY_BYTES = 2 * 1024**3
 REBUILD = "build it again on this machine: python scripts/native.py"
 
 
-class Outcome(StrEnum):
+class Verdict(StrEnum):
     """How a check ended."""
 
     OK = "ok"
@@ -34,7 +35,7 @@ class Check:
     """One line of the report."""
 
     name: str
-    outcome: Outcome
+    outcome: Verdict
     found: str
     advice: str = ""
 
@@ -55,25 +56,25 @@ def diagnose(facts: Facts) -> list[Check]:
 def _python(version: tuple[int, int, int]) -> Check:
     found = ".".join(map(str, version))
     if version[:2] < OLDEST_PYTHON:
-        return Check("Python", Outcome.FAIL, found, "install Python 3.11 or newer")
-    return Check("Python", Outcome.OK, found)
+        return Check("Python", Verdict.FAIL, found, "install Python 3.11 or newer")
+    return Check("Python", Verdict.OK, found)
 
 
 def _native(probe: NativeProbe) -> Check:
     if probe.error is None:
         features = " ".join(probe.system_info.replace(" = 1", "").replace("|", " ").split())
-        return Check("llama.cpp", Outcome.OK, f"llama-cpp-python {probe.version}; {features}")
+        return Check("llama.cpp", Verdict.OK, f"llama-cpp-python {probe.version}; {features}")
     advice = REBUILD
     if "No module named" in probe.error:
         advice = "install it: pip install llama-cpp-python, or python scripts/run.py in the checkout"
     elif "SIGILL" in probe.error or "illegal instruction" in probe.error:
         advice = f"it was built for a newer CPU than this one; {REBUILD}"
-    return Check("llama.cpp", Outcome.FAIL, f"does not load: {probe.error}", advice)
+    return Check("llama.cpp", Verdict.FAIL, f"does not load: {probe.error}", advice)
 
 
 def _gpus(report: GpuReport, native: NativeProbe) -> Check:
     if not report.gpus:
-        return Check("GPU", Outcome.OK, f"no NVIDIA GPU to see ({report.reason or 'the driver lists none'})")
+        return Check("GPU", Verdict.OK, f"no NVIDIA GPU to see ({report.reason or 'the driver lists none'})")
     found = "; ".join(
         gpu.name
         if gpu.total_bytes is None
@@ -84,27 +85,27 @@ def _gpus(report: GpuReport, native: NativeProbe) -> Check:
         advice = (
             "llama.cpp was built without GPU support; build it with: python scripts/native.py --preset cuda"
         )
-        return Check("GPU", Outcome.WARN, f"{found}, not used", advice)
-    return Check("GPU", Outcome.OK, f"{found} (driver {report.driver})")
+        return Check("GPU", Verdict.WARN, f"{found}, not used", advice)
+    return Check("GPU", Verdict.OK, f"{found} (driver {report.driver})")
 
 
 def _memory(free: int, total: int) -> Check:
     found = f"{_gib(free)} of {_gib(total)} free"
     if free < SCARCE_MEMORY_BYTES:
-        return Check("Memory", Outcome.WARN, found, "only the smallest models fit: close other programs")
-    return Check("Memory", Outcome.OK, found)
+        return Check("Memory", Verdict.WARN, found, "only the smallest models fit: close other programs")
+    return Check("Memory", Verdict.OK, found)
 
 
 def _configuration(configuration: Configuration | ConfigError) -> Check:
     if isinstance(configuration, ConfigError):
         return Check(
             "Configuration",
-            Outcome.FAIL,
+            Verdict.FAIL,
             str(configuration),
             "correct it; docs/configuration.md lists every setting",
         )
     file = configuration.file
-    return Check("Configuration", Outcome.OK, "defaults, no file" if file is None else str(file))
+    return Check("Configuration", Verdict.OK, "defaults, no file" if file is None else str(file))
 
 
 def _port(port: tuple[PortState, str], server: ServerSettings) -> Check:
@@ -114,14 +115,14 @@ def _port(port: tuple[PortState, str], server: ServerSettings) -> Check:
         case PortState.TAKEN:
             return Check(
                 "Address",
-                Outcome.FAIL,
+                Verdict.FAIL,
                 f"{found} is taken ({word})",
                 "choose another with --port or KOLOSAL_PORT",
             )
         case PortState.REFUSED:
             return Check(
                 "Address",
-                Outcome.FAIL,
+                Verdict.FAIL,
                 f"cannot listen on {found}: {word}",
                 "choose another with --host and --port",
             )
@@ -132,11 +133,11 @@ def _port(port: tuple[PortState, str], server: ServerSettings) -> Check:
     if server.host not in ("localhost", "::1") and not server.host.startswith("127."):
         return Check(
             "Address",
-            Outcome.WARN,
+            Verdict.WARN,
             found,
             "other machines can reach it, so the daemon starts only with an API key: see docs/security.md",
         )
-    return Check("Address", Outcome.OK, found)
+    return Check("Address", Verdict.OK, found)
 
 
 def _gib(size: int) -> str:

@@ -19,9 +19,11 @@ from pathlib import Path
 import psutil
 
 from kolosal.commands.address import Address
-from kolosal.commands.client import ClientError, DaemonClient, DaemonUnreachable
+from kolosal.commands.client import CommandError, DaemonClient, DaemonUnreachable
 from kolosal.commands.doctor.gpus import GpuReport, read_gpus
-from kolosal.config.resolve import ConfigError, Configuration, Settings, load_settings
+from kolosal.config.errors import ConfigError
+from kolosal.config.load import Configuration, load_settings
+from kolosal.config.settings import Settings
 
 if sys.platform == "win32":
     from kolosal.engines.ipc.process_windows import describe_exit
@@ -129,7 +131,7 @@ def probe_port(settings: Settings) -> tuple[PortState, str]:
         return PortState.DAEMON, asyncio.run(_version(Address.of(settings)))
     except DaemonUnreachable:
         return _try_to_listen(server.host, server.port)
-    except ClientError as exc:
+    except CommandError as exc:
         return PortState.TAKEN, str(exc)
 
 

@@ -13,7 +13,7 @@ import pynvml
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
+class GpuFacts:
     """One GPU; memory is None where the device does not count its own (unified memory)."""
 
     index: int
@@ -26,7 +26,7 @@ class Gpu:
 class GpuReport:
     """All GPUs, or why there are none to see."""
 
-    gpus: tuple[Gpu, ...] = ()
+    gpus: tuple[GpuFacts, ...] = ()
     driver: str | None = None
     reason: str | None = None
 
@@ -46,14 +46,14 @@ def read_gpus(nvml: Any = pynvml) -> GpuReport:
         nvml.nvmlShutdown()
 
 
-def _gpu(nvml: Any, index: int) -> Gpu:
+def _gpu(nvml: Any, index: int) -> GpuFacts:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     name = _text(nvml.nvmlDeviceGetName(handle))
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     except pynvml.NVMLError:  # integrated GPUs share the machine's memory and report none
-        return Gpu(index, name, None, None)
-    return Gpu(index, name, int(memory.total), int(memory.free))
+        return GpuFacts(index, name, None, None)
+    return GpuFacts(index, name, int(memory.total), int(memory.free))
 
 
 def _text(value: object) -> str:

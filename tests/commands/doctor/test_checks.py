@@ -11,14 +11,15 @@ from typing import Any
 import pynvml
 import pytest
 
-from kolosal.commands.doctor.checks import Check, Outcome, diagnose
+from kolosal.commands.doctor.checks import Check, Verdict, diagnose
 from kolosal.commands.doctor.facts import PROBE, Facts, NativeProbe, PortState, probe_native, probe_port
-from kolosal.commands.doctor.gpus import Gpu, GpuReport, read_gpus
-from kolosal.config.resolve import ConfigError, Configuration, load_settings
+from kolosal.commands.doctor.gpus import GpuFacts, GpuReport, read_gpus
+from kolosal.config.errors import ConfigError
+from kolosal.config.load import Configuration, load_settings
 from tests.settings import settings_of
 
 GIB = 1024**3
-H200 = Gpu(0, "NVIDIA H200", 140 * GIB, 139 * GIB)
+H200 = GpuFacts(0, "NVIDIA H200", 140 * GIB, 139 * GIB)
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def check(facts: Facts, name: str, **changes: Any) -> Check:
 
 
 def test_a_healthy_machine_passes(healthy: Facts) -> None:
-    assert {one.outcome for one in diagnose(healthy)} == {Outcome.OK}
+    assert {one.outcome for one in diagnose(healthy)} == {Verdict.OK}
     assert check(healthy, "llama.cpp").found == "llama-cpp-python 0.3.36; CPU : AVX2 FMA"
     assert check(healthy, "GPU").found == "NVIDIA H200, 139.0 GiB of 140.0 GiB free (driver 580.1)"
 
@@ -57,8 +58,8 @@ def test_everything_that_is_wrong_comes_with_advice(healthy: Facts) -> None:
         configuration=ConfigError("config.yaml:1: x"),
         port=(PortState.TAKEN, "Address already in use"),
     )
-    assert all(one.advice for one in diagnose(wrong) if one.outcome is not Outcome.OK)
-    assert sum(one.outcome is Outcome.FAIL for one in diagnose(wrong)) == 4
+    assert all(one.advice for one in diagnose(wrong) if one.outcome is not Verdict.OK)
+    assert sum(one.outcome is Verdict.FAIL for one in diagnose(wrong)) == 4
 
 
 @pytest.mark.parametrize(
@@ -72,23 +73,24 @@ def test_everything_that_is_wrong_comes_with_advice(healthy: Facts) -> None:
 )
 def test_a_library_that_does_not_load_fails(healthy: Facts, error: str, advice: str) -> None:
     found = check(healthy, "llama.cpp", native=NativeProbe(error=error))
-    assert found.outcome is Outcome.FAIL
+    assert found.outcome is Verdict.FAIL
     assert advice in found.advice
 
 
 def test_a_gpu_that_the_build_cannot_use_is_a_warning(healthy: Facts) -> None:
     found = check(healthy, "GPU", native=NativeProbe("0.3.36", "", gpu_offload=False))
-    assert (found.outcome, "--preset cuda" in found.advice) == (Outcome.WARN, True)
+    assert (found.outcome, "--preset cuda" in found.advice) == (Verdict.WARN, True)
 
 
 def test_no_gpu_is_fine(healthy: Facts) -> None:
     found = check(healthy, "GPU", gpus=GpuReport(reason="NVML Shared Library Not Found"))
-    assert (found.outcome, "Not Found" in found.found) == (Outcome.OK, True)
+    assert (found.outcome, "Not Found" in found.found) == (Verdict.OK, True)
 
 
 def test_a_gpu_without_memory_of_its_own_is_shown(healthy: Facts) -> None:
     assert (
-        check(healthy, "GPU", gpus=GpuReport((Gpu(0, "GB10", None, None),), "1")).found == "GB10 (driver 1)"
+        check(healthy, "GPU", gpus=GpuReport((GpuFacts(0, "GB10", None, None),), "1")).found
+        == "GB10 (driver 1)"
     )
 
 
@@ -99,17 +101,17 @@ def with_host(facts: Facts, host: str) -> Configuration:
 
 @pytest.mark.parametrize(
     ("host", "outcome"),
-    [("127.0.0.1", Outcome.OK), ("localhost", Outcome.OK), ("::1", Outcome.OK), ("0.0.0.0", Outcome.WARN)],
+    [("127.0.0.1", Verdict.OK), ("localhost", Verdict.OK), ("::1", Verdict.OK), ("0.0.0.0", Verdict.WARN)],
 )
-def test_an_address_that_others_can_reach_is_a_warning(healthy: Facts, host: str, outcome: Outcome) -> None:
+def test_an_address_that_others_can_reach_is_a_warning(healthy: Facts, host: str, outcome: Verdict) -> None:
     assert check(healthy, "Address", configuration=with_host(healthy, host)).outcome is outcome
 
 
 @pytest.mark.parametrize(
     ("state", "outcome"),
-    [(PortState.DAEMON, Outcome.OK), (PortState.TAKEN, Outcome.FAIL), (PortState.REFUSED, Outcome.FAIL)],
+    [(PortState.DAEMON, Verdict.OK), (PortState.TAKEN, Verdict.FAIL), (PortState.REFUSED, Verdict.FAIL)],
 )
-def test_the_state_of_the_port_decides(healthy: Facts, state: PortState, outcome: Outcome) -> None:
+def test_the_state_of_the_port_decides(healthy: Facts, state: PortState, outcome: Verdict) -> None:
     assert check(healthy, "Address", port=(state, "why")).outcome is outcome
 
 
@@ -191,7 +193,7 @@ def test_gpus_are_read() -> None:
 
 
 def test_a_gpu_that_counts_no_memory_is_read() -> None:
-    assert read_gpus(nvml(nvmlDeviceGetMemoryInfo=failing)).gpus == (Gpu(0, "NVIDIA H200", None, None),)
+    assert read_gpus(nvml(nvmlDeviceGetMemoryInfo=failing)).gpus == (GpuFacts(0, "NVIDIA H200", None, None),)
 
 
 @pytest.mark.parametrize("function", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetName"])

@@ -1,4 +1,4 @@
-"""`INFERENCE_*` variables, and the file `.env` in the current folder that may hold them: how the older server was configured.
+"""The older server's configuration: `INFERENCE_*` variables, and the file `.env` in the current folder that may hold them.
 
 One variable names the model, two how it is loaded. What each means to this daemon is said here; a variable of the process
 wins over the file.
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from kolosal.config.file import ConfigError
+from kolosal.config.errors import ConfigError
 from kolosal.config.models import ModelEntry
 from kolosal.config.sources import SettingsSource
 from kolosal.engines.parameters import CacheType, EngineId, FlashAttention

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from kolosal.config.errors import ConfigError
+from kolosal.config.load import Configuration, config_file_path, load_settings
 from kolosal.config.models import ModelEntry
-from kolosal.config.resolve import ConfigError, Configuration, Settings, config_file_path, load_settings
-from kolosal.config.settings import SETTING_NAMES, SettingName
+from kolosal.config.settings import SETTING_NAMES, SettingName, Settings
 from kolosal.engines.parameters import FlashAttention, LoadingParameters
 from tests.settings import settings_of
 

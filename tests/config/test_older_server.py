@@ -12,9 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kolosal.config.inference import inference_variables
+from kolosal.config.errors import ConfigError
+from kolosal.config.load import load_settings
 from kolosal.config.logging import LoggingSettings
-from kolosal.config.resolve import ConfigError, Settings, load_settings
+from kolosal.config.older_server import inference_variables
+from kolosal.config.settings import Settings
 from kolosal.engines.parameters import FlashAttention
 from kolosal.log import configure_logging
 

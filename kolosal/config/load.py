@@ -1,7 +1,8 @@
-"""Configuration: the settings in force, and where each value came from.
+"""Loading the configuration: the settings in force, and where each value came from.
 
-Owns the order of precedence (defaults, then the YAML file, then `KOLOSAL_*` variables, then flags) and the search for
-the file. The only reader of `os.environ`. Knows nothing of what the settings do.
+Owns the order of precedence (defaults, the conversation engine's files, the YAML file, `INFERENCE_*` variables, `KOLOSAL_*`
+variables, flags; a later one wins) and the search for the file. The only module that touches `os.environ`: all others are
+given an environment, or take a copy by `process_environment`. Knows nothing of what the settings do.
 """
 
 from __future__ import annotations
@@ -12,23 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kolosal.config.file import ConfigError, read_yaml
-from kolosal.config.inference import from_inference, inference_variables
-from kolosal.config.models import ModelEntry
+from kolosal.config.older_server import from_inference, inference_variables
 from kolosal.config.settings import SETTING_NAMES, Settings
-from kolosal.config.sources import SettingsSource, from_environment, from_file, from_flags, merged
-
-__all__ = [
-    "ConfigError",
-    "Configuration",
-    "ModelEntry",
-    "SettingRow",
-    "Settings",
-    "config_file_path",
-    "load_settings",
-    "process_environment",
-    "state_folder",
-]
+from kolosal.config.sources import SettingsSource, from_environment, from_flags, merged
+from kolosal.config.yaml_file import read_yaml
+from kolosal.config.yaml_source import from_file
 
 CONFIG_VARIABLE = "KOLOSAL_CONFIG"
 """Path of the configuration file, where `--config` gives none."""
@@ -75,7 +64,7 @@ class Configuration:
 
 
 def process_environment() -> dict[str, str]:
-    """A copy of this process's environment. The rest of the program asks here instead of reading it itself."""
+    """A copy of this process's environment."""
     return dict(os.environ)
 
 
@@ -91,7 +80,7 @@ def load_settings(
     """Read and merge all sources.
 
     `flags` are by `SettingName.flag` (None: not given); `models` are `ID=PATH` pairs, which add to the engines of the
-    file or replace the one of the same id. `base` wins over the defaults only.
+    file or replace the one of the same id. `base` wins over the defaults only. Without `environ` it is this process's.
 
     Raises:
         ConfigError: a source cannot be read, or holds something that is unknown, mistyped or out of range.

@@ -16,15 +16,13 @@ from pydantic import JsonValue
 from yaml.events import AliasEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from kolosal.config.errors import ConfigError
+
 MAX_CONFIG_BYTES = 1024 * 1024
 """Bytes of a configuration file; bounds the memory that a wrong path (a model, a log) can cost."""
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands: keys of mappings and positions in lists, from the root."""
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used. The message is one line and names the source and the key at fault."""
 
 
 @dataclass(frozen=True, slots=True)
