@@ -1,26 +1,18 @@
-"""Counts as JSON, in the shape that clients of the first Kolosal server know. Pure."""
+"""Counts of requests and tokens as JSON, in the shape that clients of the first Kolosal server know. Pure."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from kolosal import __version__
 from kolosal.observe.counts import Counts, Outcome, ratio
-from kolosal.observe.system import GpuUse, SystemUse
 
-_SERVER = "kolosal-server"
-
-_DESCRIPTIONS = {
-    "tps": "Tokens in and out, for each second that requests took, waiting included",
-    "output_tps": "Tokens out, for each second between the first token of a request and its end",
-    "ttft": "Milliseconds until the first token of a request, waiting included",
-    "rps": "Requests completed a second, since the first one",
-}
-
-_UNITS = ("B", "KB", "MB", "GB", "TB")
+SERVER_NAME = "kolosal-server"
+"""What the first server called itself in its metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +29,119 @@ class EngineFacts:
     kv_pool_tokens: int
 
 
+class CompletionSummary(TypedDict):
+    """All engines since the start, also those that were removed."""
+
+    total_requests: int
+    completed_requests: int
+    failed_requests: int
+    cancelled_requests: int
+    """Their clients left."""
+    running_requests: int
+    """They run or wait."""
+    success_rate_percent: float
+    """Completed, of those that completed or failed."""
+    total_input_tokens: int
+    total_cached_tokens: int
+    """Input tokens that were found in the KV cache."""
+    total_output_tokens: int
+    total_tokens: int
+    average_tps: float
+    average_output_tps: float
+    average_ttft_ms: float
+    average_rps: float
+    total_turnaround_time_ms: float
+    total_output_generation_time_ms: float
+
+
+class EngineRequests(TypedDict):
+    """An engine's generations."""
+
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+    running: int
+    success_rate_percent: float
+
+
+class EngineTokens(TypedDict):
+    """An engine's tokens."""
+
+    input_total: int
+    cached_total: int
+    output_total: int
+    total: int
+    average_input_per_request: float
+    average_output_per_request: float
+
+
+class EnginePerformance(TypedDict):
+    """An engine's speed; `metrics_descriptions` says what the words mean."""
+
+    tps: float
+    output_tps: float
+    average_ttft_ms: float
+    rps: float
+    average_turnaround_time_ms: float
+    average_output_generation_time_ms: float
+
+
+class EngineMetrics(TypedDict):
+    """One engine since it was added."""
+
+    engine_id: str
+    model_name: str
+    """The model's file, without folder and ending."""
+    requests: EngineRequests
+    tokens: EngineTokens
+    performance: EnginePerformance
+    last_updated: int | None
+    """Unix time in milliseconds of the last end of a request."""
+
+
+class MetricDescriptions(TypedDict):
+    """What `tps`, `output_tps`, `ttft` and `rps` mean."""
+
+    tps: str
+    output_tps: str
+    ttft: str
+    rps: str
+
+
+class CompletionMetadata(TypedDict):
+    """The daemon that counted."""
+
+    version: str
+    server: str
+    active_engines: int
+    metrics_descriptions: MetricDescriptions
+
+
+class CompletionReport(TypedDict):
+    """Counts of requests and tokens."""
+
+    summary: CompletionSummary
+    per_engine_metrics: list[EngineMetrics]
+    metadata: CompletionMetadata
+
+
+class CompletionMetrics(TypedDict):
+    """Counts, and when they were taken."""
+
+    completion_metrics: CompletionReport
+    timestamp: int
+    """Unix time in milliseconds."""
+
+
+_DESCRIPTIONS: MetricDescriptions = {
+    "tps": "Tokens in and out, for each second that requests took, waiting included",
+    "output_tps": "Tokens out, for each second between the first token of a request and its end",
+    "ttft": "Milliseconds until the first token of a request, waiting included",
+    "rps": "Requests completed a second, since the first one",
+}
+
+
 def now_ms() -> int:
     """Unix time in milliseconds."""
     return time.time_ns() // 1_000_000
@@ -44,8 +149,8 @@ def now_ms() -> int:
 
 def completion_report(
     engines: Iterable[EngineFacts], counts: Mapping[str, Counts], total: Counts, now: float
-) -> dict[str, Any]:
-    """`{"completion_metrics", "timestamp"}`. `now` is on the clock of the counts."""
+) -> CompletionMetrics:
+    """All counts. `now` is on the clock of the counts."""
     rows = [_engine(facts, counts.get(facts.engine_id) or Counts(), now) for facts in engines]
     return {
         "completion_metrics": {
@@ -53,7 +158,7 @@ def completion_report(
             "per_engine_metrics": rows,
             "metadata": {
                 "version": __version__,
-                "server": _SERVER,
+                "server": SERVER_NAME,
                 "active_engines": len(rows),
                 "metrics_descriptions": _DESCRIPTIONS,
             },
@@ -62,7 +167,7 @@ def completion_report(
     }
 
 
-def _summary(counts: Counts, now: float) -> dict[str, Any]:
+def _summary(counts: Counts, now: float) -> CompletionSummary:
     return {
         "total_requests": counts.started,
         "completed_requests": counts.outcomes[Outcome.COMPLETED],
@@ -83,7 +188,7 @@ def _summary(counts: Counts, now: float) -> dict[str, Any]:
     }
 
 
-def _engine(facts: EngineFacts, counts: Counts, now: float) -> dict[str, Any]:
+def _engine(facts: EngineFacts, counts: Counts, now: float) -> EngineMetrics:
     return {
         "engine_id": facts.engine_id,
         "model_name": facts.model_name,
@@ -125,88 +230,3 @@ def _rps(counts: Counts, now: float) -> float:
     return (
         0.0 if counts.first_at is None else ratio(counts.outcomes[Outcome.COMPLETED], now - counts.first_at)
     )
-
-
-def system_report(use: SystemUse) -> dict[str, Any]:
-    """The machine and our processes."""
-    used = use.memory_total - use.memory_available
-    memory_percent = round(100 * used / use.memory_total, 1) if use.memory_total else 0.0
-    gpus = [_gpu(gpu) for gpu in use.gpus]
-    return {
-        "timestamp": now_ms(),
-        "cpu": {"usage_percent": use.cpu_percent},
-        "memory": {
-            "total_bytes": use.memory_total,
-            "used_bytes": used,
-            "free_bytes": use.memory_available,
-            "utilization_percent": memory_percent,
-            "total_formatted": formatted(use.memory_total),
-            "used_formatted": formatted(used),
-            "free_formatted": formatted(use.memory_available),
-        },
-        "processes": {
-            "daemon_bytes": use.daemon_bytes,
-            "engines": [
-                {"engine_id": engine_id, "memory_bytes": size} for engine_id, size in use.worker_bytes.items()
-            ],
-        },
-        "gpus": gpus,
-        "gpu_monitoring_available": use.gpu_driver,
-        "summary": {
-            "cpu_usage_percent": use.cpu_percent,
-            "ram_utilization_percent": memory_percent,
-            "gpu_count": len(gpus),
-            "average_gpu_utilization_percent": _mean(gpu.gpu_percent for gpu in use.gpus),
-            "average_vram_utilization_percent": _mean(map(_vram_percent, use.gpus)),
-        },
-        "metadata": {
-            "version": "1.0",
-            "server": _SERVER,
-            "monitoring_capabilities": {"cpu": True, "memory": True, "gpu": use.gpu_driver},
-        },
-    }
-
-
-def _gpu(gpu: GpuUse) -> dict[str, Any]:
-    memory = None
-    if gpu.total_bytes is not None and gpu.used_bytes is not None:
-        free = gpu.total_bytes - gpu.used_bytes
-        memory = {
-            "total_bytes": gpu.total_bytes,
-            "used_bytes": gpu.used_bytes,
-            "free_bytes": free,
-            "total_formatted": formatted(gpu.total_bytes),
-            "used_formatted": formatted(gpu.used_bytes),
-            "free_formatted": formatted(free),
-        }
-    return {
-        "id": gpu.index,
-        "name": gpu.name,
-        "vendor": "NVIDIA",
-        "utilization": {"gpu_percent": gpu.gpu_percent, "memory_percent": gpu.memory_percent},
-        "memory": memory,
-        "temperature_celsius": gpu.temperature_c,
-        "power_usage_watts": gpu.power_w,
-        "driver_version": gpu.driver,
-    }
-
-
-def _vram_percent(gpu: GpuUse) -> float | None:
-    if not gpu.total_bytes or gpu.used_bytes is None:
-        return None
-    return 100 * gpu.used_bytes / gpu.total_bytes
-
-
-def _mean(values: Iterable[float | None]) -> float:
-    known = [value for value in values if value is not None]
-    return round(sum(known) / len(known), 1) if known else 0.0
-
-
-def formatted(n_bytes: int) -> str:
-    """`1.50 GB`, in steps of 1024."""
-    size = float(n_bytes)
-    for unit in _UNITS[:-1]:
-        if size < 1024:
-            return f"{size:.2f} {unit}"
-        size /= 1024
-    return f"{size:.2f} {_UNITS[-1]}"

@@ -6,8 +6,8 @@ import os
 from types import SimpleNamespace
 from typing import Any
 
-from kolosal.observe.report import formatted, system_report
 from kolosal.observe.system import SystemMonitor
+from kolosal.observe.system_report import formatted, system_report
 
 
 class FakeNvml:
@@ -63,6 +63,7 @@ async def test_gpus_memory_and_processes() -> None:
         None,
         "570.1",
     )
+    assert gpu["memory"] is not None
     assert gpu["memory"]["free_bytes"] == 750
     assert report["summary"]["average_vram_utilization_percent"] == 25.0
     assert [row["engine_id"] for row in report["processes"]["engines"]] == ["a"]

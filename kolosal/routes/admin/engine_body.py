@@ -1,4 +1,4 @@
-"""The bodies of the engine routes, and the loading parameters they are answered with.
+"""The bodies of the engine routes.
 
 The original documents `n_ctx` and the like at the top level but reads them from `loading_parameters` only; here both
 places count, and the top level wins. A name that no one knows is refused, because nothing is silently ignored.
@@ -6,31 +6,16 @@ places count, and the top level wins. A name that no one knows is refused, becau
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from kolosal.engines.engine import Engine
 from kolosal.engines.memory.policy import MAX_QUEUED_LIMIT, MAX_TTL_S, Rules
 from kolosal.engines.parameters import EngineId, LoadingParameters
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import RequestBody, decode_fields
 
 _loading_parameters: TypeAdapter[LoadingParameters] = TypeAdapter(LoadingParameters)
-
-_FOUND_WHILE_LOADING = (
-    "n_ctx",
-    "n_gpu_layers",
-    "n_parallel",
-    "kv_pool_tokens",
-    "n_batch",
-    "n_ubatch",
-    "n_threads",
-    "n_threads_batch",
-    "flash_attn",
-)
-"""Parameters of which the worker may get less, or something more definite, than was asked for."""
 
 
 class EngineBody(RequestBody):
@@ -103,15 +88,6 @@ class UnloadBody(RequestBody):
 
     timeout_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] | None = None
     """Seconds that running requests get to finish. Not given: 30."""
-
-
-def resolved_parameters(engine: Engine) -> dict[str, Any]:
-    """Every loading parameter: what the worker really got once the model was loaded, before that what was asked for."""
-    parameters = asdict(engine.config.parameters)
-    if engine.info is not None:
-        parameters |= {name: getattr(engine.info, name) for name in _FOUND_WHILE_LOADING}
-    parameters["n_keep"] = min(parameters["n_keep"], parameters["n_ctx"])
-    return parameters
 
 
 def _given(fields: dict[str, Any] | None) -> dict[str, Any]:

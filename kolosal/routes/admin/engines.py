@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
+from typing_extensions import TypedDict
 
 from kolosal.engines.engine import Engine, EngineState
-from kolosal.engines.memory.policy import Bytes
 from kolosal.engines.parameters import EngineConfig, EngineId, LoadingParameters
-from kolosal.engines.registry import EngineRegistry
 from kolosal.errors import InvalidRequest, LoadFailed
 from kolosal.http.decode import complaint, decode
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.paths import engine_config
-from kolosal.routes.admin.answer_types import (
-    EngineAdded,
+from kolosal.routes.admin.engine_body import EngineBody
+from kolosal.routes.admin.engine_details import (
     EngineDetails,
-    EngineList,
-    EngineRemoved,
-    EngineSays,
+    EngineRow,
+    EngineStatus,
+    engine_details,
+    engine_row,
+    engine_status,
+    resolved_parameters,
 )
-from kolosal.routes.admin.engine_body import EngineBody, resolved_parameters
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import model_roots_of, registry_of
 
@@ -41,6 +40,43 @@ _MESSAGES = {
     EngineState.UNLOADED: "Engine exists but is currently unloaded",
     EngineState.CLOSED: "Engine is being removed",
 }
+
+
+class EngineList(TypedDict):
+    """All engines."""
+
+    engines: list[EngineRow]
+    total_count: int
+
+
+class EngineAdded(TypedDict):
+    """An engine as it was added."""
+
+    engine_id: str
+    model_path: str
+    status: Literal["loaded", "created"]
+    load_immediately: bool
+    loading_parameters: LoadingParameters
+    """What the worker really got once the model was loaded, before that what was asked for."""
+    main_gpu_id: int
+    message: str
+
+
+class EngineAvailability(EngineStatus):
+    """An engine's status, also as a sentence."""
+
+    available: bool
+    message: str
+
+
+class EngineRemoved(TypedDict):
+    """What became of an engine."""
+
+    engine_id: str
+    status: Literal["removed"]
+    message: str
+    in_flight: int
+    """Generations that still run; the memory is free when they have finished."""
 
 
 def routes() -> list[Route]:
@@ -67,9 +103,8 @@ def routes() -> list[Route]:
     example={"engine_id": "tiny", "model_path": "/models/tiny.gguf", "n_ctx": 4096, "n_gpu_layers": 0},
     status=201,
     answer="The engine as it was added, with all loading parameters.",
-    answer_type=EngineAdded,
 )
-async def add_engine(request: Request) -> Response:
+async def add_engine(request: Request) -> JsonResponse[EngineAdded]:
     """Register an engine and, unless told not to, load it. A client that leaves before its answer leaves no engine."""
     body = await decode(request, EngineBody)
     engine_id, model_path, parameters = body.required()
@@ -87,9 +122,8 @@ async def add_engine(request: Request) -> Response:
     body=EngineBody,
     example={"model_path": "/models/tiny.gguf", "n_ctx": 8192},
     answer="The engine as it is now, with all loading parameters; 201 where there was none of that name.",
-    answer_type=EngineAdded,
 )
-async def put_engine(request: Request) -> Response:
+async def put_engine(request: Request) -> JsonResponse[EngineAdded]:
     """Replace an engine without a gap, or add it where there is none.
 
     The new one loads first where memory allows that, takes over, and the old one ends after its last answer. Where it
@@ -132,7 +166,7 @@ async def _loaded(
 
 def _added(
     engine: Engine, body: EngineBody, model_path: str, message: str, *, status: int
-) -> JsonResponse[object]:
+) -> JsonResponse[EngineAdded]:
     return JsonResponse(
         {
             "engine_id": engine.engine_id,
@@ -159,15 +193,10 @@ def _checked_id(engine_id: str) -> str:
     group=Group.ENGINES,
     scope=Access.ANY_KEY,
     answer="`engines`, each with its status, and `total_count`.",
-    answer_type=EngineList,
 )
-async def list_engines(request: Request) -> Response:
+async def list_engines(request: Request) -> JsonResponse[EngineList]:
     """All engines."""
-    engines = registry_of(request).list()
-    rows = [
-        {"engine_id": e.engine_id, "status": status_word(e), "last_accessed": _last_accessed(e)}
-        for e in engines
-    ]
+    rows = [engine_row(engine) for engine in registry_of(request).list()]
     return JsonResponse({"engines": rows, "total_count": len(rows)})
 
 
@@ -176,11 +205,10 @@ async def list_engines(request: Request) -> Response:
     scope=Access.ADMIN,
     path={"engine_id": EngineId},
     answer="The engine: state, loading parameters, facts about the model, load.",
-    answer_type=EngineDetails,
 )
-async def show_engine(request: Request) -> Response:
+async def show_engine(request: Request) -> JsonResponse[EngineDetails]:
     """Everything there is to know about one engine."""
-    return JsonResponse(shown(registry_of(request), _engine(request)))
+    return JsonResponse(engine_details(registry_of(request), _engine(request)))
 
 
 @Operation(
@@ -188,19 +216,11 @@ async def show_engine(request: Request) -> Response:
     scope=Access.ANY_KEY,
     path={"engine_id": EngineId},
     answer="The engine's status, in a word and in a sentence.",
-    answer_type=EngineSays,
 )
-async def show_status(request: Request) -> Response:
+async def show_status(request: Request) -> JsonResponse[EngineAvailability]:
     """Whether an engine is loaded."""
     engine = _engine(request)
-    return JsonResponse(
-        {
-            "engine_id": engine.engine_id,
-            "status": status_word(engine),
-            "available": True,
-            "message": _MESSAGES[engine.state],
-        }
-    )
+    return JsonResponse({**engine_status(engine), "available": True, "message": _MESSAGES[engine.state]})
 
 
 @Operation(
@@ -208,9 +228,8 @@ async def show_status(request: Request) -> Response:
     scope=Access.ADMIN,
     path={"engine_id": EngineId},
     answer="Which engine was removed, and how many of its generations still run.",
-    answer_type=EngineRemoved,
 )
-async def remove_engine(request: Request) -> Response:
+async def remove_engine(request: Request) -> JsonResponse[EngineRemoved]:
     """Free the name at once. Running generations finish; with none, the answer comes when the memory is free."""
     engine = _engine(request)
     in_flight = engine.in_flight
@@ -227,55 +246,5 @@ async def remove_engine(request: Request) -> Response:
     )
 
 
-def shown(registry: EngineRegistry, engine: Engine) -> dict[str, Any]:
-    """All about one engine, as its routes answer."""
-    held = registry.load_scheduler.estimate_of(engine)
-    default_ttl_s = registry.load_scheduler.settings.idle_ttl_s
-    return {
-        "engine_id": engine.engine_id,
-        "status": status_word(engine),
-        "state": engine.state,
-        "model_path": engine.config.model_path,
-        "loading_parameters": resolved_parameters(engine),
-        "main_gpu_id": engine.config.parameters.main_gpu_id,
-        "info": engine.info,
-        "load_progress": engine.load_progress,
-        "last_error": engine.last_error,
-        "recent_crashes": engine.recent_deaths,
-        "breaker": engine.breaker,
-        "retry_after_s": engine.retry_after_s,
-        "last_accessed": _last_accessed(engine),
-        "in_flight": engine.in_flight,
-        "worker_pid": engine.worker_pid,
-        "pin": engine.rules.pin,
-        "idle_ttl_s": default_ttl_s if engine.rules.idle_ttl_s is None else engine.rules.idle_ttl_s,
-        "max_queued": registry.max_queued if engine.rules.max_queued is None else engine.rules.max_queued,
-        "expires_in_s": registry.load_scheduler.expires_in_s(engine),
-        "memory": None if held is None else _bytes(held.need),
-    }
-
-
-def _bytes(amount: Bytes) -> dict[str, Any]:
-    return {"host": amount.host, "gpus": {str(index): n_bytes for index, n_bytes in amount.gpus.items()}}
-
-
-def is_loaded(engine: Engine) -> bool:
-    """Whether an engine answers without loading first."""
-    return engine.state is EngineState.READY
-
-
-def status_word(engine: Engine) -> str:
-    """The two words that the contract has for an engine's state."""
-    return "loaded" if is_loaded(engine) else "unloaded"
-
-
 def _engine(request: Request) -> Engine:
     return registry_of(request).get(request.path_params["engine_id"])
-
-
-def _last_accessed(engine: Engine) -> str | None:
-    if engine.last_used_at is None:
-        return None
-    return (
-        datetime.fromtimestamp(engine.last_used_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    )

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Annotated
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from typing_extensions import TypedDict
 
 from kolosal.engines.parameters import EngineId
-from kolosal.errors import KolosalError
-from kolosal.http.responses import JsonResponse, error_body
-from kolosal.http.sse import EventStream, data_frame
+from kolosal.http.responses import JsonResponse
+from kolosal.http.sse import EventStream
 from kolosal.observe.events import Event, EventLog
 from kolosal.observe.logtail import MAX_LINES
 from kolosal.observe.ring import Batch, Ring
-from kolosal.routes.admin.answer_types import EngineLog
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
+from kolosal.routes.openai.encode import error_frame
 from kolosal.routes.openai.responses.query import read_query
 
 
@@ -46,6 +46,15 @@ class LogsQuery(BaseModel):
     """True: server-sent events, and all lines that come later too."""
 
 
+class EngineLog(TypedDict):
+    """The last lines of an engine's worker."""
+
+    engine_id: str
+    lines: Sequence[str]
+    dropped: int
+    """Lines before these, kept or not."""
+
+
 def routes() -> list[Route]:
     """The paths of this module, each with and without `/v1`."""
     return [
@@ -65,7 +74,7 @@ def routes() -> list[Route]:
     answer="Events: states of engines, progress of loads, starts and ends of requests. Ids and counts only.",
     media_type="text/event-stream",
 )
-async def follow_events(request: Request) -> Response:
+async def follow_events(request: Request) -> EventStream | PlainTextResponse:
     """What happens in the daemon, as it happens. Ends when the daemon stops.
 
     A client that comes back says with `Last-Event-ID` where it was. One that reads too slowly loses the oldest events,
@@ -73,14 +82,14 @@ async def follow_events(request: Request) -> Response:
     """
     query = read_query(request.query_params, EventsQuery)
     log = registry_of(request).observer.events
-    given = query.after or request.headers.get("last-event-id")
-    return _stream(request, _event_frames(log, given, follow=query.follow))
+    last_id = query.after or request.headers.get("last-event-id")
+    return _stream(request, _event_frames(log, last_id, follow=query.follow))
 
 
-async def _event_frames(log: EventLog, given: str | None, *, follow: bool) -> AsyncGenerator[bytes, None]:
+async def _event_frames(log: EventLog, last_id: str | None, *, follow: bool) -> AsyncGenerator[bytes, None]:
     after = log.ring.newest if follow else 0
-    if given is not None:
-        found = log.after_id(given)
+    if last_id is not None:
+        found = log.after_id(last_id)
         after = found or 0
         if found is None:
             yield _frame("events.lost", {"lost": None})  # it is of another run: nobody knows how many
@@ -106,9 +115,8 @@ def _events(log: EventLog, batch: Batch[Event]) -> bytes:
     path={"engine_id": EngineId},
     query=LogsQuery,
     answer="The last lines that the engine's worker wrote to stderr; as events where `follow` is true.",
-    answer_type=EngineLog,
 )
-async def show_logs(request: Request) -> Response:
+async def show_logs(request: Request) -> JsonResponse[EngineLog] | EventStream | PlainTextResponse:
     """What an engine's worker said: mostly llama.cpp, about the model. Also of workers that have ended."""
     query = read_query(request.query_params, LogsQuery)
     engine = registry_of(request).get(request.path_params["engine_id"])
@@ -128,20 +136,16 @@ def _lines(batch: Batch[str]) -> bytes:
     return b"".join(_frame("line", {"line": line}) for line in batch.items) or b": nothing yet\n\n"
 
 
-def _stream(request: Request, frames: AsyncGenerator[bytes, None]) -> Response:
+def _stream(request: Request, frames: AsyncGenerator[bytes, None]) -> EventStream | PlainTextResponse:
     if request.method == "HEAD":  # a body that nobody gets would never end
-        return Response(media_type="text/event-stream")
-    return EventStream(frames, _nothing_to_stop, _error_frame)
+        return PlainTextResponse(media_type="text/event-stream")
+    return EventStream(frames, _nothing_to_stop, error_frame)
 
 
 def _nothing_to_stop() -> None:
     """Readers are positions: when one ends, nothing runs on."""
 
 
-def _error_frame(error: KolosalError) -> bytes:
-    return data_frame(error_body(error))
-
-
-def _frame(kind: str, data: dict[str, object], event_id: str | None = None) -> bytes:
+def _frame(kind: str, data: Mapping[str, object], event_id: str | None = None) -> bytes:
     head = f"id: {event_id}\n" if event_id is not None else ""
     return f"{head}event: {kind}\n".encode() + b"data: " + orjson.dumps(data) + b"\n\n"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from typing_extensions import TypedDict
 
 from kolosal import __version__
 from kolosal.http.responses import JsonResponse
-from kolosal.routes.admin.answer_types import About, Health
-from kolosal.routes.admin.engines import is_loaded, status_word
+from kolosal.routes.admin.engine_details import EngineStatus, engine_status, is_loaded
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import services_of
 
@@ -24,6 +25,49 @@ _OLLAMA_AGENT = "ollama"
 """How the user agents of the official clients begin: `ollama/…`, `ollama-python/…`, `ollama-js/…`."""
 
 
+class About(TypedDict):
+    """What answers here."""
+
+    name: str
+    version: str
+    status: Literal["running"]
+    api: list[str]
+    """The main paths."""
+    docs: str
+    """Where to read on."""
+
+
+class ServerInfo(TypedDict):
+    """The daemon."""
+
+    name: str
+    version: str
+    uptime: float
+    """Seconds since it started."""
+
+
+class EngineCounts(TypedDict):
+    """How many engines there are."""
+
+    total_engines: int
+    loaded_engines: int
+    unloaded_engines: int
+    """An engine that is loading counts as unloaded."""
+    autoscaling: Literal["enabled"]
+    """Engines that are not loaded are loaded when they are used."""
+
+
+class Health(TypedDict):
+    """The daemon and its engines."""
+
+    status: Literal["healthy"]
+    timestamp: int
+    """Unix time in milliseconds."""
+    server: ServerInfo
+    node_manager: EngineCounts
+    engines: list[EngineStatus]
+
+
 def routes() -> list[Route]:
     """The paths of this module."""
     return [
@@ -34,10 +78,8 @@ def routes() -> list[Route]:
     ]
 
 
-@Operation(
-    group=Group.DAEMON, scope=Access.OPEN, answer="Name, version and the main paths.", answer_type=About
-)
-async def index(request: Request) -> Response:
+@Operation(group=Group.DAEMON, scope=Access.OPEN, answer="Name, version and the main paths.")
+async def index(request: Request) -> JsonResponse[About] | PlainTextResponse:
     """For whoever opens the address in a browser. Clients of Ollama, and who asks for plain text, get `Ollama is running`."""
     if _wants_greeting(request):
         return PlainTextResponse(_OLLAMA_GREETING)
@@ -56,9 +98,8 @@ async def index(request: Request) -> Response:
     group=Group.DAEMON,
     scope=Access.OPEN,
     answer="Uptime, counts and the status of each engine.",
-    answer_type=Health,
 )
-async def health(request: Request) -> Response:
+async def health(request: Request) -> JsonResponse[Health]:
     """Counts, and each engine's status."""
     services = services_of(request)
     engines = services.registry.list()
@@ -78,7 +119,7 @@ async def health(request: Request) -> Response:
                 "unloaded_engines": len(engines) - loaded,
                 "autoscaling": "enabled",
             },
-            "engines": [{"engine_id": e.engine_id, "status": status_word(e)} for e in engines],
+            "engines": [engine_status(engine) for engine in engines],
         }
     )
 

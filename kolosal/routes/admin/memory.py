@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
+from typing import NotRequired
 
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
+from typing_extensions import TypedDict
 
 from kolosal.engines.memory.load_scheduler import Preview
+from kolosal.engines.memory.machine import Gpu
 from kolosal.engines.memory.placement import Estimate, Part
 from kolosal.engines.memory.policy import Load, Refuse
 from kolosal.engines.parameters import EngineConfig, EngineId
@@ -20,9 +20,8 @@ from kolosal.http.decode import decode
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.paths import engine_config
-from kolosal.routes.admin.answer_types import EngineDetails, EngineEstimate
 from kolosal.routes.admin.engine_body import EngineBody, UnloadBody
-from kolosal.routes.admin.engines import shown
+from kolosal.routes.admin.engine_details import DeviceBytes, EngineDetails, engine_details
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import model_roots_of, registry_of
 
@@ -31,6 +30,57 @@ _UNLOAD_LIMIT_S = 30.0
 
 _NO_NAME = "unnamed"
 """An engine that is only estimated needs no id."""
+
+
+class BytesByPurpose(TypedDict):
+    """Bytes on one device."""
+
+    weights: int
+    kv_cache: int
+    compute: int
+    process: int
+    total: int
+    mapped: NotRequired[int]
+    """Of the host's: bytes of the file that are only mapped, and can be read again."""
+
+
+class EngineBytes(TypedDict):
+    """Bytes by device and by purpose, for a number of KV cells."""
+
+    kv_pool_tokens: int
+    host: BytesByPurpose
+    gpus: dict[str, BytesByPurpose]
+
+
+class HostMemory(TypedDict):
+    """The host's memory, in bytes."""
+
+    total: int
+    free: int
+
+
+class MachineBytes(TypedDict):
+    """What there is."""
+
+    host: HostMemory
+    gpus: Sequence[Gpu]
+
+
+class EngineEstimate(EngineBytes):
+    """What an engine takes or would take."""
+
+    engine_id: str
+    model_path: str
+    fits: bool
+    """It could be loaded now."""
+    can_fit: bool
+    """It could be loaded once others are idle."""
+    unloads: Sequence[str]
+    """Engines that would be unloaded for it."""
+    least: EngineBytes
+    """With the smallest KV cache that it works with."""
+    free: DeviceBytes
+    machine: MachineBytes
 
 
 def routes() -> list[Route]:
@@ -52,14 +102,13 @@ def routes() -> list[Route]:
     scope=Access.ADMIN,
     path={"engine_id": EngineId},
     answer="The engine, loaded.",
-    answer_type=EngineDetails,
 )
-async def load_engine(request: Request) -> Response:
+async def load_engine(request: Request) -> JsonResponse[EngineDetails]:
     """Load an engine now, and wait for that. All who ask meanwhile share one load; who leaves does not stop it."""
     registry = registry_of(request)
     engine_id = request.path_params["engine_id"]
     engine = await unless_disconnected(request, registry.load(engine_id))
-    return JsonResponse(shown(registry, engine))
+    return JsonResponse(engine_details(registry, engine))
 
 
 @Operation(
@@ -69,16 +118,15 @@ async def load_engine(request: Request) -> Response:
     body=UnloadBody,
     example={},
     answer="The engine, unloaded.",
-    answer_type=EngineDetails,
 )
-async def unload_engine(request: Request) -> Response:
+async def unload_engine(request: Request) -> JsonResponse[EngineDetails]:
     """Free an engine's memory and keep its name: the next request loads it again. Running requests finish first."""
     registry = registry_of(request)
     body = await decode(request, UnloadBody) if (await request.body()).strip() else UnloadBody()
     limit_s = _UNLOAD_LIMIT_S if body.timeout_s is None else body.timeout_s
     unloading = registry.unload(request.path_params["engine_id"], limit_s=limit_s)
     engine = await unless_disconnected(request, unloading)
-    return JsonResponse(shown(registry, engine))
+    return JsonResponse(engine_details(registry, engine))
 
 
 @Operation(
@@ -86,13 +134,12 @@ async def unload_engine(request: Request) -> Response:
     scope=Access.ADMIN,
     path={"engine_id": EngineId},
     answer="Bytes by device and by purpose, what is free, and whether it fits.",
-    answer_type=EngineEstimate,
 )
-async def estimate_engine(request: Request) -> Response:
+async def estimate_engine(request: Request) -> JsonResponse[EngineEstimate]:
     """What an engine takes, or would take if it were loaded now. Loads nothing."""
     registry = registry_of(request)
     config = registry.get(request.path_params["engine_id"]).config
-    return _answer(config, await registry.preview(config))
+    return _response(config, await registry.preview(config))
 
 
 @Operation(
@@ -101,9 +148,8 @@ async def estimate_engine(request: Request) -> Response:
     body=EngineBody,
     example={"model_path": "/models/tiny.gguf", "n_ctx": 4096},
     answer="Bytes by device and by purpose, what is free, and whether it fits.",
-    answer_type=EngineEstimate,
 )
-async def estimate_body(request: Request) -> Response:
+async def estimate_body(request: Request) -> JsonResponse[EngineEstimate]:
     """What an engine would take, before it is added. Takes the body of `POST /engines`; adds and loads nothing."""
     body = await decode(request, EngineBody)
     if not body.model_path:
@@ -111,11 +157,10 @@ async def estimate_body(request: Request) -> Response:
     name, parameters = body.name or _NO_NAME, body.parameters()
     roots = model_roots_of(request)
     config = await asyncio.to_thread(engine_config, name, body.model_path, parameters, roots=roots)
-    return _answer(config, await registry_of(request).preview(config))
+    return _response(config, await registry_of(request).preview(config))
 
 
-def _answer(config: EngineConfig, preview: Preview) -> JsonResponse[object]:
-    best = preview.choices[0]
+def _response(config: EngineConfig, preview: Preview) -> JsonResponse[EngineEstimate]:
     return JsonResponse(
         {
             "engine_id": config.engine_id,
@@ -123,26 +168,33 @@ def _answer(config: EngineConfig, preview: Preview) -> JsonResponse[object]:
             "fits": isinstance(preview.decision, Load),
             "can_fit": not isinstance(preview.decision, Refuse),
             "unloads": preview.unloads,
-            "kv_pool_tokens": best.cells,
-            **_devices(best),
-            "least": {"kv_pool_tokens": preview.choices[-1].cells, **_devices(preview.choices[-1])},
-            "free": {"host": max(0, preview.free.host), "gpus": _by_index(preview.free.gpus)},
+            **_engine_bytes(preview.choices[0]),
+            "least": _engine_bytes(preview.choices[-1]),
+            "free": {
+                "host": max(0, preview.free.host),
+                "gpus": {str(index): max(0, n_bytes) for index, n_bytes in preview.free.gpus.items()},
+            },
             "machine": {
                 "host": {"total": preview.memory.host_total, "free": preview.memory.host_free},
-                "gpus": [asdict(gpu) for gpu in preview.memory.gpus],
+                "gpus": preview.memory.gpus,
             },
         }
     )
 
 
-def _devices(estimate: Estimate) -> dict[str, Any]:
-    host = _part(estimate.host) | {"mapped": estimate.mapped}
-    return {"host": host, "gpus": {str(index): _part(part) for index, part in estimate.gpus.items()}}
+def _engine_bytes(estimate: Estimate) -> EngineBytes:
+    return {
+        "kv_pool_tokens": estimate.cells,
+        "host": {**_by_purpose(estimate.host), "mapped": estimate.mapped},
+        "gpus": {str(index): _by_purpose(part) for index, part in estimate.gpus.items()},
+    }
 
 
-def _part(part: Part) -> dict[str, int]:
-    return asdict(part) | {"total": part.total}
-
-
-def _by_index(amounts: Mapping[int, int]) -> dict[str, int]:
-    return {str(index): max(0, n_bytes) for index, n_bytes in amounts.items()}
+def _by_purpose(part: Part) -> BytesByPurpose:
+    return {
+        "weights": part.weights,
+        "kv_cache": part.kv_cache,
+        "compute": part.compute,
+        "process": part.process,
+        "total": part.total,
+    }

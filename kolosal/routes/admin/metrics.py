@@ -5,18 +5,29 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from typing_extensions import TypedDict
 
 from kolosal.engines.engine import Engine
 from kolosal.http.responses import JsonResponse
-from kolosal.observe.report import EngineFacts, completion_report, now_ms, system_report
+from kolosal.observe.report import CompletionMetrics, EngineFacts, completion_report, now_ms
 from kolosal.observe.system import SystemUse
-from kolosal.routes.admin.metric_types import AllMetrics, CompletionMetrics, SystemMetrics
+from kolosal.observe.system_report import SystemMetrics, system_report
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of, services_of
 
 _TEXT_TYPES = ("text/plain", "application/openmetrics-text")
+
+
+class AllMetrics(TypedDict):
+    """Everything."""
+
+    system_metrics: SystemMetrics
+    completion_metrics: CompletionMetrics
+    """As `/metrics/completion` gives it, so that the name is there twice."""
+    timestamp: int
+    """Unix time in milliseconds."""
 
 
 def routes() -> list[Route]:
@@ -38,9 +49,8 @@ def routes() -> list[Route]:
     group=Group.DAEMON,
     scope=Access.ADMIN,
     answer="System and completion metrics; as Prometheus text where `Accept` asks for text and not for JSON.",
-    answer_type=AllMetrics,
 )
-async def show_metrics(request: Request) -> Response:
+async def show_metrics(request: Request) -> JsonResponse[AllMetrics] | PlainTextResponse:
     """All metrics. A Prometheus server that scrapes this path gets its own format."""
     accept = request.headers.get("accept", "").lower()
     if any(kind in accept for kind in _TEXT_TYPES) and "application/json" not in accept:
@@ -60,7 +70,7 @@ async def show_metrics(request: Request) -> Response:
     answer="Prometheus text, or OpenMetrics where `Accept` asks for that.",
     media_type="text/plain",
 )
-async def show_prometheus(request: Request) -> Response:
+async def show_prometheus(request: Request) -> PlainTextResponse:
     """All metrics, for Prometheus."""
     from kolosal.observe.prometheus import prometheus_text  # noqa: PLC0415 - an eighth of the daemon's start
 
@@ -70,16 +80,15 @@ async def show_prometheus(request: Request) -> Response:
     n_requests = services_of(request).admission.total
     accept = request.headers.get("accept", "")
     text, content_type = prometheus_text(accept, registry.observer, facts, use, n_requests)
-    return Response(text, headers={"content-type": content_type})
+    return PlainTextResponse(text, headers={"content-type": content_type})
 
 
 @Operation(
     group=Group.DAEMON,
     scope=Access.ADMIN,
     answer="Use of processor, memory and GPUs, up to a second old.",
-    answer_type=SystemMetrics,
 )
-async def show_system(request: Request) -> Response:
+async def show_system(request: Request) -> JsonResponse[SystemMetrics]:
     """What the machine uses."""
     return JsonResponse(system_report(await _use(request)))
 
@@ -88,9 +97,8 @@ async def show_system(request: Request) -> Response:
     group=Group.DAEMON,
     scope=Access.ADMIN,
     answer="Counts of requests and tokens since the start, altogether and by engine.",
-    answer_type=CompletionMetrics,
 )
-async def show_completion(request: Request) -> Response:
+async def show_completion(request: Request) -> JsonResponse[CompletionMetrics]:
     """How many requests and tokens, and how fast."""
     return JsonResponse(_completion(request))
 
@@ -102,7 +110,7 @@ async def _use(request: Request) -> SystemUse:
     )
 
 
-def _completion(request: Request) -> dict[str, object]:
+def _completion(request: Request) -> CompletionMetrics:
     registry = registry_of(request)
     observer = registry.observer
     facts = [_facts(engine) for engine in registry.list()]
