@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from starlette.datastructures import Headers
+from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kolosal.errors import Forbidden, HeadersTooLarge, InvalidRequest, KolosalError
@@ -24,8 +25,6 @@ MAX_HEADER_BYTES = 65_536
 _SHOWN_CHARS = 100
 _HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Verbs that change nothing: a page of another origin may send them, and is not shown the answer."""
-
-_POLICY_VIOLATION = 1008
 
 
 class RequestGuard:
@@ -46,7 +45,7 @@ class RequestGuard:
             self._check_origin(Headers(scope=scope), scope)
         except KolosalError as exc:
             if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+                await send({"type": "websocket.close", "code": WS_1008_POLICY_VIOLATION})
             else:
                 await dialect_of(scope).encode_error(exc, request_id(scope))(scope, receive, send)
             return

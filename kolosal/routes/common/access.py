@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -21,9 +22,6 @@ from kolosal.security.keys import Scope as KeyScope
 
 _KEY = "api_key"
 """Where a request's state has the API key itself, which no layer below the routes knows."""
-
-_POLICY_VIOLATION = 1008
-"""The code with which a WebSocket is refused."""
 
 _IN_QUERY = "x_api_key"
 """The parameter that has the key, for clients that can set no header."""
@@ -58,7 +56,7 @@ class _Check:
         self._app: ASGIApp = route.app
         self._authenticator = authenticator
         self._access = (operation and operation.scope) or Access.ADMIN
-        self._turn_away = (operation and operation.turn_away) or _close
+        self._reject = (operation and operation.reject) or _close
         self._in_query = isinstance(route, WebSocketRoute) or (
             operation is not None and operation.key_in_query
         )
@@ -69,7 +67,7 @@ class _Check:
         except KolosalError as exc:
             if scope["type"] == "http":
                 raise
-            await self._turn_away(WebSocket(scope, receive, send), exc)
+            await self._reject(WebSocket(scope, receive, send), exc)
             return
         await self._app(scope, receive, send)
 
@@ -94,7 +92,7 @@ class _Check:
 
 
 async def _close(websocket: WebSocket, _error: KolosalError) -> None:
-    await websocket.close(_POLICY_VIOLATION)
+    await websocket.close(WS_1008_POLICY_VIOLATION)
 
 
 def presented_keys(scope: Scope, *, in_query: bool) -> tuple[str, ...]:

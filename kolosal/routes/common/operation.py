@@ -25,7 +25,7 @@ from kolosal.http.decode import RequestBody
 
 E = TypeVar("E", bound=Callable[..., Any])
 
-TurnAway: TypeAlias = Callable[[WebSocket, KolosalError], Awaitable[None]]
+Reject: TypeAlias = Callable[[WebSocket, KolosalError], Awaitable[None]]
 """Ends a connection that has not been accepted yet."""
 
 _ATTRIBUTE = "__operation__"
@@ -83,7 +83,7 @@ class Operation:
     """Whom it answers. Every endpoint says it; one that does not is for `admin` only, so that none is open by mistake."""
     key_in_query: bool = False
     """Whether the API key may also be the query's `x_api_key`: URLs are written down in many places, so hardly ever."""
-    turn_away: TurnAway | None = None
+    reject: Reject | None = None
     """How a WebSocket's endpoint refuses who has no key; None: with a close code before it is accepted."""
     answer: str
     """A sentence about the answer."""

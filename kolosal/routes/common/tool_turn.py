@@ -1,6 +1,6 @@
 """One turn of a conversation in which a client has tools: what is shown of it, and which calls it makes.
 
-JSON-RPC over HTTP and sessions share this. A turn that only asks for what cannot be asked (a tool nobody offered, a call
+JSON-RPC over HTTP and sessions share this. A turn that only calls what cannot be called (a tool nobody offered, or a call
 that was made before) is generated once more without tools, so that the client gets prose and no call.
 """
 
@@ -22,8 +22,9 @@ from kolosal.chat.events import (
     Ended,
     TextPiece,
     ThinkingPiece,
+    parsed_arguments,
 )
-from kolosal.chat.plain_json_calls import PlainJsonCall, PlainJsonCallParser
+from kolosal.chat.plain_json_calls import PlainJsonCallParser
 from kolosal.errors import EngineDied, NotFound
 from kolosal.routes.common.generation import Generation
 from kolosal.routes.common.services import Caller
@@ -31,17 +32,20 @@ from kolosal.sampling import SamplingParams
 from kolosal.schema import ChatPrompt, GenerateRequest, Message, Tool, ToolMode, ToolUse
 
 CallKey = tuple[str, bytes]
-"""A call by what it asks: the tool, and its parameters as JSON with sorted keys."""
+"""What makes two calls the same: the tool, and its parameters as JSON with sorted keys."""
 
 NO_MODEL = "no_model"
 """Code of the error that there is no engine at all."""
 
-_WITHHELD = "The tools cannot be called any more. Answer the user now, in plain words, from the results that they have given."
+_TOOLS_DISABLED = "The tools cannot be called any more. Answer the user now, in plain words, from the results that they have given."
 """What the model is told where it must come to an end."""
+
+Show = Callable[[str], Awaitable[None]]
+"""Takes text that is ready to be shown."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TurnOptions:
     """What stays the same over all turns of one request."""
 
     model: str | None
@@ -51,7 +55,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ClientToolCall:
     """A call that the client is to carry out."""
 
     id: str
@@ -70,7 +74,7 @@ class ToolTurn:
 
     text: str
     """All that was shown."""
-    calls: tuple[Call, ...]
+    calls: tuple[ClientToolCall, ...]
 
 
 def call_key(tool: str, parameters: Mapping[str, Any]) -> CallKey:
@@ -78,11 +82,22 @@ def call_key(tool: str, parameters: Mapping[str, Any]) -> CallKey:
     return tool, orjson.dumps(dict(parameters), option=orjson.OPT_SORT_KEYS)
 
 
-Show = Callable[[str], Awaitable[None]]
-"""Takes text that is ready to be shown."""
+def turn_request(
+    options: TurnOptions, messages: tuple[Message, ...], *, tools_disabled: bool = False
+) -> GenerateRequest:
+    """The next turn, as engines know it. A forced call is forced once: after a result the model may answer."""
+    mode = options.mode
+    if tools_disabled and options.tools:
+        mode = ToolMode.NONE
+        has_system = bool(messages) and messages[0].role == "system"
+        said = f"{messages[0].content}\n\n" if has_system else ""
+        messages = (Message("system", said + _TOOLS_DISABLED), *messages[has_system:])
+    elif mode is ToolMode.REQUIRED and messages and messages[-1].role == "tool":
+        mode = ToolMode.AUTO
+    return GenerateRequest(ChatPrompt(messages, ToolUse(options.tools, mode)), options.sampling)
 
 
-async def start_leg(
+async def start_turn(
     caller: Caller, model: str | None, prompt: GenerateRequest, request: Request | None = None
 ) -> Generation:
     """A turn that has its first event, given up where the client of `request` leaves; to be ended with `abort()`.
@@ -101,37 +116,44 @@ async def start_leg(
     return generation
 
 
-async def take_leg(
+async def take_turn(
     caller: Caller,
-    asked: Asked,
+    options: TurnOptions,
     messages: tuple[Message, ...],
-    made: frozenset[CallKey],
+    earlier_calls: frozenset[CallKey],
     show: Show,
     *,
-    withheld: bool,
+    tools_disabled: bool,
 ) -> ToolTurn:
-    """Generate the next turn. `made` are the calls not to be made again; `withheld`: no tool may be called any more.
+    """Generate the next turn. None of `earlier_calls` is made again; with `tools_disabled` no tool is called any more.
 
     Raises:
         KolosalError: it cannot start, or failed.
     """
-    reader = ToolTurnReader(asked.tools, made, withheld=withheld)
-    await _generate(caller, asked, messages, reader, show)
-    calls = () if withheld else reader.calls()
-    if reader.tried and not calls and not withheld:
-        gap = "\n\n" if reader.text else ""
-        if gap:
-            await show(gap)
-        again = ToolTurnReader(asked.tools, made, withheld=True)
-        await _generate(caller, asked, messages, again, show)
-        return ToolTurn(reader.text + gap + again.text, ())
-    return ToolTurn(reader.text, calls)
+    reader = ToolTurnReader(options.tools, earlier_calls)
+    await _read_turn(caller, options, messages, reader, show, tools_disabled=tools_disabled)
+    calls = () if tools_disabled else reader.calls()
+    if not reader.called or calls or tools_disabled:
+        return ToolTurn(reader.text, calls)
+    gap = "\n\n" if reader.text else ""
+    if gap:
+        await show(gap)
+    again = ToolTurnReader(options.tools, earlier_calls)
+    await _read_turn(caller, options, messages, again, show, tools_disabled=True)
+    return ToolTurn(reader.text + gap + again.text, ())
 
 
-async def _generate(
-    caller: Caller, asked: Asked, messages: tuple[Message, ...], reader: ToolTurnReader, show: Show
+async def _read_turn(
+    caller: Caller,
+    options: TurnOptions,
+    messages: tuple[Message, ...],
+    reader: ToolTurnReader,
+    show: Show,
+    *,
+    tools_disabled: bool,
 ) -> None:
-    generation = await start_leg(caller, asked.model, leg_request(asked, messages, withheld=reader.withheld))
+    request = turn_request(options, messages, tools_disabled=tools_disabled)
+    generation = await start_turn(caller, options.model, request)
     try:
         async for _, event in generation.events():
             if text := reader.push(event):
@@ -144,22 +166,9 @@ async def _generate(
         raise EngineDied("The engine was removed while it answered")
 
 
-def leg_request(asked: Asked, messages: tuple[Message, ...], *, withheld: bool) -> GenerateRequest:
-    """The next turn, as engines know it. A forced call is forced once: after a result the model may answer."""
-    mode = asked.mode
-    if withheld and asked.tools:
-        mode = ToolMode.NONE
-        has_system = bool(messages) and messages[0].role == "system"
-        said = f"{messages[0].content}\n\n" if has_system else ""
-        messages = (Message("system", said + _WITHHELD), *messages[has_system:])
-    elif mode is ToolMode.REQUIRED and messages and messages[-1].role == "tool":
-        mode = ToolMode.AUTO
-    return GenerateRequest(ChatPrompt(messages, ToolUse(asked.tools, mode)), asked.sampling)
-
-
 @dataclass(slots=True)
-class _Begun:
-    """A call in the model's own format."""
+class _NativeCall:
+    """A call in the format of the model's template, as it comes."""
 
     id: str
     name: str
@@ -168,69 +177,66 @@ class _Begun:
 
     def parameters(self) -> dict[str, Any] | None:
         """The arguments; None where they are cut off or no object."""
-        try:
-            value = orjson.loads("".join(self.pieces)) if self.complete else None
-        except orjson.JSONDecodeError:
-            return None
-        return value if isinstance(value, dict) else None
+        return parsed_arguments("".join(self.pieces)) if self.complete else None
 
 
 class ToolTurnReader:
     """Reads the events of one turn. What comes after a call is dropped."""
 
-    def __init__(self, tools: Sequence[Tool], made: frozenset[CallKey], *, withheld: bool) -> None:
-        self.withheld = withheld
+    def __init__(self, tools: Sequence[Tool], earlier_calls: frozenset[CallKey]) -> None:
         self._ended = False
         self._tools = {tool.name: tool for tool in tools}
-        self._made = made
-        self._spoken = PlainJsonCallParser(self._is_spoken_call if tools else None)
-        self._begun: list[_Begun] = []
+        self._earlier_calls = earlier_calls
+        self._plain_json = PlainJsonCallParser(
+            (lambda call: self._fits(call.tool, call.parameters)) if tools else None
+        )
+        self._native_calls: list[_NativeCall] = []
         self._text: list[str] = []
 
     @property
     def complete(self) -> bool:
         """Whether nothing more is to be read."""
-        return self._ended or self._spoken.call is not None
+        return self._ended or self._plain_json.call is not None
 
     @property
-    def tried(self) -> bool:
+    def called(self) -> bool:
         """Whether a call of any kind was begun."""
-        return bool(self._begun) or self._spoken.call is not None
+        return bool(self._native_calls) or self._plain_json.call is not None
 
     @property
     def text(self) -> str:
         """All that was shown."""
         return "".join(self._text)
 
-    def calls(self) -> tuple[Call, ...]:
+    def calls(self) -> tuple[ClientToolCall, ...]:
         """Those that can be carried out and were not made before, each once. To be asked when the turn is complete."""
-        found: dict[CallKey, Call] = {}
-        for begun in self._begun:
-            parameters = begun.parameters()
-            if parameters is not None and self._fits(begun.name, parameters):
-                call = Call(begun.id, begun.name, parameters)
+        found: dict[CallKey, ClientToolCall] = {}
+        for native in self._native_calls:
+            parameters = native.parameters()
+            if parameters is not None and self._fits(native.name, parameters):
+                call = ClientToolCall(native.id, native.name, parameters)
                 found.setdefault(call.key, call)
-        spoken = self._spoken.call
-        if spoken is not None:
-            call = Call(f"call_{secrets.token_hex(12)}", spoken.tool, spoken.parameters)
+        plain = self._plain_json.call
+        if plain is not None:
+            call = ClientToolCall(f"call_{secrets.token_hex(12)}", plain.tool, plain.parameters)
             found.setdefault(call.key, call)
-        return tuple(call for key, call in found.items() if key not in self._made)
+        return tuple(call for key, call in found.items() if key not in self._earlier_calls)
 
     def push(self, event: ChatEvent) -> str:
         """What an event adds to the text that is shown."""
         shown = ""
         match event:
             case TextPiece():
-                shown = "" if self._begun else self._spoken.push(event.text)
+                shown = "" if self._native_calls else self._plain_json.push(event.text)
             case CallBegin():
-                shown = "" if self._begun else self._spoken.end()
-                self._begun.append(_Begun(event.id, event.name))
+                shown = "" if self._native_calls else self._plain_json.end()
+                self._native_calls.append(_NativeCall(event.id, event.name))
             case CallPiece():
-                self._begun[event.index].pieces.append(event.arguments)
+                self._native_calls[event.index].pieces.append(event.arguments)
             case CallEnd():
-                self._begun[event.index].complete = True
+                self._native_calls[event.index].complete = True
             case Ended():
-                shown = "" if self._begun else self._spoken.end()
+                shown = "" if self._native_calls else self._plain_json.end()
                 self._ended = True
             case ThinkingPiece():
                 pass
@@ -239,9 +245,6 @@ class ToolTurnReader:
         if shown:
             self._text.append(shown)
         return shown
-
-    def _is_spoken_call(self, call: PlainJsonCall) -> bool:
-        return self._fits(call.tool, call.parameters)
 
     def _fits(self, name: str, parameters: dict[str, Any]) -> bool:
         """Whether a tool of that name was offered, and has all that it requires."""

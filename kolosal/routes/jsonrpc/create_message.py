@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kolosal.routes.common.services import Caller
-from kolosal.routes.common.tool_turn import ToolTurn, take_leg
+from kolosal.routes.common.tool_turn import ToolTurn, take_turn
 from kolosal.routes.jsonrpc.history import (
     CalledTool,
     HistoryMessage,
@@ -26,21 +26,21 @@ async def create_message(caller: Caller, params: CreateMessageParams) -> dict[st
     """
     history = conversation(params)
     iteration_count = (params.iteration_count or 0) + bool(params.tool_results)
-    leg = await take_leg(
+    turn = await take_turn(
         caller,
-        params.asked(),
+        params.turn_options(),
         to_messages(history),
         calls_made(history),
         _show_nothing,
-        withheld=iteration_count >= caller.services.settings.rpc.max_iterations,
+        tools_disabled=iteration_count >= caller.services.settings.rpc.max_iterations,
     )
-    turn = assistant_turn(leg)
+    message = assistant_message(turn)
     return {
-        "type": "tool_calls" if leg.calls else "final_text",
-        "content": turn.content
-        if turn.tool_calls is None
-        else [call.model_dump() for call in turn.tool_calls],
-        "history": [each.model_dump() for each in (*history, turn)],
+        "type": "tool_calls" if turn.calls else "final_text",
+        "content": message.content
+        if message.tool_calls is None
+        else [call.model_dump() for call in message.tool_calls],
+        "history": [each.model_dump() for each in (*history, message)],
         "iteration_count": iteration_count,
     }
 
@@ -53,12 +53,12 @@ def conversation(params: CreateMessageParams) -> tuple[HistoryMessage, ...]:
     return (*with_message((), params.message), *results)
 
 
-def assistant_turn(leg: ToolTurn) -> HistoryMessage:
+def assistant_message(turn: ToolTurn) -> HistoryMessage:
     """What the model said, as a turn: a final text is what stands after all thoughts."""
-    if leg.calls:
-        calls = tuple(CalledTool(tool=call.tool, parameters=call.parameters) for call in leg.calls)
-        return HistoryMessage(role="assistant", content=leg.text.strip() or None, tool_calls=calls)
-    return HistoryMessage(role="assistant", content=leg.text.rpartition(_THOUGHT_END)[2].strip())
+    if turn.calls:
+        calls = tuple(CalledTool(tool=call.tool, parameters=call.parameters) for call in turn.calls)
+        return HistoryMessage(role="assistant", content=turn.text.strip() or None, tool_calls=calls)
+    return HistoryMessage(role="assistant", content=turn.text.rpartition(_THOUGHT_END)[2].strip())
 
 
 async def _show_nothing(_text: str) -> None:

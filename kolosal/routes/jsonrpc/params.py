@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Discriminator, Field, Tag
 
 from kolosal.http.decode import UNION_ERROR, RequestBody
-from kolosal.routes.common.tool_turn import Asked
+from kolosal.routes.common.tool_turn import TurnOptions
 from kolosal.routes.jsonrpc.history import MAX_CALLS, MAX_TURNS, HistoryMessage, ToolResult
 from kolosal.routes.jsonrpc.tools import OfferedTools, to_tools
 from kolosal.sampling import MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_TOKENS_LIMIT, SamplingParams
@@ -72,15 +72,17 @@ class GenerationParams(RequestBody):
     model: Annotated[str, Field(max_length=MAX_MODEL_CHARS)] | None = None
     """An `engine_id`; the default engine unless given."""
 
-    def asked(self, default_tools: Sequence[Tool] = (), default_model: str | None = None) -> Asked:
-        """All but the conversation, as the loop knows it.
+    def turn_options(
+        self, default_tools: Sequence[Tool] = (), default_model: str | None = None
+    ) -> TurnOptions:
+        """All but the conversation.
 
         Raises:
             InvalidRequest: a tool is not complete, or two have one name.
         """
         tools = tuple(default_tools) if self.tools is None else to_tools(self.tools)
         mode = ToolMode(self.tool_choice or "auto")
-        return Asked(
+        return TurnOptions(
             self.model or default_model, tools if mode is not ToolMode.NONE else (), mode, self._sampling()
         )
 

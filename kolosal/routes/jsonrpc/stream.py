@@ -24,7 +24,7 @@ from kolosal.http.decode import decode
 from kolosal.http.sse import EventStream, data_frame
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import caller_of
-from kolosal.routes.common.tool_turn import leg_request, start_leg
+from kolosal.routes.common.tool_turn import start_turn, turn_request
 from kolosal.routes.jsonrpc.errors import stream_error_frame
 from kolosal.routes.jsonrpc.history import to_messages, with_message
 from kolosal.routes.jsonrpc.params import CreateMessageParams
@@ -43,10 +43,10 @@ async def stream_text(request: Request) -> Response:
     params = await decode(request, CreateMessageParams)
     if params.message is None and not params.history:
         raise InvalidRequest("Stream request must contain either 'message' or 'history'")
-    asked = params.asked()
+    options = params.turn_options()
     messages = to_messages(with_message(params.history or (), params.message))
-    turn = leg_request(asked, messages, withheld=False)
-    generation = await start_leg(caller_of(request), asked.model, turn, request)
+    prompt = turn_request(options, messages)
+    generation = await start_turn(caller_of(request), options.model, prompt, request)
     return EventStream(_frames(generation.events()), generation.abort, stream_error_frame)
 
 

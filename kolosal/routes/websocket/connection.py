@@ -11,6 +11,11 @@ import time
 from typing import Any
 
 import orjson
+from starlette.status import (
+    WS_1003_UNSUPPORTED_DATA,
+    WS_1008_POLICY_VIOLATION,
+    WS_1013_TRY_AGAIN_LATER,
+)
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -20,22 +25,19 @@ from kolosal.routes.common.access import key_of
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import caller_of, services_of
 from kolosal.routes.jsonrpc.envelope import Code, RpcError
-from kolosal.routes.websocket.dialogue import Dialogue
-from kolosal.routes.websocket.rate import MessageRate
-from kolosal.routes.websocket.refusal import REFUSED, close_with_error, turn_away
+from kolosal.routes.websocket.closing import close_with_error, reject
+from kolosal.routes.websocket.rate_limit import RateLimiter
+from kolosal.routes.websocket.session_handler import SessionHandler
 from kolosal.routes.websocket.sessions import Session
 
 log = logging.getLogger(__name__)
-
-NOT_TEXT = 1003
-TRY_LATER = 1013
 
 
 @Operation(
     group=Group.SESSIONS,
     scope=Access.INFERENCE,
     key_in_query=True,
-    turn_away=turn_away,
+    reject=reject,
     answer="Messages of the session, as JSON-RPC.",
 )
 async def serve_session(websocket: WebSocket) -> None:
@@ -46,10 +48,10 @@ async def serve_session(websocket: WebSocket) -> None:
     try:
         session = store.connect(session_id, key_id(websocket.scope))
         if session is None:
-            await _refuse(websocket, "Invalid session ID", REFUSED)
+            await _end(websocket, "Invalid session ID", WS_1008_POLICY_VIOLATION)
             return
     except QueueFull as exc:
-        await _refuse(websocket, exc.message, TRY_LATER)
+        await _end(websocket, exc.message, WS_1013_TRY_AGAIN_LATER)
         return
     except WebSocketDisconnect:
         return
@@ -69,36 +71,35 @@ async def _serve(websocket: WebSocket, session: Session) -> int:
     async def send(message: dict[str, Any]) -> None:
         await websocket.send_text(orjson.dumps(message).decode())
 
-    dialogue = Dialogue(caller, session, send)
-    rate = MessageRate(caller.services.sessions.limits.messages_per_s, time.monotonic())
+    handler = SessionHandler(caller, session, send)
+    rate = RateLimiter(caller.services.sessions.limits.messages_per_s, time.monotonic())
     try:
         while True:
             message = await websocket.receive()
             if message["type"] == "websocket.disconnect":
                 return int(message["code"])
-            if (refusal := _refusal(message, rate)) is not None:
-                await dialogue.close()
-                await _refuse(websocket, *refusal)
-                return refusal[1]
-            if not caller.services.authenticator.still_admits(key_of(websocket.scope)):
-                await dialogue.close()
-                await _refuse(websocket, "Unauthorized", REFUSED)
-                return REFUSED
-            await dialogue.take(message["text"])
+            violation = _violation(message, rate)
+            if violation is None and not caller.services.authenticator.still_admits(key_of(websocket.scope)):
+                violation = "Unauthorized", WS_1008_POLICY_VIOLATION
+            if violation is not None:
+                await handler.close()
+                await _end(websocket, *violation)
+                return violation[1]
+            await handler.handle(message["text"])
     except WebSocketDisconnect as exc:
         return exc.code
     finally:
-        await dialogue.close()
+        await handler.close()
 
 
-def _refusal(message: Message, rate: MessageRate) -> tuple[str, int] | None:
+def _violation(message: Message, rate: RateLimiter) -> tuple[str, int] | None:
     """Why a message ends the connection, and with which code; None where it may be looked at."""
     if not rate.allows(time.monotonic()):
-        return "Too many messages: slow down", REFUSED
+        return "Too many messages: slow down", WS_1008_POLICY_VIOLATION
     if message.get("text") is None:
-        return "Messages must be text", NOT_TEXT
+        return "Messages must be text", WS_1003_UNSUPPORTED_DATA
     return None
 
 
-async def _refuse(websocket: WebSocket, message: str, code: int) -> None:
+async def _end(websocket: WebSocket, message: str, code: int) -> None:
     await close_with_error(websocket, RpcError(Code.SERVER, message), code)

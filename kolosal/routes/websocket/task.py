@@ -18,12 +18,12 @@ from starlette.websockets import WebSocketDisconnect
 from kolosal.errors import InternalError, KolosalError, LoadFailed, NotFound
 from kolosal.http.disconnect import end_tasks
 from kolosal.routes.common.services import Caller
-from kolosal.routes.common.tool_turn import Asked, take_leg
-from kolosal.routes.jsonrpc.create_message import assistant_turn
+from kolosal.routes.common.tool_turn import TurnOptions, take_turn
+from kolosal.routes.jsonrpc.create_message import assistant_message
 from kolosal.routes.jsonrpc.envelope import Code, RpcError, notification
 from kolosal.routes.jsonrpc.errors import error_data
 from kolosal.routes.jsonrpc.history import HistoryMessage, calls_made, to_messages
-from kolosal.routes.websocket.pending import PendingCalls
+from kolosal.routes.websocket.pending_calls import PendingCalls
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class SessionTask:
         self,
         caller: Caller,
         session_id: str,
-        asked: Asked,
+        options: TurnOptions,
         history: Sequence[HistoryMessage],
         send: Send,
     ) -> None:
@@ -49,7 +49,7 @@ class SessionTask:
         """`end` was sent, or is being sent."""
         self._caller = caller
         self._session_id = session_id
-        self._asked = asked
+        self._options = options
         self._history = history
         self._send = send
         self._running: asyncio.Task[None] | None = None
@@ -86,25 +86,25 @@ class SessionTask:
         history = list(self._history)
         limits = self._caller.services.sessions.limits
         for n_called in itertools.count():
-            leg = await take_leg(
+            turn = await take_turn(
                 self._caller,
-                self._asked,
+                self._options,
                 to_messages(history),
                 calls_made(history),
                 self._show,
-                withheld=n_called >= limits.max_legs,
+                tools_disabled=n_called >= limits.max_legs,
             )
-            if not leg.calls:
-                await self._notify("final_text", final_text=leg.text)
+            if not turn.calls:
+                await self._notify("final_text", final_text=turn.text)
                 return
-            self.pending = PendingCalls(leg.calls)
-            calls = [{"id": call.id, "tool": call.tool, "parameters": call.parameters} for call in leg.calls]
+            self.pending = PendingCalls(turn.calls)
+            calls = [{"id": call.id, "tool": call.tool, "parameters": call.parameters} for call in turn.calls]
             await self._notify("function_call_request", tool_calls=calls)
             results = await self._results(self.pending, limits.ttl_s)
             if results is None:
                 return
             self.pending = None
-            history += [assistant_turn(leg), *results]
+            history += [assistant_message(turn), *results]
 
     async def _results(self, pending: PendingCalls, patience_s: float) -> tuple[HistoryMessage, ...] | None:
         """What the client's tools gave; None where they gave nothing for too long, which the client is told."""

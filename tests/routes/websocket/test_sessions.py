@@ -8,7 +8,7 @@ import pytest
 
 from kolosal.config.sessions import SessionSettings
 from kolosal.errors import QueueFull
-from kolosal.routes.websocket.rate import MessageRate
+from kolosal.routes.websocket.rate_limit import RateLimiter
 from kolosal.routes.websocket.sessions import MAX_TOTAL_BYTES, SessionStore
 from tests.fakes import FakeEngine, app_with, http_client, says
 from tests.routes.jsonrpc.calling import WEATHER, prompt_of
@@ -145,11 +145,11 @@ async def test_more_connections_than_there_may_be_are_sent_away() -> None:
 
 
 def test_a_connection_may_speak_in_bursts_but_not_for_long() -> None:
-    rate = MessageRate(2, 0.0)
+    rate = RateLimiter(2, 0.0)
     assert [rate.allows(0.0) for _ in range(9)] == [True] * 8 + [False]
     assert [rate.allows(1.0) for _ in range(3)] == [True, True, False]
     assert [rate.allows(1000.0) for _ in range(9)] == [True] * 8 + [False]
-    assert MessageRate(0.1, 0.0).allows(0.0)
+    assert RateLimiter(0.1, 0.0).allows(0.0)
 
 
 async def test_who_sends_too_many_messages_is_closed() -> None:

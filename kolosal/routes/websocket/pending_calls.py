@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from kolosal.errors import InvalidRequest
-from kolosal.routes.common.tool_turn import Call
+from kolosal.routes.common.tool_turn import ClientToolCall
 from kolosal.routes.jsonrpc.history import HistoryMessage
 from kolosal.routes.websocket.params import SessionToolResult
 
@@ -14,7 +14,7 @@ from kolosal.routes.websocket.params import SessionToolResult
 class PendingCalls:
     """Results may come in any order and in several messages; the turns they make are in the order of the calls."""
 
-    def __init__(self, calls: Sequence[Call]) -> None:
+    def __init__(self, calls: Sequence[ClientToolCall]) -> None:
         self._calls = calls
         self._turns: dict[int, HistoryMessage] = {}
         self._complete = asyncio.Event()

@@ -1,18 +1,18 @@
-"""How a WebSocket is refused: it is accepted, told why, and closed, because browsers show no status of an upgrade."""
+"""How a WebSocket is closed by us: with an `error` message first, because browsers show neither the status of a refused upgrade
+nor, to scripts, much of a close frame.
+"""
 
 from __future__ import annotations
 
 import contextlib
 
 import orjson
+from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kolosal.errors import KolosalError
 from kolosal.routes.jsonrpc.envelope import RpcError, notification
 from kolosal.routes.jsonrpc.errors import transport_error
-
-REFUSED = 1008
-"""The close code for who may not, or does not behave."""
 
 _SHOWN_CHARS = 100
 """How much of an unknown session's id is repeated."""
@@ -21,11 +21,11 @@ _REASON_CHARS = 100
 """A close frame has room for 123 bytes."""
 
 
-async def turn_away(websocket: WebSocket, error: KolosalError) -> None:
-    """End a connection that has not been accepted yet."""
+async def reject(websocket: WebSocket, error: KolosalError) -> None:
+    """End a connection that has not been accepted yet. It is accepted, told why, and closed."""
     with contextlib.suppress(WebSocketDisconnect):
         await websocket.accept()
-        await close_with_error(websocket, transport_error(error), REFUSED)
+        await close_with_error(websocket, transport_error(error), WS_1008_POLICY_VIOLATION)
 
 
 async def close_with_error(websocket: WebSocket, error: RpcError, code: int) -> None:

@@ -1,4 +1,4 @@
-"""MessageRate: how often a connection may speak. Pure."""
+"""RateLimiter: how often a connection may speak, as a token bucket (https://en.wikipedia.org/wiki/Token_bucket). Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ BURST_S = 4.0
 """A connection that was silent may send as many messages at once as it may in this time."""
 
 
-class MessageRate:
+class RateLimiter:
     """Counts the messages of one connection."""
 
     def __init__(self, per_s: float, now: float) -> None:

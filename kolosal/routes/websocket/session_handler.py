@@ -1,4 +1,4 @@
-"""Dialogue: what one connection asks of its session, and what it is answered.
+"""SessionHandler: the JSON-RPC messages of one connection, and what they are answered.
 
 At most one task at a time, and a call that waits for its result counts. Knows no WebSocket: it is given texts and sends
 messages.
@@ -39,7 +39,7 @@ _tool_result_params: TypeAdapter[ToolResultParams] = TypeAdapter(ToolResultParam
 P = TypeVar("P")
 
 
-class Dialogue:
+class SessionHandler:
     """One connection's. Messages are handed in one after the other; `close` ends what runs."""
 
     def __init__(self, caller: Caller, session: Session, send: Send) -> None:
@@ -53,7 +53,7 @@ class Dialogue:
         if self._task is not None:
             await self._task.stop()
 
-    async def take(self, text: str) -> None:
+    async def handle(self, text: str) -> None:
         """Do what a message asks for. Whatever it is, it gets an answer; one without an id only where it fails."""
         large = len(text) > _THREAD_ABOVE_CHARS
         try:
@@ -62,7 +62,7 @@ class Dialogue:
             await self._send(failure(exc))
             return
         try:
-            await self._carry_out(call, large=large)
+            await self._dispatch(call, large=large)
         except RpcError as exc:
             exc.request_id = call.id
             if call.is_notification:
@@ -71,7 +71,7 @@ class Dialogue:
             else:
                 await self._send(failure(exc))
 
-    async def _carry_out(self, call: RpcCall, *, large: bool) -> None:
+    async def _dispatch(self, call: RpcCall, *, large: bool) -> None:
         match call.method:
             case "generate":
                 await self._generate(call, await _params(_generate_params, call, large=large))
@@ -89,18 +89,18 @@ class Dialogue:
             raise RpcError(Code.INVALID_PARAMS, "Cannot generate without history or message")
         history = with_message(params.history or (), params.message)
         try:
-            asked = params.asked(self._session.tools, self._session.model)
-            to_messages(history)  # what is wrong with the history is told now and not after the answer
+            options = params.turn_options(self._session.tools, self._session.model)
+            to_messages(history)  # what is wrong with the history is told now and not after the response
         except ClientError as exc:
-            raise _refusal(call, exc) from None
-        await self._answer(call, "processing")
-        self._task = SessionTask(self._caller, self._session.id, asked, history, self._send)
+            raise _invalid_params(call, exc) from None
+        await self._respond(call, "processing")
+        self._task = SessionTask(self._caller, self._session.id, options, history, self._send)
         self._task.start()
 
     async def _tool_result(self, call: RpcCall, params: ToolResultParams) -> None:
         task = self._active
         if task is None:
-            await self._answer(call, "received_ignored")
+            await self._respond(call, "received_ignored")
             return
         pending = task.pending
         if pending is None or pending.complete:
@@ -113,8 +113,8 @@ class Dialogue:
         try:
             turns = pending.match(params.results)
         except ClientError as exc:
-            raise _refusal(call, exc) from None
-        await self._answer(call, "received")
+            raise _invalid_params(call, exc) from None
+        await self._respond(call, "received")
         pending.put(turns)
 
     async def _cancel(self, call: RpcCall) -> None:
@@ -122,14 +122,14 @@ class Dialogue:
         if task is None:
             raise RpcError(Code.NOTHING_TO_CANCEL, "No active generation to cancel")
         await task.stop()
-        await self._answer(call, "cancelled")
+        await self._respond(call, "cancelled")
         await task.end()
 
     @property
     def _active(self) -> SessionTask | None:
         return None if self._task is None or self._task.ended else self._task
 
-    async def _answer(self, call: RpcCall, status: str) -> None:
+    async def _respond(self, call: RpcCall, status: str) -> None:
         if not call.is_notification:
             await self._send(success(call.id, {"status": status}))
 
@@ -140,10 +140,10 @@ async def _params(adapter: TypeAdapter[P], call: RpcCall, *, large: bool) -> P:
             return await asyncio.to_thread(decode_fields, adapter, call.params)
         return decode_fields(adapter, call.params)
     except ClientError as exc:
-        raise _refusal(call, exc) from None
+        raise _invalid_params(call, exc) from None
 
 
-def _refusal(call: RpcCall, error: ClientError) -> RpcError:
+def _invalid_params(call: RpcCall, error: ClientError) -> RpcError:
     return RpcError(
         Code.INVALID_PARAMS,
         f"Invalid parameters for {call.method}: {error.message}",
