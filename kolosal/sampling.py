@@ -40,14 +40,23 @@ class SamplerStage(StrEnum):
     """The stages of llama.cpp's chain whose order a request may give."""
 
     PENALTIES = "penalties"
+    """Of repetition (CTRL, https://arxiv.org/abs/1909.05858), frequency and presence (the OpenAI API's)."""
     DRY = "dry"
+    """"Don't repeat yourself": https://github.com/oobabooga/text-generation-webui/pull/5677"""
     TOP_N_SIGMA = "top_n_sigma"
+    """https://arxiv.org/abs/2411.07641"""
     TOP_K = "top_k"
+    """https://arxiv.org/abs/1805.04833"""
     TYPICAL_P = "typ_p"
+    """Locally typical sampling, https://arxiv.org/abs/2202.00666"""
     TOP_P = "top_p"
+    """Nucleus sampling, https://arxiv.org/abs/1904.09751"""
     MIN_P = "min_p"
+    """https://arxiv.org/abs/2407.01082"""
     XTC = "xtc"
+    """"Exclude top choices": https://github.com/oobabooga/text-generation-webui/pull/6335"""
     TEMPERATURE = "temperature"
+    """With a range it is dynamic: https://github.com/ggml-org/llama.cpp/pull/4972"""
 
 
 DEFAULT_ORDER = tuple(SamplerStage)
@@ -71,43 +80,43 @@ class SamplingParams:
     min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.05
     """Keep tokens at least this probable, as a share of the most probable one's; 0 is off."""
     presence_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] = 0.0
-    """Subtracted once from the logit of every token among the last `repeat_last_n`."""
+    """Subtracted once from the logit of every token that was generated."""
     frequency_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] = 0.0
-    """Subtracted from a token's logit for each time it is among the last `repeat_last_n`."""
+    """Subtracted from a token's logit for each time it was generated."""
     repeat_penalty: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
-    """1 is off. Looks at the last `repeat_last_n` tokens, the prompt's included."""
+    """Divides the logits of tokens among the last `repeat_last_n`, the prompt's included; negative ones are multiplied. 1 is off."""
     repeat_last_n: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] = 64
-    """How far back penalties look, in tokens."""
+    """How far back `repeat_penalty` looks, in tokens; 0 turns it off."""
     typical_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
-    """1 is off."""
+    """Keep the tokens whose information is nearest to the entropy, until their probabilities add up to this; 1 is off."""
     top_n_sigma: Annotated[float, Field(ge=-1, le=100, allow_inf_nan=False)] = -1.0
     """Keep tokens within this many standard deviations of the largest logit; -1 and 0 are off."""
     xtc_probability: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """0 is off."""
+    """Probability, at each token, that all but the least probable of those above `xtc_threshold` are removed; 0 is off."""
     xtc_threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.1
-    """Above 0.5 nothing is removed."""
+    """Two tokens must be at least this probable; above 0.5 nothing is removed."""
     dynatemp_range: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] = 0.0
     """The temperature moves this far up and down with the entropy; 0 is off."""
     dynatemp_exponent: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
-    """How entropy maps to temperature."""
+    """The power of the normalised entropy that the temperature follows."""
     dry_multiplier: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.0
-    """0 is off."""
+    """The penalty of a token is this times `dry_base` to the power of by how much a repetition would be too long; 0 is off."""
     dry_base: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] = 1.75
-    """The penalty grows by this factor with each token of a repetition."""
+    """See `dry_multiplier`."""
     dry_allowed_length: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] = 2
     """Repetitions up to this many tokens are free."""
     dry_penalty_last_n: Annotated[int, Field(ge=-1, le=MAX_TOKENS_LIMIT)] = -1
-    """-1 is the whole context, 0 is off."""
+    """How far back repetitions are looked for, in tokens; -1 is the whole context, 0 is off."""
     dry_sequence_breakers: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(max_length=MAX_DRY_BREAKERS)
     ] = ("\n", ":", '"', "*")
     """Texts at which a repetition ends."""
     mirostat: Annotated[int, Field(ge=0, le=2)] = 0
-    """Version 1 or 2 takes the place of all other stages but penalties and temperature; 0 is off."""
+    """Version 1 or 2 (https://arxiv.org/abs/2007.14966) takes the place of all stages but penalties and temperature; 0 is off."""
     mirostat_tau: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 5.0
-    """Target entropy."""
+    """The surprise to keep to, in bits."""
     mirostat_eta: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.1
-    """Learning rate."""
+    """How fast the surprise is corrected."""
     samplers: Annotated[tuple[SamplerStage, ...], Field(max_length=len(SamplerStage))] = DEFAULT_ORDER
     """The stages to use, in this order; those left out do nothing."""
     logit_bias: Annotated[

@@ -1,7 +1,7 @@
 """Constrained output: which tokens a grammar allows next.
 
-Owns the translation of a request's grammar and tools to llguidance, which does the work. llguidance is imported with the
-first constrained request: others do not pay for it.
+Owns the translation of a request's grammar and tools to llguidance (https://github.com/guidance-ai/llguidance), which does the
+work. It is imported with the first constrained request: others do not pay for it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
 MAX_FORCED_TOKENS = 64
-"""Forced tokens appended at once; the rest follows with the next step."""
+"""Forced tokens (llguidance's "fast-forward" ones) appended at once; the rest follows with the next step."""
 
 
 class Constraint:
@@ -49,7 +49,7 @@ class Constraint:
 
 
 class ConstraintCompiler:
-    """Compiles grammars for one vocabulary. Used by the intake thread."""
+    """Compiles grammars for one vocabulary. Used by the main thread."""
 
     def __init__(self, make_tokenizer: Callable[[], LLTokenizer]) -> None:
         self._make_tokenizer = make_tokenizer
@@ -72,7 +72,8 @@ class ConstraintCompiler:
         Raises:
             InvalidRequest: a tool's schema or the answer's grammar is not valid, or both do not go together.
         """
-        source = turn_grammar(tool_use, answer, facts, self._special_token, self._end_tokens())
+        end_tokens = tuple(self._vocabulary().eos_tokens)
+        source = turn_grammar(tool_use, answer, facts, self._special_token, end_tokens)
         grammars = [{"name": "turn", "lark_grammar": source}]
         if answer is not None:
             grammars.append(_as_part(self._checked(answer)))
@@ -119,9 +120,6 @@ class ConstraintCompiler:
         tokenizer = self._vocabulary()
         tokens = tokenizer.tokenize_str(marker, parse_special=True)
         return tokens[0] if len(tokens) == 1 and tokenizer.is_special_token(tokens[0]) else None
-
-    def _end_tokens(self) -> tuple[int, ...]:
-        return tuple(self._vocabulary().eos_tokens)
 
 
 def _translate(grammar: Grammar) -> str:

@@ -1,4 +1,4 @@
-"""Tokens → text, a piece at a time: whole code points only, and nothing of a stop string.
+"""Detokenizer: tokens → text, a piece at a time: whole code points only, and nothing of a stop string.
 
 Pure: bytes in, text out.
 """

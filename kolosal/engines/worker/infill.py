@@ -1,7 +1,8 @@
 """Fill in the middle: the order of a prompt's parts, for models that were trained for it.
 
-Pure. The layout is that of Qwen 2.5 Coder's report, as llama.cpp's server has it: other files first, then the text before
-the gap, the text after it, and the beginning of what is to stand between them.
+Pure. Fill in the middle is from https://arxiv.org/abs/2207.14255; the layout is that of Qwen 2.5 Coder's report
+(https://arxiv.org/abs/2409.12186), as llama.cpp's server has it: other files first, then the text before the gap, the text after
+it, and the beginning of what is to stand between them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a worker gives up before it reads a model file: dumps of its memory, new rights, and a life after the daemon's.
 
 Done by the worker itself, because code between fork and exec of a process with threads may hang it. What a system does not
-have is left out.
+have is left out. The numbers are those of prctl(2).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ _PLACE = re.compile(r"\{query\}|\{document\}")
 
 
 class RerankInput:
-    """RerankInput for one ranking model: through the template in its file, else with the tokens that it wants between them."""
+    """Input of one ranking model: through the template in its file, else with the tokens that it wants between the two."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

@@ -1,8 +1,8 @@
-"""Which samplers a request needs, in which order. Pure; `llamacpp_sampler` builds them.
+"""The sampler chain of a request: which stages it needs, in which order. Pure; `llamacpp/sampler.py` builds it.
 
 What a request forbids and biases comes first, then the stages in the order the request gives, which is llama.cpp's own
 unless it says otherwise, then the draw. Values that llama.cpp would overflow on are kept in a range where they mean the
-same.
+same. `SamplerStage` names the source of each.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ class Penalties:
 
 @dataclass(frozen=True, slots=True)
 class Dry:
-    """Lower the logits of tokens that would repeat what was said within the last `last_n` tokens, the prompt's included."""
+    """Lower the logits of tokens that would repeat what was said within the last `last_n` tokens, the prompt's included.
+
+    By `multiplier * base ** (length - allowed_length)`, where so many tokens would be repeated; `breakers` end a repetition.
+    """
 
     multiplier: float
     base: float
@@ -101,7 +104,7 @@ class Temperature:
 
 @dataclass(frozen=True, slots=True)
 class Mirostat:
-    """Pick so that the surprise stays near `tau`."""
+    """Pick so that the surprise stays near `tau` bits (https://arxiv.org/abs/2007.14966)."""
 
     version: int
     tau: float
@@ -138,7 +141,7 @@ Stage: TypeAlias = (
 )
 
 
-def sampler_stages(params: SamplingParams, *, n_ctx: int, default_seed: int | None) -> list[Stage]:
+def sampler_chain(params: SamplingParams, *, n_ctx: int, default_seed: int | None) -> list[Stage]:
     """The chain for a request; stages that would do nothing are left out.
 
     Temperature 0 is the most probable token after penalties, whatever else is asked for. Mirostat takes the place of all

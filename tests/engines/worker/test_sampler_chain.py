@@ -19,7 +19,7 @@ from kolosal.engines.worker.sampler_chain import (
     TopP,
     Typical,
     Xtc,
-    sampler_stages,
+    sampler_chain,
 )
 from kolosal.sampling import SamplerStage, SamplingParams
 
@@ -29,7 +29,7 @@ RESERVED_SEED = 0xFFFF_FFFF
 
 
 def stages(default_seed: int | None = None, **params: Any) -> list[Stage]:
-    return sampler_stages(SamplingParams(**PLAIN | params), n_ctx=100, default_seed=default_seed)
+    return sampler_chain(SamplingParams(**PLAIN | params), n_ctx=100, default_seed=default_seed)
 
 
 def seed(default_seed: int | None = None, **params: Any) -> int:

@@ -31,7 +31,7 @@ from kolosal.engines.worker.llamacpp.load import LoadedModel, load_draft, load_m
 from kolosal.engines.worker.llamacpp.logits_row import LogitsRow
 from kolosal.engines.worker.llamacpp.native import native
 from kolosal.engines.worker.llamacpp.sampler import GreedySampler, NativeSampler, logits, make_sampler
-from kolosal.engines.worker.sampler_chain import sampler_stages
+from kolosal.engines.worker.sampler_chain import sampler_chain
 from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.sampling import SamplingParams
 
@@ -132,7 +132,7 @@ class LlamaCppBackend:
         return (text or b"").decode(errors="replace")
 
     def new_sampler(self, params: SamplingParams, prompt: Seq[int]) -> Sampler:
-        stages = sampler_stages(params, n_ctx=self.info.n_ctx, default_seed=self._default_seed)
+        stages = sampler_chain(params, n_ctx=self.info.n_ctx, default_seed=self._default_seed)
         return make_sampler(stages, self._vocab, prompt, self._end_tokens)
 
     def tokenize_pair(self, query: str, document: str) -> list[int]:
