@@ -362,7 +362,7 @@ class Engine:
             return await request.result
         finally:
             self._abort(request_id)
-            self.observer.asked(self.engine_id, call.kind, _outcome(request.result))
+            self.observer.call_ended(self.engine_id, call.kind, _outcome(request.result))
 
     def _admit(self) -> WorkerProcess:
         """The worker that takes one more request."""

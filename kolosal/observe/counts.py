@@ -65,8 +65,8 @@ class Counts:
     """From the first tokens of generations to their ends."""
     ttft: Histogram = field(default_factory=lambda: Histogram(TTFT_BUCKETS_S))
     duration: Histogram = field(default_factory=lambda: Histogram(DURATION_BUCKETS_S))
-    questions: Counter[tuple[str, Outcome]] = field(default_factory=Counter)
-    """What was asked besides generating, by kind and outcome."""
+    unary_calls: Counter[tuple[str, Outcome]] = field(default_factory=Counter)
+    """Calls that generate nothing, by kind and outcome."""
     loads: int = 0
     deaths: int = 0
     """Workers that ended by themselves."""

@@ -104,11 +104,11 @@ class Observer:
         self.events.publish("request.started", request_id=watch.request_id, engine_id=engine_id)
         return watch
 
-    def asked(self, engine_id: str, kind: str, outcome: Outcome) -> None:
-        """A question that is no generation has ended."""
+    def call_ended(self, engine_id: str, kind: str, outcome: Outcome) -> None:
+        """A call that generates nothing (tokens, templates, embeddings, ranks) has ended."""
         for counts in (self.engines.get(engine_id), self.total):
             if counts is not None:
-                counts.questions[kind, outcome] += 1
+                counts.unary_calls[kind, outcome] += 1
 
     def place_free_in_s(self, engine_id: str, n_parallel: int) -> int:
         """After how many seconds a full engine has likely finished one of its requests: 1 to 60."""

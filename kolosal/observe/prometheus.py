@@ -60,8 +60,8 @@ def _families(
 
 def _like_llama_server(rows: Sequence[tuple[EngineFacts, Counts]]) -> Iterator[Metric]:
     computed = _counter("llamacpp:prompt_tokens", "Prompt tokens computed, less those found in the KV cache.")
-    made = _counter("llamacpp:tokens_predicted", "Tokens generated.")
-    made_s = _counter(
+    predicted = _counter("llamacpp:tokens_predicted", "Tokens generated.")
+    predicted_s = _counter(
         "llamacpp:tokens_predicted_seconds", "Seconds from first tokens to the ends of requests."
     )
     processing = _gauge("llamacpp:requests_processing", "Requests that run.")
@@ -73,14 +73,14 @@ def _like_llama_server(rows: Sequence[tuple[EngineFacts, Counts]]) -> Iterator[M
     for facts, counts in rows:
         label = [facts.engine_id]
         computed.add_metric(label, counts.prompt_tokens - counts.cached_tokens)
-        made.add_metric(label, counts.output_tokens)
-        made_s.add_metric(label, counts.output_s)
+        predicted.add_metric(label, counts.output_tokens)
+        predicted_s.add_metric(label, counts.output_s)
         processing.add_metric(label, min(counts.running, facts.n_parallel))
         deferred.add_metric(label, max(0, counts.running - facts.n_parallel))
         if facts.kv_cells is not None and facts.kv_pool_tokens:
             cells.add_metric(label, facts.kv_cells)
             usage.add_metric(label, facts.kv_cells / facts.kv_pool_tokens)
-    yield from (computed, made, made_s, processing, deferred, cells, usage)
+    yield from (computed, predicted, predicted_s, processing, deferred, cells, usage)
 
 
 def _requests(rows: Sequence[tuple[EngineFacts, Counts]]) -> Iterator[Metric]:
@@ -103,7 +103,7 @@ def _requests(rows: Sequence[tuple[EngineFacts, Counts]]) -> Iterator[Metric]:
             ended.add_metric([engine_id, outcome], count)
         for code, count in sorted(counts.errors.items()):
             errors.add_metric([engine_id, code], count)
-        for (kind, outcome), count in sorted(counts.questions.items()):
+        for (kind, outcome), count in sorted(counts.unary_calls.items()):
             questions.add_metric([engine_id, kind, outcome], count)
         prompt.add_metric([engine_id], counts.prompt_tokens)
         cached.add_metric([engine_id], counts.cached_tokens)

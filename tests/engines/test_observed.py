@@ -25,7 +25,7 @@ async def test_a_generation_and_a_call_are_counted(fake_worker: FakeWorker) -> N
 
         counts = engine.observer.total
         assert (counts.prompt_tokens, counts.output_tokens, counts.outcomes) == (3, 8, {Outcome.COMPLETED: 1})
-        assert counts.questions == {("tokenize", Outcome.COMPLETED): 1}
+        assert counts.unary_calls == {("tokenize", Outcome.COMPLETED): 1}
         assert counts.ttft.count == counts.duration.count == 1
         assert engine.kv_cells is not None
         assert engine.kv_cells > 0

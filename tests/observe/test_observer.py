@@ -106,9 +106,12 @@ async def test_a_removed_engine_is_forgotten_but_not_in_the_totals(observer: Obs
     observer.forget("a")
     stream.put(TokenDelta("", (1,), FinishReason.STOP, Usage(5, 1)))
     observer.engine_state("a", "closed", "ready", None)
-    observer.asked("a", "embed", Outcome.COMPLETED)
+    observer.call_ended("a", "embed", Outcome.COMPLETED)
     assert observer.engines == {}
-    assert (observer.total.output_tokens, observer.total.questions) == (1, {("embed", Outcome.COMPLETED): 1})
+    assert (observer.total.output_tokens, observer.total.unary_calls) == (
+        1,
+        {("embed", Outcome.COMPLETED): 1},
+    )
 
 
 async def test_a_sink_that_fails_harms_nobody(observer: Observer) -> None:

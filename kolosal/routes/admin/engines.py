@@ -130,14 +130,14 @@ async def put_engine(request: Request) -> JsonResponse[EngineAdded]:
     cannot be loaded the old one goes on serving.
     """
     registry = registry_of(request)
-    given = await decode(request, EngineBody)
+    body = await decode(request, EngineBody)
     engine_id = request.path_params["engine_id"]
-    if given.name is not None and given.name != engine_id:
+    if body.name is not None and body.name != engine_id:
         raise InvalidRequest(
-            f"engine_id must be the one of the path, {engine_id!r}, or left out, not {given.name!r}",
+            f"engine_id must be the one of the path, {engine_id!r}, or left out, not {body.name!r}",
             param="engine_id",
         )
-    body = given.model_copy(update={"engine_id": _checked_id(engine_id)})
+    body = body.model_copy(update={"engine_id": _checked_id(engine_id)})
     engine_id, model_path, parameters = body.required()
     roots = model_roots_of(request)
     config = await asyncio.to_thread(engine_config, engine_id, model_path, parameters, roots=roots)

@@ -137,7 +137,7 @@ async def rerank(request: Request) -> JsonResponse[Ranking]:
 
 
 async def _rank(engine: Engine, query: str, texts: list[str]) -> tuple[str, Ranked]:
-    """The engine's id, and all scores, asked for in as many questions as it takes."""
+    """The engine's id, and all scores, in as many calls as it takes."""
     scores: tuple[float, ...] = ()
     n_tokens = 0
     for portion in portions([len(text) for text in texts], ASKED_AT_ONCE, MAX_INPUTS):

@@ -41,7 +41,7 @@ _MAX_INPUT_TOKENS = 131_072
 """Tokens of one input, before its engine says how many it takes."""
 
 _NUMBERS_AT_ONCE = 1_048_576
-"""Numbers of the vectors of one question (5.6 MB as text): more is asked in several, so that each fits into a frame."""
+"""Numbers of the vectors of one call (5.6 MB as text): more are asked for in several, so that each answer fits into a frame."""
 
 _THREAD_ABOVE_NUMBERS = 65_536
 """Answers with more numbers than this are written in a thread, so that they do not hold up everyone's tokens."""
@@ -167,7 +167,7 @@ async def create_embeddings(request: Request) -> JsonResponse[EmbeddingList]:
 async def embed_all(
     engine: Engine, prompts: tuple[TextPrompt | TokensPrompt, ...], dimensions: int | None
 ) -> tuple[str, Embedded]:
-    """The engine's id, and all vectors, asked for in as many questions as it takes.
+    """The engine's id, and all vectors, asked for in as many calls as it takes.
 
     Raises:
         KolosalError: as `Engine.ask`.

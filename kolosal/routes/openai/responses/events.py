@@ -120,7 +120,7 @@ class ResponseWriter:
     # --- items ---
 
     def _push_text(self, text: str, logprobs: tuple[TokenLogprobs, ...]) -> list[ResponseEvent]:
-        """More of the answer. Tokens that have made no character yet wait for the one that they are part of.
+        """More of the answer. Tokens that are a part of a character wait for the token that completes it.
 
         Where a thought or a call comes in its place, they were that one's.
         """
