@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message
 
 from kolosal.app import create_app
-from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import (
     Call,
     CallResult,
@@ -29,6 +29,7 @@ from kolosal.engines.ipc.calls import (
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.registry import EngineRegistry
+from kolosal.engines.state import EngineState
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import KolosalError
 from kolosal.schema import ChatPrompt, FinishReason, GenerateRequest, TokenDelta, Usage

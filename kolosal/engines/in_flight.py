@@ -1,7 +1,7 @@
 """InFlightRequests: the requests of one engine, each from its submission to its end, over as many workers as that takes.
 
 Owns the request ids, what a next worker needs to go on where the last one was, and the mistrust of what workers say: a
-frame that cannot be true is a `FrameError`. Knows no process and starts nothing.
+frame that cannot be true is a `FrameError`. Writes frames to the worker it is given, and starts none.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeAlias, assert_never
 
 from kolosal.engines.ipc.calls import Call, CallResult
 from kolosal.engines.ipc.messages import (
+    Abort,
     Failed,
     Fatal,
     FrameError,
@@ -24,11 +26,13 @@ from kolosal.engines.ipc.messages import (
     SequenceOutput,
     StepOutputs,
     Submit,
+    ToWorker,
     UnaryCall,
     UnaryResult,
 )
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import KolosalError, error_named
+from kolosal.observe.observer import RequestWatch
 from kolosal.schema import GenerateRequest, TokenDelta
 
 MAX_CRASHES = 2
@@ -41,17 +45,19 @@ _MAX_CHARS_PER_TOKEN = 1024
 class InFlightGeneration:
     """A generation in flight, and how far it has come."""
 
-    def __init__(self, request: GenerateRequest, stream: RequestStream) -> None:
+    def __init__(self, request_id: int, request: GenerateRequest, stream: RequestStream) -> None:
+        self.request_id = request_id
         self.stream = stream
         self.crashes = 0
+        """Deaths of workers that it was in flight at."""
         self._request = request
         self._tokens = array("I")  # four bytes a token
         self._n_chars = 0
         self._n_logged = 0
 
-    def frame(self, request_id: int) -> Submit:
+    def frame(self) -> Submit:
         """What a worker is told to begin it, or to go on with it."""
-        return Submit(request_id, self._request, tuple(self._tokens), self._n_logged)
+        return Submit(self.request_id, self._request, tuple(self._tokens), self._n_logged)
 
     def take(self, delta: TokenDelta, n_ctx: int) -> None:
         """Pass on what a step made. `n_ctx` is how many tokens a request can have.
@@ -86,14 +92,16 @@ class InFlightGeneration:
 class InFlightCall:
     """A unary call in flight. `result` ends with what it returned, or with a `KolosalError`."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, request_id: int, call: Call) -> None:
+        self.request_id = request_id
         self.result: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
         self.crashes = 0
+        """Deaths of workers that it was in flight at."""
         self._call = call
 
-    def frame(self, request_id: int) -> UnaryCall:
+    def frame(self) -> UnaryCall:
         """What a worker is told."""
-        return UnaryCall(request_id, self._call)
+        return UnaryCall(self.request_id, self._call)
 
     def end(self, result: CallResult) -> None:
         """It returned."""
@@ -114,9 +122,9 @@ class InFlightRequests:
 
     def __init__(self, on_empty: Callable[[], None]) -> None:
         """`on_empty` is called whenever the last one has ended."""
-        self.n_ctx = 0
-        """Tokens that one request can have, as the worker says."""
         self._on_empty = on_empty
+        self._send: Callable[[ToWorker], None] | None = None
+        self._n_ctx = 0
         self._requests: dict[int, InFlightRequest] = {}
         self._aborted: set[int] = set()  # and not yet confirmed by the worker: frames may be under way
         self._ids = itertools.count(1)
@@ -126,47 +134,78 @@ class InFlightRequests:
     def __len__(self) -> int:
         return len(self._requests)
 
-    def items(self) -> tuple[tuple[int, InFlightRequest], ...]:
-        """All, with their ids, in the order they came."""
-        return tuple(self._requests.items())
-
-    def next_id(self) -> int:
-        """An id that no request of this engine has had."""
-        return next(self._ids)
-
-    def add(self, request_id: int, request: InFlightRequest) -> None:
-        """Note a request that was given to the worker."""
-        self._requests[request_id] = request
-        self._empty.clear()
-
-    def abort(self, request_id: int, *, worker_lives: bool) -> bool:
-        """Drop a request; whether there was such a one. A worker that lives will still say that it ended."""
-        if self._remove(request_id) is None:
-            return False
-        if worker_lives:
-            self._aborted.add(request_id)
-        return True
+    def __iter__(self) -> Iterator[InFlightRequest]:
+        """In the order they came."""
+        return iter([*self._requests.values()])
 
     async def wait_empty(self) -> None:
         """Wait until all have ended."""
         await self._empty.wait()
 
-    def take_crashed(self) -> list[InFlightRequest]:
-        """Note that the worker is gone; takes out those for which that was once too often."""
-        self._aborted.clear()
-        for request in self._requests.values():
-            request.crashes += 1
-        return self._take_out([key for key, request in self.items() if request.crashes >= MAX_CRASHES])
+    # --- submitting ---
 
-    def fail(self, request_id: int, error: KolosalError) -> None:
-        """End one."""
-        request = self._remove(request_id)
-        if request is not None:
-            request.fail(error)
+    def generate(self, request: GenerateRequest, begin_watch: Callable[[], RequestWatch]) -> RequestStream:
+        """Submit a generation. `begin_watch` is called once it was.
+
+        Raises:
+            PayloadTooLarge: it is longer than a frame may be.
+        """
+        request_id = next(self._ids)
+        self._write(Submit(request_id, request))
+        stream = RequestStream(partial(self.abort, request_id), begin_watch())
+        self.add(InFlightGeneration(request_id, request, stream))
+        return stream
+
+    def call(self, call: Call) -> InFlightCall:
+        """Submit a unary call. Whoever awaits its result aborts it at the end, which does nothing to one that has ended.
+
+        Raises:
+            PayloadTooLarge: it is longer than a frame may be.
+        """
+        request = InFlightCall(next(self._ids), call)
+        self._write(request.frame())
+        self.add(request)
+        return request
+
+    def add(self, request: InFlightRequest) -> None:
+        """Note a request that was given to the worker."""
+        self._requests[request.request_id] = request
+        self._empty.clear()
+
+    def abort(self, request_id: int) -> None:
+        """Drop a request. Synchronous and idempotent: unknown ids are ignored."""
+        if self._remove(request_id) is not None and self._send is not None:
+            self._aborted.add(request_id)
+            self._send(Abort(request_id))
+
+    def _write(self, frame: ToWorker) -> None:
+        if self._send is not None:  # else the next worker gets it
+            self._send(frame)
+
+    # --- workers ---
+
+    def attach(self, send: Callable[[ToWorker], None], n_ctx: int) -> None:
+        """A worker is ready, and gets what the last one left. `n_ctx` is how many tokens it allows one request."""
+        self._send, self._n_ctx = send, n_ctx
+        for request in self:
+            try:
+                send(request.frame())
+            except KolosalError as exc:
+                self._fail(request.request_id, exc)
+
+    def detach(self) -> None:
+        """The worker is gone: what is in flight waits for the next."""
+        self._send = None
+        self._aborted.clear()
+
+    def take_crashed(self) -> list[InFlightRequest]:
+        """Note that the worker died; takes out the requests for which that was once too often."""
+        for request in self:
+            request.crashes += 1
+        return self._take_out([one.request_id for one in self if one.crashes >= MAX_CRASHES])
 
     def fail_all(self, error: KolosalError) -> None:
         """End all."""
-        self._aborted.clear()
         for request in self._take_out([*self._requests]):
             request.fail(error)
 
@@ -183,7 +222,10 @@ class InFlightRequests:
             case UnaryResult(request_id=request_id, result=result):
                 self._on_result(request_id, result)
             case Failed(request_id=request_id):
-                self._on_failure(request_id, error_named(frame.error, frame.message, param=frame.param))
+                if request_id in self._requests:
+                    self._fail(request_id, error_named(frame.error, frame.message, param=frame.param))
+                else:
+                    self._confirm_abort(request_id)
             case Ready() | Progress() | Pong() | Fatal():
                 raise FrameError(f"an unexpected {frame.tag} frame")
             case _:
@@ -193,7 +235,7 @@ class InFlightRequests:
         ended = output.delta.finish_reason is not None
         request = self._requests.get(output.request_id)
         if isinstance(request, InFlightGeneration):
-            request.take(output.delta, self.n_ctx)
+            request.take(output.delta, self._n_ctx)
             if ended:
                 self._remove(output.request_id)
         elif output.request_id not in self._aborted:
@@ -209,17 +251,18 @@ class InFlightRequests:
         else:
             self._confirm_abort(request_id)
 
-    def _on_failure(self, request_id: int, error: KolosalError) -> None:
-        if request_id in self._requests:
-            self.fail(request_id, error)
-        else:
-            self._confirm_abort(request_id)
-
     def _confirm_abort(self, request_id: int) -> None:
         """Note that a request, which must be one that was aborted, has ended."""
         if request_id not in self._aborted:
             raise FrameError(f"an end of request {request_id}, which it was not given")
         self._aborted.discard(request_id)
+
+    # --- ending ---
+
+    def _fail(self, request_id: int, error: KolosalError) -> None:
+        request = self._remove(request_id)
+        if request is not None:
+            request.fail(error)
 
     def _take_out(self, request_ids: list[int]) -> list[InFlightRequest]:
         return [request for key in request_ids if (request := self._remove(key)) is not None]

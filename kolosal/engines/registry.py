@@ -1,7 +1,7 @@
 """EngineRegistry: names → engines.
 
 Owns the set of engines and the background tasks that drain removed ones. The only place that adds, replaces or removes an
-engine. Listing never touches an engine: it loads nothing and resets no timer. Which engines have memory is `room`'s.
+engine. Listing never touches an engine: it loads nothing and resets no timer. Which engines have memory is the load scheduler's.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import logging
 import time
 from collections.abc import Callable
 
-from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.memory.load_scheduler import LoadScheduler, Preview
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules
 from kolosal.engines.memory.sizing import NoSizes, Sizes
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.persist import Keeper, StoredEngine
+from kolosal.engines.state import EngineState
 from kolosal.errors import Conflict, Draining, EngineNotFound, InsufficientMemory, NotFound
 from kolosal.observe.observer import Observer
 
@@ -38,7 +39,8 @@ class EngineRegistry:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._default_engine = default_engine
-        self._load_scheduler = LoadScheduler(command, sizes or NoSizes(), clock)
+        self._command = command
+        self._load_scheduler = LoadScheduler(command.settings, sizes or NoSizes(), clock)
         self._keeper = keeper
         self._kept: set[str] = set()
         """Engines that come back after a restart of the daemon."""
@@ -62,7 +64,7 @@ class EngineRegistry:
     @property
     def max_queued(self) -> int:
         """Requests that may wait for an engine that has no limit of its own."""
-        return self._load_scheduler.settings.max_queued
+        return self._command.settings.max_queued
 
     def list(self) -> list[Engine]:
         """All engines in the order they were added."""
@@ -81,6 +83,13 @@ class EngineRegistry:
 
     # --- adding, replacing, removing ---
 
+    def _new_engine(self, config: EngineConfig, rules: Rules) -> Engine:
+        engine = Engine(
+            config, self._command, self.max_queued, rules=rules, load_scheduler=self._load_scheduler
+        )
+        engine.observe(self.observer)
+        return engine
+
     async def add(
         self, config: EngineConfig, *, load: bool, rules: Rules = DEFAULT_RULES, keep: bool = False
     ) -> Engine:
@@ -91,7 +100,7 @@ class EngineRegistry:
         Raises:
             Conflict: the name is taken, also by an engine that is still loading.
             LoadFailed: the worker could not load the model.
-            InsufficientMemory: there is no room for it.
+            InsufficientMemory: there is no memory for it.
             Draining: the daemon is shutting down.
         """
         self._check_open()
@@ -102,8 +111,7 @@ class EngineRegistry:
                 param="engine_id",
                 code="engine_id_exists",
             )
-        engine = self._engines[engine_id] = self._load_scheduler.engine(config, rules, self.max_queued)
-        engine.observe(self.observer)
+        engine = self._engines[engine_id] = self._new_engine(config, rules)
         if load:
             try:
                 await engine.ensure_ready()
@@ -129,7 +137,7 @@ class EngineRegistry:
             EngineNotFound: there is no engine of that name, or it was removed meanwhile.
             Conflict: it is already being replaced.
             LoadFailed: the worker could not load the model.
-            InsufficientMemory: there is no room for the new one, even without the old one.
+            InsufficientMemory: there is no memory for the new one, even without the old one.
             Draining: the daemon is shutting down.
         """
         self._check_open()
@@ -140,15 +148,14 @@ class EngineRegistry:
                 f"Engine '{engine_id}' is already being replaced", param="engine_id", code="engine_busy"
             )
         self._replacing.add(engine_id)
-        new = self._load_scheduler.engine(config, rules, self.max_queued)
-        new.observe(self.observer)
+        new = self._new_engine(config, rules)
         try:
             if load:
                 await self._load_in_place_of(old, new)
             else:
                 self._take_over(old, new)
         except BaseException:
-            self._stays(old, new)
+            self._give_name_back(old, new)
             await asyncio.shield(new.close())
             raise
         finally:
@@ -166,8 +173,8 @@ class EngineRegistry:
         else:
             self._take_over(old, new)
             return
-        with self._load_scheduler.pause_admission(old):
-            await self._idle(old, self._load_scheduler.settings.room_wait_s)
+        with self._load_scheduler.admission.paused(old):
+            await self._wait_idle(old, self._command.settings.room_wait_s)
             await asyncio.shield(old.unload())
             await new.ensure_ready()
             self._take_over(old, new)
@@ -177,12 +184,12 @@ class EngineRegistry:
         if self._engines.get(new.engine_id) is not old:
             raise EngineNotFound("Engine not found", param="engine_id")
         self._engines[new.engine_id] = new
-        old.replaced()
+        old.note_replaced()
         self._retire_later(old)
 
-    def _stays(self, old: Engine, new: Engine) -> None:
-        """Have those who follow the name know again in what state it is."""
-        new.replaced()
+    def _give_name_back(self, old: Engine, new: Engine) -> None:
+        """Tell those who follow the name again in what state its engine is."""
+        new.note_replaced()
         if self._is_current(old):
             self.observer.events.publish("engine.state", engine_id=old.engine_id, state=old.state)
 
@@ -211,11 +218,11 @@ class EngineRegistry:
         Raises:
             NotFound: there is no such engine, or none at all.
             LoadFailed: it was not loaded, and loading failed.
-            InsufficientMemory: it was not loaded, and there is no room for it.
+            InsufficientMemory: it was not loaded, and there is no memory for it.
         """
         while True:
             engine = self._named(model)
-            await self._load_scheduler.wait_admission(engine)
+            await self._load_scheduler.admission.wait(engine)
             if not self._is_current(engine):
                 continue
             try:
@@ -248,10 +255,10 @@ class EngineRegistry:
         Raises:
             EngineNotFound: there is none.
             LoadFailed: the model cannot be loaded.
-            InsufficientMemory: there is no room for it.
+            InsufficientMemory: there is no memory for it.
         """
         self._check_open()
-        self.get(engine_id).forgive()
+        self.get(engine_id).reset_breaker()
         return await self.acquire(engine_id)
 
     async def unload(self, engine_id: str, *, limit_s: float) -> Engine:
@@ -265,14 +272,14 @@ class EngineRegistry:
         """
         engine = self.get(engine_id)
         if engine.state is not EngineState.LOADING or engine.in_flight:
-            with self._load_scheduler.pause_admission(engine):
-                await self._idle(engine, limit_s)
+            with self._load_scheduler.admission.paused(engine):
+                await self._wait_idle(engine, limit_s)
                 await asyncio.shield(engine.unload())
         else:
             await asyncio.shield(engine.unload())
         return engine
 
-    async def _idle(self, engine: Engine, limit_s: float) -> None:
+    async def _wait_idle(self, engine: Engine, limit_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._load_scheduler.wait_idle(engine)
@@ -284,7 +291,7 @@ class EngineRegistry:
             )
 
     async def preview(self, config: EngineConfig) -> Preview:
-        """What an engine would need, and whether there is room for it. Loads and changes nothing.
+        """What an engine would need, and whether there is memory for it. Loads and changes nothing.
 
         Raises:
             ModelFileError: its files are damaged.
@@ -332,7 +339,7 @@ class EngineRegistry:
             raise Draining("The server is shutting down")
 
     def _keep(self, engine_id: str, *, keep: bool) -> None:
-        """Have an engine come back after a restart, or no more."""
+        """Have an engine come back after a restart of the daemon, or no more."""
         before = set(self._kept)
         (self._kept.add if keep else self._kept.discard)(engine_id)
         if self._keeper is not None and (keep or before != self._kept):

@@ -15,12 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Rendered, Tokenize
 from kolosal.engines.ipc.messages import MAX_FRAME_BYTES, SequenceOutput, StepOutputs, UnaryResult, encode
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.restart import BreakerState
+from kolosal.engines.state import EngineState
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import EngineDied, LoadFailed
 from kolosal.schema import FinishReason, TokenDelta, Usage
@@ -354,13 +355,13 @@ async def test_loads_that_keep_failing_are_no_storm(tmp_path: Path, fake_worker:
     assert (errors, starts(tmp_path)) == ([LoadFailed] * 5 + [EngineDied] * 5, 5)
 
 
-async def test_engine_that_is_forgiven_starts_at_once(tmp_path: Path, fake_worker: FakeWorker) -> None:
+async def test_engine_whose_breaker_is_reset_starts_at_once(tmp_path: Path, fake_worker: FakeWorker) -> None:
     command = in_turn(tmp_path, fake_worker("load_crash"), fake_worker("load_crash"), fake_worker())
     engine = Engine(config(), with_settings(command, max_crashes=2), 64)
     for kind in (LoadFailed, LoadFailed, EngineDied):
         with pytest.raises(kind):
             await engine.ensure_ready()
-    engine.forgive()
+    engine.reset_breaker()
     try:
         await engine.ensure_ready()
         assert (engine.state, engine.breaker) == (EngineState.READY, BreakerState.CLOSED)
@@ -368,13 +369,13 @@ async def test_engine_that_is_forgiven_starts_at_once(tmp_path: Path, fake_worke
         await engine.close()
 
 
-async def test_forgiving_ends_the_pause(tmp_path: Path, fake_worker: FakeWorker) -> None:
+async def test_resetting_the_breaker_ends_the_pause(tmp_path: Path, fake_worker: FakeWorker) -> None:
     command = replace(in_turn(tmp_path, fake_worker("crash@4"), fake_worker()), restart_delays_s=(3600.0,))
     async with loaded(command) as engine:
         stream = engine.generate(ask("5:", max_tokens=20))
         await eventually(lambda: engine.state is EngineState.LOADING)
         await asyncio.sleep(0)
-        engine.forgive()
+        engine.reset_breaker()
 
         assert await text_of(stream) == counting(5, 20)
 

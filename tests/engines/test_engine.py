@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.state import EngineState
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import ContextLengthExceeded, EngineDied, LoadFailed, NotFound, QueueFull
 from kolosal.schema import FinishReason

@@ -83,7 +83,7 @@ async def test_an_engine_that_is_not_replaced_after_all_is_told_again(fake_worke
     registry = EngineRegistry(script_worker("ready(); until_the_end()"))
     try:
         await registry.add(config("a"), load=True)
-        registry.load_scheduler._command = script_worker("sys.exit(3)")
+        registry._command = script_worker("sys.exit(3)")
         with pytest.raises(LoadFailed):
             await registry.replace(config("a"), load=True)
 

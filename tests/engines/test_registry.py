@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
+from kolosal.engines.state import EngineState
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import Conflict, Draining, EngineDied, LoadFailed, NotFound
 from tests.engines.helpers import DEADLINE_S, config, eventually, gone, script_worker

@@ -42,7 +42,7 @@ async def killed_while_answering(
     streams = [engine.generate(request) for request in requests]
     collecting = [asyncio.ensure_future(stream.collect()) for stream in streams]
     try:
-        in_flight = [one for _, one in engine._requests.items() if isinstance(one, InFlightGeneration)]
+        in_flight = [one for one in engine._requests if isinstance(one, InFlightGeneration)]
         await eventually(lambda: any(len(one._tokens) >= after_tokens for one in in_flight))
         assert engine.worker_pid is not None
         worker = psutil.Process(engine.worker_pid)

@@ -15,9 +15,10 @@ from starlette.applications import Starlette
 from starlette.types import Message
 
 from kolosal.app import create_app
-from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
+from kolosal.engines.state import EngineState
 from tests.engines.helpers import config, eventually, in_turn, starts
 from tests.engines.worker.helpers import counting
 from tests.fakes import AsgiRequest, http_client

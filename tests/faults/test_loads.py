@@ -15,13 +15,13 @@ import psutil
 import pytest
 
 from kolosal.app import create_app
-from kolosal.engines.engine import EngineState
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.memory.machine import MachineMemory
 from kolosal.engines.memory.placement import Estimate, Part
 from kolosal.engines.memory.sizing import FixedSizing, Sizing
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.registry import EngineRegistry
+from kolosal.engines.state import EngineState
 from kolosal.errors import KolosalError, QueueFull
 from tests.engines.helpers import DEADLINE_S, Launched, config, eventually, in_turn, script_worker, starts
 from tests.engines.worker.helpers import ask, counting
@@ -231,7 +231,7 @@ async def test_three_engines_in_room_for_two_answer_everybody(
     clock = asyncio.get_running_loop().time
     command = fake_worker("step_s=0.001", max_queued=4, idle_ttl_s=0.5, room_wait_s=60)
     registry = EngineRegistry(command, sizes=machine, clock=clock)
-    registry.load_scheduler.patience_s = 0.05
+    registry.load_scheduler.pause_after_s = 0.05
     machine.registry = registry
     for name in "abc":
         await registry.add(config(name, n_parallel=4), load=False)

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from kolosal.app import create_app
-from kolosal.engines.engine import EngineState
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.memory.machine import ThisMachine
-from kolosal.engines.memory.shortage import lacked_memory
+from kolosal.engines.memory.out_of_memory import lacked_memory
 from kolosal.engines.memory.sizing import FileSizes
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.registry import EngineRegistry
+from kolosal.engines.state import EngineState
 from kolosal.errors import LoadFailed
 from tests.engines.helpers import config, in_turn, loaded, starts
 from tests.engines.worker.helpers import ask, counting

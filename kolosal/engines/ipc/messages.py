@@ -138,7 +138,7 @@ class EngineInfo:
     """Numbers of one embedding."""
     pooling: Pooling = "mean"
     """How embeddings are made of a text's tokens; `rank`: the model scores how well a document answers a query."""
-    unused_bytes: int = 0
+    released_bytes: int = 0
     """Host memory that is the worker's, the KV cache mostly, but that the system has back until it is written to."""
 
 

@@ -1,4 +1,4 @@
-"""MemoryAccounting: which engines have memory, how much by our books, and what that leaves for others.
+"""MemoryAccounting: which engines have memory, how much by estimate, and what that leaves for others.
 
 Owns one entry for each engine that has a worker or may start one. Asks engines whether they are busy, and nobody else anything:
 what the machine has is an argument. Used on the event loop only.
@@ -6,16 +6,46 @@ what the machine has is an argument. Used on the event loop only.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from kolosal.config.engines import EngineSettings
-from kolosal.engines.engine import Engine, EngineState
 from kolosal.engines.memory.limits import HOST_RESERVE_BYTES
 from kolosal.engines.memory.machine import MachineMemory
 from kolosal.engines.memory.placement import Estimate
-from kolosal.engines.memory.policy import Bytes, Resident, next_expiry, total
+from kolosal.engines.memory.policy import Bytes, Resident, Rules, next_expiry, total
+from kolosal.engines.state import EngineState
+
+
+class ManagedEngine(Protocol):
+    """What memory management knows of an engine, and may do to it."""
+
+    engine_id: str
+    rules: Rules
+
+    @property
+    def state(self) -> EngineState: ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody uses it, or is about to: then it stays in memory."""
+        ...
+
+    @property
+    def released_bytes(self) -> int:
+        """Host memory that its worker may still fill without asking, though the system counts it as free."""
+        ...
+
+    def idle_limit_s(self, default_s: float) -> float | None:
+        """Seconds it stays in memory once it is idle; None: until its memory is needed."""
+        ...
+
+    def unload(self) -> asyncio.Future[None]:
+        """Begin to end its worker; returns what ends when the memory is free. Idempotent."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -23,10 +53,10 @@ class Entry:
     """An engine that has a worker, or may start one now."""
 
     number: int
-    engine: Engine
+    engine: ManagedEngine
     estimate: Estimate
     last_used: float
-    """On the clock of the ledger."""
+    """On the clock of the accounting."""
     loading: bool = True
     """Whether the system does not see yet what it takes."""
 
@@ -38,42 +68,44 @@ class MemoryAccounting:
         self._settings = settings
         self._clock = clock
         self._numbers = itertools.count(1)
-        self._entries: dict[Engine, Entry] = {}
+        self._entries: dict[ManagedEngine, Entry] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, engine: Engine) -> Entry | None:
+    def get(self, engine: ManagedEngine) -> Entry | None:
         """The entry of an engine that has one."""
         return self._entries.get(engine)
 
-    def engine(self, number: int) -> Engine:
+    def engine(self, number: int) -> ManagedEngine:
         """The engine of an entry, by the name that the policy knows it by."""
         return next(entry.engine for entry in self._entries.values() if entry.number == number)
 
-    def enter(self, engine: Engine, estimate: Estimate) -> Entry:
+    def reserve(self, engine: ManagedEngine, estimate: Estimate) -> Entry:
         """Set memory aside for an engine that is about to load."""
         entry = Entry(next(self._numbers), engine, estimate, self._clock())
         self._entries[engine] = entry
         return entry
 
-    def remove(self, engine: Engine) -> None:
+    def remove(self, engine: ManagedEngine) -> None:
         """Its worker is gone, or was never there."""
         self._entries.pop(engine, None)
 
-    def touch(self, engine: Engine) -> None:
-        """It was used just now."""
+    def note_use(self, engine: ManagedEngine) -> None:
+        """It was used just now. Engines without an entry are ignored."""
         entry = self._entries.get(engine)
         if entry is not None:
             entry.last_used = self._clock()
 
-    def expires_in_s(self, engine: Engine) -> float | None:
+    def expires_in_s(self, engine: ManagedEngine) -> float | None:
         """Seconds until an idle engine is unloaded; None where it has no entry, is busy, or stays."""
         entry = self._entries.get(engine)
         expiry = None if entry is None else next_expiry([self._resident(entry)])
         return None if expiry is None else max(0.0, expiry - self._clock())
 
-    def residents(self, *, without: Engine | None = None, protecting: Engine | None = None) -> list[Resident]:
+    def residents(
+        self, *, without: ManagedEngine | None = None, protecting: ManagedEngine | None = None
+    ) -> list[Resident]:
         """All entries as the policy sees them, but for one; one may be kept as if it were pinned."""
         return [
             replace(self._resident(entry), pinned=True)
@@ -83,7 +115,7 @@ class MemoryAccounting:
             if entry.engine is not without
         ]
 
-    def free(self, memory: MachineMemory, *, without: Engine | None = None) -> Bytes:
+    def free(self, memory: MachineMemory, *, without: ManagedEngine | None = None) -> Bytes:
         """What a load may take: of what the system says is free, less what others will still take of it.
 
         The system does not see what a loading engine will take. It counts weights that are mapped from files as free,
@@ -115,5 +147,5 @@ def _hidden(entry: Entry) -> Bytes:
     """What an engine takes, or may take unasked, of what the system counts as free."""
     if entry.loading:
         return entry.estimate.need
-    unused = min(entry.engine.unused_bytes, entry.estimate.host.kv_cache)
-    return Bytes(entry.estimate.mapped + unused)
+    released = min(entry.engine.released_bytes, entry.estimate.host.kv_cache)
+    return Bytes(entry.estimate.mapped + released)

@@ -9,11 +9,12 @@ from typing import Literal
 from pydantic import JsonValue
 from typing_extensions import TypedDict
 
-from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.engine import Engine
 from kolosal.engines.memory.policy import Bytes
 from kolosal.engines.parameters import FlashAttention, LoadingParameters
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.restart import BreakerState
+from kolosal.engines.state import EngineState
 
 
 class EngineStatus(TypedDict):

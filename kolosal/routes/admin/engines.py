@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.routing import Route
 from typing_extensions import TypedDict
 
-from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.engine import Engine
 from kolosal.engines.parameters import EngineConfig, EngineId, LoadingParameters
+from kolosal.engines.state import EngineState
 from kolosal.errors import InvalidRequest, LoadFailed
 from kolosal.http.decode import complaint, decode
 from kolosal.http.disconnect import unless_disconnected

@@ -13,7 +13,8 @@ from typing import TypeAlias, TypeVar
 
 from starlette.requests import Request
 
-from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.engine import Engine
+from kolosal.engines.state import EngineState
 from kolosal.errors import ContextLengthExceeded
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import NDJSON, EventStream

@@ -9,7 +9,8 @@ import asyncio
 
 from starlette.requests import Request
 
-from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.engine import Engine
+from kolosal.engines.state import EngineState
 from kolosal.errors import Forbidden
 from kolosal.routes.common.access import is_admin
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
-from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.engine import Engine
 from kolosal.engines.memory.load_scheduler import LoadScheduler
+from kolosal.engines.state import EngineState
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.digests import FileFacts

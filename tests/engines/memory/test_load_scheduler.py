@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.messages import Fatal, Ready, StepOutputs, encode
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.memory import load_scheduler
@@ -22,6 +22,7 @@ from kolosal.engines.memory.sizing import FileSizes, FixedSizing, Sizing
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.persist import Keeper, load_stored
 from kolosal.engines.registry import EngineRegistry
+from kolosal.engines.state import EngineState
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import Conflict, EngineNotFound, InsufficientMemory, LoadFailed, NotFound, QueueFull
 from tests.engines.helpers import DEADLINE_S, INFO, config, eventually, gone, script_worker
@@ -67,7 +68,7 @@ async def registry_of(
     sizes: dict[str, Estimate] | None = None,
     keeper: Keeper | None = None,
     room_wait_s: float = DEADLINE_S,
-    patience_s: float = 0.0,
+    pause_after_s: float = 0.0,
     rules: Rules = DEFAULT_RULES,
 ) -> AsyncIterator[EngineRegistry]:
     """A registry with room for some engines, closed at the end."""
@@ -79,7 +80,7 @@ async def registry_of(
         keeper=keeper,
         clock=clock or Clock(),
     )
-    registry.load_scheduler.patience_s = patience_s
+    registry.load_scheduler.pause_after_s = pause_after_s
     try:
         for engine_id in engines:
             await registry.add(config(engine_id), load=False, rules=rules)
@@ -108,7 +109,7 @@ async def answer(registry: EngineRegistry, name: str, start: int) -> bool:
 
 async def test_cells_that_nobody_has_used_yet_are_kept_for_their_engine() -> None:
     """The system counts them as free, and takes them from the machine when they are written to."""
-    ready = encode(Ready(replace(INFO, unused_bytes=4 * GIB)))
+    ready = encode(Ready(replace(INFO, released_bytes=4 * GIB)))
     used = encode(StepOutputs((), kv_cells=INFO.kv_pool_tokens // 4))
     command = script_worker(f"hear(); say({ready!r}); hear(); say({used!r}); until_the_end()")
     size = Estimate(Part(weights=GIB, kv_cache=4 * GIB))
@@ -268,7 +269,7 @@ async def test_an_engine_in_constant_use_lets_the_next_one_in(fake_worker: FakeW
     async with registry_of(fake_worker(SLOW), *"ab", room_for=1) as registry:
         first = begin(await registry.acquire("a"), 30)
         waiting = asyncio.create_task(answer(registry, "b", 3))
-        await eventually(lambda: registry.get("a") in registry.load_scheduler._paused)
+        await eventually(lambda: registry.load_scheduler.admission.is_paused(registry.get("a")))
         again = asyncio.create_task(answer(registry, "a", 7))  # held back, or b would wait for it too
         await first.collect()
 
@@ -282,7 +283,7 @@ async def test_three_models_in_room_for_two_answer_all(fake_worker: FakeWorker) 
     """None is ended while it answers: then a text would be short, or its request an error."""
     chance = random.Random(7)  # noqa: S311 - which engine is asked next
 
-    async with registry_of(fake_worker(), *"abc", patience_s=0.05, room_wait_s=60) as registry:
+    async with registry_of(fake_worker(), *"abc", pause_after_s=0.05, room_wait_s=60) as registry:
         asked = [answer(registry, chance.choice("abc"), chance.randrange(90)) for _ in range(100)]
         assert all(await asyncio.gather(*asked))
 
@@ -325,7 +326,9 @@ async def test_whatever_happens_every_waiter_ends(fake_worker: FakeWorker, seed:
             pass
 
     clock = asyncio.get_running_loop().time
-    async with registry_of(fake_worker(), *"abc", clock=clock, patience_s=0.05, room_wait_s=60) as registry:
+    async with registry_of(
+        fake_worker(), *"abc", clock=clock, pause_after_s=0.05, room_wait_s=60
+    ) as registry:
         reaping = asyncio.create_task(registry.load_scheduler.reap_idle())
         await asyncio.gather(*(happening(registry) for _ in range(80)))
         reaping.cancel()
@@ -333,7 +336,7 @@ async def test_whatever_happens_every_waiter_ends(fake_worker: FakeWorker, seed:
         scheduler = registry.load_scheduler
 
         await eventually(lambda: len(scheduler._accounting) == len(loaded(registry)))
-        assert (scheduler._waiting, scheduler._paused, scheduler._without_evicting) == ([], [], {})
+        assert (scheduler._waiting, scheduler.admission._paused, scheduler._without_evicting) == ([], [], {})
         assert len(loaded(registry)) <= 2
         assert not any(engine.busy for engine in registry.list())
 
@@ -551,7 +554,7 @@ async def test_without_room_for_both_the_old_one_goes_first(fake_worker: FakeWor
         old = await registry.acquire("a")
         stream = begin(old, 30)
         replacing = asyncio.create_task(registry.replace(config("a", n_ctx=128), load=True))
-        await eventually(lambda: old in registry.load_scheduler._paused)
+        await eventually(lambda: registry.load_scheduler.admission.is_paused(old))
         waiting = asyncio.create_task(registry.acquire("a"))
 
         assert (await stream.collect()).text == counting(5, 30)

@@ -202,7 +202,7 @@ async def resident_bytes(command: WorkerCommand, path: Path, **parameters: Any) 
         await engine.ensure_ready()
         await engine.generate(ask("Hello world. " * 12, max_tokens=4)).collect()
         rss = await asyncio.to_thread(lambda: psutil.Process(engine.worker_pid).memory_info().rss)
-        unused = engine.unused_bytes
+        unused = engine.released_bytes
     finally:
         await engine.close()
     estimated = estimate(read_shape(path), one.parameters)

@@ -13,11 +13,11 @@ from starlette.applications import Starlette
 
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
-from kolosal.engines.engine import EngineState
 from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.memory.machine import MachineMemory
 from kolosal.engines.memory.sizing import FileSizes
 from kolosal.engines.registry import EngineRegistry
+from kolosal.engines.state import EngineState
 from tests.fakes import AsgiRequest, eventually, http_client
 from tests.gguf_files import corrupt
 from tests.gguf_files import gguf as gguf_file

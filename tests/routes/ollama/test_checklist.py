@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kolosal.engines.engine import EngineState
+from kolosal.engines.state import EngineState
 from kolosal.schema import ChatPrompt, InfillPrompt, TextPrompt, ToolMode
 from tests.fakes import FakeEngine, FakeRegistry, app_with, eventually, http_client, says
 from tests.routes.ollama.asking import CALL, WEATHER, ask, chat, generate, lines, loaded_engine, refused

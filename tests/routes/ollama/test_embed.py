@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from kolosal.engines.engine import EngineState
 from kolosal.engines.ipc.calls import Call, CallResult, Embed
+from kolosal.engines.state import EngineState
 from kolosal.errors import ContextLengthExceeded, KolosalError
 from kolosal.schema import TextPrompt, TokensPrompt
 from tests.fakes import FakeEngine, app_with, eventually, http_client, plain_answer

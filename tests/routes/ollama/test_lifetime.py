@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kolosal.engines.engine import EngineState
 from kolosal.engines.in_flight import InFlightGeneration
+from kolosal.engines.state import EngineState
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import Draining
 from kolosal.sampling import SamplingParams
@@ -18,7 +18,7 @@ def in_use(engine: FakeEngine) -> RequestStream:
     """A generation of somebody else's that runs."""
     stream = RequestStream(lambda: None)
     request = GenerateRequest(TextPrompt("x"), SamplingParams())
-    engine._requests.add(99, InFlightGeneration(request, stream))
+    engine._requests.add(InFlightGeneration(99, request, stream))
     return stream
 
 

@@ -9,12 +9,12 @@ import pytest
 
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
-from kolosal.engines.engine import EngineState
 from kolosal.engines.memory.machine import Gpu, MachineMemory
 from kolosal.engines.memory.placement import Estimate, Part
 from kolosal.engines.memory.policy import Rules
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.registry import EngineRegistry
+from kolosal.engines.state import EngineState
 from kolosal.routes.ollama.models import FOR_EVER
 from kolosal.routes.ollama.show import parameter_size, quantization
 from tests.engines.helpers import config

@@ -8,8 +8,9 @@ import pytest
 
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
-from kolosal.engines.engine import Engine, EngineState
+from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Call, CallResult
+from kolosal.engines.state import EngineState
 from kolosal.schema import TokensPrompt
 from tests.fakes import FakeEngine, FakeRegistry, eventually, http_client, says
 

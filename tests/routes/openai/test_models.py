@@ -7,7 +7,7 @@ import time
 import pytest
 
 from kolosal import __version__
-from kolosal.engines.engine import EngineState
+from kolosal.engines.state import EngineState
 from tests.fakes import FakeEngine, app_with, http_client
 
 

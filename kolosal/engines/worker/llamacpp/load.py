@@ -112,14 +112,14 @@ def load_model(config: EngineConfig, on_progress: Callable[[float], None]) -> Lo
         context, settings = _make_context(
             model, parameters, sequence_slots(parameters, plain_attention=can_trim)
         )
-        unused_bytes = unused.give_back() if _may_give_back(parameters) else 0
+        released_bytes = unused.give_back() if _may_give_back(parameters) else 0
     except BaseException:
         native.llama_model_free(model)
         raise
     template = native.llama_model_chat_template(model, None)
     text = template.decode(errors="replace") if template else None
     info = replace(
-        _describe(model, context, parameters, settings, reuse, template=text), unused_bytes=unused_bytes
+        _describe(model, context, parameters, settings, reuse, template=text), released_bytes=released_bytes
     )
     return LoadedModel(model, context, info, reuse, can_trim, settings.n_seq_max, text)
 

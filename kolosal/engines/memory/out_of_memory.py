@@ -1,16 +1,16 @@
-"""What is said where memory is short: to clients, and by llama.cpp, the drivers and the system."""
+"""What is said where memory runs out: to clients, and by llama.cpp, the drivers and the system."""
 
 from __future__ import annotations
 
 import re
 
-from kolosal.engines.engine import Engine
+from kolosal.engines.memory.accounting import ManagedEngine
 from kolosal.engines.memory.placement import Estimate
 from kolosal.engines.memory.policy import Bytes
 from kolosal.errors import InsufficientMemory, LoadFailed
 
 RETRY_AFTER_S = 5
-"""When a client that found no room may come back."""
+"""When a client for whose model there was no memory may come back."""
 
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|no room for|failed to allocate|unable to allocate|cannot allocate|cudaMalloc|bad_alloc"
@@ -25,8 +25,8 @@ def lacked_memory(error: LoadFailed) -> bool:
     return _OUT_OF_MEMORY.search(error.message) is not None
 
 
-def no_room(engine: Engine, least: Estimate, free: Bytes) -> InsufficientMemory:
-    """There is not even room for the least it can live with."""
+def no_memory(engine: ManagedEngine, least: Estimate, free: Bytes) -> InsufficientMemory:
+    """There is not even memory for the least it can live with."""
     need = least.need
     lacking = [f"{_size(max(0, free.host))} of host memory"] if need.host > free.host else []
     lacking += [
@@ -35,28 +35,28 @@ def no_room(engine: Engine, least: Estimate, free: Bytes) -> InsufficientMemory:
         if n_bytes > free.gpu(index)
     ]
     return InsufficientMemory(
-        f"{needs_of(engine, least)}. Free are {' and '.join(lacking)},"
+        f"{_needs_of(engine, least)}. Free are {' and '.join(lacking)},"
         " and not enough engines are left that may be unloaded",
         retry_after_s=RETRY_AFTER_S,
     )
 
 
-def no_room_in_time(engine: Engine, least: Estimate, wait_s: float) -> InsufficientMemory:
-    """Those that would have made room were busy for too long."""
+def no_memory_in_time(engine: ManagedEngine, least: Estimate, wait_s: float) -> InsufficientMemory:
+    """Those whose memory it needs were busy for too long."""
     return InsufficientMemory(
-        f"{needs_of(engine, least)}, and no engine fell idle within {wait_s:g} seconds",
+        f"{_needs_of(engine, least)}, and no engine fell idle within {wait_s:g} seconds",
         retry_after_s=RETRY_AFTER_S,
     )
 
 
-def nobody_waits(engine: Engine) -> InsufficientMemory:
-    """All who wanted an engine left while it waited for room."""
+def nobody_waits(engine: ManagedEngine) -> InsufficientMemory:
+    """All who wanted an engine left while it waited for memory."""
     return InsufficientMemory(
         f"Loading engine '{engine.engine_id}' was given up: nobody waits for it any more"
     )
 
 
-def needs_of(engine: Engine, least: Estimate) -> str:
+def _needs_of(engine: ManagedEngine, least: Estimate) -> str:
     """The beginning of a sentence: which engine, and how much of what."""
     parts = [f"{_size(least.host.total)} of host memory"]
     parts += [f"{_size(part.total)} on GPU {index}" for index, part in least.gpus.items()]
@@ -68,8 +68,8 @@ def _size(n_bytes: int) -> str:
     return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.0f} MiB"
 
 
-def short_of_memory(engine: Engine, error: LoadFailed) -> InsufficientMemory:
-    """The estimate said that there was room, and there was none."""
+def ran_out_of_memory(engine: ManagedEngine, error: LoadFailed) -> InsufficientMemory:
+    """The estimate said that there was memory, and there was none."""
     return InsufficientMemory(
         f"There was not enough memory for engine '{engine.engine_id}', and no idle engine is left to unload."
         f" {error.message}",
