@@ -30,6 +30,13 @@ class JsonResponse(Response, Generic[T_co]):
         super().__init__(orjson.dumps(content), status, headers)
 
 
+class NoContent(Response):
+    """204: it went well, and there is nothing to say."""
+
+    def __init__(self) -> None:
+        super().__init__(status_code=204)
+
+
 def error_body(error: KolosalError) -> dict[str, JsonValue]:
     """`{"error":{"message","type","param","code"[,"details"]}}`."""
     row = error_row(error)

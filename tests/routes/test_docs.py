@@ -21,9 +21,9 @@ from kolosal.routes.anthropic.tools import InputTool
 from kolosal.routes.anthropic.unsupported import IGNORED_FIELDS, REFUSED_FIELDS
 from kolosal.routes.conversation.body import ChatBody as ChatBodyOfConversation
 from kolosal.routes.conversation.body import ChatQuery
-from kolosal.routes.jsonrpc.answer_types import RpcBody
 from kolosal.routes.jsonrpc.history import HistoryMessage, ToolResult
 from kolosal.routes.jsonrpc.params import CreateMessageParams
+from kolosal.routes.jsonrpc.rpc import RpcBody
 from kolosal.routes.jsonrpc.tools import OfferedTool
 from kolosal.routes.llama_server.infill import InfillBody
 from kolosal.routes.llama_server.rerank import RERANK_FIELDS, RerankBody

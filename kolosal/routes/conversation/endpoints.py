@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired
+from typing import Literal, NotRequired
 
 from starlette.requests import Request
-from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
+from kolosal.http.sse import EventStream
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import services_of
 from kolosal.routes.conversation.body import ChatBody, ChatQuery, PingQuery, decode_chat, decode_query
@@ -18,7 +18,7 @@ from kolosal.routes.conversation.pipeline_generation import PipelineGeneration, 
 _EXAMPLE = {"prompt": "Hello"}
 
 
-class ReplyAnswer(TypedDict):
+class ChatReply(TypedDict):
     """A whole answer."""
 
     reply: str
@@ -27,11 +27,10 @@ class ReplyAnswer(TypedDict):
     """With `improvement` and `intermediate_steps`: the draft, and of both reviews suggestions, revision and comments."""
 
 
-class Pong(TypedDict):
+class PingAnswer(TypedDict):
     """A sign of life."""
 
-    status: str
-    """`ok`"""
+    status: Literal["ok"]
 
 
 @Operation(
@@ -39,10 +38,9 @@ class Pong(TypedDict):
     scope=Access.INFERENCE,
     body=ChatBody,
     answer="The answer.",
-    answer_type=ReplyAnswer,
     example=_EXAMPLE,
 )
-async def chat_blocking(request: Request) -> Response:
+async def chat_blocking(request: Request) -> JsonResponse[ChatReply]:
     """Answer a message, whole."""
     return await _blocking(request, await decode_chat(request))
 
@@ -53,9 +51,8 @@ async def chat_blocking(request: Request) -> Response:
     key_in_query=True,
     query=ChatQuery,
     answer="The answer.",
-    answer_type=ReplyAnswer,
 )
-async def ask_blocking(request: Request) -> Response:
+async def ask_blocking(request: Request) -> JsonResponse[ChatReply]:
     """Answer a message that is in the query, whole; for browsers."""
     return await _blocking(request, decode_query(request))
 
@@ -68,7 +65,7 @@ async def ask_blocking(request: Request) -> Response:
     media_type="text/plain",
     example=_EXAMPLE,
 )
-async def chat_stream(request: Request) -> Response:
+async def chat_stream(request: Request) -> EventStream:
     """Answer a message as plain text, while it is written."""
     generation = _generation(request, await decode_chat(request))
     await generation.start(request)
@@ -81,16 +78,15 @@ async def chat_stream(request: Request) -> Response:
     key_in_query=True,
     query=PingQuery,
     answer="That it is there.",
-    answer_type=Pong,
 )
-async def ping(_request: Request) -> Response:
+async def ping(_request: Request) -> JsonResponse[PingAnswer]:
     """Say that the daemon is there and that the key is right."""
     return JsonResponse({"status": "ok"})
 
 
-async def _blocking(request: Request, body: ChatBody) -> Response:
+async def _blocking(request: Request, body: ChatBody) -> JsonResponse[ChatReply]:
     result = await unless_disconnected(request, _generation(request, body).result())
-    answer: dict[str, Any] = {"reply": result["reply"]}
+    answer: ChatReply = {"reply": result["reply"]}
     if body.improvement and body.intermediate_steps:
         answer["steps"] = {name: text for name, text in result.items() if name != "reply"}
     return JsonResponse(answer)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
 
 from kolosal.routes.common.services import Caller
 from kolosal.routes.common.tool_turn import ToolTurn, take_turn
@@ -18,7 +20,36 @@ from kolosal.routes.jsonrpc.params import CreateMessageParams
 _THOUGHT_END = "</think>"
 
 
-async def create_message(caller: Caller, params: CreateMessageParams) -> dict[str, Any]:
+class RpcToolCall(TypedDict):
+    """A call the model made."""
+
+    tool: str
+    parameters: dict[str, Any]
+
+
+class RpcMessage(TypedDict):
+    """A turn of the history."""
+
+    role: Literal["user", "assistant", "tool", "system"]
+    content: str | None
+    tool_calls: list[RpcToolCall] | None
+    tool_name: str | None
+    tool_result: Any
+    tool_error: str | None
+
+
+class CreateMessageResult(TypedDict):
+    """The result of `create_message`."""
+
+    type: Literal["final_text", "tool_calls"]
+    content: str | list[RpcToolCall]
+    history: list[RpcMessage]
+    """The whole conversation with this turn; to be sent again with the next request."""
+    iteration_count: int
+    """To be sent again with the results of tools."""
+
+
+async def create_message(caller: Caller, params: CreateMessageParams) -> CreateMessageResult:
     """The result of the method: a text or calls, and the history with this turn.
 
     Raises:
@@ -35,14 +66,29 @@ async def create_message(caller: Caller, params: CreateMessageParams) -> dict[st
         tools_disabled=iteration_count >= caller.services.settings.rpc.max_iterations,
     )
     message = assistant_message(turn)
+    calls = _tool_calls(message)
     return {
         "type": "tool_calls" if turn.calls else "final_text",
-        "content": message.content
-        if message.tool_calls is None
-        else [call.model_dump() for call in message.tool_calls],
-        "history": [each.model_dump() for each in (*history, message)],
+        "content": (message.content or "") if calls is None else calls,
+        "history": [
+            {
+                "role": each.role,
+                "content": each.content,
+                "tool_calls": _tool_calls(each),
+                "tool_name": each.tool_name,
+                "tool_result": each.tool_result,
+                "tool_error": each.tool_error,
+            }
+            for each in (*history, message)
+        ],
         "iteration_count": iteration_count,
     }
+
+
+def _tool_calls(message: HistoryMessage) -> list[RpcToolCall] | None:
+    if message.tool_calls is None:
+        return None
+    return [{"tool": call.tool, "parameters": call.parameters} for call in message.tool_calls]
 
 
 def conversation(params: CreateMessageParams) -> tuple[HistoryMessage, ...]:

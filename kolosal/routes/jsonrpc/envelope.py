@@ -1,19 +1,23 @@
-"""JSON-RPC 2.0: requests out of their JSON, and what is answered. Pure; over HTTP and WebSocket alike."""
+"""JSON-RPC 2.0: requests out of their JSON, errors and notifications. Pure; over HTTP and WebSocket alike.
+
+https://www.jsonrpc.org/specification
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, TypeAlias
+from typing import Any, Final, Literal, NotRequired, TypeAlias
 
 import orjson
+from typing_extensions import TypedDict
 
 from kolosal.errors import InvalidRequest
 from kolosal.http.body import kind_of
 from kolosal.http.bulk import check_bulk
 
-VERSION = "2.0"
+VERSION: Final = "2.0"
 
 MAX_METHOD_CHARS = 256
 """Characters of a method's name."""
@@ -22,6 +26,33 @@ MAX_ID_CHARS = 256
 """Characters of a request's id; it comes back in the answer."""
 
 RequestId: TypeAlias = str | int | None
+
+
+class RpcErrorObject(TypedDict):
+    """Why a request failed."""
+
+    code: int
+    """The specification's, and from -32000 on our own."""
+    message: str
+    data: NotRequired[Mapping[str, object]]
+    """What programs can tell errors apart by."""
+
+
+class RpcFailure(TypedDict):
+    """The answer to a request that failed."""
+
+    jsonrpc: Literal["2.0"]
+    error: RpcErrorObject
+    id: RequestId
+    """That of the request; null where it could not be read."""
+
+
+class RpcNotification(TypedDict):
+    """What is said without having been asked."""
+
+    jsonrpc: Literal["2.0"]
+    method: str
+    params: Mapping[str, object]
 
 
 class Code(IntEnum):
@@ -50,7 +81,7 @@ class RpcError(Exception):
         message: str,
         *,
         request_id: RequestId = None,
-        data: Mapping[str, Any] | None = None,
+        data: Mapping[str, object] | None = None,
         retry_after_s: int | None = None,
     ) -> None:
         super().__init__(message)
@@ -61,10 +92,16 @@ class RpcError(Exception):
         self.retry_after_s = retry_after_s
         """Where set: the same request can succeed after this many seconds."""
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> RpcErrorObject:
         """The `error` member."""
-        body: dict[str, Any] = {"code": int(self.code), "message": self.message}
-        return body if not self.data else {**body, "data": dict(self.data)}
+        body: RpcErrorObject = {"code": int(self.code), "message": self.message}
+        if self.data:
+            body["data"] = self.data
+        return body
+
+    def failure(self) -> RpcFailure:
+        """The answer to the request."""
+        return {"jsonrpc": VERSION, "error": self.body(), "id": self.request_id}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +164,6 @@ def parse_call(value: object) -> RpcCall:
     return RpcCall(method, params or {}, given_id, "id" not in value)
 
 
-def success(request_id: RequestId, result: object) -> dict[str, Any]:
-    """The answer to a request that went well."""
-    return {"jsonrpc": VERSION, "result": result, "id": request_id}
-
-
-def failure(error: RpcError) -> dict[str, Any]:
-    """The answer to a request that did not."""
-    return {"jsonrpc": VERSION, "error": error.body(), "id": error.request_id}
-
-
-def notification(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said without having been asked."""
+def notification(method: str, params: Mapping[str, object]) -> RpcNotification:
+    """A message that nobody answers."""
     return {"jsonrpc": VERSION, "method": method, "params": params}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NotRequired
 
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from kolosal.errors import (
     AuthenticationFailed,
@@ -18,12 +19,30 @@ from kolosal.errors import (
 from kolosal.http.responses import JsonResponse, retry_after
 from kolosal.http.sse import data_frame
 from kolosal.routes.common.tool_turn import NO_MODEL
-from kolosal.routes.jsonrpc.envelope import Code, RpcCall, RpcError, failure
+from kolosal.routes.jsonrpc.envelope import Code, RpcCall, RpcError, RpcFailure
 
 _HTTP_OK = 200
 _BAD_REQUEST = 400
 _TOO_MANY_REQUESTS = 429
 _UNAVAILABLE = 503
+
+
+class ErrorData(TypedDict):
+    """What programs can tell errors apart by: the words of the OpenAI dialect, and the field at fault."""
+
+    type: str
+    code: NotRequired[str]
+    param: NotRequired[str]
+    retry_after_s: NotRequired[int]
+    """The same request can succeed after this many seconds."""
+
+
+class DetailError(TypedDict):
+    """An error in one sentence."""
+
+    detail: str
+    reason: NotRequired[str]
+    """Where `detail` is a sentence that clients look for: what is wrong."""
 
 
 def rpc_error(error: KolosalError, call: RpcCall) -> RpcError:
@@ -43,15 +62,15 @@ def rpc_error(error: KolosalError, call: RpcCall) -> RpcError:
     )
 
 
-def error_data(error: KolosalError) -> dict[str, Any]:
-    """What programs can tell errors apart by: the words of the OpenAI dialect, and the field at fault."""
+def error_data(error: KolosalError) -> ErrorData:
+    """The `data` of an error."""
     row = error_row(error)
-    data: dict[str, Any] = {"type": row.openai_type}
+    data: ErrorData = {"type": row.openai_type}
     if row.openai_code is not None:
         data["code"] = row.openai_code
     if error.param is not None:
         data["param"] = error.param
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded) and error.retry_after_s is not None:
         data["retry_after_s"] = error.retry_after_s
     return data
 
@@ -66,15 +85,15 @@ def rpc_status(error: RpcError) -> int:
     return _TOO_MANY_REQUESTS if code == "queue_full" else _UNAVAILABLE
 
 
-def rpc_failure_response(error: RpcError) -> JsonResponse[dict[str, Any]]:
+def rpc_failure_response(error: RpcError) -> JsonResponse[RpcFailure]:
     """One error as the answer to a request over HTTP."""
     headers = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
-    return JsonResponse(failure(error), rpc_status(error), headers)
+    return JsonResponse(error.failure(), rpc_status(error), headers)
 
 
 def rpc_error_response(error: KolosalError, _request_id: str) -> Response:
     """An error of no request in particular, as an answer; its id is null."""
-    return JsonResponse(failure(transport_error(error)), error_row(error).status, retry_after(error))
+    return JsonResponse(transport_error(error).failure(), error_row(error).status, retry_after(error))
 
 
 def transport_error(error: KolosalError) -> RpcError:
@@ -90,7 +109,7 @@ def transport_error(error: KolosalError) -> RpcError:
 
 def detail_response(error: KolosalError, _request_id: str) -> Response:
     """`{"detail": …}`, with the statuses that these paths have."""
-    return JsonResponse({"detail": _detail(error)}, detail_status(error), retry_after(error))
+    return JsonResponse(DetailError(detail=_detail(error)), detail_status(error), retry_after(error))
 
 
 def detail_status(error: KolosalError) -> int:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias
 
 from pydantic import TypeAdapter
 from starlette.requests import Request
-from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from kolosal.errors import InvalidRequest, KolosalError
 from kolosal.http.body import read_json
-from kolosal.http.decode import decode_fields
+from kolosal.http.decode import RequestBody, decode_fields
 from kolosal.http.disconnect import unless_disconnected
-from kolosal.http.responses import JsonResponse
+from kolosal.http.responses import JsonResponse, NoContent
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import Caller, caller_of
-from kolosal.routes.jsonrpc.answer_types import RpcAnswer, RpcBody
-from kolosal.routes.jsonrpc.create_message import create_message
-from kolosal.routes.jsonrpc.envelope import Code, RpcCall, RpcError, failure, parse_call, parse_json, success
+from kolosal.routes.jsonrpc.create_message import CreateMessageResult, create_message
+from kolosal.routes.jsonrpc.envelope import (
+    VERSION,
+    Code,
+    RequestId,
+    RpcCall,
+    RpcError,
+    RpcFailure,
+    parse_call,
+    parse_json,
+)
 from kolosal.routes.jsonrpc.errors import rpc_error, rpc_failure_response
 from kolosal.routes.jsonrpc.params import CreateMessageParams
 
@@ -30,7 +38,35 @@ _THREAD_ABOVE_BYTES = 256 * 1024
 
 _create_message_params: TypeAdapter[CreateMessageParams] = TypeAdapter(CreateMessageParams)
 
-T = TypeVar("T")
+
+class RpcBody(RequestBody):
+    """A request; several may be sent as an array."""
+
+    jsonrpc: Literal["2.0"]
+    method: Literal["create_message", "tool_list"]
+    """What to do."""
+    params: CreateMessageParams | None = None
+    """Of `create_message`."""
+    id: str | int | None = None
+    """Comes back in the answer. A request without an id is not answered: 204."""
+
+
+class ToolListResult(TypedDict):
+    """The result of `tool_list`."""
+
+    tools: list[Any]
+    """Always empty: tools are the client's own."""
+
+
+class RpcSuccess(TypedDict):
+    """The answer to a request that went well."""
+
+    jsonrpc: Literal["2.0"]
+    result: CreateMessageResult | ToolListResult
+    id: RequestId
+
+
+RpcAnswer: TypeAlias = RpcSuccess | RpcFailure
 
 
 @Operation(
@@ -39,7 +75,6 @@ T = TypeVar("T")
     body=RpcBody,
     answer="The answer to the request; an array of answers to a batch.",
     empty_statuses={204: "Nothing: the request has no id, so that nobody waits for an answer."},
-    answer_type=RpcAnswer | list[RpcAnswer],
     example={
         "jsonrpc": "2.0",
         "method": "create_message",
@@ -47,7 +82,7 @@ T = TypeVar("T")
         "id": 1,
     },
 )
-async def call_method(request: Request) -> Response:
+async def call_method(request: Request) -> JsonResponse[RpcAnswer | list[RpcAnswer]] | NoContent:
     """Call a method: `create_message`, the next turn of a conversation with tools, or `tool_list`."""
     body = await read_json(request)
     caller = caller_of(request)
@@ -62,9 +97,8 @@ async def call_method(request: Request) -> Response:
             )
     except RpcError as exc:
         return rpc_failure_response(exc)
-    made = await unless_disconnected(request, _answer_all(caller, value))
-    answers = [answer for answer in made if answer is not None]
-    return JsonResponse(answers) if answers else Response(status_code=204)
+    answers = await unless_disconnected(request, _answer_all(caller, value))
+    return JsonResponse(answers) if answers else NoContent()
 
 
 async def _maybe_in_thread(body: bytes) -> object:
@@ -73,30 +107,40 @@ async def _maybe_in_thread(body: bytes) -> object:
     return parse_json(body)
 
 
-async def _answer_one(request: Request, caller: Caller, value: object) -> Response:
+async def _answer_one(
+    request: Request, caller: Caller, value: object
+) -> JsonResponse[RpcSuccess] | NoContent:
     call = parse_call(value)
     if call.is_notification:
-        return Response(status_code=204)
-    result = await unless_disconnected(request, _carry_out(caller, call))
-    return JsonResponse(success(call.id, result))
+        return NoContent()
+    return JsonResponse(await unless_disconnected(request, _succeed(caller, call)))
 
 
-async def _answer_all(caller: Caller, values: list[object]) -> list[dict[str, Any] | None]:
+async def _answer_all(caller: Caller, values: list[object]) -> list[RpcAnswer]:
+    """The answers to a batch, in its order; notifications have none."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_answer_in_batch(caller, value)) for value in values]
-    return [task.result() for task in tasks]
+    return [answer for task in tasks if (answer := task.result()) is not None]
 
 
-async def _answer_in_batch(caller: Caller, value: object) -> dict[str, Any] | None:
-    """The answer to one request of a batch; None to a notification, which nobody waits for."""
+async def _answer_in_batch(caller: Caller, value: object) -> RpcAnswer | None:
     try:
         call = parse_call(value)
-        return None if call.is_notification else success(call.id, await _carry_out(caller, call))
+        return None if call.is_notification else await _succeed(caller, call)
     except RpcError as exc:
-        return failure(exc)
+        return exc.failure()
 
 
-async def _carry_out(caller: Caller, call: RpcCall) -> dict[str, Any]:
+async def _succeed(caller: Caller, call: RpcCall) -> RpcSuccess:
+    """The answer with the result of a method.
+
+    Raises:
+        RpcError: there is no such method, or it failed.
+    """
+    return {"jsonrpc": VERSION, "result": await _carry_out(caller, call), "id": call.id}
+
+
+async def _carry_out(caller: Caller, call: RpcCall) -> CreateMessageResult | ToolListResult:
     """The result of a method.
 
     Raises:

@@ -7,7 +7,6 @@ from typing import assert_never
 
 import orjson
 from starlette.requests import Request
-from starlette.responses import Response
 
 from kolosal.chat.events import (
     CallBegin,
@@ -38,7 +37,7 @@ from kolosal.routes.jsonrpc.params import CreateMessageParams
     media_type="text/event-stream",
     example={"message": "Hello", "max_new_tokens": 64},
 )
-async def stream_text(request: Request) -> Response:
+async def stream_text(request: Request) -> EventStream:
     """Continue a conversation as a stream of text."""
     params = await decode(request, CreateMessageParams)
     if params.message is None and not params.history:

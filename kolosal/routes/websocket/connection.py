@@ -6,9 +6,9 @@ Owns the close codes: 1003 for messages that are no text, 1008 for a session tha
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from typing import Any
 
 import orjson
 from starlette.status import (
@@ -19,18 +19,56 @@ from starlette.status import (
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from kolosal.errors import QueueFull
+from kolosal.errors import KolosalError, QueueFull
 from kolosal.http.middleware import key_id
 from kolosal.routes.common.access import key_of
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import caller_of, services_of
-from kolosal.routes.jsonrpc.envelope import Code, RpcError
-from kolosal.routes.websocket.closing import close_with_error, reject
-from kolosal.routes.websocket.rate_limit import RateLimiter
-from kolosal.routes.websocket.session_handler import SessionHandler
+from kolosal.routes.jsonrpc.envelope import Code, RpcError, notification
+from kolosal.routes.jsonrpc.errors import transport_error
+from kolosal.routes.websocket.session_handler import Outgoing, SessionHandler
 from kolosal.routes.websocket.sessions import Session
 
 log = logging.getLogger(__name__)
+
+BURST_S = 4.0
+"""A connection that was silent may send as many messages at once as it may in this time."""
+
+_SHOWN_CHARS = 100
+"""How much of an unknown session's id is repeated."""
+
+_REASON_CHARS = 100
+"""A close frame has room for 123 bytes."""
+
+
+class RateLimiter:
+    """Counts the messages of one connection, as a token bucket (https://en.wikipedia.org/wiki/Token_bucket). Pure."""
+
+    def __init__(self, per_s: float, now: float) -> None:
+        self._per_s = per_s
+        self._most = max(1.0, per_s * BURST_S)
+        self._left = self._most
+        self._counted_at = now
+
+    def allows(self, now: float) -> bool:
+        """Whether one more message may come now; counts it."""
+        self._left = min(self._most, self._left + (now - self._counted_at) * self._per_s)
+        self._counted_at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+async def reject(websocket: WebSocket, error: KolosalError) -> None:
+    """End a connection that has not been accepted yet.
+
+    It is accepted, told why, and closed, because browsers show neither the status of a refused upgrade nor, to scripts, much of a
+    close frame.
+    """
+    with contextlib.suppress(WebSocketDisconnect):
+        await websocket.accept()
+        await _close(websocket, transport_error(error), WS_1008_POLICY_VIOLATION)
 
 
 @Operation(
@@ -68,7 +106,7 @@ async def _serve(websocket: WebSocket, session: Session) -> int:
     """The code with which the connection ends."""
     caller = caller_of(websocket)
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: Outgoing) -> None:
         await websocket.send_text(orjson.dumps(message).decode())
 
     handler = SessionHandler(caller, session, send)
@@ -102,4 +140,12 @@ def _violation(message: Message, rate: RateLimiter) -> tuple[str, int] | None:
 
 
 async def _end(websocket: WebSocket, message: str, code: int) -> None:
-    await close_with_error(websocket, RpcError(Code.SERVER, message), code)
+    await _close(websocket, RpcError(Code.SERVER, message), code)
+
+
+async def _close(websocket: WebSocket, error: RpcError, code: int) -> None:
+    """End a connection with an `error` notification before its close code."""
+    session_id = str(websocket.path_params.get("session_id", ""))[:_SHOWN_CHARS]
+    params = {"session_id": session_id, "error": error.body()}
+    await websocket.send_text(orjson.dumps(notification("error", params)).decode())
+    await websocket.close(code, error.message[:_REASON_CHARS])

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from kolosal.errors import ClientError, PayloadTooLarge
@@ -15,13 +14,14 @@ from kolosal.http.decode import RequestBody, decode_body
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import caller_of
+from kolosal.routes.jsonrpc.errors import DetailError
 from kolosal.routes.jsonrpc.params import MAX_MODEL_CHARS
 from kolosal.routes.jsonrpc.tools import OfferedTools, to_tools
 
 MAX_SESSION_BYTES = 1024 * 1024
 """Bytes of the body: what a session keeps."""
 
-_REFUSAL = "Invalid request body or internal error."
+_INVALID_BODY = "Invalid request body or internal error."
 """What clients of the seed look for; the reason stands beside it."""
 
 
@@ -34,7 +34,7 @@ class SessionBody(RequestBody):
     """An `engine_id`, for every `generate` that names none; the default engine unless given."""
 
 
-class SessionAnswer(TypedDict):
+class SessionCreated(TypedDict):
     """A new session."""
 
     session_id: str
@@ -46,10 +46,9 @@ class SessionAnswer(TypedDict):
     scope=Access.INFERENCE,
     body=SessionBody,
     answer="The session's id.",
-    answer_type=SessionAnswer,
     example={"tools": []},
 )
-async def create_session(request: Request) -> Response:
+async def create_session(request: Request) -> JsonResponse[SessionCreated] | JsonResponse[DetailError]:
     """Begin a session, to be connected to with a WebSocket."""
     try:
         body = await read_json(request)
@@ -60,7 +59,7 @@ async def create_session(request: Request) -> Response:
     except PayloadTooLarge:
         raise
     except ClientError as exc:
-        return JsonResponse({"detail": _REFUSAL, "reason": exc.message}, 400)
+        return JsonResponse(DetailError(detail=_INVALID_BODY, reason=exc.message), 400)
     caller = caller_of(request)
     session = caller.services.sessions.create(tools, given.model, len(body), caller.key_id)
-    return JsonResponse({"session_id": session.id})
+    return JsonResponse(SessionCreated(session_id=session.id))

@@ -7,28 +7,32 @@ messages.
 from __future__ import annotations
 
 import asyncio
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from kolosal.errors import ClientError
 from kolosal.http.decode import decode_fields
 from kolosal.routes.common.services import Caller
 from kolosal.routes.jsonrpc.envelope import (
+    VERSION,
     Code,
+    RequestId,
     RpcCall,
     RpcError,
-    failure,
+    RpcFailure,
+    RpcNotification,
     notification,
     parse_call,
     parse_json,
-    success,
 )
 from kolosal.routes.jsonrpc.errors import error_data
 from kolosal.routes.jsonrpc.history import to_messages, with_message
 from kolosal.routes.websocket.params import GenerateParams, ToolResultParams
 from kolosal.routes.websocket.sessions import Session
-from kolosal.routes.websocket.task import Send, SessionTask
+from kolosal.routes.websocket.task import SessionTask
 
 _THREAD_ABOVE_CHARS = 256 * 1024
 """Messages longer than this are decoded in a thread, so that they do not hold up everyone's tokens."""
@@ -38,11 +42,31 @@ _tool_result_params: TypeAdapter[ToolResultParams] = TypeAdapter(ToolResultParam
 
 P = TypeVar("P")
 
+Status: TypeAlias = Literal["processing", "received", "received_ignored", "cancelled"]
+
+
+class StatusResult(TypedDict):
+    """The result of every method."""
+
+    status: Status
+
+
+class StatusAnswer(TypedDict):
+    """The answer to a request that went well."""
+
+    jsonrpc: Literal["2.0"]
+    result: StatusResult
+    id: RequestId
+
+
+Outgoing: TypeAlias = StatusAnswer | RpcFailure | RpcNotification
+"""A message to the client."""
+
 
 class SessionHandler:
     """One connection's. Messages are handed in one after the other; `close` ends what runs."""
 
-    def __init__(self, caller: Caller, session: Session, send: Send) -> None:
+    def __init__(self, caller: Caller, session: Session, send: Callable[[Outgoing], Awaitable[None]]) -> None:
         self._caller = caller
         self._session = session
         self._send = send
@@ -59,7 +83,7 @@ class SessionHandler:
         try:
             call = parse_call(await asyncio.to_thread(parse_json, text) if large else parse_json(text))
         except RpcError as exc:
-            await self._send(failure(exc))
+            await self._send(exc.failure())
             return
         try:
             await self._dispatch(call, large=large)
@@ -69,7 +93,7 @@ class SessionHandler:
                 params = {"session_id": self._session.id, "error": exc.body()}
                 await self._send(notification("error", params))
             else:
-                await self._send(failure(exc))
+                await self._send(exc.failure())
 
     async def _dispatch(self, call: RpcCall, *, large: bool) -> None:
         match call.method:
@@ -129,9 +153,9 @@ class SessionHandler:
     def _active(self) -> SessionTask | None:
         return None if self._task is None or self._task.ended else self._task
 
-    async def _respond(self, call: RpcCall, status: str) -> None:
+    async def _respond(self, call: RpcCall, status: Status) -> None:
         if not call.is_notification:
-            await self._send(success(call.id, {"status": status}))
+            await self._send({"jsonrpc": VERSION, "result": {"status": status}, "id": call.id})
 
 
 async def _params(adapter: TypeAdapter[P], call: RpcCall, *, large: bool) -> P:

@@ -11,7 +11,6 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 from starlette.websockets import WebSocketDisconnect
 
@@ -20,15 +19,15 @@ from kolosal.http.disconnect import end_tasks
 from kolosal.routes.common.services import Caller
 from kolosal.routes.common.tool_turn import TurnOptions, take_turn
 from kolosal.routes.jsonrpc.create_message import assistant_message
-from kolosal.routes.jsonrpc.envelope import Code, RpcError, notification
+from kolosal.routes.jsonrpc.envelope import Code, RpcError, RpcNotification, notification
 from kolosal.routes.jsonrpc.errors import error_data
 from kolosal.routes.jsonrpc.history import HistoryMessage, calls_made, to_messages
 from kolosal.routes.websocket.pending_calls import PendingCalls
 
 log = logging.getLogger(__name__)
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-"""Sends one message to the client."""
+Notify = Callable[[RpcNotification], Awaitable[None]]
+"""Sends one notification to the client."""
 
 
 class SessionTask:
@@ -40,7 +39,7 @@ class SessionTask:
         session_id: str,
         options: TurnOptions,
         history: Sequence[HistoryMessage],
-        send: Send,
+        send: Notify,
     ) -> None:
         self.id = f"task_{secrets.token_hex(12)}"
         self.pending: PendingCalls | None = None

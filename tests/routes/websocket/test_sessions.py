@@ -8,7 +8,7 @@ import pytest
 
 from kolosal.config.sessions import SessionSettings
 from kolosal.errors import QueueFull
-from kolosal.routes.websocket.rate_limit import RateLimiter
+from kolosal.routes.websocket.connection import RateLimiter
 from kolosal.routes.websocket.sessions import MAX_TOTAL_BYTES, SessionStore
 from tests.fakes import FakeEngine, app_with, http_client, says
 from tests.routes.jsonrpc.calling import WEATHER, prompt_of
