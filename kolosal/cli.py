@@ -1,7 +1,7 @@
-"""The `kolosal` command: options and help texts, and no logic.
+"""The `kolosal` command: options and help texts; what a command does is in the module of its name in `commands`.
 
 Each command imports what it needs when it runs, so that `--help` is quick and client commands load no server. One
-place turns errors into one line and an exit status: 2 for a configuration that cannot be used, 1 for all else.
+place turns errors into one line and an exit status: 2 for a configuration that cannot be used, 130 for Ctrl-C, 1 for all else.
 """
 
 # ruff: noqa: PLC0415 - the imports inside commands are the point, see above
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,17 +18,14 @@ import typer
 from typer.core import TyperGroup
 
 from kolosal import __version__
-from kolosal.bench.command import bench
-from kolosal.commands.api_types import CommandError
-from kolosal.commands.keys import app as keys_app
+from kolosal.commands.errors import CommandError
 from kolosal.config.errors import ConfigError
-from kolosal.config.load import Configuration, load_settings, process_environment
 
 if TYPE_CHECKING:
-    from kolosal.commands.address import Address
     from kolosal.commands.client import DaemonClient
 
 EXIT_BAD_CONFIG = 2
+EXIT_INTERRUPTED = 130
 
 
 class _Commands(TyperGroup):
@@ -39,6 +36,8 @@ class _Commands(TyperGroup):
         except (ConfigError, CommandError) as exc:
             typer.echo(f"Error: {exc}", err=True)
             raise typer.Exit(EXIT_BAD_CONFIG if isinstance(exc, ConfigError) else 1) from exc
+        except KeyboardInterrupt:
+            raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 app = typer.Typer(
@@ -50,6 +49,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
+keys_app = typer.Typer(
+    help="Make, list and revoke API keys. A running daemon notices at once.", no_args_is_help=True
+)
 app.add_typer(config_app, name="config")
 app.add_typer(keys_app, name="keys")
 
@@ -106,6 +108,8 @@ def serve(
     ] = None,
 ) -> None:
     """Start the daemon and stay in the foreground. Ctrl-C stops it, after the running answers."""
+    from kolosal.commands.address import daemon_configuration
+
     flags = {
         "host": host,
         "port": port,
@@ -113,19 +117,12 @@ def serve(
         "log_format": log_format,
         "log_file": log_file,
     }
-    configuration = _settings(config, flags, models=model or ())
-    from kolosal.conversation.key_vault import KeyVaultError
-    from kolosal.conversation.startup import load_conversation
-    from kolosal.daemon import run
+    configuration = daemon_configuration(config, flags, models=model or ())
+    from kolosal.commands.serve import (
+        serve as serve_until_told,  # the server, not before the settings are right
+    )
 
-    _configure_logging(configuration)
-    environ = process_environment()
-    try:
-        conversation = load_conversation(environ)
-    except KeyVaultError as exc:
-        typer.echo(f"Error: {exc}", err=True)
-        raise typer.Exit(1) from exc
-    raise typer.Exit(run(configuration.settings, environ, conversation=conversation))
+    raise typer.Exit(serve_until_told(configuration))
 
 
 @app.command(epilog="Example: kolosal load tiny models/tiny.gguf --n-ctx 8192 --set cache_type_k=q8_0")
@@ -154,7 +151,7 @@ def load(
     config: ConfigFile = None,
 ) -> None:
     """Add an engine to the running daemon, and wait until its model is loaded."""
-    from kolosal.commands import engines as commands
+    from kolosal.commands import load as command
 
     named = {
         "n_ctx": n_ctx,
@@ -164,10 +161,10 @@ def load(
         "kv_pool_tokens": kv_pool_tokens,
         "load_immediately": False if lazy else None,
     }
-    options = commands.parameters(other or ()) | {
+    options = command.parameters(other or ()) | {
         key: value for key, value in named.items() if value is not None
     }
-    _ask(url, config, lambda client: commands.load(client, engine_id, path, options))
+    _ask(url, config, lambda client: command.load(client, engine_id, path, options))
 
 
 @app.command(epilog="Example: kolosal unload tiny")
@@ -180,9 +177,9 @@ def unload(
     config: ConfigFile = None,
 ) -> None:
     """Remove engines from the running daemon and free their memory. Running answers finish first."""
-    from kolosal.commands import engines as commands
+    from kolosal.commands import unload as command
 
-    _ask(url, config, lambda client: commands.unload(client, engine_ids, keep=keep))
+    _ask(url, config, lambda client: command.unload(client, engine_ids, keep=keep))
 
 
 @app.command(epilog="Example: kolosal ps --watch")
@@ -195,14 +192,11 @@ def ps(
     config: ConfigFile = None,
 ) -> None:
     """List the engines of the running daemon. Looking loads nothing."""
-    from kolosal.commands import engines as commands
+    from kolosal.commands import ps as command
+    from kolosal.commands.ps_watch import watch_engines
 
-    if watch:
-        from kolosal.commands.watch import watch_engines
-
-        _ask(url, config, lambda client: watch_engines(client, as_json=as_json))
-    else:
-        _ask(url, config, lambda client: commands.ps(client, as_json=as_json))
+    show = watch_engines if watch else command.ps
+    _ask(url, config, lambda client: show(client, as_json=as_json))
 
 
 @app.command(epilog="Example: kolosal logs tiny -f")
@@ -218,7 +212,7 @@ def logs(
     config: ConfigFile = None,
 ) -> None:
     """Show what an engine's process wrote to its log: mostly llama.cpp's own words about the model."""
-    from kolosal.commands.watch import show_logs
+    from kolosal.commands.logs import show_logs
 
     _ask(url, config, lambda client: show_logs(client, engine_id, tail=tail, follow=follow))
 
@@ -231,9 +225,9 @@ def status(
     config: ConfigFile = None,
 ) -> None:
     """Show the health of the running daemon, or all about one engine."""
-    from kolosal.commands import engines as commands
+    from kolosal.commands import status as command
 
-    _ask(url, config, lambda client: commands.status(client, engine_id, as_json=as_json))
+    _ask(url, config, lambda client: command.status(client, engine_id, as_json=as_json))
 
 
 @app.command(epilog='Example: kolosal run models/tiny.gguf "Why is the sky blue?"')
@@ -257,6 +251,7 @@ def run(
     A .gguf file is loaded first unless it already is. Where no daemon runs, one is started for the conversation and
     stopped after it. Text piped into the command is one question, as PROMPT is.
     """
+    from kolosal.commands.address import configured_address, daemon_configuration, named_address
     from kolosal.commands.chat import this_terminal
     from kolosal.commands.child_daemon import ChildSpec
     from kolosal.commands.run import RunRequest
@@ -269,76 +264,137 @@ def run(
     options = {key: value for key, value in given.items() if value is not None}
     request = RunRequest(model, prompt, system, {**options})
     if url:
-        raise typer.Exit(run_chat(request, _named(url), None, this_terminal()))
-    configuration = _settings(config)
-    raise typer.Exit(run_chat(request, _address(configuration), ChildSpec.of(configuration), this_terminal()))
+        raise typer.Exit(run_chat(request, named_address(url), None, this_terminal()))
+    configuration = daemon_configuration(config)
+    child = ChildSpec.of(configuration)
+    raise typer.Exit(run_chat(request, configured_address(configuration), child, this_terminal()))
 
 
 @app.command(epilog="Example: kolosal doctor")
 def doctor(config: ConfigFile = None) -> None:
     """Check this machine: Python, llama.cpp, GPUs, memory, configuration, address. Exit status 1 if something will not work."""
-    from kolosal.commands import engines as commands
+    from kolosal.commands import doctor as command
 
-    raise typer.Exit(0 if commands.doctor(config) else 1)
+    raise typer.Exit(0 if command.doctor(config) else 1)
 
 
-app.command(epilog="Example: kolosal bench --only one_stream,streams_8 --repeat 3")(bench)
+@app.command(epilog="Example: kolosal bench --only one_stream,streams_8 --repeat 3")
+def bench(
+    *,
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="Any OpenAI-compatible API; else this machine's daemon."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What to ask; else the first model the server lists.")
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Sent as a bearer token; else KOLOSAL_API_KEY, or the daemon's own."
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME,...", help="Some workloads only; can be repeated.")
+    ] = None,
+    repeat: Annotated[int, typer.Option(min=1, max=1000, help="Runs of each workload.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="The same prompts again; else fresh ones.")] = None,
+    pid: Annotated[
+        list[int] | None, typer.Option(help="A process of the server, for its memory; can be repeated.")
+    ] = None,
+    start_command: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND", help="Starts another server like it on {port}, to measure its loading."
+        ),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that one request may take.")] = 600.0,
+    show_list: Annotated[bool, typer.Option("--list", help="Name the workloads and stop.")] = False,
+    as_json: Json = False,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the daemon's address is.")
+    ] = None,
+) -> None:
+    """Measure a server with the same workloads as our own figures: first tokens, gaps, tokens a second, memory."""
+    from kolosal.bench.run import BenchOptions, list_workloads, run_bench
+    from kolosal.commands.bench import server_to_measure
+
+    if show_list:
+        list_workloads()
+        return
+    url, api_key = server_to_measure(url, api_key, config)
+    options = BenchOptions(
+        url=url,
+        model=model,
+        api_key=api_key,
+        only=only or (),
+        repeat=repeat,
+        seed=seed,
+        as_json=as_json,
+        pids=pid or (),
+        start_command=start_command,
+        timeout_s=timeout,
+    )
+    raise typer.Exit(run_bench(options))
 
 
 @config_app.command("show", epilog="Example: kolosal config show --config server.yaml")
 def config_show(as_json: Json = False, config: ConfigFile = None) -> None:
     """Show every setting, its value, and where that came from."""
-    from kolosal.commands import engines as commands
+    from kolosal.commands import config_show as command
+    from kolosal.commands.address import daemon_configuration
 
-    commands.config_show(_settings(config), as_json=as_json)
-
-
-def _configure_logging(configuration: Configuration) -> None:
-    from kolosal.log import configure_logging
-
-    settings = configuration.settings.logging
-    try:
-        configure_logging(settings)
-    except OSError as exc:
-        origin, reason = configuration.origins["logging.file"], exc.strerror or str(exc)
-        raise ConfigError(f"{origin}: cannot log to {settings.file}: {reason}") from exc
+    command.config_show(daemon_configuration(config), as_json=as_json)
 
 
-def _settings(
-    config: Path | None, flags: Mapping[str, object] | None = None, *, models: Sequence[str] = ()
-) -> Configuration:
-    """The settings in force, those of the conversation engine's files below all others."""
-    from kolosal.conversation.startup import daemon_source
+KeysConfig = Annotated[
+    Path | None, typer.Option("--config", "-c", metavar="FILE", help="Configuration file of the daemon.")
+]
 
-    return load_settings(flags, models=models, config_path=config, base=daemon_source(process_environment()))
+
+@keys_app.command("create", epilog="Example: kolosal keys create laptop --scope inference --scope admin")
+def keys_create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the key is called, e.g. for whom it is.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCOPE", help="inference (default) or admin; can be repeated."),
+    ] = None,
+    config: KeysConfig = None,
+) -> None:
+    """Make a key and print it, once: only its digest is kept."""
+    from kolosal.commands.keys import create_key
+
+    create_key(config, name, scope or ())
+
+
+@keys_app.command("list", epilog="Example: kolosal keys list --json")
+def keys_list(as_json: Json = False, config: KeysConfig = None) -> None:
+    """List the keys that `kolosal keys create` made, without the keys themselves."""
+    from kolosal.commands.keys import list_keys
+
+    list_keys(config, as_json=as_json)
+
+
+@keys_app.command("revoke", epilog="Example: kolosal keys revoke laptop")
+def keys_revoke(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The key's name or id.")],
+    config: KeysConfig = None,
+) -> None:
+    """Take a key back: the next request with it is refused."""
+    from kolosal.commands.keys import revoke_key
+
+    revoke_key(config, name)
 
 
 def _ask(url: str | None, config: Path | None, command: Callable[[DaemonClient], Awaitable[None]]) -> None:
-    address = _named(url) if url else _address(_settings(config))
+    """Carry a command out against the daemon that is meant."""
+    from kolosal.commands.address import configured_address, daemon_configuration, named_address
+    from kolosal.commands.client import DaemonClient
+
+    address = named_address(url) if url else configured_address(daemon_configuration(config))
 
     async def ask() -> None:
-        from kolosal.commands.client import DaemonClient
-
         async with DaemonClient(address) as client:
             await command(client)
 
-    try:
-        asyncio.run(ask())
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
-def _named(url: str) -> Address:
-    """A daemon that was named. The configured key is for the configured daemon; a variable is meant for this command."""
-    from kolosal.commands.address import Address
-
-    return Address(url, process_environment().get("KOLOSAL_API_KEY") or None)
-
-
-def _address(configuration: Configuration) -> Address:
-    from kolosal.commands.address import Address
-    from kolosal.conversation.startup import client_key
-
-    if configuration.settings.server.port == 0:
-        raise ConfigError("--url: needed, because the configured port is 0, which can be any")
-    return Address.of(configuration.settings, client_key(process_environment()))
+    asyncio.run(ask())

@@ -1,1 +1,4 @@
-"""What the commands do: the daemon's API as seen from a terminal."""
+"""What the commands do, a module each: `kolosal load` is `load`. Options and help texts are `cli`'s.
+
+`client` is the daemon's HTTP API as the commands need it, `address` says which daemon is meant, `text` is how facts look.
+"""

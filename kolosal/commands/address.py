@@ -1,10 +1,15 @@
-"""Where a daemon is, and what it asks of its clients."""
+"""Which daemon a command is for: the one that was named, or the one of this machine's configuration."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from kolosal.config.errors import ConfigError
+from kolosal.config.load import Configuration, load_settings, process_environment
 from kolosal.config.settings import Settings
+from kolosal.conversation.startup import client_key, daemon_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,5 +24,32 @@ class Address:
     @classmethod
     def of(cls, settings: Settings, file_key: str | None = None) -> Address:
         """The daemon that these settings are for; `file_key` is its key where they have none."""
-        key = file_key if settings.auth.api_key is None else settings.auth.api_key.get_secret_value()
-        return cls(settings.server.url, key, settings.server.tls_certificate)
+        key = settings.auth.api_key
+        return cls(
+            settings.server.url,
+            file_key if key is None else key.get_secret_value(),
+            settings.server.tls_certificate,
+        )
+
+
+def daemon_configuration(
+    config: Path | None, flags: Mapping[str, object] | None = None, *, models: Sequence[str] = ()
+) -> Configuration:
+    """The daemon's settings as `load_settings` gives them, with what the conversation engine's files say below all others."""
+    return load_settings(flags, models=models, config_path=config, base=daemon_source(process_environment()))
+
+
+def named_address(url: str) -> Address:
+    """A daemon that was named. The configured key is for the configured daemon; a variable is meant for this command."""
+    return Address(url, process_environment().get("KOLOSAL_API_KEY") or None)
+
+
+def configured_address(configuration: Configuration) -> Address:
+    """The daemon of this configuration.
+
+    Raises:
+        ConfigError: its port is not known before it runs.
+    """
+    if configuration.settings.server.port == 0:
+        raise ConfigError("--url: needed, because the configured port is 0, which can be any")
+    return Address.of(configuration.settings, client_key(process_environment()))

@@ -11,7 +11,10 @@ from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
-from kolosal.commands.client import Body, CommandError, DaemonClient
+from kolosal.commands.answers import Body
+from kolosal.commands.client import DaemonClient
+from kolosal.commands.errors import CommandError
+from kolosal.commands.text import printable
 from kolosal.sampling import MAX_TOKENS_LIMIT
 
 PROMPT = ">>> "
@@ -22,8 +25,6 @@ HELP = """\
 /bye     leave (so do Ctrl-D and Ctrl-C at the prompt)
 Ctrl-C   stop the answer that is being made
 """
-
-_UNPRINTABLE = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +114,6 @@ def _obey(line: str, chat: Chat, terminal: Terminal) -> None:
             terminal.note(HELP)
         case unknown:
             terminal.note(f"There is no command {unknown}; /help shows those there are.\n")
-
-
-def printable(text: str) -> str:
-    """Without control characters: a model's text must not move the cursor or retitle the window."""
-    return text.translate(_UNPRINTABLE)
 
 
 def this_terminal() -> Terminal:

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from kolosal.commands.client import CommandError, DaemonClient, DaemonUnreachable
+from kolosal.commands.client import DaemonClient
+from kolosal.commands.errors import CommandError, DaemonUnreachable
 from kolosal.config.load import Configuration, process_environment
 
 START_TIMEOUT_S = 60.0

@@ -1,6 +1,7 @@
 """DaemonClient: the daemon's HTTP API as the command line needs it.
 
-Owns the requests and their deadlines. Knows nothing of terminals. Asynchronous, because only a cancelled task closes a connection at once on every operating system, and that is how an answer stops.
+Owns the requests and their deadlines. Knows nothing of terminals. Asynchronous, because only a cancelled task closes a
+connection at once on every operating system, and that is how an answer stops.
 """
 
 from __future__ import annotations
@@ -15,21 +16,16 @@ from urllib.parse import quote
 import httpx
 
 from kolosal.commands.address import Address
-from kolosal.commands.api_types import (
-    ApiError,
+from kolosal.commands.answers import (
     Body,
-    CommandError,
-    DaemonUnreachable,
     EngineView,
     api_error,
-    event_data,
+    event_stream,
     items,
     json_object,
     piece_of,
-    typed_events,
 )
-
-__all__ = ["ApiError", "Body", "CommandError", "DaemonClient", "DaemonUnreachable", "EngineView"]
+from kolosal.commands.errors import ApiError, CommandError, DaemonUnreachable
 
 CONNECT_TIMEOUT_S = 5.0
 """Until the daemon's address accepts a connection."""
@@ -38,9 +34,14 @@ ANSWER_TIMEOUT_S = 30.0
 PROGRESS_INTERVAL_S = 0.2
 """Between two looks at the progress of a load."""
 
+_NO_ADDRESS = "is no address of a daemon: it must look like http://127.0.0.1:8080"
+
 
 class DaemonClient:
-    """One daemon at one address. Use as an async context manager, within one event loop."""
+    """One daemon at one address. Use as an async context manager, within one event loop.
+
+    Every method raises CommandError: `DaemonUnreachable` where nothing answers, `ApiError` with the daemon's own words.
+    """
 
     def __init__(self, address: Address | str, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """`address` may be a URL alone. Raises CommandError where it cannot be one."""
@@ -58,7 +59,7 @@ class DaemonClient:
                 verify=_trust(address.certificate),
             )
         except httpx.InvalidURL:
-            raise self._bad_url() from None
+            raise CommandError(f"'{self.url}' {_NO_ADDRESS}") from None
 
     async def __aenter__(self) -> DaemonClient:
         return self
@@ -72,6 +73,7 @@ class DaemonClient:
         await self._http.aclose()
 
     async def health(self) -> Body:
+        """What `GET /v1/health` answers."""
         return await self._ask("GET", "/v1/health")
 
     async def engines(self) -> list[EngineView]:
@@ -87,15 +89,19 @@ class DaemonClient:
         return views
 
     async def engine(self, engine_id: str) -> EngineView:
+        """One engine. Raises ApiError where there is none of that id."""
         return EngineView.parse(await self.engine_facts(engine_id))
 
     async def engine_facts(self, engine_id: str) -> Body:
+        """What `GET /engines/{id}` answers."""
         return await self._ask("GET", f"/engines/{quote(engine_id, safe='')}")
 
     async def remove_engine(self, engine_id: str) -> None:
+        """Remove an engine; returns when its running answers have finished and its memory is free."""
         await self._ask("DELETE", f"/engines/{quote(engine_id, safe='')}", read_s=None)
 
     async def unload_engine(self, engine_id: str) -> None:
+        """Free an engine's memory; it keeps its name."""
         await self._ask("POST", f"/engines/{quote(engine_id, safe='')}/unload", read_s=None)
 
     async def add_engine(self, body: Body, on_progress: Callable[[float], None] = lambda _: None) -> Body:
@@ -122,7 +128,7 @@ class DaemonClient:
             ) as response:
                 if response.is_error:
                     raise api_error(response.status_code, await response.aread())
-                async for data in event_data(response.aiter_bytes()):
+                async for _, data in event_stream(response.aiter_bytes()):
                     if data == "[DONE]":
                         return
                     if piece := piece_of(data):
@@ -157,7 +163,7 @@ class DaemonClient:
             async with self._http.stream("GET", path, timeout=timeout) as response:
                 if response.is_error:
                     raise api_error(response.status_code, await response.aread())
-                async for kind, data in typed_events(response.aiter_bytes()):
+                async for kind, data in event_stream(response.aiter_bytes()):
                     yield kind, json_object(data)
         except httpx.TransportError as exc:
             raise self._unreachable(exc) from exc
@@ -191,16 +197,9 @@ class DaemonClient:
         if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
             return DaemonUnreachable(self.url)
         if isinstance(exc, httpx.UnsupportedProtocol):
-            return CommandError(
-                f"'{self.url}' is no address of a daemon: it must look like http://127.0.0.1:8080"
-            )
+            return CommandError(f"'{self.url}' {_NO_ADDRESS}")
         reason = str(exc) or type(exc).__name__
         return CommandError(f"The connection to the daemon at {self.url} broke: {reason}")
-
-    def _bad_url(self) -> CommandError:
-        return CommandError(
-            f"'{self.url}' is no address of a daemon: it must look like http://127.0.0.1:8080"
-        )
 
 
 def _trust(certificate: str | None) -> ssl.SSLContext | bool:

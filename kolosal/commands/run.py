@@ -1,6 +1,6 @@
 """`kolosal run`: find or start a daemon, find or load the model, then talk.
 
-Owns the order of these steps and their undoing. The conversation itself is `terminal_chat`'s, the started daemon
+Owns the order of these steps and their undoing. The conversation itself is `chat`'s, the started daemon
 `child_daemon`'s.
 """
 
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kolosal.commands.address import Address
+from kolosal.commands.answers import Body
 from kolosal.commands.chat import Chat, Terminal, converse
 from kolosal.commands.child_daemon import ChildDaemon, ChildSpec, child_daemon
-from kolosal.commands.client import ApiError, Body, CommandError, DaemonClient, DaemonUnreachable
-from kolosal.commands.engines import absolute_path, loading_progress
+from kolosal.commands.client import DaemonClient
+from kolosal.commands.errors import ApiError, CommandError, DaemonUnreachable
+from kolosal.commands.load import absolute_path, loading_progress
 
 EXIT_INTERRUPTED = 130
 """What shells report for a program that Ctrl-C ended."""

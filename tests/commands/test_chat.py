@@ -10,8 +10,10 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kolosal.commands.chat import Chat, Terminal, converse, printable
-from kolosal.commands.client import Body, DaemonClient
+from kolosal.commands.answers import Body
+from kolosal.commands.chat import Chat, Terminal, converse
+from kolosal.commands.client import DaemonClient
+from kolosal.commands.text import printable
 from kolosal.sampling import MAX_TOKENS_LIMIT
 
 END = EOFError()

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kolosal.commands.api_types import MAX_EVENT_BYTES, event_data
-from kolosal.commands.client import ApiError, CommandError, DaemonClient, DaemonUnreachable, EngineView
+from kolosal.commands.answers import MAX_EVENT_BYTES, EngineView, event_stream
+from kolosal.commands.client import DaemonClient
+from kolosal.commands.errors import ApiError, CommandError, DaemonUnreachable
 
 
 def chunk(text: str) -> str:
@@ -44,7 +45,7 @@ def test_an_answer_is_the_same_however_the_network_cuts_it(pieces: list[str], si
     cut = [content[i : i + size] for i in range(0, len(content), size)]
 
     async def read() -> list[str]:
-        return [json.loads(data) async for data in event_data(chunks_of(*cut))]
+        return [json.loads(data) async for _, data in event_stream(chunks_of(*cut))]
 
     assert asyncio.run(read()) == pieces
 

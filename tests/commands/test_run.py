@@ -14,7 +14,7 @@ import pytest
 from kolosal.commands import child_daemon
 from kolosal.commands.chat import Terminal
 from kolosal.commands.child_daemon import ChildSpec
-from kolosal.commands.client import CommandError
+from kolosal.commands.errors import CommandError
 from kolosal.commands.run import RunRequest, run
 from kolosal.config.load import load_settings
 from tests.commands.conftest import Cli

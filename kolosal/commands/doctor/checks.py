@@ -1,6 +1,6 @@
-"""`kolosal doctor`: says what will not work on this machine, and what to do about it.
+"""The checks of `kolosal doctor`: what the facts about this machine mean.
 
-Pure: facts in, one check per fact out. `doctor_facts` does the looking.
+Pure: facts in, one check per fact out. `facts` does the looking.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Check:
     """One line of the report."""
 
     name: str
-    outcome: Verdict
+    verdict: Verdict
     found: str
     advice: str = ""
 

@@ -19,8 +19,9 @@ from pathlib import Path
 import psutil
 
 from kolosal.commands.address import Address
-from kolosal.commands.client import CommandError, DaemonClient, DaemonUnreachable
+from kolosal.commands.client import DaemonClient
 from kolosal.commands.doctor.gpus import GpuReport, read_gpus
+from kolosal.commands.errors import CommandError, DaemonUnreachable
 from kolosal.config.errors import ConfigError
 from kolosal.config.load import Configuration, load_settings
 from kolosal.config.settings import Settings

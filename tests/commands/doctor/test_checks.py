@@ -44,7 +44,7 @@ def check(facts: Facts, name: str, **changes: Any) -> Check:
 
 
 def test_a_healthy_machine_passes(healthy: Facts) -> None:
-    assert {one.outcome for one in diagnose(healthy)} == {Verdict.OK}
+    assert {one.verdict for one in diagnose(healthy)} == {Verdict.OK}
     assert check(healthy, "llama.cpp").found == "llama-cpp-python 0.3.36; CPU : AVX2 FMA"
     assert check(healthy, "GPU").found == "NVIDIA H200, 139.0 GiB of 140.0 GiB free (driver 580.1)"
 
@@ -58,8 +58,8 @@ def test_everything_that_is_wrong_comes_with_advice(healthy: Facts) -> None:
         configuration=ConfigError("config.yaml:1: x"),
         port=(PortState.TAKEN, "Address already in use"),
     )
-    assert all(one.advice for one in diagnose(wrong) if one.outcome is not Verdict.OK)
-    assert sum(one.outcome is Verdict.FAIL for one in diagnose(wrong)) == 4
+    assert all(one.advice for one in diagnose(wrong) if one.verdict is not Verdict.OK)
+    assert sum(one.verdict is Verdict.FAIL for one in diagnose(wrong)) == 4
 
 
 @pytest.mark.parametrize(
@@ -73,18 +73,18 @@ def test_everything_that_is_wrong_comes_with_advice(healthy: Facts) -> None:
 )
 def test_a_library_that_does_not_load_fails(healthy: Facts, error: str, advice: str) -> None:
     found = check(healthy, "llama.cpp", native=NativeProbe(error=error))
-    assert found.outcome is Verdict.FAIL
+    assert found.verdict is Verdict.FAIL
     assert advice in found.advice
 
 
 def test_a_gpu_that_the_build_cannot_use_is_a_warning(healthy: Facts) -> None:
     found = check(healthy, "GPU", native=NativeProbe("0.3.36", "", gpu_offload=False))
-    assert (found.outcome, "--preset cuda" in found.advice) == (Verdict.WARN, True)
+    assert (found.verdict, "--preset cuda" in found.advice) == (Verdict.WARN, True)
 
 
 def test_no_gpu_is_fine(healthy: Facts) -> None:
     found = check(healthy, "GPU", gpus=GpuReport(reason="NVML Shared Library Not Found"))
-    assert (found.outcome, "Not Found" in found.found) == (Verdict.OK, True)
+    assert (found.verdict, "Not Found" in found.found) == (Verdict.OK, True)
 
 
 def test_a_gpu_without_memory_of_its_own_is_shown(healthy: Facts) -> None:
@@ -104,7 +104,7 @@ def with_host(facts: Facts, host: str) -> Configuration:
     [("127.0.0.1", Verdict.OK), ("localhost", Verdict.OK), ("::1", Verdict.OK), ("0.0.0.0", Verdict.WARN)],
 )
 def test_an_address_that_others_can_reach_is_a_warning(healthy: Facts, host: str, outcome: Verdict) -> None:
-    assert check(healthy, "Address", configuration=with_host(healthy, host)).outcome is outcome
+    assert check(healthy, "Address", configuration=with_host(healthy, host)).verdict is outcome
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_an_address_that_others_can_reach_is_a_warning(healthy: Facts, host: str
     [(PortState.DAEMON, Verdict.OK), (PortState.TAKEN, Verdict.FAIL), (PortState.REFUSED, Verdict.FAIL)],
 )
 def test_the_state_of_the_port_decides(healthy: Facts, state: PortState, outcome: Verdict) -> None:
-    assert check(healthy, "Address", port=(state, "why")).outcome is outcome
+    assert check(healthy, "Address", port=(state, "why")).verdict is outcome
 
 
 # --- looking ---

@@ -1,7 +1,4 @@
-"""Commands that stay: `kolosal ps --watch` and `kolosal logs -f`.
-
-They show what the daemon tells of itself until it ends or the user has seen enough.
-"""
+"""`kolosal ps --watch`: the table of engines again at every change, until the daemon ends or the user has seen enough."""
 
 from __future__ import annotations
 
@@ -18,9 +15,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kolosal.commands.chat import printable
-from kolosal.commands.client import CommandError, DaemonClient, DaemonUnreachable, EngineView
-from kolosal.commands.engines import engine_rows, show_table
+from kolosal.commands.answers import EngineView
+from kolosal.commands.client import DaemonClient
+from kolosal.commands.errors import CommandError, DaemonUnreachable
+from kolosal.commands.ps import engine_rows
+from kolosal.commands.text import printable, show_table
 
 REFRESH_S = 2.0
 """How old the table gets while nothing happens: it says how long ago engines were used."""
@@ -53,17 +52,6 @@ async def _show(client: DaemonClient, *, as_json: bool) -> None:
         with Live(console=Console(), auto_refresh=False, vertical_overflow="visible") as live:
             async for views in _changes(client, refresh_s=REFRESH_S):
                 live.update(_table(engine_rows(views)), refresh=True)
-
-
-async def show_logs(client: DaemonClient, engine_id: str, *, tail: int, follow: bool) -> None:
-    """The last lines of an engine's worker, and with `follow` all that come."""
-    if not follow:
-        for line in await client.logs(engine_id, tail):
-            typer.echo(printable(line))
-        return
-    async with aclosing(client.follow_logs(engine_id, tail)) as lines:
-        async for line in lines:
-            typer.echo(printable(line))
 
 
 async def _changes(client: DaemonClient, refresh_s: float | None) -> AsyncIterator[list[EngineView]]:

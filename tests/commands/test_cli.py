@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from kolosal import __version__
-from kolosal.commands.engines import ago
 from tests.commands.conftest import Cli
 from tests.commands.stub_daemon import StubDaemon
 
@@ -164,9 +163,33 @@ def test_ps_without_engines_says_how_to_add_one(cli: Cli, stub: StubDaemon) -> N
 
 def test_status_of_the_daemon_and_of_an_engine(cli: Cli, stub: StubDaemon) -> None:
     stub.engines = {"a/b c": {"model_path": "/a.gguf", "loading_parameters": {"n_ctx": 512}}}
-    assert "server.version:  9.9" in cli("status", "--url", stub.url).out
-    assert "loading_parameters.n_ctx:  512" in cli("status", "a/b c", "--url", stub.url).out
+    assert "version:  9.9" in cli("status", "--url", stub.url).out
+    assert "loading_parameters\n  n_ctx  512" in cli("status", "a/b c", "--url", stub.url).out
     assert json.loads(cli("status", "a/b c", "--json", "--url", stub.url).out)["model_path"] == "/a.gguf"
+
+
+def test_status_is_for_eyes(cli: Cli, stub: StubDaemon) -> None:
+    used = (datetime.now(UTC) - timedelta(minutes=3)).isoformat()
+    stub.engines = {
+        "a": {
+            "pin": True, "idle_ttl_s": 300.0, "expires_in_s": 291.35, "last_error": None, "last_accessed": used,
+            "info": {"n_params": 134515008, "size_bytes": 96576768, "tool_format": "generic"},
+            "memory": {"host": 633707520, "gpus": {"0": 2147483648}},
+        }
+    }  # fmt: skip
+    lines = cli("status", "a", "--url", stub.url).out.splitlines()
+    assert {tuple(line.split(maxsplit=1)) for line in lines if "  " in line} >= {
+        ("pin", "yes"),
+        ("idle_ttl", "5 min"),
+        ("expires_in", "4 min 51 s"),
+        ("last_accessed", "3 min ago"),
+        ("n_params", "134,515,008"),
+        ("size", "92 MiB"),
+        ("host", "604 MiB"),
+        ("gpus", "0  2.0 GiB"),
+    }
+    assert "last_error" not in "".join(lines)
+    assert "{" not in cli("status", "--url", stub.url).out
 
 
 def test_unload_names_the_engine_that_is_not_there(cli: Cli, stub: StubDaemon) -> None:
@@ -236,19 +259,3 @@ def test_config_show_as_json(cli: Cli, tmp_path: Path) -> None:
     rows = {row["key"]: row for row in json.loads(cli("config", "show", "--json").out)}
     assert rows["server.port"]["variable"] == "KOLOSAL_PORT"
     assert rows["models[a]"]["value"]["parameters"]["n_ctx"] == 4096
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (-5, "just now"),
-        (0, "just now"),
-        (59, "59 s ago"),
-        (60, "1 min ago"),
-        (7300, "2 h ago"),
-        (200_000, "2 d ago"),
-    ],
-)
-def test_ago(seconds: int, text: str) -> None:
-    now = datetime(2026, 11, 20, tzinfo=UTC)
-    assert ago(now, now - timedelta(seconds=seconds)) == text

@@ -1,4 +1,4 @@
-"""What the daemon sends, as the client reads it: JSON bodies and event streams in, small types and errors out.
+"""The daemon's answers, as the client reads them: JSON bodies and event streams in, small types and errors out.
 
 Trusts nothing of what it reads: whatever listens at an address may not be a daemon at all.
 """
@@ -9,35 +9,19 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 from pydantic import JsonValue
 
-Body = dict[str, JsonValue]
+from kolosal.commands.errors import ApiError, CommandError
+
+Body: TypeAlias = dict[str, JsonValue]
+"""A JSON object that is sent or was received."""
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """Bytes of one line of a stream; a longer one is no answer of ours."""
 
-
 _UNAUTHORIZED = 401
-
-
-class CommandError(Exception):
-    """The daemon could not be asked or said no. The message is for the user."""
-
-
-class DaemonUnreachable(CommandError):
-    """Nothing answers at the address."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(f"No daemon answers at {url}: start one with `kolosal serve`")
-
-
-class ApiError(CommandError):
-    """The daemon answered with an error; the message is its own."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +40,7 @@ class EngineView:
 
     @classmethod
     def parse(cls, body: Body) -> EngineView:
+        """An engine out of the answer that lists or shows it."""
         parameters = body.get("loading_parameters")
         n_ctx = parameters.get("n_ctx") if isinstance(parameters, dict) else None
         return cls(
@@ -70,20 +55,14 @@ class EngineView:
         )
 
 
-async def event_data(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
-    """The data of server-sent events. Lines end at a line feed only: text may hold U+2028, which httpx's own splitting takes for an end."""
-    buffer = b""
-    async for chunk in chunks:
-        *lines, buffer = (buffer + chunk).split(b"\n")
-        if len(buffer) > MAX_EVENT_BYTES:
-            raise CommandError("The daemon sent an event of more than 16 MiB")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line[5:].strip().decode(errors="replace")
+async def event_stream(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[str, str]]:
+    """The kind and the data of server-sent events, each of one line; a kind that is not named is `message`.
 
+    Lines end at a line feed only: text may hold U+2028, which httpx's own splitting takes for an end.
 
-async def typed_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[str, str]]:
-    """The kind and the data of server-sent events, each of one line."""
+    Raises:
+        CommandError: a line is longer than `MAX_EVENT_BYTES`.
+    """
     kind, buffer = "message", b""
     async for chunk in chunks:
         *lines, buffer = (buffer + chunk).split(b"\n")
@@ -128,7 +107,8 @@ def _error_message(body: Body) -> str | None:
     return _text(error.get("message")) if isinstance(error, dict) else _text(error)
 
 
-def json_object(content: str | bytes) -> dict[str, JsonValue]:
+def json_object(content: str | bytes) -> Body:
+    """A body. Raises CommandError where it is no JSON object."""
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):
@@ -138,7 +118,8 @@ def json_object(content: str | bytes) -> dict[str, JsonValue]:
     return body
 
 
-def items(value: JsonValue) -> list[dict[str, JsonValue]]:
+def items(value: JsonValue) -> list[Body]:
+    """The objects in a list; none where it is no list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
