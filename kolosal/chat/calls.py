@@ -1,4 +1,4 @@
-"""Reading calls that are written as text around a name and JSON."""
+"""Reading tool calls that are written as text around a name and arguments: all formats but gpt-oss's."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _tail(source: TextSource, writer: EventWriter, shape: CallShape) -> Reading[
     source.note()
     after = shape.after
     if shape.quoted:
-        complete = yield from source.json(JsonScanner(inside=True), _drop)
+        complete = yield from source.json(JsonScanner(inside=True), lambda _: None)
         if not complete:
             writer.text(source.noted())
             return False
@@ -117,7 +117,3 @@ def _next(source: TextSource, shape: CallShape) -> Reading[tuple[str, str] | Non
     if (yield from source.starts_with(announcement)):
         return announcement, shape.before.removeprefix(announcement)
     return None
-
-
-def _drop(_text: str) -> None:
-    pass

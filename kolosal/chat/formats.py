@@ -1,6 +1,7 @@
 """How models write tool calls and thoughts: one row per family, and how a chat template tells which it is.
 
-Parser and grammar both read these rows, so what is enforced is what is understood.
+What the rows say is what the models' own chat templates write into a conversation. Parser and grammar both read these rows, so
+what is enforced is what is understood.
 """
 
 # ruff: noqa: RUF001 - DeepSeek's markers have a full-width bar
@@ -15,7 +16,9 @@ class ToolFormat(StrEnum):
     """How a model writes its tool calls."""
 
     HERMES = "hermes"
-    """`<tool_call>\\n{"name": …, "arguments": {…}}\\n</tool_call>`: Hermes, Qwen 2.5 and 3."""
+    """`<tool_call>\\n{"name": …, "arguments": {…}}\\n</tool_call>`: Hermes, Qwen 2.5 and 3.
+
+    https://github.com/NousResearch/Hermes-Function-Calling"""
     LLAMA3 = "llama3"
     """`{"name": …, "parameters": {…}}` in place of an answer: Llama 3.1 to 4."""
     MISTRAL = "mistral"
@@ -27,7 +30,9 @@ class ToolFormat(StrEnum):
     DEEPSEEK_V31 = "deepseek_v31"
     """Calls with bare arguments: DeepSeek V3.1."""
     GPT_OSS = "gpt_oss"
-    """Channels: `<|channel|>commentary to=functions.name <|constrain|>json<|message|>{…}<|call|>`."""
+    """Channels: `<|channel|>commentary to=functions.name <|constrain|>json<|message|>{…}<|call|>`.
+
+    https://github.com/openai/harmony"""
     GEMMA = "gemma"
     """`<|tool_call>call:name{key:<|"|>text<|"|>}<tool_call|>`: Gemma 4, in a notation of its own."""
     FUNCTION_GEMMA = "function_gemma"

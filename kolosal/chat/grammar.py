@@ -1,6 +1,6 @@
 """What a turn must look like: tools, their format and the answer's own grammar → one Lark grammar for llguidance.
 
-Pure. Text is free until a call is announced; from there on the arguments are always valid against the tool's schema.
+Its dialect of Lark: https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md. Pure. Text is free until a call is announced; from there on the arguments are always valid against the tool's schema.
 Thoughts are never constrained.
 """
 

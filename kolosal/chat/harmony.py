@@ -1,4 +1,4 @@
-"""Reading gpt-oss's turns: messages in channels, each a header and a body."""
+"""Reading gpt-oss's turns: messages in channels, each a header and a body (https://github.com/openai/harmony)."""
 
 from __future__ import annotations
 

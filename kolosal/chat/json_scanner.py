@@ -1,4 +1,4 @@
-"""JsonScanner: where a JSON value ends in text that arrives in pieces, and whether it is one."""
+"""JsonScanner: where a JSON value (RFC 8259) ends in text that arrives in pieces, and whether it is one."""
 
 from __future__ import annotations
 

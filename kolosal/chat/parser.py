@@ -1,4 +1,7 @@
-"""ChatParser: a model's text, piece by piece → events."""
+"""ChatParser: a model's text, piece by piece → text, thoughts and tool calls.
+
+The daemon's side of `formats`: whatever protocol a chat came by, its answer is read here.
+"""
 
 from __future__ import annotations
 
@@ -65,12 +68,10 @@ class ChatParser:
         if delta.logprobs:
             events = _with_logprobs(events, delta)
         if delta.finish_reason is not None and delta.usage is not None:
-            events.append(Ended(self._finish_reason(delta.finish_reason), delta.usage, delta.stop))
+            called = self._writer.calls_ended > 0 and delta.finish_reason is FinishReason.STOP
+            reason = FinishReason.TOOL_CALLS if called else delta.finish_reason
+            events.append(Ended(reason, delta.usage, delta.stop))
         return events
-
-    def _finish_reason(self, reason: FinishReason) -> FinishReason:
-        called = self._writer.calls_ended > 0 and reason is FinishReason.STOP
-        return FinishReason.TOOL_CALLS if called else reason
 
 
 def _read_turn(

@@ -70,7 +70,7 @@ class PlainJsonCallParser:
             if marker == _THOUGHT:
                 yield from self._thought()
             elif (yield from self._object(marker)):
-                yield from self._source.until((), _drop)
+                yield from self._source.until((), lambda _: None)
 
     def _thought(self) -> Reading[None]:
         """One that never ends was cut off, unless text came before: then somebody writes about tags."""
@@ -115,7 +115,3 @@ def as_call(text: str) -> PlainJsonCall | None:
     if isinstance(name, str) and isinstance(parameters, dict):
         return PlainJsonCall(name, parameters)
     return None
-
-
-def _drop(_text: str) -> None:
-    pass

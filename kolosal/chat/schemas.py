@@ -1,4 +1,7 @@
-"""JSON schemas of tools and answers, as llguidance is given them."""
+"""JSON schemas of tools and answers, as llguidance is given them, with its `x-guidance` options.
+
+https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ThoughtCounter: how many of a turn's tokens were thoughts."""
+"""ThoughtCounter: how many of a turn's tokens were thoughts: what the OpenAI API calls reasoning tokens."""
 
 from __future__ import annotations
 

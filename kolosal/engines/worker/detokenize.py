@@ -10,47 +10,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 
-class StopMatcher:
-    """Finds the stop string that is complete first in text that arrives in pieces.
-
-    Text that may be the beginning of a stop string is held back until that is decided, so a client never sees part of
-    one.
-    """
-
-    def __init__(self, stops: tuple[str, ...]) -> None:
-        self._stops = stops
-        self._held = ""
-        self.stop: str | None = None
-        """The stop string that was met."""
-
-    @property
-    def matched(self) -> bool:
-        """A stop string was met."""
-        return self.stop is not None
-
-    def push(self, text: str) -> str:
-        """Add text; returns what can be shown. After a match nothing more is."""
-        if self.matched or not self._stops:
-            return "" if self.matched else text
-        text = self._held + text
-        # The one that is complete first, so that the result does not depend on how the text was cut.
-        matches = [(at + len(stop), at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
-        if matches:
-            _, at, self.stop = min(matches)
-            self._held = ""
-            return text[:at]
-        held = max(_overlap(text, stop) for stop in self._stops)
-        self._held = text[len(text) - held :]
-        return text[: len(text) - held]
-
-    def flush(self) -> str:
-        """What was held back, at the end of a generation that met no stop string."""
-        held, self._held = self._held, ""
-        return held
-
-
 class Detokenizer:
-    """The text side of one sequence: bytes of tokens in, text to show out."""
+    """The text side of one sequence: bytes of tokens in, text to show out.
+
+    Text that may be the beginning of a stop string is held back until that is decided, so a client never sees part of one.
+    """
 
     def __init__(
         self,
@@ -61,31 +25,45 @@ class Detokenizer:
     ) -> None:
         """`front` is shown before the first token; `markers`: control tokens that are shown, and as what."""
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._matcher = StopMatcher(stops)
+        self._stops = stops
         self._front = front
+        self._held = ""
         self.markers = markers
+        self.stop: str | None = None
+        """The stop string that was met."""
 
     @property
     def stopped(self) -> bool:
-        """A stop string was met."""
-        return self._matcher.matched
-
-    @property
-    def stop(self) -> str | None:
-        """The stop string that was met."""
-        return self._matcher.stop
+        """A stop string was met: nothing more is shown."""
+        return self.stop is not None
 
     def push(self, piece: bytes) -> str:
-        """Add the bytes of a token. Bytes that cannot be UTF-8 become U+FFFD; an incomplete code point waits."""
-        return self._take_front() + self._matcher.push(self._decoder.decode(piece))
+        """Add the bytes of a token; returns what can be shown.
+
+        Bytes that cannot be UTF-8 become U+FFFD; an incomplete code point waits.
+        """
+        front, self._front = self._front, ""
+        text = self._decoder.decode(piece)
+        if self.stopped:
+            return front
+        if not self._stops:
+            return front + text
+        text = self._held + text
+        # The one that is complete first, so that the result does not depend on how the text was cut.
+        matches = [(at + len(stop), at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if matches:
+            _, at, self.stop = min(matches)
+            self._held = ""
+            return front + text[:at]
+        shown = len(text) - max(_overlap(text, stop) for stop in self._stops)
+        self._held = text[shown:]
+        return front + text[:shown]
 
     def flush(self) -> str:
         """The rest, when the generation ends otherwise. An incomplete code point at the very end is dropped."""
-        return self._take_front() + self._matcher.flush()
-
-    def _take_front(self) -> str:
-        front, self._front = self._front, ""
-        return front
+        rest = self._front + self._held
+        self._front = self._held = ""
+        return rest
 
 
 def _overlap(text: str, stop: str) -> int:
