@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import assert_never
 
-from kolosal.routes.openai.responses.items import (
-    CallItem,
-    CallOutputItem,
-    Item,
-    MessageItem,
-    ReasoningItem,
-)
+from kolosal.routes.openai.responses.items import Item, text_of
 from kolosal.schema import Message, ToolCall
 
 
@@ -50,28 +43,24 @@ def to_messages(instructions: str | None, items: Iterable[Item]) -> tuple[Messag
             turn = _AssistantTurn()
 
     for item in items:
-        match item:
-            case ReasoningItem():
-                if turn.has_answer:
-                    finish_turn()
-                turn.thoughts += item.content or item.summary
-            case MessageItem(role="assistant"):
-                if turn.has_answer:
-                    finish_turn()
-                turn.text = item.text
-            case MessageItem():
+        if item["type"] == "reasoning":
+            if turn.has_answer:
                 finish_turn()
-                messages.append(Message(item.role, item.text))
-            case CallItem():
-                if item.status == "completed":
-                    names[item.call_id] = item.name
-                    turn.calls.append(ToolCall(item.call_id, item.name, item.arguments))
-            case CallOutputItem():
+            turn.thoughts += [part["text"] for part in item["content"] or item["summary"]]
+        elif item["type"] == "function_call":
+            if item["status"] == "completed":
+                names[item["call_id"]] = item["name"]
+                turn.calls.append(ToolCall(item["call_id"], item["name"], item["arguments"]))
+        elif item["type"] == "function_call_output":
+            finish_turn()
+            name, call_id = names.get(item["call_id"]), item["call_id"]
+            messages.append(Message("tool", text_of(item["output"]), name, tool_call_id=call_id))
+        elif item["role"] == "assistant":
+            if turn.has_answer:
                 finish_turn()
-                messages.append(
-                    Message("tool", item.text, names.get(item.call_id), tool_call_id=item.call_id)
-                )
-            case _:
-                assert_never(item)
+            turn.text = text_of(item["content"])
+        else:
+            finish_turn()
+            messages.append(Message(item["role"], text_of(item["content"])))
     finish_turn()
     return tuple(messages)

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from kolosal.chat.events import Ended
 from kolosal.errors import ClientError, KolosalError, QueueFull
 from kolosal.routes.openai.responses.body import ResponseBody
-from kolosal.routes.openai.responses.items import OutputItem, OutputItemJson, output_item_json
+from kolosal.routes.openai.responses.items import OutputItem
 from kolosal.routes.openai.responses.options import ReasoningConfig, TextFormat
 from kolosal.routes.openai.responses.tools import ChoiceInput
 from kolosal.routes.openai.template_kwargs import ReasoningEffort
@@ -133,7 +133,7 @@ class ResponseObject(ResponseHead):
     completed_at: int | None
     error: ResponseError | None
     incomplete_details: IncompleteDetails | None
-    output: list[OutputItemJson]
+    output: Sequence[OutputItem]
     usage: ResponseUsage | None
 
 
@@ -209,7 +209,7 @@ def response_object(
         "completed_at": completed_at if status == "completed" else None,
         "error": None if error is None else _error(error),
         "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-        "output": [output_item_json(item) for item in output],
+        "output": output,
         "usage": None if ended is None else _usage(ended.usage, ended.thinking_tokens),
     }
 

@@ -18,7 +18,7 @@ from kolosal.routes.openai.responses.encode import (
     ResponseStatus,
     response_object,
 )
-from kolosal.routes.openai.responses.items import ItemStatus, OutputItem, output_item_json
+from kolosal.routes.openai.responses.items import ItemStatus, OutputItem
 from kolosal.routes.openai.responses.stream_items import (
     ContentEvent,
     EventFields,
@@ -196,7 +196,7 @@ class ResponseWriter:
         return self._event(kind, {"response": self.response()})
 
     def _item_event(self, kind: str, item: OutputItem) -> ResponseEvent:
-        return self._event(kind, {"output_index": len(self._done), "item": output_item_json(item)})
+        return self._event(kind, {"output_index": len(self._done), "item": item})
 
     def _content_event(self, opened: StreamedItem, event: ContentEvent) -> ResponseEvent:
         kind, fields = event

@@ -14,14 +14,12 @@ from kolosal.routes.openai.fields import text_or_list
 from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_ID_CHARS, MAX_PARTS
 from kolosal.routes.openai.responses.items import (
     CallItem,
-    CallOutputItem,
+    ContentPart,
     Item,
     ItemStatus,
-    MessageItem,
     MessageRole,
-    ReasoningItem,
-    TextContent,
     new_id,
+    output_text,
 )
 from kolosal.routes.openai.responses.parts import MAX_TYPE_CHARS, Content
 from kolosal.schema import MAX_TOOL_NAME_CHARS
@@ -51,17 +49,20 @@ class MessageInput(RequestBody):
             InvalidRequest: a part's text is missing.
             UnsupportedFeature: a part is no text.
         """
-        return MessageItem(
-            self.id or new_id("msg"), self.role, self._content(path), self.status or "completed"
-        )
+        return {
+            "id": self.id or new_id("msg"),
+            "type": "message",
+            "role": self.role,
+            "status": self.status or "completed",
+            "content": self._content(path),
+        }
 
-    def _content(self, path: str) -> tuple[TextContent, ...]:
-        if isinstance(self.content, str):
-            kind: Literal["input_text", "output_text"] = (
-                "output_text" if self.role == "assistant" else "input_text"
-            )
-            return (TextContent(kind, self.content),)
-        return tuple(part.to_content(f"{path}.content.{i}") for i, part in enumerate(self.content))
+    def _content(self, path: str) -> list[ContentPart]:
+        if not isinstance(self.content, str):
+            return [part.to_content(f"{path}.content.{i}") for i, part in enumerate(self.content)]
+        if self.role == "assistant":
+            return [output_text(self.content)]
+        return [{"type": "input_text", "text": self.content}]
 
 
 class ThoughtPart(RequestBody):
@@ -85,9 +86,13 @@ class ReasoningInput(RequestBody):
 
     def to_item(self, _path: str) -> Item:
         """The item."""
-        content = tuple(part.text for part in self.content or ())
-        summary = tuple(part.text for part in self.summary or ())
-        return ReasoningItem(self.id or new_id("rs"), content, summary, self.status or "completed")
+        return {
+            "id": self.id or new_id("rs"),
+            "type": "reasoning",
+            "summary": [{"type": "summary_text", "text": part.text} for part in self.summary or ()],
+            "content": [{"type": "reasoning_text", "text": part.text} for part in self.content or ()],
+            "status": self.status or "completed",
+        }
 
 
 class CallInput(RequestBody):
@@ -114,7 +119,14 @@ class CallInput(RequestBody):
                 f"{path}.arguments must be the JSON text of an object, not {arguments[:60]!r}",
                 param=f"{path}.arguments",
             )
-        return CallItem(self.id or new_id("fc"), self.call_id, self.name, arguments, status)
+        return {
+            "id": self.id or new_id("fc"),
+            "type": "function_call",
+            "call_id": self.call_id,
+            "name": self.name,
+            "arguments": arguments,
+            "status": status,
+        }
 
 
 class CallOutputInput(RequestBody):
@@ -133,12 +145,18 @@ class CallOutputInput(RequestBody):
             InvalidRequest: a part's text is missing.
             UnsupportedFeature: a part is no text.
         """
-        content: str | tuple[TextContent, ...]
+        output: str | list[ContentPart]
         if isinstance(self.output, str):
-            content = self.output
+            output = self.output
         else:
-            content = tuple(part.to_content(f"{path}.output.{i}") for i, part in enumerate(self.output))
-        return CallOutputItem(self.id or new_id("fco"), self.call_id, content, self.status or "completed")
+            output = [part.to_content(f"{path}.output.{i}") for i, part in enumerate(self.output)]
+        return {
+            "id": self.id or new_id("fco"),
+            "type": "function_call_output",
+            "call_id": self.call_id,
+            "output": output,
+            "status": self.status or "completed",
+        }
 
 
 class ReferenceInput(RequestBody):
@@ -196,25 +214,27 @@ Input: TypeAlias = Annotated[
 ]
 
 
-def to_items(given: Input | None, earlier: tuple[Item, ...], find: FindItem) -> tuple[Item, ...]:
+def to_items(added: Input | None, earlier: tuple[Item, ...], find: FindItem) -> tuple[Item, ...]:
     """What a request adds to the conversation so far.
 
     Raises:
         InvalidRequest: an item refers to what is not there, or is not complete.
         UnsupportedFeature: an item, or a part of one, is of a kind that this daemon does not have.
     """
-    if given is None or isinstance(given, str):
-        text = () if given is None else (TextContent("input_text", given),)
-        return (MessageItem(new_id("msg"), "user", text),) if text else ()
-    calls = {item.call_id for item in earlier if _is_whole_call(item)}
+    if added is None:
+        return ()
+    if isinstance(added, str):
+        return (MessageInput(role="user", content=added).to_item("input"),)
+    calls = {item["call_id"] for item in earlier if _is_whole_call(item)}
     items: list[Item] = []
-    for index, entry in enumerate(given):
+    for index, entry in enumerate(added):
         item = _to_item(entry, f"input.{index}", find)
         if _is_whole_call(item):
-            calls.add(item.call_id)
-        elif isinstance(item, CallOutputItem) and item.call_id not in calls:
+            calls.add(item["call_id"])
+        elif item["type"] == "function_call_output" and item["call_id"] not in calls:
+            call_id = item["call_id"][:60]
             raise InvalidRequest(
-                f"input.{index}.call_id must be that of a complete function call before it, not {item.call_id[:60]!r}",
+                f"input.{index}.call_id must be that of a complete function call before it, not {call_id!r}",
                 param=f"input.{index}.call_id",
             )
         items.append(item)
@@ -239,7 +259,7 @@ def _to_item(entry: InputItem, path: str, find: FindItem) -> Item:
 
 
 def _is_whole_call(item: Item) -> TypeGuard[CallItem]:
-    return isinstance(item, CallItem) and item.status == "completed"
+    return item["type"] == "function_call" and item["status"] == "completed"
 
 
 def _is_object(text: str) -> bool:

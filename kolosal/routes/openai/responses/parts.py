@@ -10,7 +10,7 @@ from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import UNION_ERROR, RequestBody
 from kolosal.routes.openai.fields import text_or_list
 from kolosal.routes.openai.messages import MAX_PARTS
-from kolosal.routes.openai.responses.items import TextContent
+from kolosal.routes.openai.responses.items import ContentPart, output_text
 
 MAX_TYPE_CHARS = 64
 """Characters of the type of an item, a part or a tool."""
@@ -23,7 +23,7 @@ class Part(RequestBody):
     text: str | None = None
     refusal: str | None = None
 
-    def to_content(self, path: str) -> TextContent:
+    def to_content(self, path: str) -> ContentPart:
         """The part; `path` is where it stands.
 
         Raises:
@@ -31,10 +31,12 @@ class Part(RequestBody):
             UnsupportedFeature: it is no text.
         """
         match self.type:
-            case "input_text" | "output_text" as kind:
-                return TextContent(kind, _required(self.text, f"{path}.text"))
+            case "input_text":
+                return {"type": "input_text", "text": _required(self.text, f"{path}.text")}
+            case "output_text":
+                return output_text(_required(self.text, f"{path}.text"))
             case "refusal":
-                return TextContent("refusal", _required(self.refusal, f"{path}.refusal"))
+                return {"type": "refusal", "refusal": _required(self.refusal, f"{path}.refusal")}
             case _:
                 raise UnsupportedFeature(
                     f"{path}.type is {self.type!r}, but this server reads input_text, output_text and refusal only",

@@ -13,7 +13,7 @@ from kolosal.errors import InvalidRequest
 from kolosal.http.decode import complaint
 from kolosal.routes.openai.responses.body import Include
 from kolosal.routes.openai.responses.input_items import ItemId
-from kolosal.routes.openai.responses.items import Item, ItemJson, item_json
+from kolosal.routes.openai.responses.items import Item
 from kolosal.sampling import MAX_TOKENS_LIMIT
 
 _LISTS = frozenset({"include"})
@@ -72,7 +72,7 @@ class InputItemList(TypedDict):
     """A page of items."""
 
     object: Literal["list"]
-    data: list[ItemJson]
+    data: list[Item]
     first_id: str | None
     last_id: str | None
     has_more: bool
@@ -87,7 +87,7 @@ def page_of(items: Sequence[Item], query: ItemsQuery) -> InputItemList:
     ordered = list(items) if query.order == "asc" else list(reversed(items))
     start = 0
     if query.after is not None:
-        ids = [item.id for item in ordered]
+        ids = [item["id"] for item in ordered]
         if query.after not in ids:
             raise InvalidRequest(
                 f"after must be an item of this list, not {query.after[:60]!r}", param="after"
@@ -96,8 +96,8 @@ def page_of(items: Sequence[Item], query: ItemsQuery) -> InputItemList:
     page = ordered[start : start + query.limit]
     return {
         "object": "list",
-        "data": [item_json(item) for item in page],
-        "first_id": page[0].id if page else None,
-        "last_id": page[-1].id if page else None,
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
         "has_more": start + query.limit < len(ordered),
     }

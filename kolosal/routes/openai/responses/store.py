@@ -112,7 +112,7 @@ class ResponseStore:
         self._by_use[key] = self._by_age[key] = kept
         self._bytes += size
         for item in (*stored.input_items, *stored.output):
-            self._items.setdefault((owner, item.id), item)  # the first wins: an item never changes
+            self._items.setdefault((owner, item["id"]), item)  # the first wins: an item never changes
         while len(self._by_use) > self._limits.max_count or self._bytes > self._limits.max_bytes:
             self._drop(next(iter(self._by_use)))
 
@@ -174,8 +174,8 @@ class ResponseStore:
         del self._by_age[key]
         self._bytes -= kept.size_bytes
         for item in (*kept.stored.input_items, *kept.stored.output):
-            if self._items.get((kept.owner, item.id)) is item:
-                del self._items[kept.owner, item.id]
+            if self._items.get((kept.owner, item["id"])) is item:
+                del self._items[kept.owner, item["id"]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -11,15 +12,15 @@ from kolosal.routes.openai.encode import ChosenLogprob, token_logprobs
 from kolosal.routes.openai.responses.encode import ResponseObject
 from kolosal.routes.openai.responses.items import (
     CallItem,
-    ContentJson,
+    ContentPart,
     ItemStatus,
     MessageItem,
-    OutputItemJson,
+    OutputItem,
+    OutputText,
     ReasoningItem,
     ReasoningText,
-    TextContent,
-    content_json,
     new_id,
+    output_text,
 )
 from kolosal.schema import TokenLogprobs
 
@@ -30,12 +31,12 @@ class EventFields(TypedDict, total=False):
     response: ResponseObject
     item_id: str
     output_index: int
-    item: OutputItemJson
+    item: OutputItem
     content_index: int
     delta: str
     text: str
     logprobs: list[ChosenLogprob]
-    part: ContentJson | ReasoningText
+    part: ContentPart | ReasoningText
     name: str
     arguments: str
 
@@ -50,39 +51,41 @@ class StreamedMessage:
 
     id: str = field(default_factory=lambda: new_id("msg"))
     pieces: list[str] = field(default_factory=list)
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    logprobs: list[ChosenLogprob] = field(default_factory=list)
 
     def empty(self) -> MessageItem:
         """The item as it begins."""
-        return MessageItem(self.id, "assistant", (), "in_progress")
+        return self._item((), "in_progress")
 
     def item(self, status: ItemStatus) -> MessageItem:
         """The item with the text so far."""
-        return MessageItem(self.id, "assistant", (self._content(),), status)
+        return self._item((self._content(),), status)
 
     def first(self) -> list[ContentEvent]:
         """What comes after the item was added."""
-        part = content_json(TextContent("output_text", ""))
-        return [("response.content_part.added", {"content_index": 0, "part": part})]
+        return [("response.content_part.added", {"content_index": 0, "part": output_text("")})]
 
     def push(self, text: str, logprobs: tuple[TokenLogprobs, ...]) -> ContentEvent:
         """Add a piece of the text."""
-        self.pieces.append(text)
-        self.logprobs += logprobs
         entries = token_logprobs(logprobs, spell_control=False)
+        self.pieces.append(text)
+        self.logprobs += entries
         return "response.output_text.delta", {"content_index": 0, "delta": text, "logprobs": entries}
 
     def last(self) -> list[ContentEvent]:
         """What comes before the item is done."""
-        content = self._content()
-        entries = token_logprobs(content.logprobs, spell_control=False)
+        part = self._content()
+        text: EventFields = {"content_index": 0, "text": part["text"], "logprobs": part["logprobs"]}
         return [
-            ("response.output_text.done", {"content_index": 0, "text": content.text, "logprobs": entries}),
-            ("response.content_part.done", {"content_index": 0, "part": content_json(content)}),
+            ("response.output_text.done", text),
+            ("response.content_part.done", {"content_index": 0, "part": part}),
         ]
 
-    def _content(self) -> TextContent:
-        return TextContent("output_text", "".join(self.pieces), tuple(self.logprobs))
+    def _content(self) -> OutputText:
+        return output_text("".join(self.pieces), self.logprobs)
+
+    def _item(self, content: Sequence[OutputText], status: ItemStatus) -> MessageItem:
+        return {"id": self.id, "type": "message", "role": "assistant", "status": status, "content": content}
 
 
 @dataclass(slots=True)
@@ -94,16 +97,15 @@ class StreamedReasoning:
 
     def empty(self) -> ReasoningItem:
         """The item as it begins."""
-        return ReasoningItem(self.id, (), status="in_progress")
+        return self._item((), "in_progress")
 
     def item(self, status: ItemStatus) -> ReasoningItem:
         """The item with the thoughts so far."""
-        return ReasoningItem(self.id, ("".join(self.pieces),), status=status)
+        return self._item((self._content(),), status)
 
     def first(self) -> list[ContentEvent]:
         """What comes after the item was added."""
-        part: ReasoningText = {"type": "reasoning_text", "text": ""}
-        return [("response.content_part.added", {"content_index": 0, "part": part})]
+        return [("response.content_part.added", {"content_index": 0, "part": self._content()})]
 
     def push(self, text: str) -> ContentEvent:
         """Add a piece of the thoughts."""
@@ -112,11 +114,17 @@ class StreamedReasoning:
 
     def last(self) -> list[ContentEvent]:
         """What comes before the item is done."""
-        part: ReasoningText = {"type": "reasoning_text", "text": "".join(self.pieces)}
+        part = self._content()
         return [
             ("response.reasoning_text.done", {"content_index": 0, "text": part["text"]}),
             ("response.content_part.done", {"content_index": 0, "part": part}),
         ]
+
+    def _content(self) -> ReasoningText:
+        return {"type": "reasoning_text", "text": "".join(self.pieces)}
+
+    def _item(self, content: Sequence[ReasoningText], status: ItemStatus) -> ReasoningItem:
+        return {"id": self.id, "type": "reasoning", "summary": [], "content": content, "status": status}
 
 
 @dataclass(slots=True)
@@ -134,7 +142,14 @@ class StreamedCall:
 
     def item(self, status: ItemStatus) -> CallItem:
         """The item with the arguments so far."""
-        return CallItem(self.id, self.call_id, self.name, "".join(self.pieces), status)
+        return {
+            "id": self.id,
+            "type": "function_call",
+            "call_id": self.call_id,
+            "name": self.name,
+            "arguments": "".join(self.pieces),
+            "status": status,
+        }
 
     def first(self) -> list[ContentEvent]:
         """What comes after the item was added."""

@@ -15,7 +15,7 @@ from openai.types.responses.input_token_count_params import InputTokenCountParam
 from kolosal.errors import ClientError, InvalidRequest
 from kolosal.http.decode import decode_body
 from kolosal.routes.openai.responses.body import UNSUPPORTED_FIELDS, PromptBody, ResponseBody
-from kolosal.routes.openai.responses.items import Item, MessageItem, TextContent
+from kolosal.routes.openai.responses.items import ContentPart, Item
 from tests.fakes import FakeEngine, says
 from tests.routes.openai.responses.asking import WEATHER, ask
 
@@ -23,7 +23,8 @@ USER = {"role": "user", "content": "Hello"}
 
 
 def _said(text: str) -> Item:
-    return MessageItem("msg", "user", (TextContent("input_text", text),))
+    content: list[ContentPart] = [{"type": "input_text", "text": text}]
+    return {"id": "msg", "type": "message", "role": "user", "status": "completed", "content": content}
 
 
 def _message(part: object) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from kolosal.config.responses import ResponseSettings
 from kolosal.errors import NotFound
 from kolosal.routes.openai.responses.encode import ResponseObject
-from kolosal.routes.openai.responses.items import Item, MessageItem, TextContent
+from kolosal.routes.openai.responses.items import Item, MessageItem
 from kolosal.routes.openai.responses.store import ResponseStore, StoredResponse
 
 
@@ -25,7 +25,13 @@ class Clock:
 
 
 def message(item_id: str, text: str = "a") -> MessageItem:
-    return MessageItem(item_id, "user", (TextContent("input_text", text),))
+    return {
+        "id": item_id,
+        "type": "message",
+        "role": "user",
+        "status": "completed",
+        "content": [{"type": "input_text", "text": text}],
+    }
 
 
 def response(name: str) -> ResponseObject:
@@ -55,7 +61,7 @@ def test_a_kept_response_is_given_back_with_its_conversation() -> None:
     store.put("", first)
     store.put("", stored("b", earlier=(message("x"),)))
     assert store.get("", "a") is first
-    assert [item.id for item in store.get("", "b").conversation] == ["x", "in_b", "out_b"]
+    assert [item["id"] for item in store.get("", "b").conversation] == ["x", "in_b", "out_b"]
     assert store.item("", "out_a") is first.output[0]
     assert store.item("", "nobody") is None
 
