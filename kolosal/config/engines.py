@@ -7,7 +7,12 @@ from typing import Annotated
 from pydantic import Field
 
 from kolosal.config.section import COMMAS, FilePath, SettingsSection, Variable
-from kolosal.engines.memory.policy import MAX_QUEUED_LIMIT, MAX_TTL_S
+
+MAX_TTL_S = 31_536_000.0
+"""A year: bound of every time an engine may stay idle."""
+
+MAX_QUEUED_LIMIT = 100_000
+"""Bound of the requests that may wait for one engine."""
 
 
 class EngineSettings(SettingsSection):

@@ -13,11 +13,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import ConfigDict, Field
 
-MAX_TTL_S = 31_536_000.0
-"""A year: bound of every time an engine may stay idle."""
-
-MAX_QUEUED_LIMIT = 100_000
-"""Bound of the requests that may wait for one engine."""
+from kolosal.config.engines import MAX_QUEUED_LIMIT, MAX_TTL_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

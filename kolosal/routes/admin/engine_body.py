@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from kolosal.engines.memory.policy import MAX_QUEUED_LIMIT, MAX_TTL_S, Rules
+from kolosal.config.engines import MAX_QUEUED_LIMIT, MAX_TTL_S
+from kolosal.engines.memory.policy import Rules
 from kolosal.engines.parameters import EngineId, LoadingParameters
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import RequestBody, decode_fields
