@@ -15,9 +15,8 @@ HTTP library: routes turn a row into a response.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
-
-from pydantic import JsonValue
 
 __all__ = [
     "ERROR_TABLE",
@@ -64,7 +63,7 @@ class KolosalError(Exception):
         *,
         param: str | None = None,
         code: str | None = None,
-        details: dict[str, JsonValue] | None = None,
+        details: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -73,6 +72,7 @@ class KolosalError(Exception):
         self.code = code
         """A more precise code than the class's row in `ERROR_TABLE`."""
         self.details = details
+        """More that programs can use, as JSON values."""
         self.retry_after_s: int | None = None
         """When the same request may succeed; None where that is not known."""
 

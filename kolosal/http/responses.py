@@ -6,11 +6,11 @@ Owns how an error of `kolosal.errors` looks on the wire. Dialects with another s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import Generic, NotRequired, TypeVar
 
 import orjson
-from pydantic import JsonValue
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from kolosal.errors import KolosalError, error_row
 
@@ -37,10 +37,29 @@ class NoContent(Response):
         super().__init__(status_code=204)
 
 
-def error_body(error: KolosalError) -> dict[str, JsonValue]:
-    """`{"error":{"message","type","param","code"[,"details"]}}`."""
+class OpenAIErrorObject(TypedDict):
+    """What went wrong."""
+
+    message: str
+    """One sentence: what was given and what is allowed."""
+    type: str
+    param: str | None
+    """The dotted path of the field at fault."""
+    code: str | None
+    details: NotRequired[Mapping[str, object]]
+    """Facts about a model that cannot be loaded."""
+
+
+class OpenAIError(TypedDict):
+    """An error, as the OpenAI clients know it."""
+
+    error: OpenAIErrorObject
+
+
+def error_body(error: KolosalError) -> OpenAIError:
+    """An error as a value of JSON."""
     row = error_row(error)
-    body: dict[str, JsonValue] = {
+    body: OpenAIErrorObject = {
         "message": error.message,
         "type": row.openai_type,
         "param": error.param,
@@ -51,7 +70,7 @@ def error_body(error: KolosalError) -> dict[str, JsonValue]:
     return {"error": body}
 
 
-def error_response(error: KolosalError) -> JsonResponse[dict[str, JsonValue]]:
+def error_response(error: KolosalError) -> JsonResponse[OpenAIError]:
     """An error before anything was sent: a real status line."""
     return JsonResponse(error_body(error), error_row(error).status, retry_after(error))
 

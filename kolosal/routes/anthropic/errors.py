@@ -30,7 +30,7 @@ _TYPES = {
 """By status; all others are an `invalid_request_error`."""
 
 
-class AnthropicFault(TypedDict):
+class AnthropicErrorObject(TypedDict):
     """What is wrong."""
 
     type: str
@@ -41,7 +41,7 @@ class AnthropicError(TypedDict):
     """An error, as the Anthropic clients know it."""
 
     type: Literal["error"]
-    error: AnthropicFault
+    error: AnthropicErrorObject
     request_id: NotRequired[str]
     """Of an answer, not of an event."""
 
@@ -57,7 +57,7 @@ def error_body(error: KolosalError) -> AnthropicError:
     message = error.message
     if isinstance(
         error, ContextLengthExceeded
-    ):  # the words by which clients know that they should shorten the chat
+    ):  # clients know by these words that they should shorten the chat
         message = f"prompt is too long: {message}"
     kind = _TYPES.get(error_status(error), "invalid_request_error")
     return {"type": "error", "error": {"type": kind, "message": message}}
@@ -68,7 +68,7 @@ def error_response(error: KolosalError, request_id: str) -> Response:
     headers = retry_after(error)
     if isinstance(
         error, LoadFailed
-    ):  # official clients come back after any 500, and loading would fail again
+    ):  # official clients try again after any 500, and loading would fail again
         headers["x-should-retry"] = "false"
     return JsonResponse(
         AnthropicError(**error_body(error), request_id=request_id), error_status(error), headers

@@ -87,8 +87,6 @@ class Operation:
     """How a WebSocket's endpoint refuses who has no key; None: with a close code before it is accepted."""
     answer: str
     """A sentence about the answer."""
-    answer_type: Any = None
-    """The type of a JSON answer where the endpoint's return type does not say it."""
     body: type[RequestBody] | None = None
     """What the endpoint decodes; None: it reads no body."""
     more: type | None = None

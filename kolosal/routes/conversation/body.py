@@ -14,7 +14,7 @@ from kolosal.conversation.prompts import ASSISTANT
 from kolosal.errors import InvalidRequest
 from kolosal.http.body import kind_of, parse_object, read_json
 from kolosal.http.decode import RequestBody, complaint
-from kolosal.routes.conversation.errors import refused
+from kolosal.routes.conversation.errors import field_error
 
 MAX_TEXT_CHARS = 1_048_576
 """Characters of a prompt or of one turn."""
@@ -73,7 +73,9 @@ class ChatBody(RequestBody):
         role = self.role or ASSISTANT
         if role not in system_prompts:
             known = ", ".join(sorted(system_prompts))
-            raise refused("value_error", ("body", "role"), f"role must be one of {known}, not {role!r}", role)
+            raise field_error(
+                "value_error", ("body", "role"), f"role must be one of {known}, not {role!r}", role
+            )
         history = [{"role": turn.role, "content": turn.content} for turn in self.history or ()]
         return course(
             system_prompts,
@@ -129,7 +131,7 @@ async def decode_chat(request: Request) -> ChatBody:
     except ValidationError as exc:
         raise _refusal(exc, "body") from None
     except InvalidRequest as exc:
-        raise refused("json_invalid", ("body",), exc.message) from None
+        raise field_error("json_invalid", ("body",), exc.message) from None
 
 
 def decode_query(request: Request) -> ChatBody:
@@ -154,7 +156,9 @@ def decode_query(request: Request) -> ChatBody:
 
 def _refusal(error: ValidationError, where: str) -> InvalidRequest:
     first = error.errors(include_url=False)[0]
-    return refused(first["type"], (where, *first["loc"]), complaint(first).message, _shown(first["input"]))
+    return field_error(
+        first["type"], (where, *first["loc"]), complaint(first).message, _shown(first["input"])
+    )
 
 
 def _shown(given: object) -> JsonValue:

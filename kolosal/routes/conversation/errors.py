@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from pydantic import JsonValue
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from kolosal.errors import (
     AuthenticationFailed,
@@ -23,10 +25,35 @@ _UNPROCESSABLE = 422
 _UNAVAILABLE = 503
 
 
-def refused(kind: str, where: Sequence[str | int], message: str, given: JsonValue = None) -> InvalidRequest:
-    """A request whose fault is told with its place: `where` is `body`, `query` or `header`, then the field."""
-    field = ".".join(map(str, where[1:])) or None
-    return InvalidRequest(message, param=field, details={"type": kind, "loc": [*where], "input": given})
+class FieldPlace(TypedDict):
+    """A field at fault."""
+
+    type: str
+    """What is wrong with it, in a word."""
+    loc: list[str | int]
+    """`body`, `query` or `header`, then the field."""
+    input: JsonValue
+    """What was given, in part."""
+
+
+class FieldError(FieldPlace):
+    """What is wrong with a field."""
+
+    msg: str
+
+
+class ConversationError(TypedDict):
+    """A sentence, or where a field is at fault a list that says which, and why."""
+
+    detail: str | list[FieldError]
+
+
+def field_error(
+    kind: str, where: Sequence[str | int], message: str, given: JsonValue = None
+) -> InvalidRequest:
+    """A request with a field at fault; `where` is the `loc` of a `FieldPlace`."""
+    place: FieldPlace = {"type": kind, "loc": [*where], "input": given}
+    return InvalidRequest(message, param=".".join(map(str, where[1:])) or None, details=place)
 
 
 def error_status(error: KolosalError) -> int:
@@ -42,18 +69,18 @@ def error_status(error: KolosalError) -> int:
 
 def error_response(error: KolosalError, _request_id: str) -> Response:
     """An error before anything was sent."""
-    return JsonResponse({"detail": _detail(error)}, error_status(error), retry_after(error))
+    return JsonResponse(ConversationError(detail=_detail(error)), error_status(error), retry_after(error))
 
 
-def _detail(error: KolosalError) -> JsonValue:
-    if isinstance(error, InvalidRequest):
-        told = error.details or {"type": "value_error", "loc": _place(error.param), "input": None}
-        return [{"type": told["type"], "loc": told["loc"], "msg": error.message, "input": told["input"]}]
+def _detail(error: KolosalError) -> str | list[FieldError]:
+    if not isinstance(error, InvalidRequest | KeyMissing):
+        return "Forbidden" if isinstance(error, Forbidden | AuthenticationFailed) else error.message
+    place: FieldPlace = {"type": "value_error", "loc": ["body"], "input": None}
     if isinstance(error, KeyMissing):
-        where: list[JsonValue] = ["query", error.param] if error.param else ["header", "x-api-key"]
-        return [{"type": "missing", "loc": where, "msg": error.message, "input": None}]
-    return "Forbidden" if isinstance(error, Forbidden | AuthenticationFailed) else error.message
-
-
-def _place(param: str | None) -> JsonValue:
-    return ["body", *param.split(".")] if param else ["body"]
+        where = ["query", error.param] if error.param else ["header", "x-api-key"]
+        place = {"type": "missing", "loc": [*where], "input": None}
+    elif error.details is not None:
+        place = cast("FieldPlace", error.details)  # here all details come from `field_error`
+    elif error.param:
+        place["loc"] += error.param.split(".")
+    return [{"type": place["type"], "loc": place["loc"], "msg": error.message, "input": place["input"]}]

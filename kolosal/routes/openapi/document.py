@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from kolosal import __version__
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.operation import GROUP_NOTES, Access, Group, Operation, operation_of
-from kolosal.routes.openapi.errors import ERROR_SCHEMAS, error_responses, refusals
+from kolosal.routes.openapi.errors import error_references, error_responses, error_types
 from kolosal.routes.openapi.notes import one_line
 from kolosal.routes.openapi.schemas import Mode, Schema, Schemas, complete
 
@@ -37,7 +37,7 @@ _UNSAID = Operation(group=Group.DAEMON, answer="The answer.")
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _Endpoint:
     """One verb of one path."""
 
     path: str
@@ -51,7 +51,7 @@ class _Entry:
 def build_document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
     """The document of all routes, in the order of their groups."""
     entries = sorted(_entries(routes), key=lambda entry: list(Group).index(entry.operation.group))
-    schemas = Schemas(_types(entries))
+    schemas = Schemas((*_types(entries), *error_types()))
     # types of bounds are no types of the API, so they are made apart
     bounds = Schemas((e.operation.bounds, "validation") for e in entries if e.operation.bounds is not None)
     for operation in {id(entry.operation): entry.operation for entry in entries}.values():
@@ -72,14 +72,14 @@ def build_document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
         "tags": [{"name": tag, "description": GROUP_NOTES[tag]} for tag in Group if tag in used],
         "paths": paths,
         "components": {
-            "schemas": {**schemas.components, **ERROR_SCHEMAS},
-            "responses": error_responses(),
+            "schemas": schemas.components,
+            "responses": error_responses(schemas),
             "securitySchemes": _SECURITY_SCHEMES,
         },
     }
 
 
-def _entries(routes: Sequence[BaseRoute]) -> Iterable[_Entry]:
+def _entries(routes: Sequence[BaseRoute]) -> Iterable[_Endpoint]:
     first: dict[tuple[object, str], str] = {}
     for route in routes:
         if not isinstance(route, Route):
@@ -88,10 +88,10 @@ def _entries(routes: Sequence[BaseRoute]) -> Iterable[_Entry]:
         for verb in sorted((route.methods or set()) - {"HEAD"}):
             main = first.setdefault((route.endpoint, verb), path)
             operation = operation_of(route.endpoint) or _UNSAID
-            yield _Entry(path, verb.lower(), route.endpoint, operation, main if main != path else None)
+            yield _Endpoint(path, verb.lower(), route.endpoint, operation, main if main != path else None)
 
 
-def _types(entries: Sequence[_Entry]) -> Iterable[tuple[Any, Mode]]:
+def _types(entries: Sequence[_Endpoint]) -> Iterable[tuple[Any, Mode]]:
     for entry in entries:
         operation = entry.operation
         for kind in (operation.body, operation.more, operation.query, *operation.path.values()):
@@ -103,8 +103,6 @@ def _types(entries: Sequence[_Entry]) -> Iterable[tuple[Any, Mode]]:
 
 def answer_type(endpoint: Any) -> Any:
     """The type of an endpoint's JSON answer, as its return type says it: of several the first. None where there is none."""
-    if (operation := operation_of(endpoint)) is not None and operation.answer_type is not None:
-        return operation.answer_type
     returned = get_type_hints(endpoint).get("return")
     for response in (returned, *get_args(returned)):
         if get_origin(response) is JsonResponse:
@@ -125,7 +123,7 @@ def _complete_body(operation: Operation, schemas: Schemas, bounds: Schemas) -> N
     complete(body, others, operation.defaults)
 
 
-def _operation_object(entry: _Entry, schemas: Schemas) -> dict[str, Any]:
+def _operation_object(entry: _Endpoint, schemas: Schemas) -> dict[str, Any]:
     operation = entry.operation
     summary, description = _words(entry.endpoint)
     made: dict[str, Any] = {
@@ -145,7 +143,7 @@ def _operation_object(entry: _Entry, schemas: Schemas) -> dict[str, Any]:
         made["requestBody"] = {"required": True, "content": {"application/json": _body(operation, schemas)}}
     empty = {str(status): {"description": words} for status, words in operation.empty_statuses.items()}
     answers = {str(operation.status): _answer(entry, schemas), **empty}
-    made["responses"] = {**answers, **refusals(operation.group)}
+    made["responses"] = {**answers, **error_references(operation.group)}
     return made
 
 
@@ -165,7 +163,7 @@ def _body(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     return content
 
 
-def _answer(entry: _Entry, schemas: Schemas) -> dict[str, Any]:
+def _answer(entry: _Endpoint, schemas: Schemas) -> dict[str, Any]:
     operation = entry.operation
     schema: Schema = {"type": "object" if operation.media_type == "application/json" else "string"}
     if (answer := answer_type(entry.endpoint)) is not None:
@@ -178,7 +176,7 @@ def _answer(entry: _Entry, schemas: Schemas) -> dict[str, Any]:
     return {"description": operation.answer, "content": content}
 
 
-def _path_parameters(entry: _Entry, schemas: Schemas) -> Iterable[dict[str, Any]]:
+def _path_parameters(entry: _Endpoint, schemas: Schemas) -> Iterable[dict[str, Any]]:
     for name in re.findall(r"\{(\w+)\}", entry.path):
         kind = entry.operation.path.get(name)
         schema = {"type": "string"} if kind is None else dict(schemas.of(kind))
@@ -200,7 +198,7 @@ def _parameter(name: str, place: str, schema: Schema, *, required: bool) -> dict
     return {**made, "schema": schema}
 
 
-def _operation_id(entry: _Entry) -> str:
+def _operation_id(entry: _Endpoint) -> str:
     """The endpoint's name; an alias adds its path, because ids are unique."""
     name: str = entry.endpoint.__name__
     return name if entry.alias_of is None else f"{name}_{'_'.join(re.findall(r'[A-Za-z0-9]+', entry.path))}"

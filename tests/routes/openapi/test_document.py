@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import orjson
 import pytest
@@ -17,6 +17,7 @@ from kolosal.routes import all_routes
 from kolosal.routes.common.operation import Operation, operation_of
 from kolosal.routes.openapi.document import answer_type, build_document
 from kolosal.sampling import SamplingParams
+from tests.fakes import FakeEngine, app_with, http_client, says
 
 DOCUMENT = orjson.loads(orjson.dumps(build_document(all_routes())))
 ROUTES = [route for route in all_routes() if isinstance(route, Route)]
@@ -40,6 +41,16 @@ def body_fields(path: str) -> dict[str, Any]:
     content = DOCUMENT["paths"][path]["post"]["requestBody"]["content"]["application/json"]
     fields: dict[str, Any] = resolved(content["schema"])["properties"]
     return fields
+
+
+def example_of(path: str) -> Any:
+    """The example of a `POST` with a JSON answer, but for those that want a file or a process."""
+    operation = DOCUMENT["paths"][path].get("post", {})
+    if "/engines/" in path or "application/json" not in operation.get("responses", {}).get("200", {}).get(
+        "content", {}
+    ):
+        return None
+    return operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
 
 
 def refs_in(value: object) -> Iterable[str]:
@@ -67,10 +78,13 @@ def test_every_route_says_what_it_takes_and_gives(route: Route) -> None:
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.__name__)
 def test_every_json_answer_has_a_type(endpoint: Any) -> None:
+    """That it is answered with is checked by mypy, unless the endpoint may return a `Response` of any kind."""
     operation = operation_of(endpoint)
     assert operation is not None
     is_json = operation.media_type == "application/json" and endpoint.__name__ != "show_openapi"
     assert (answer_type(endpoint) is not None) == is_json
+    if is_json:
+        assert Response not in get_args(get_type_hints(endpoint)["return"])
 
 
 @pytest.mark.parametrize("name", [*BODIES])
@@ -79,6 +93,13 @@ def test_every_body_has_an_example_that_can_be_decoded(name: str) -> None:
     assert operation.body is not None
     assert operation.example is not None
     decode_body(orjson.dumps(operation.example), operation.body)
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENT["paths"] if example_of(path) is not None])
+async def test_an_example_works_on_an_engine_named_tiny(path: str) -> None:
+    async with http_client(app_with(FakeEngine("tiny", says("Hel", "lo")))) as client:
+        response = await client.post(path, json=example_of(path))
+    assert response.is_success, response.text
 
 
 def test_it_is_valid_openapi() -> None:
