@@ -15,9 +15,9 @@ from kolosal.config.settings import Settings
 from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.registry import EngineRegistry
 from kolosal.http.cors import Cors
-from kolosal.http.guard import RequestGuard
+from kolosal.http.guard import BodyLimit, RequestGuard
 from kolosal.http.handlers import EXCEPTION_HANDLERS
-from kolosal.http.middleware import BodyLimit, RequestLog
+from kolosal.http.request_log import RequestLog
 from kolosal.paths import ModelRoots
 from kolosal.routes import DIALECTS, all_routes
 from kolosal.routes.common.access import guarded

@@ -1,4 +1,5 @@
-"""What a request must be before anybody looks at what it asks: small headers, one length, a host and an origin of ours.
+"""What a request must be before anybody looks at what it asks: small headers, one length, a host and an origin of ours, and a
+body of no more than so many bytes.
 
 Comes right after `RequestLog`, so refusals have an id, a log line and the shape of their dialect.
 """
@@ -9,11 +10,11 @@ from collections.abc import Collection
 
 from starlette.datastructures import Headers
 from starlette.status import WS_1008_POLICY_VIOLATION
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kolosal.errors import Forbidden, HeadersTooLarge, InvalidRequest, KolosalError
+from kolosal.errors import Forbidden, HeadersTooLarge, InvalidRequest, KolosalError, PayloadTooLarge
 from kolosal.http.dialects import dialect_of
-from kolosal.http.middleware import request_id
+from kolosal.http.request_log import request_id
 from kolosal.security.hosts import AllowedHosts, allows_origin
 
 MAX_HEADERS = 200
@@ -64,21 +65,53 @@ class RequestGuard:
         """A WebSocket is open to pages of all origins unless the server looks, whatever its verb.
 
         What a page of another site fetches by itself, e.g. as an image, has no `Origin`, but browsers say so. Links that
-        somebody follows are let through.
+        somebody follows are let through. A preflight, which pages of our own do not need, is for the listed origins only.
         """
-        if scope.get("method") in _HARMLESS:
-            if headers.get("sec-fetch-site") == "cross-site" and not (
-                headers.get("origin") in self._origins or headers.get("sec-fetch-dest") == "document"
-            ):
-                raise Forbidden("Pages of other sites may not use this daemon", code="origin_not_allowed")
+        harmless = scope.get("method") in _HARMLESS
+        from_elsewhere = harmless and headers.get("sec-fetch-site") == "cross-site"
+        if from_elsewhere and not (
+            headers.get("origin") in self._origins or headers.get("sec-fetch-dest") == "document"
+        ):
+            raise Forbidden("Pages of other sites may not use this daemon", code="origin_not_allowed")
+        preflight = scope.get("method") == "OPTIONS" and "access-control-request-method" in headers
+        if harmless and not (preflight and self._origins):
             return
+        own_host = "" if preflight else headers.get("host", "")
         for origin in headers.getlist("origin"):
-            if not allows_origin(origin, headers.get("host", ""), self._origins):
+            if not allows_origin(origin, own_host, self._origins):
                 raise Forbidden(
                     f"Pages of the origin {origin[:_SHOWN_CHARS]!r} may not use this daemon: add it to the setting"
                     " server.cors_origins",
                     code="origin_not_allowed",
                 )
+
+
+class BodyLimit:
+    """Refuses a body that is longer than the limit: by its header before it is read, else at the first byte too many."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = Headers(scope=scope).get("content-length", "")
+        announced = int(length) if length.isascii() and length.isdigit() else 0
+        received = 0
+
+        async def receive_up_to_limit() -> Message:
+            nonlocal received
+            if max(announced, received) > self._max_bytes:
+                raise PayloadTooLarge(f"The request body is longer than {self._max_bytes} bytes")
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise PayloadTooLarge(f"The request body is longer than {self._max_bytes} bytes")
+            return message
+
+        await self._app(scope, receive_up_to_limit, send)
 
 
 def check_framing(headers: list[tuple[bytes, bytes]]) -> None:

@@ -1,6 +1,6 @@
 """Exception handlers: whatever a route raises becomes an answer in the shape of the request's dialect.
 
-Unexpected exceptions are not handled here but by `middleware.RequestLog`, which knows the request id.
+Unexpected exceptions are not handled here but by `request_log.RequestLog`, which knows the request id.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from starlette.types import ExceptionHandler, Scope
 
 from kolosal.errors import AuthenticationFailed, InvalidRequest, KolosalError, MethodNotAllowed, NotFound
 from kolosal.http.dialects import dialect_of
-from kolosal.http.middleware import request_id
+from kolosal.http.request_log import request_id
 
 CLIENT_CLOSED_REQUEST = 499
 """The status that is logged for a client that left; nobody receives it. The number is nginx's."""

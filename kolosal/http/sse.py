@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from kolosal.errors import InternalError, KolosalError
 from kolosal.http.disconnect import disconnected, end_tasks
-from kolosal.http.middleware import request_id
+from kolosal.http.request_log import request_id
 
 log = logging.getLogger(__name__)
 

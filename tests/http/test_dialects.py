@@ -11,8 +11,9 @@ from starlette.routing import Route
 
 from kolosal.errors import InvalidRequest, KolosalError
 from kolosal.http.dialects import OPENAI, Dialect, dialect_of
+from kolosal.http.guard import BodyLimit
 from kolosal.http.handlers import EXCEPTION_HANDLERS
-from kolosal.http.middleware import BodyLimit, RequestLog
+from kolosal.http.request_log import RequestLog
 from tests.fakes import http_client
 
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from kolosal.errors import Forbidden, KeyMissing, KolosalError
-from kolosal.http.middleware import KEY_ID
+from kolosal.http.request_log import KEY_ID
 from kolosal.routes.common.operation import Access, operation_of
 from kolosal.security.auth import Authenticator
 from kolosal.security.keys import ApiKey

@@ -12,7 +12,7 @@ from kolosal.admission import Admission, Place
 from kolosal.config.settings import Settings
 from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.registry import EngineRegistry
-from kolosal.http.middleware import key_id
+from kolosal.http.request_log import key_id
 from kolosal.observe.system import SystemMonitor
 from kolosal.paths import ModelRoots, Roots
 from kolosal.routes.common.digests import FileDigests

@@ -20,7 +20,7 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kolosal.errors import KolosalError, QueueFull
-from kolosal.http.middleware import key_id
+from kolosal.http.request_log import key_id
 from kolosal.routes.common.access import key_of
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import caller_of, services_of

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from kolosal.errors import InvalidRequest, NotFound, UnsupportedFeature
 from kolosal.http.decode import decode
-from kolosal.http.middleware import key_id
+from kolosal.http.request_log import key_id
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
 from kolosal.routes.common.generation import start_generation

@@ -12,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from kolosal.http.guard import BodyLimit
 from kolosal.http.handlers import EXCEPTION_HANDLERS
-from kolosal.http.middleware import BodyLimit, RequestLog
+from kolosal.http.request_log import RequestLog
 from kolosal.http.responses import JsonResponse
 from tests.fakes import app_with, http_client
 

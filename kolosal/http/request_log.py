@@ -1,4 +1,4 @@
-"""What surrounds every request: an id, a log line, a cap on the body, and an answer when our own code fails.
+"""What surrounds every request: an id, a log line, and an answer when our own code fails.
 
 Plain ASGI: Starlette's BaseHTTPMiddleware would buffer streams and hide disconnects.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kolosal.errors import InternalError, PayloadTooLarge
+from kolosal.errors import InternalError
 from kolosal.http.dialects import Dialect, note_dialect
 from kolosal.observe.context import REQUEST_ID, TRACE_PARENT
 
@@ -84,34 +84,6 @@ class RequestLog:
             if self._access_log:
                 duration_ms = round((time.monotonic() - started) * 1000, 1)
                 log.info("request.finished", extra=_fields(scope) | {"status": status, "ms": duration_ms})
-
-
-class BodyLimit:
-    """Refuses a body that is longer than the limit: by its header before it is read, else at the first byte too many."""
-
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        length = Headers(scope=scope).get("content-length", "")
-        announced = int(length) if length.isascii() and length.isdigit() else 0
-        received = 0
-
-        async def receive_up_to_limit() -> Message:
-            nonlocal received
-            if max(announced, received) > self._max_bytes:
-                raise PayloadTooLarge(f"The request body is longer than {self._max_bytes} bytes")
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise PayloadTooLarge(f"The request body is longer than {self._max_bytes} bytes")
-            return message
-
-        await self._app(scope, receive_up_to_limit, send)
 
 
 def request_id(scope: Scope) -> str:
