@@ -1,4 +1,4 @@
-"""Vectors by llama.cpp: a second context on the weights of an engine.
+"""LlamaCppEmbedder: vectors by llama.cpp, in a second context on the weights of an engine.
 
 Two kinds of models, two ways. Those that read from left to right take a text in small pieces, of which only the rows are
 kept that count; so what llama.cpp reserves for logits, which nobody wants here, stays small. All others see a text only as
