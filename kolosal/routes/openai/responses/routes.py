@@ -15,6 +15,7 @@ from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
 from kolosal.routes.common.generation import start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.query import read_query
 from kolosal.routes.common.services import registry_of, services_of
 from kolosal.routes.common.unary_calls import count_prompt_tokens
 from kolosal.routes.openai.responses.active import ActiveResponse
@@ -27,7 +28,6 @@ from kolosal.routes.openai.responses.query import (
     ItemsQuery,
     ResponseQuery,
     page_of,
-    read_query,
 )
 from kolosal.routes.openai.responses.store import OwnResponses, StoredResponse
 from kolosal.routes.openai.responses.tools import in_flat_shape
@@ -104,7 +104,7 @@ async def count_input_tokens(request: Request) -> JsonResponse[InputTokenCount]:
 )
 async def show_response(request: Request) -> JsonResponse[ResponseObject]:
     """One kept response."""
-    query = read_query(request.query_params, ResponseQuery)
+    query = read_query(request, ResponseQuery)
     if query.stream or query.starting_after is not None:
         name = "stream" if query.stream else "starting_after"
         raise UnsupportedFeature(f"{name} is not supported here: a kept response is given whole", param=name)
@@ -148,7 +148,7 @@ async def cancel_response(request: Request) -> JsonResponse[ResponseObject]:
 )
 async def list_input_items(request: Request) -> JsonResponse[InputItemList]:
     """What the request of a kept response added to the conversation."""
-    query = read_query(request.query_params, ItemsQuery)
+    query = read_query(request, ItemsQuery)
     check_include(query.include)
     return JsonResponse(page_of(_stored(request).input_items, query))
 
