@@ -25,8 +25,7 @@ from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import ask, with_engine
-from kolosal.routes.ollama.durations import KeepAlive, keep_alive_seconds
-from kolosal.routes.ollama.lifetime import apply_keep_alive
+from kolosal.routes.ollama.keep_alive import KeepAlive, apply_keep_alive, keep_alive_seconds
 from kolosal.routes.ollama.names import ModelName, checked_name, decode_ollama, find_engine
 from kolosal.routes.openai.embeddings import embed_all, numbers
 from kolosal.routes.openai.fields import text_or_list
@@ -203,5 +202,5 @@ async def _cut(engine: Engine, text: str) -> TokensPrompt:
     """The beginning of a text: as many tokens as the model takes at once."""
     tokens = (await ask(engine, Tokenize(text, add_special=True, with_pieces=False), Tokenized)).tokens
     info = engine.info
-    room = len(tokens) if info is None else min(info.n_ctx, info.n_ctx_train or info.n_ctx)
-    return TokensPrompt(tokens[:room])
+    limit = len(tokens) if info is None else min(info.n_ctx, info.n_ctx_train or info.n_ctx)
+    return TokensPrompt(tokens[:limit])

@@ -11,7 +11,7 @@ from kolosal.engines.engine import Engine
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import UNION_ERROR, RequestBody
 from kolosal.http.nesting import json_text
-from kolosal.routes.ollama.durations import KeepAlive
+from kolosal.routes.ollama.keep_alive import KeepAlive
 from kolosal.routes.ollama.names import ModelName
 from kolosal.routes.ollama.options import Options
 from kolosal.routes.openai.unsupported import refuse_unsupported

@@ -21,9 +21,9 @@ from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import ask
 from kolosal.routes.ollama.answering import answer, only_load
-from kolosal.routes.ollama.durations import keep_alive_seconds
 from kolosal.routes.ollama.encode import AnswerEncoder, ContextField, GenerateResponse, generate_object
 from kolosal.routes.ollama.fields import GenerationBody
+from kolosal.routes.ollama.keep_alive import keep_alive_seconds
 from kolosal.routes.ollama.names import checked_name, decode_ollama
 from kolosal.sampling import MAX_TOKEN_ID, MAX_TOKENS_LIMIT
 from kolosal.schema import ChatPrompt, GenerateRequest, InfillPrompt, Message, TextPrompt, TokensPrompt
@@ -126,7 +126,7 @@ async def generate(request: Request) -> JsonResponse[GenerateResponse] | EventSt
         _check_context(engine, body.context)
         return body.to_request(TokensPrompt(await _continued(engine, body.context, plain)))
 
-    async def shorten(_engine: Engine, wanted: GenerateRequest) -> GenerateRequest | None:
+    async def truncate(_engine: Engine, wanted: GenerateRequest) -> GenerateRequest | None:
         """Ollama would cut the prompt to `num_ctx`; here it gets the engine's whole window, where it fits into that."""
         if body.truncate is False or wanted.max_context is None:
             return None
@@ -141,7 +141,7 @@ async def generate(request: Request) -> JsonResponse[GenerateResponse] | EventSt
         except KolosalError:
             return {}
 
-    return await answer(request, encoder, keep_alive, prepare, shorten, context, stream=body.streams)
+    return await answer(request, encoder, keep_alive, prepare, truncate, context, stream=body.streams)
 
 
 def _check_context(engine: Engine, earlier: tuple[int, ...]) -> None:

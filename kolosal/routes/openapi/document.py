@@ -207,6 +207,6 @@ def _operation_id(entry: _Endpoint) -> str:
 def _words(endpoint: Any) -> tuple[str, str]:
     """Summary and description of an endpoint: the first sentence of its docstring, and the rest but `Raises:`."""
     paragraphs = (inspect.getdoc(endpoint) or endpoint.__name__).split("\n\n")
-    told = [one_line(paragraph) for paragraph in paragraphs if not paragraph.startswith("Raises:")]
-    summary, _, rest = told[0].partition(". ")
-    return summary.removesuffix("."), "\n\n".join(filter(None, (rest, *told[1:])))
+    texts = [one_line(paragraph) for paragraph in paragraphs if not paragraph.startswith("Raises:")]
+    summary, _, rest = texts[0].partition(". ")
+    return summary.removesuffix("."), "\n\n".join(filter(None, (rest, *texts[1:])))

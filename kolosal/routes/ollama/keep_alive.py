@@ -1,15 +1,23 @@
-"""`keep_alive`: how long a model stays in memory, in all the forms that Ollama takes. Pure."""
+"""`keep_alive`: how long a model stays in memory, in all the forms that Ollama takes, and what is done about it.
+
+What stays in memory concerns everybody, so only requests of `admin` may say, or all where no keys are used.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from typing import Annotated, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
+from starlette.requests import Request
 
-from kolosal.errors import InvalidRequest
+from kolosal.engines.engine import Engine
+from kolosal.engines.state import EngineState
+from kolosal.errors import Forbidden, InvalidRequest
 from kolosal.http.decode import UNION_ERROR
+from kolosal.routes.common.access import is_admin
 
 MAX_KEEP_ALIVE_S = 100 * 365 * 86_400.0
 """Longer than this is as good as for ever: seconds of a hundred years."""
@@ -69,3 +77,31 @@ def _seconds(text: str) -> float | None:
         return None
     total = math.fsum(float(number) * _UNIT_S[unit] for number, unit in _PART.findall(whole[2]))
     return -total if whole[1] == "-" else total
+
+
+async def apply_keep_alive(request: Request, engine: Engine, seconds: float | None) -> None:
+    """Called after an answer, with what its request said: less than 0 is for ever, None as the engine's rules say.
+
+    0 frees the engine's memory unless others use it. A request that may not say is as one that does not.
+    """
+    if not is_admin(request.scope):
+        seconds = None
+    engine.keep_alive(seconds)
+    if seconds == 0 and _is_unused(engine):
+        engine.unload()
+
+
+async def free(request: Request, engine: Engine) -> None:
+    """Free the memory of an engine that nobody uses, and return when it is free. Its name stays: the next use loads it again.
+
+    Raises:
+        Forbidden: the request may not.
+    """
+    if not is_admin(request.scope):
+        raise Forbidden("Freeing a model needs an API key with the scope 'admin'", code="missing_scope")
+    if _is_unused(engine):
+        await asyncio.shield(engine.unload())
+
+
+def _is_unused(engine: Engine) -> bool:
+    return engine.state is EngineState.READY and not engine.busy
