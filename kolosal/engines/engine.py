@@ -15,8 +15,9 @@ import time
 from kolosal.engines.breaker import CircuitBreaker
 from kolosal.engines.in_flight import MAX_CRASHES, InFlightRequests
 from kolosal.engines.ipc.calls import Call, CallResult
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.ipc.messages import EngineInfo, FromWorker, StepOutputs
-from kolosal.engines.ipc.process import WorkerCommand, WorkerProcess
+from kolosal.engines.ipc.process import WorkerProcess
 from kolosal.engines.memory.load_scheduler import LoadScheduler
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules, idle_limit
 from kolosal.engines.memory.sizing import NoSizes

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from kolosal.app import create_app
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.memory.machine import MachineMemory
 from kolosal.engines.memory.placement import Estimate, Part
 from kolosal.engines.memory.sizing import FixedSizing, Sizing

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from kolosal.engines.engine import Engine
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.ipc.messages import Fatal, Ready, StepOutputs, encode
-from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.memory import load_scheduler
 from kolosal.engines.memory.machine import MachineMemory, ThisMachine
 from kolosal.engines.memory.placement import Estimate, Part
