@@ -139,11 +139,8 @@ def _lines(batch: Batch[str]) -> bytes:
 def _stream(request: Request, frames: AsyncGenerator[bytes, None]) -> EventStream | PlainTextResponse:
     if request.method == "HEAD":  # a body that nobody gets would never end
         return PlainTextResponse(media_type="text/event-stream")
-    return EventStream(frames, _nothing_to_stop, error_frame)
-
-
-def _nothing_to_stop() -> None:
-    """Readers are positions: when one ends, nothing runs on."""
+    # readers are positions: when one ends, nothing runs on that must be stopped
+    return EventStream(frames, lambda: None, error_frame)
 
 
 def _frame(kind: str, data: Mapping[str, object], event_id: str | None = None) -> bytes:

@@ -165,7 +165,7 @@ async def create_completion(request: Request) -> JsonResponse[TextCompletion] | 
     body = await decode(request, CompletionBody)
     requests = body.to_requests()
     name = body.checked_model(registry_of(request).default_engine)
-    echoes = await _texts(request, name, body.prompts) if body.echo else None
+    echoes = tuple([await _text(request, name, prompt) for prompt in body.prompts]) if body.echo else None
     generation = await start_generation(request, name, requests)
     plan = CompletionPlan(body.n_choices, body.n_generations, body.logprobs is not None, echoes)
     model = name or generation.engine.engine_id
@@ -187,20 +187,16 @@ async def create_completion(request: Request) -> JsonResponse[TextCompletion] | 
     return EventStream(frames, generation.abort, error_frame)
 
 
-async def _texts(
-    request: Request, model: str | None, prompts: tuple[str | tuple[int, ...], ...]
-) -> tuple[str, ...]:
-    """The prompts as text. An engine is asked only where it has to be.
+async def _text(request: Request, model: str | None, prompt: str | tuple[int, ...]) -> str:
+    """A prompt as text. An engine is asked only about tokens.
 
     Raises:
         KolosalError: there is no such engine, or a token is not of its vocabulary.
     """
-    return tuple([each if isinstance(each, str) else await _text(request, model, each) for each in prompts])
-
-
-async def _text(request: Request, model: str | None, tokens: tuple[int, ...]) -> str:
+    if isinstance(prompt, str):
+        return prompt
     try:
-        answer = await with_engine(request, model, lambda engine: ask(engine, Detokenize(tokens), Rendered))
+        answer = await with_engine(request, model, lambda engine: ask(engine, Detokenize(prompt), Rendered))
     except InvalidRequest as exc:
         raise InvalidRequest(f"prompt is not valid: {exc.message}", param="prompt") from exc
     return answer.text
