@@ -31,7 +31,6 @@ class InputTokens(TypedDict):
     scope=Access.INFERENCE,
     body=MessagesBody,
     answer="The message: its content blocks, why it ended, and the tokens it took.",
-    streams=True,
     example={**_EXAMPLE, "max_tokens": 128},
 )
 async def create_message(request: Request) -> JsonResponse[AnthropicMessage] | EventStream:

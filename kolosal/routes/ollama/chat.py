@@ -69,7 +69,6 @@ class ChatBody(GenerationBody):
     scope=Access.INFERENCE,
     body=ChatBody,
     example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "stream": False},
-    streams=True,
     stream_media_type="application/x-ndjson",
     answer="The assistant's turn, or its pieces, one JSON object a line.",
 )

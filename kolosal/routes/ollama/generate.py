@@ -104,7 +104,6 @@ class GenerateBody(GenerationBody):
     scope=Access.INFERENCE,
     body=GenerateBody,
     example={"model": "tiny", "prompt": "Why is the sky blue?", "stream": False},
-    streams=True,
     stream_media_type="application/x-ndjson",
     answer="The answer, or its pieces, one JSON object a line.",
 )

@@ -116,7 +116,6 @@ class ChatBody(GenerationBody):
     bounds=SamplingParams,
     defaults={"max_tokens": ChatBody.DEFAULT_MAX_TOKENS},
     example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64},
-    streams=True,
     answer="The chat completion, or its chunks.",
 )
 async def create_chat_completion(request: Request) -> JsonResponse[ChatCompletion] | EventStream:

@@ -157,7 +157,6 @@ class CompletionBody(GenerationBody):
     bounds=SamplingParams,
     defaults={"max_tokens": CompletionBody.DEFAULT_MAX_TOKENS},
     example={"model": "tiny", "prompt": "Once upon a time", "max_tokens": 32},
-    streams=True,
     answer="The completion, or its chunks.",
 )
 async def create_completion(request: Request) -> JsonResponse[TextCompletion] | EventStream:

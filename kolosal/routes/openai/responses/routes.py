@@ -58,7 +58,6 @@ _EXAMPLE = {"model": "tiny", "input": "Hello"}
     body=ResponseBody,
     bounds=SamplingParams,
     example=_EXAMPLE,
-    streams=True,
     answer="The response, or the events of its stream.",
 )
 async def create_response(request: Request) -> JsonResponse[ResponseObject] | EventStream:
