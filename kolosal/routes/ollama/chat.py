@@ -16,14 +16,14 @@ from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import ask
 from kolosal.routes.ollama.answering import answer, only_load
 from kolosal.routes.ollama.encode import AnswerEncoder, ChatResponse, chat_object
-from kolosal.routes.ollama.fields import GenerationBody
+from kolosal.routes.ollama.fields import OllamaBody
 from kolosal.routes.ollama.keep_alive import keep_alive_seconds
 from kolosal.routes.ollama.messages import Messages, Tools, to_messages, to_tool_use
 from kolosal.routes.ollama.names import checked_name, decode_ollama
 from kolosal.schema import ChatPrompt, GenerateRequest
 
 
-class ChatBody(GenerationBody):
+class OllamaChatBody(OllamaBody):
     """A conversation to continue."""
 
     messages: Messages | None = None
@@ -67,14 +67,14 @@ class ChatBody(GenerationBody):
 @Operation(
     group=Group.OLLAMA,
     scope=Access.INFERENCE,
-    body=ChatBody,
+    body=OllamaChatBody,
     example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "stream": False},
     stream_media_type="application/x-ndjson",
     answer="The assistant's turn, or its pieces, one JSON object a line.",
 )
 async def chat(request: Request) -> JsonResponse[ChatResponse] | EventStream:
     """Continue a conversation, in Ollama's way."""
-    body = await decode_ollama(request, ChatBody)
+    body = await decode_ollama(request, OllamaChatBody)
     keep_alive = keep_alive_seconds(body.keep_alive)
     wanted = body.to_request(body.to_prompt())
     encoder = AnswerEncoder(

@@ -17,26 +17,32 @@ from kolosal.engines.ipc.calls import Render, Rendered, Tokenize, Tokenized
 from kolosal.errors import InvalidRequest, KolosalError, UnsupportedFeature
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
+from kolosal.routes.common.fields import TokenId
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import ask
 from kolosal.routes.ollama.answering import answer, only_load
 from kolosal.routes.ollama.encode import AnswerEncoder, ContextField, GenerateResponse, generate_object
-from kolosal.routes.ollama.fields import GenerationBody
+from kolosal.routes.ollama.fields import OllamaBody
 from kolosal.routes.ollama.keep_alive import keep_alive_seconds
 from kolosal.routes.ollama.names import checked_name, decode_ollama
-from kolosal.sampling import MAX_TOKEN_ID, MAX_TOKENS_LIMIT
-from kolosal.schema import ChatPrompt, GenerateRequest, InfillPrompt, Message, TextPrompt, TokensPrompt
+from kolosal.sampling import MAX_TOKENS_LIMIT
+from kolosal.schema import (
+    ChatPrompt,
+    GenerateRequest,
+    InfillPrompt,
+    Message,
+    TextPrompt,
+    TokensPrompt,
+)
 
 RAW_TEMPLATE = "{{.Prompt}}"
 """The template that adds nothing, without its blanks. Editors send it to have their prompt passed on as it is."""
 
-Context: TypeAlias = Annotated[
-    tuple[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)], ...], Field(max_length=MAX_TOKENS_LIMIT)
-]
+Context: TypeAlias = Annotated[tuple[TokenId, ...], Field(max_length=MAX_TOKENS_LIMIT)]
 
 
-class GenerateBody(GenerationBody):
+class GenerateBody(OllamaBody):
     """A prompt to answer, or to continue."""
 
     prompt: str | None = None

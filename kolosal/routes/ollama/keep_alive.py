@@ -10,14 +10,14 @@ import math
 import re
 from typing import Annotated, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 from starlette.requests import Request
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.state import EngineState
 from kolosal.errors import Forbidden, InvalidRequest
-from kolosal.http.decode import UNION_ERROR
 from kolosal.routes.common.access import is_admin
+from kolosal.routes.common.fields import NUMBER, STRING, kinds
 
 MAX_KEEP_ALIVE_S = 100 * 365 * 86_400.0
 """Longer than this is as good as for ever: seconds of a hundred years."""
@@ -32,20 +32,10 @@ _DURATION = re.compile(rf"([+-]?)((?:{_PART.pattern})+)", re.ASCII)
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
 
 
-def _text_or_number(value: object) -> str | None:
-    if isinstance(value, str):
-        return "<text>"
-    return "<number>" if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
 KeepAlive: TypeAlias = Annotated[
-    Annotated[str, Field(max_length=MAX_DURATION_CHARS), Tag("<text>")]
-    | Annotated[float, Field(allow_inf_nan=False), Tag("<number>")],
-    Discriminator(
-        _text_or_number,
-        custom_error_type=UNION_ERROR,
-        custom_error_message='a number of seconds or a duration such as "5m"',
-    ),
+    Annotated[str, Field(max_length=MAX_DURATION_CHARS), STRING]
+    | Annotated[float, Field(allow_inf_nan=False), NUMBER],
+    kinds('a number of seconds or a duration such as "5m"'),
 ]
 """Seconds, or a duration as Go writes it: `"5m"`, `"1h30m"`, `"-1m"`."""
 

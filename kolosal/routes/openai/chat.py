@@ -122,7 +122,7 @@ async def create_chat_completion(request: Request) -> JsonResponse[ChatCompletio
     """Continue a conversation."""
     body = await decode(request, ChatBody)
     requests = body.to_requests()
-    name = body.checked_model(registry_of(request).default_engine)
+    name = body.requested_model(registry_of(request))
     generation = await start_generation(request, name, requests)
     config = generation.engine.config
     model, fingerprint = name or config.engine_id, system_fingerprint(config)

@@ -13,22 +13,26 @@ from kolosal.errors import InvalidRequest
 from kolosal.http.decode import UNION_ERROR, decode
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
+from kolosal.routes.common.fields import TokenId
 from kolosal.routes.common.generation import start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import ask, with_engine
 from kolosal.routes.openai.encode import error_frame
 from kolosal.routes.openai.fields import GenerationBody
-from kolosal.routes.openai.text_encode import CompletionPlan, TextCompletion, text_completion, text_frames
-from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKEN_ID, MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.routes.openai.text_encode import (
+    CompletionPlan,
+    TextCompletion,
+    text_completion,
+    text_frames,
+)
+from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKENS_LIMIT, SamplingParams
 from kolosal.schema import GenerateRequest, InfillPrompt, Prompt, TextPrompt, TokensPrompt
 
 _THREAD_ABOVE_LOGPROBS = 4096
 """Answers that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
 
-Tokens: TypeAlias = Annotated[
-    tuple[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)], ...], Field(min_length=1, max_length=MAX_TOKENS_LIMIT)
-]
+Tokens: TypeAlias = Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=MAX_TOKENS_LIMIT)]
 
 
 def _kind_of_prompt(value: object) -> str | None:
@@ -163,7 +167,7 @@ async def create_completion(request: Request) -> JsonResponse[TextCompletion] | 
     """Continue one or several texts."""
     body = await decode(request, CompletionBody)
     requests = body.to_requests()
-    name = body.checked_model(registry_of(request).default_engine)
+    name = body.requested_model(registry_of(request))
     echoes = tuple([await _text(request, name, prompt) for prompt in body.prompts]) if body.echo else None
     generation = await start_generation(request, name, requests)
     plan = CompletionPlan(body.n_choices, body.n_generations, body.logprobs is not None, echoes)

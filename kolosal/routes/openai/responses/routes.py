@@ -63,7 +63,7 @@ _EXAMPLE = {"model": "tiny", "input": "Hello"}
 async def create_response(request: Request) -> JsonResponse[ResponseObject] | EventStream:
     """Answer the next turn of a conversation, and keep it unless told not to."""
     body = await decode(request, ResponseBody)
-    name = body.checked_model(registry_of(request).default_engine)
+    name = body.requested_model(registry_of(request))
     store = _store(request)
     earlier, input_items = _conversation(store, body)
     try:
@@ -89,7 +89,7 @@ async def create_response(request: Request) -> JsonResponse[ResponseObject] | Ev
 async def count_input_tokens(request: Request) -> JsonResponse[InputTokenCount]:
     """Count the tokens of a prompt, the chat template's and the tools' included. Nothing is generated."""
     body = await decode(request, PromptBody)
-    name = body.checked_model(registry_of(request).default_engine)
+    name = body.requested_model(registry_of(request))
     earlier, input_items = _conversation(_store(request), body)
     tokens = await count_prompt_tokens(request, name, body.prompt(earlier + input_items))
     return JsonResponse({"object": "response.input_tokens", "input_tokens": tokens})
