@@ -102,7 +102,7 @@ class Engine(ObservedState):
         if self._worker is None or self.info is None:
             return 0
         share = max(0.0, 1 - self._most_cells / max(1, self.info.kv_pool_tokens))
-        return int(self.info.released_bytes * share)
+        return int(self.info.unused_bytes * share)
 
     @property
     def breaker(self) -> BreakerState:

@@ -103,7 +103,10 @@ Pooling: TypeAlias = Literal["mean", "cls", "last", "rank"]
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What the worker really got, which may be less than was asked for."""
+    """What the worker really got, which may be less than was asked for.
+
+    `GET /engines/{id}` answers it as `info`, so the names of these fields are the API's.
+    """
 
     description: str
     """llama.cpp's own words, e.g. `llama 135M Q4_1`."""
@@ -138,7 +141,7 @@ class EngineInfo:
     """Numbers of one embedding."""
     pooling: Pooling = "mean"
     """How embeddings are made of a text's tokens; `rank`: the model scores how well a document answers a query."""
-    released_bytes: int = 0
+    unused_bytes: int = 0
     """Host memory that is the worker's, the KV cache mostly, but that the system has back until it is written to."""
 
 

@@ -109,7 +109,7 @@ async def answer(registry: EngineRegistry, name: str, start: int) -> bool:
 
 async def test_cells_that_nobody_has_used_yet_are_kept_for_their_engine() -> None:
     """The system counts them as free, and takes them from the machine when they are written to."""
-    ready = encode(Ready(replace(INFO, released_bytes=4 * GIB)))
+    ready = encode(Ready(replace(INFO, unused_bytes=4 * GIB)))
     used = encode(StepOutputs((), kv_cells=INFO.kv_pool_tokens // 4))
     command = script_worker(f"hear(); say({ready!r}); hear(); say({used!r}); until_the_end()")
     size = Estimate(DeviceMemory(weights=GIB, kv_cache=4 * GIB))

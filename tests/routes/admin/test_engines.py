@@ -84,6 +84,11 @@ async def test_an_engine_lives_its_life(client: httpx.AsyncClient, gguf: str) ->
         None,
         512,
     )
+    assert set(shown["info"]) == {
+        "description", "architecture", "n_params", "size_bytes", "n_vocab", "n_ctx_train", "n_ctx", "kv_pool_tokens",
+        "n_parallel", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "n_gpu_layers", "flash_attn", "chat_template",
+        "prompt_cache", "tool_format", "thinking_tags", "can_generate", "n_embd", "pooling", "unused_bytes",
+    }  # fmt: skip
     assert shown["last_accessed"].endswith("Z")
     assert isinstance(shown["worker_pid"], int)
 

@@ -79,8 +79,8 @@ class LlamaCppBackend:
         if config.parameters.draft_model_path is not None:
             draft = load_draft(config, self._loaded)
             self._draft = DraftModel(draft)
-            both = self.info.released_bytes + draft.info.released_bytes
-            self.info = replace(self.info, released_bytes=both)
+            both = self.info.unused_bytes + draft.info.unused_bytes
+            self.info = replace(self.info, unused_bytes=both)
         if config.parameters.warmup and self.info.can_generate:
             self._warm_up()
 

@@ -92,7 +92,7 @@ def load_model(config: EngineConfig, on_progress: Callable[[float], None]) -> Lo
     template = native.llama_model_chat_template(model, None)
     text = template.decode(errors="replace") if template else None
     info = replace(
-        _describe(model, context, parameters, settings, reuse, template=text), released_bytes=released_bytes
+        _describe(model, context, parameters, settings, reuse, template=text), unused_bytes=released_bytes
     )
     return LoadedModel(model, context, info, reuse, can_trim, settings.n_seq_max, text)
 

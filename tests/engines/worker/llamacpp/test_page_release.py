@@ -92,7 +92,7 @@ def test_an_engine_takes_no_memory_for_cells_that_nobody_uses(tiny_gguf: Path) -
     config = engine_config(str(tiny_gguf), n_ctx=64, kv_pool_tokens=200_000, n_parallel=4, n_threads=1)
     backend = LlamaCppBackend(config, lambda _: None)
     try:
-        cache = backend.info.released_bytes
+        cache = backend.info.unused_bytes
         assert cache > 40 * MIB
         assert resident() - before < cache // 2
         assert len(InProcessWorker(backend).answer(ask("abc", max_tokens=20, ignore_eos=True)).tokens) == 20
@@ -106,7 +106,7 @@ def test_who_locks_memory_keeps_it(tiny_gguf: Path) -> None:
     backend = LlamaCppBackend(engine_config(str(tiny_gguf), n_ctx=64, use_mlock=True), lambda _: None)
     backend.close()
 
-    assert backend.info.released_bytes == 0
+    assert backend.info.unused_bytes == 0
 
 
 spans = st.lists(st.integers(0, 40), max_size=12, unique=True).map(
