@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING
 
-from kolosal.conversation.pipeline import course
-from kolosal.conversation.run import run_course
+from kolosal.conversation.pipeline import make_pipeline, run_pipeline
 
 if TYPE_CHECKING:
     from kolosal.conversation.model import Model
@@ -57,14 +56,14 @@ class ConversationEngine:
             KeyError: a system prompt is missing.
             KolosalError: the model could not answer.
         """
-        answer = course(
+        pipeline = make_pipeline(
             self.system_prompt,
             self.conversation_history,
             user_message,
             improvement=self.improvement,
             show_steps=self.intermediate_steps,
         )
-        result = yield from run_course(answer, self.model)
+        result = yield from run_pipeline(pipeline, self.model)
         self.conversation_history = [
             *self.conversation_history,
             {"role": "user", "content": user_message},

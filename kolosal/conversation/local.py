@@ -16,7 +16,7 @@ from kolosal.chat.parser import ChatParser
 from kolosal.config.load import process_environment
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Call, CallResult, Detokenize, Render, Rendered, Tokenize, Tokenized
-from kolosal.engines.ipc.command import WorkerCommand, worker_environment
+from kolosal.engines.ipc.process import WorkerCommand, worker_environment
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import EngineDied, InternalError
@@ -83,14 +83,14 @@ class LocalHost:
             self._abort(stream)
 
     def render(self, prompt: ChatPrompt) -> str:
-        return self._ask(Render(prompt), Rendered).text
+        return self._call(Render(prompt), Rendered).text
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> tuple[int, ...]:
         call = Tokenize(text, add_special=add_special, parse_special=parse_special, with_pieces=False)
-        return self._ask(call, Tokenized).tokens
+        return self._call(call, Tokenized).tokens
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        return self._ask(Detokenize(tuple(tokens)), Rendered).text
+        return self._call(Detokenize(tuple(tokens)), Rendered).text
 
     def close(self) -> None:
         self._close()
@@ -99,12 +99,12 @@ class LocalHost:
         await self._engine.ensure_ready()  # again, where the worker died since
         return self._engine.generate(GenerateRequest(prompt, sampling))
 
-    async def _answer(self, call: Call) -> CallResult:
+    async def _result_of(self, call: Call) -> CallResult:
         await self._engine.ensure_ready()
         return await self._engine.call(call)
 
-    def _ask(self, call: Call, kind: type[A]) -> A:
-        answer = self._wait(self._answer(call))
+    def _call(self, call: Call, kind: type[A]) -> A:
+        answer = self._wait(self._result_of(call))
         if not isinstance(answer, kind):
             raise InternalError
         return answer

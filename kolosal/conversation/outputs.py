@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from kolosal.conversation.pipeline import Improvement, Reply
+from kolosal.conversation.pipeline import ImprovementPipeline, ReplyPipeline, pipeline_result, run_pipeline
 from kolosal.conversation.prompts import ASSISTANT, REVISER, build_review_message
 from kolosal.conversation.review import MISSING, parse_review_sections
-from kolosal.conversation.run import run_course, whole_result
 
 if TYPE_CHECKING:
     from kolosal.conversation.model import Model, TokenArray
@@ -63,7 +62,9 @@ def get_reply(
 ) -> str:
     """The answer to a message."""
     del tok
-    return whole_result(Reply(system_prompt_dict, conversation_history, message, role), model)["reply"]
+    return pipeline_result(ReplyPipeline(system_prompt_dict, conversation_history, message, role), model)[
+        "reply"
+    ]
 
 
 def stream_reply(
@@ -76,7 +77,11 @@ def stream_reply(
 ) -> Generator[str, None, dict[str, str]]:
     """The pieces of the answer to a message; returns `{"reply": …}`."""
     del tok
-    return (yield from run_course(Reply(system_prompt_dict, conversation_history, user_message, role), model))
+    return (
+        yield from run_pipeline(
+            ReplyPipeline(system_prompt_dict, conversation_history, user_message, role), model
+        )
+    )
 
 
 def get_revised_reply(
@@ -107,8 +112,10 @@ def get_and_improve_reply(
 ) -> dict[str, str]:
     """A draft and two reviews of it: `user_question`, `draft_answer`, of each pass suggestions, revision and comments, and `reply`."""
     del tok
-    improvement = Improvement(system_prompt_dict, conversation_history, user_message, show_steps=False)
-    return whole_result(improvement, model)
+    improvement = ImprovementPipeline(
+        system_prompt_dict, conversation_history, user_message, show_steps=False
+    )
+    return pipeline_result(improvement, model)
 
 
 def stream_and_improve_reply(
@@ -120,8 +127,10 @@ def stream_and_improve_reply(
 ) -> Generator[str, None, dict[str, str]]:
     """A status for each of three generations, then the pieces of the last revision; returns as `get_and_improve_reply`."""
     del tok
-    improvement = Improvement(system_prompt_dict, conversation_history, user_message, show_steps=False)
-    return (yield from run_course(improvement, model))
+    improvement = ImprovementPipeline(
+        system_prompt_dict, conversation_history, user_message, show_steps=False
+    )
+    return (yield from run_pipeline(improvement, model))
 
 
 def stream_and_improve_reply_display_intermediate(
@@ -133,5 +142,5 @@ def stream_and_improve_reply_display_intermediate(
 ) -> Generator[str, None, dict[str, str]]:
     """The pieces of the draft and of both reviews; returns as `get_and_improve_reply`."""
     del tok
-    improvement = Improvement(system_prompt_dict, conversation_history, user_message, show_steps=True)
-    return (yield from run_course(improvement, model))
+    improvement = ImprovementPipeline(system_prompt_dict, conversation_history, user_message, show_steps=True)
+    return (yield from run_pipeline(improvement, model))

@@ -1,18 +1,13 @@
-"""The course of an answer: one generation, or a draft and two reviews of it. Pure.
+"""Pipelines: how an answer is made, in one generation or as a draft and two reviews of it.
 
-Nothing is generated here. A driver takes a stage, generates on its messages, pushes the pieces back and shows what it is
-handed; so the same course serves a blocking client, a stream and the Python API:
-
-    while (stage := course.next_stage()) is not None:
-        show(stage.status)
-        for piece in generate(stage.messages):
-            show(course.push(piece))
-        show(course.end_stage())
+A pipeline is pure: whoever runs it takes a step, generates on its messages, pushes the pieces back and shows what it is
+handed. So the same one serves a blocking client, a stream (`routes/conversation/`) and the Python API (`run_pipeline`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,32 +21,39 @@ SECOND_STATUS = "🔄️ Running second improvement pass...\n\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """One generation of a course."""
+class PipelineStep:
+    """One generation of a pipeline."""
 
     messages: tuple[Message, ...]
     status: str = ""
     """What to show before it."""
 
 
+class ChatModel(Protocol):
+    """What an answer needs of a model."""
+
+    def stream_chat(self, messages: tuple[Message, ...]) -> Generator[str, None, None]:
+        """The pieces of the next turn; closing the generator stops the model."""
+
+
 class Pipeline(Protocol):
-    """An answer on its way. Used by one driver, from its first stage to its last."""
+    """An answer on its way. Used by one driver, from its first step to its last."""
 
     @property
     def result(self) -> dict[str, str]:
-        """All that was made; complete after the last stage. The answer itself is `reply`."""
+        """All that was made; complete after the last step. The answer itself is `reply`."""
 
-    def next_stage(self) -> Stage | None:
+    def next_step(self) -> PipelineStep | None:
         """What to generate now; None when all is done."""
 
     def push(self, piece: str) -> str:
-        """Take a piece of the stage's text; what to show of it."""
+        """Take a piece of the step's text; what to show of it."""
 
-    def end_stage(self) -> str:
-        """The stage's text is complete; what is left to show."""
+    def end_step(self) -> str:
+        """The step's text is complete; what is left to show."""
 
 
-class Reply:
+class ReplyPipeline:
     """A plain answer: one generation, shown as it comes."""
 
     def __init__(
@@ -61,25 +63,25 @@ class Reply:
         message: str,
         role: str = ASSISTANT,
     ) -> None:
-        self._stages = [Stage(conversation(system_prompts, role, history, message))]
+        self._steps = [PipelineStep(conversation(system_prompts, role, history, message))]
         self._text: list[str] = []
 
     @property
     def result(self) -> dict[str, str]:
         return {"reply": "".join(self._text)}
 
-    def next_stage(self) -> Stage | None:
-        return self._stages.pop() if self._stages else None
+    def next_step(self) -> PipelineStep | None:
+        return self._steps.pop() if self._steps else None
 
     def push(self, piece: str) -> str:
         self._text.append(piece)
         return piece
 
-    def end_stage(self) -> str:
+    def end_step(self) -> str:
         return ""
 
 
-class Improvement:
+class ImprovementPipeline:
     """A draft, and two reviews that revise it. A review without a revised answer leaves the one before it standing."""
 
     def __init__(
@@ -101,7 +103,7 @@ class Improvement:
         self._history = history
         self._message = message
         self._show_steps = show_steps
-        self._draft_stage = Stage(conversation(system_prompts, role, history, message), DRAFT_STATUS)
+        self._draft_step = PipelineStep(conversation(system_prompts, role, history, message), DRAFT_STATUS)
         self._begun = 0
         self._text: list[str] = []
         self._reader = ReviewReader()
@@ -112,20 +114,20 @@ class Improvement:
     def result(self) -> dict[str, str]:
         return {**self._result, "reply": self._answer}
 
-    def next_stage(self) -> Stage | None:
+    def next_step(self) -> PipelineStep | None:
         self._begun += 1
         self._text, self._reader = [], ReviewReader()
         match self._begun:
             case 1:
-                stage = self._draft_stage
+                step = self._draft_step
             case 2 | 3:
                 review = build_review_message(self._message, self._answer)
                 messages = conversation(self._prompts, REVISER, self._history, review)
-                stage = Stage(messages, FIRST_STATUS if self._begun == 2 else SECOND_STATUS)
+                step = PipelineStep(messages, FIRST_STATUS if self._begun == 2 else SECOND_STATUS)
             case _:
                 return None
         between = "" if self._begun == 1 else "\n"
-        return Stage(stage.messages, between) if self._show_steps else stage
+        return PipelineStep(step.messages, between) if self._show_steps else step
 
     def push(self, piece: str) -> str:
         self._text.append(piece)
@@ -134,7 +136,7 @@ class Improvement:
             return piece
         return revised if self._begun == 3 else ""
 
-    def end_stage(self) -> str:
+    def end_step(self) -> str:
         if self._begun == 1:
             self._answer = self._result["draft_answer"] = "".join(self._text)
             return ""
@@ -152,7 +154,7 @@ class Improvement:
         return shown if self._begun == 3 and not self._show_steps else ""
 
 
-def course(
+def make_pipeline(
     system_prompts: Mapping[str, str],
     history: Sequence[Mapping[str, str]] | None,
     message: str,
@@ -161,11 +163,42 @@ def course(
     show_steps: bool,
     role: str = ASSISTANT,
 ) -> Pipeline:
-    """The course of an answer to a message.
+    """How an answer to a message is made.
 
     Raises:
         KeyError: a system prompt is missing.
     """
     if improvement:
-        return Improvement(system_prompts, history, message, show_steps=show_steps, role=role)
-    return Reply(system_prompts, history, message, role)
+        return ImprovementPipeline(system_prompts, history, message, show_steps=show_steps, role=role)
+    return ReplyPipeline(system_prompts, history, message, role)
+
+
+def run_pipeline(pipeline: Pipeline, model: ChatModel) -> Generator[str, None, dict[str, str]]:
+    """What a pipeline shows, piece by piece; returns its result.
+
+    Raises:
+        KolosalError: the model could not answer.
+    """
+    while (step := pipeline.next_step()) is not None:
+        yield from _something(step.status)
+        with closing(model.stream_chat(step.messages)) as pieces:
+            for piece in pieces:
+                yield from _something(pipeline.push(piece))
+        yield from _something(pipeline.end_step())
+    return pipeline.result
+
+
+def pipeline_result(pipeline: Pipeline, model: ChatModel) -> dict[str, str]:
+    """The result of a pipeline of which nothing is shown.
+
+    Raises:
+        KolosalError: the model could not answer.
+    """
+    for _ in run_pipeline(pipeline, model):
+        pass
+    return pipeline.result
+
+
+def _something(text: str) -> Iterator[str]:
+    if text:
+        yield text

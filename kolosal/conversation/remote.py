@@ -1,4 +1,4 @@
-"""DaemonHost: a model of a running daemon, asked over HTTP."""
+"""DaemonHost: a model of a running daemon, over HTTP."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ class DaemonHost:
         """Whether the daemon has this engine, loaded or not.
 
         Raises:
-            KolosalError: it cannot be asked.
+            KolosalError: it does not answer.
         """
         try:
-            self._ask("GET", f"/engines/{quote(self._engine_id, safe='')}")
+            self._request("GET", f"/engines/{quote(self._engine_id, safe='')}")
         except NotFound:
             return False
         return True
@@ -70,7 +70,7 @@ class DaemonHost:
             KolosalError: it cannot be.
         """
         body = {"engine_id": self._engine_id, "model_path": model_path, "loading_parameters": parameters}
-        self._ask("POST", "/engines", body)
+        self._request("POST", "/engines", body)
 
     def stream(
         self, prompt: ChatPrompt | TokensPrompt, sampling: SamplingParams
@@ -96,15 +96,15 @@ class DaemonHost:
 
     def render(self, prompt: ChatPrompt) -> str:
         return str(
-            self._ask("POST", "/apply-template", self._with_model(messages=_messages(prompt)))["prompt"]
+            self._request("POST", "/apply-template", self._with_model(messages=_messages(prompt)))["prompt"]
         )
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> tuple[int, ...]:
         body = self._with_model(content=text, add_special=add_special, parse_special=parse_special)
-        return tuple(map(int, self._ask("POST", "/tokenize", body)["tokens"]))
+        return tuple(map(int, self._request("POST", "/tokenize", body)["tokens"]))
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        return str(self._ask("POST", "/detokenize", self._with_model(tokens=[*tokens]))["content"])
+        return str(self._request("POST", "/detokenize", self._with_model(tokens=[*tokens]))["content"])
 
     def close(self) -> None:
         self._http.close()
@@ -125,7 +125,7 @@ class DaemonHost:
             return "/v1/completions", {**body, "prompt": [*prompt.tokens]}
         return "/v1/chat/completions", {**body, "messages": _messages(prompt)}
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
             response = self._http.request(method, path, json=body)
         except httpx.HTTPError as exc:

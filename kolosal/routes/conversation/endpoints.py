@@ -94,5 +94,5 @@ async def _blocking(request: Request, body: ChatBody) -> JsonResponse[ChatReply]
 
 def _generation(request: Request, body: ChatBody) -> PipelineGeneration:
     return PipelineGeneration(
-        request, body.model or None, body.to_course(services_of(request).conversation.system_prompts)
+        request, body.model or None, body.to_pipeline(services_of(request).conversation.system_prompts)
     )

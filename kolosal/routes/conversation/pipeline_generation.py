@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from kolosal.admission import Place
 from kolosal.chat.events import TextPiece
-from kolosal.conversation.pipeline import Pipeline, Stage
+from kolosal.conversation.pipeline import Pipeline, PipelineStep
 from kolosal.http.sse import EventStream
 from kolosal.routes.common.generation import Generation
 from kolosal.routes.common.services import caller_of, services_of
@@ -26,19 +26,19 @@ class PipelineGeneration:
         self._parameters = services_of(request).conversation.parameters
         self._model = model
         self._pipeline = pipeline
-        self._stage = pipeline.next_stage()
+        self._step = pipeline.next_step()
         self._generation: Generation | None = None
         self._place: Place | None = None
 
     async def start(self, request: Request | None = None) -> None:
-        """Begin the first stage and wait for its first event, so that an error can still be a status line.
+        """Begin the first step and wait for its first event, so that an error can still be a status line.
 
         Raises:
             KolosalError: there is no such engine, it cannot be loaded or is full, or the prompt was refused.
             ClientDisconnect: the client of `request` left; nothing runs on.
         """
-        if self._stage is not None:
-            await self._generate(self._stage, request)
+        if self._step is not None:
+            await self._generate(self._step, request)
 
     async def shown(self) -> AsyncIterator[str]:
         """What the pipeline shows, as it comes.
@@ -46,17 +46,17 @@ class PipelineGeneration:
         Raises:
             KolosalError: a generation failed.
         """
-        while self._stage is not None and self._generation is not None:
-            if self._stage.status:
-                yield self._stage.status
+        while self._step is not None and self._generation is not None:
+            if self._step.status:
+                yield self._step.status
             async for _, event in self._generation.events():
                 if isinstance(event, TextPiece) and (text := self._pipeline.push(event.text)):
                     yield text
-            if text := self._pipeline.end_stage():
+            if text := self._pipeline.end_step():
                 yield text
-            self._stage = self._pipeline.next_stage()
-            if self._stage is not None:
-                await self._generate(self._stage)
+            self._step = self._pipeline.next_step()
+            if self._step is not None:
+                await self._generate(self._step)
 
     async def result(self) -> dict[str, str]:
         """The whole of it.
@@ -77,13 +77,13 @@ class PipelineGeneration:
         if self._generation is not None:
             self._generation.abort()
 
-    async def _generate(self, stage: Stage, request: Request | None = None) -> None:
-        if self._place is None:  # one for all stages, left with the last
+    async def _generate(self, step: PipelineStep, request: Request | None = None) -> None:
+        if self._place is None:  # one for all steps, left with the last
             self._place = self._caller.place()
         self._generation = Generation(self._caller, request, self._place)
-        prompt = GenerateRequest(ChatPrompt(stage.messages), self._parameters.sampling())
+        prompt = GenerateRequest(ChatPrompt(step.messages), self._parameters.sampling())
         await self._generation.start(self._model, [prompt])
-        self._model = self._generation.engine.engine_id  # later stages stay on the engine of the first
+        self._model = self._generation.engine.engine_id  # later steps stay on the engine of the first
 
 
 class PlainTextStream(EventStream):
