@@ -68,15 +68,13 @@ class Health(TypedDict):
     engines: list[EngineStatus]
 
 
-HEALTH_PATHS = ("/health", "/v1/health", "/status")
-"""All the same: each is what some probe or older client asks."""
-
-
 def routes() -> list[Route]:
     """The paths of this module."""
     return [
         Route("/", index),
-        *(Route(path, health) for path in HEALTH_PATHS),
+        Route("/health", health),
+        Route("/v1/health", health),
+        Route("/status", health),
     ]
 
 

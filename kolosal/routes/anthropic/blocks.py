@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 
-from kolosal.http.decode import RequestBody
-from kolosal.routes.common.fields import ARRAY, STRING, kinds
+from kolosal.http.decode import UNION_ERROR, RequestBody
 from kolosal.schema import MAX_TOOL_NAME_CHARS
 
 MAX_BLOCKS = 4096
@@ -80,11 +79,23 @@ ResultBlock: TypeAlias = Annotated[
 ]
 
 
-_STRING_OR_BLOCKS = kinds("a string or an array of content blocks")
+def string_or_array(value: object) -> str | None:
+    """Discriminator of a field that is a string or an array."""
+    if isinstance(value, str):
+        return "<string>"
+    return "<array>" if isinstance(value, list | tuple) else None
+
+
+STRING_OR_ARRAY = Discriminator(
+    string_or_array,
+    custom_error_type=UNION_ERROR,
+    custom_error_message="a string or an array of content blocks",
+)
 
 ResultContent: TypeAlias = Annotated[
-    Annotated[str, STRING] | Annotated[tuple[ResultBlock, ...], Field(max_length=MAX_BLOCKS), ARRAY],
-    _STRING_OR_BLOCKS,
+    Annotated[str, Tag("<string>")]
+    | Annotated[tuple[ResultBlock, ...], Field(max_length=MAX_BLOCKS), Tag("<array>")],
+    STRING_OR_ARRAY,
 ]
 
 
@@ -112,11 +123,13 @@ Block: TypeAlias = Annotated[
 ]
 
 Content: TypeAlias = Annotated[
-    Annotated[str, STRING] | Annotated[tuple[Block, ...], Field(max_length=MAX_BLOCKS), ARRAY],
-    _STRING_OR_BLOCKS,
+    Annotated[str, Tag("<string>")]
+    | Annotated[tuple[Block, ...], Field(max_length=MAX_BLOCKS), Tag("<array>")],
+    STRING_OR_ARRAY,
 ]
 
 SystemContent: TypeAlias = Annotated[
-    Annotated[str, STRING] | Annotated[tuple[TextBlock, ...], Field(max_length=MAX_BLOCKS), ARRAY],
-    _STRING_OR_BLOCKS,
+    Annotated[str, Tag("<string>")]
+    | Annotated[tuple[TextBlock, ...], Field(max_length=MAX_BLOCKS), Tag("<array>")],
+    STRING_OR_ARRAY,
 ]

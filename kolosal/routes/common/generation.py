@@ -14,6 +14,7 @@ from kolosal.chat.formats import ToolFormat
 from kolosal.chat.parser import ChatParser
 from kolosal.chat.thoughts import ThoughtCounter
 from kolosal.engines.engine import Engine
+from kolosal.engines.state import EngineState
 from kolosal.engines.stream import Completion, RequestStream
 from kolosal.errors import QueueTimeout
 from kolosal.http.disconnect import unless_disconnected
@@ -77,17 +78,22 @@ class Generation:
             raise
 
     async def _start(self, model: str | None, prompts: Sequence[GenerateRequest]) -> None:
-        await self.load(model)
+        self._engine = await self._caller.services.registry.acquire(model)
         await self.submit(prompts)  # runs on to `Engine.generate` without giving others a turn
 
-    async def load(self, model: str | None) -> Engine:
-        """The engine that is to generate, loaded; `submit` comes before the next await, or the engine may be gone.
+    async def load(self, model: str | None, prepare: Callable[[Engine], Awaitable[T]]) -> T:
+        """What `prepare` makes with the loaded engine that is to generate. `submit` comes next, with no await between.
+
+        An engine that was replaced or unloaded while `prepare` called it is left for the one that has its name then.
 
         Raises:
-            KolosalError: there is no such engine, or it cannot be loaded.
+            KolosalError: there is no such engine, it cannot be loaded, or `prepare` refused.
         """
-        self._engine = await self._caller.services.registry.acquire(model)
-        return self._engine
+        while True:
+            self._engine = await self._caller.services.registry.acquire(model)
+            prepared = await prepare(self._engine)
+            if self._engine.state is EngineState.READY:
+                return prepared
 
     async def submit(self, prompts: Sequence[GenerateRequest]) -> None:
         """Give the loaded engine the prompts, in place of any it had before, and wait until each has its first event.

@@ -1,25 +1,48 @@
-"""What routes ask engines besides generations: which engine, which question, which answer."""
+"""Unary calls: what routes have engines do besides generating, one answer each. See `engines/ipc/calls.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
+from pydantic import Field
 from starlette.requests import Request
 
 from kolosal.engines.engine import Engine
-from kolosal.engines.ipc.calls import Call, CallResult, Render, Rendered
-from kolosal.errors import InternalError
+from kolosal.engines.ipc.calls import MAX_TEXT_CHARS, Call, CallResult, Render, Rendered
+from kolosal.errors import InternalError, InvalidRequest
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.routes.common.generation import within
-from kolosal.routes.common.services import place_of, services_of
+from kolosal.routes.common.services import place_of, registry_of, services_of
 from kolosal.schema import ChatPrompt
 
-ASKED_AT_ONCE = 1_048_576
-"""Characters, or tokens, of one question: more is asked in several, so that each fits into a frame."""
+MAX_MODEL_CHARS = 256
+"""As long as the id of an engine can be."""
+
+MAX_TOKEN_ID = 2**31 - 1
+"""llama.cpp's tokens are 32-bit integers. Whether the model has such a token its engine knows."""
+
+MAX_CALL_CHARS = 1_048_576
+"""Characters, or tokens, of one call: more is sent in several, so that each fits into a frame."""
+
+ModelName: TypeAlias = Annotated[str, Field(max_length=MAX_MODEL_CHARS)]
+TokenId: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
+Text: TypeAlias = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 
 T = TypeVar("T")
-A = TypeVar("A", bound=CallResult)
+R = TypeVar("R", bound=CallResult)
+
+
+def optional_model(request: Request, model: str | None) -> str | None:
+    """The engine of a request that may leave out its name: the default engine, else the only one.
+
+    Raises:
+        InvalidRequest: it left it out, and there are several.
+    """
+    registry = registry_of(request)
+    if not model and registry.default_engine is None and len(registry.list()) > 1:
+        raise InvalidRequest("model is missing: there are several engines and no default one", param="model")
+    return model or None
 
 
 async def with_engine(request: Request, model: str | None, work: Callable[[Engine], Awaitable[T]]) -> T:
@@ -49,17 +72,21 @@ async def count_prompt_tokens(request: Request, model: str | None, prompt: ChatP
         KolosalError: as `with_engine`.
         ClientDisconnect: the client left.
     """
-    rendered = await with_engine(request, model, lambda engine: ask(engine, Render(prompt), Rendered))
-    return rendered.n_tokens
+    return (await call_model(request, model, Render(prompt), Rendered)).n_tokens
 
 
-async def ask(engine: Engine, call: Call, kind: type[A]) -> A:
-    """The answer to a question, of the kind that belongs to it.
+async def call_model(request: Request, model: str | None, call: Call, kind: type[R]) -> R:
+    """The result of a call to the engine of that name. Raises as `with_engine`."""
+    return await with_engine(request, model, lambda engine: unary_call(engine, call, kind))
+
+
+async def unary_call(engine: Engine, call: Call, kind: type[R]) -> R:
+    """The result of a call, of the kind that belongs to it.
 
     Raises:
-        KolosalError: as `Engine.ask`.
+        KolosalError: as `Engine.call`.
     """
-    answer = await engine.call(call)
-    if not isinstance(answer, kind):
+    result = await engine.call(call)
+    if not isinstance(result, kind):
         raise InternalError
-    return answer
+    return result

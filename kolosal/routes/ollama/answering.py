@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 from starlette.requests import Request
 
 from kolosal.engines.engine import Engine
-from kolosal.engines.state import EngineState
 from kolosal.errors import ContextLengthExceeded
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import NDJSON, EventStream
@@ -23,7 +23,7 @@ from kolosal.routes.common.services import caller_of, registry_of
 from kolosal.routes.common.unary_calls import with_engine
 from kolosal.routes.ollama.encode import AnswerEncoder, ContextField, Metrics, metrics
 from kolosal.routes.ollama.errors import error_line
-from kolosal.routes.ollama.keep_alive import apply_keep_alive, free
+from kolosal.routes.ollama.lifetime import apply_keep_alive, free
 from kolosal.routes.ollama.names import find_engine
 from kolosal.routes.ollama.stream import FinishAnswer, MeasureAnswer, answer_lines
 from kolosal.schema import GenerateRequest, Usage
@@ -33,7 +33,7 @@ T = TypeVar("T")
 Prepare: TypeAlias = Callable[[Engine], Awaitable[GenerateRequest]]
 """Makes the request for a loaded engine, and refuses what its model cannot do."""
 
-Truncate: TypeAlias = Callable[[Engine, GenerateRequest], Awaitable[GenerateRequest | None]]
+Shorten: TypeAlias = Callable[[GenerateRequest, Engine], Awaitable[GenerateRequest | None]]
 """What to try in place of a request that is longer than it may be; None: nothing, it is refused."""
 
 ContextOf: TypeAlias = Callable[[Engine, str], Awaitable[ContextField]]
@@ -63,7 +63,7 @@ async def answer(
     encoder: AnswerEncoder[T],
     keep_alive: float | None,
     prepare: Prepare,
-    truncate: Truncate,
+    shorten: Shorten,
     context_of: ContextOf | None = None,
     *,
     stream: bool,
@@ -77,7 +77,7 @@ async def answer(
     began = time.monotonic()
     engine_id = find_engine(registry_of(request), encoder.model).engine_id
     generation = Generation(caller_of(request), request)
-    load_s = await generation.begin(_start(generation, engine_id, prepare, truncate))
+    load_s = await generation.begin(_start(generation, engine_id, prepare, shorten))
     engine = generation.engine
 
     async def finish(text: str) -> ContextField:
@@ -99,27 +99,25 @@ async def answer(
     return await generation.finish(_whole(generation, encoder, measure, finish))
 
 
-async def _start(generation: Generation, engine_id: str, prepare: Prepare, truncate: Truncate) -> float:
-    """Seconds that loading took, once what is to be generated has its first event.
-
-    An engine that was replaced or unloaded while it was asked about the prompt leaves that to the one that has its name now.
-    """
+async def _start(generation: Generation, engine_id: str, prepare: Prepare, shorten: Shorten) -> float:
+    """Seconds that loading took, once what is to be generated has its first event."""
     began = time.monotonic()
-    engine = await generation.load(engine_id)
-    load_s = time.monotonic() - began
-    wanted = await prepare(engine)
+    load_s = 0.0
+
+    async def first(engine: Engine) -> GenerateRequest:
+        nonlocal load_s
+        load_s = load_s or time.monotonic() - began
+        return await prepare(engine)
+
+    wanted = await generation.load(engine_id, first)
     while True:
-        if engine.state is not EngineState.READY:
-            engine = await generation.load(engine_id)
-            wanted = await prepare(engine)
-            continue
         try:
             await generation.submit([wanted])
         except ContextLengthExceeded:
-            truncated = await truncate(engine, wanted)
-            if truncated is None:
+            shorter = await generation.load(engine_id, partial(shorten, wanted))
+            if shorter is None:
                 raise
-            wanted = truncated
+            wanted = shorter
         else:
             return load_s
 

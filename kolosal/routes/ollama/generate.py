@@ -17,32 +17,26 @@ from kolosal.engines.ipc.calls import Render, Rendered, Tokenize, Tokenized
 from kolosal.errors import InvalidRequest, KolosalError, UnsupportedFeature
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
-from kolosal.routes.common.fields import TokenId
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
-from kolosal.routes.common.unary_calls import ask
+from kolosal.routes.common.unary_calls import unary_call
 from kolosal.routes.ollama.answering import answer, only_load
+from kolosal.routes.ollama.durations import keep_alive_seconds
 from kolosal.routes.ollama.encode import AnswerEncoder, ContextField, GenerateResponse, generate_object
-from kolosal.routes.ollama.fields import OllamaBody
-from kolosal.routes.ollama.keep_alive import keep_alive_seconds
+from kolosal.routes.ollama.fields import GenerationBody
 from kolosal.routes.ollama.names import checked_name, decode_ollama
-from kolosal.sampling import MAX_TOKENS_LIMIT
-from kolosal.schema import (
-    ChatPrompt,
-    GenerateRequest,
-    InfillPrompt,
-    Message,
-    TextPrompt,
-    TokensPrompt,
-)
+from kolosal.sampling import MAX_TOKEN_ID, MAX_TOKENS_LIMIT
+from kolosal.schema import ChatPrompt, GenerateRequest, InfillPrompt, Message, TextPrompt, TokensPrompt
 
 RAW_TEMPLATE = "{{.Prompt}}"
 """The template that adds nothing, without its blanks. Editors send it to have their prompt passed on as it is."""
 
-Context: TypeAlias = Annotated[tuple[TokenId, ...], Field(max_length=MAX_TOKENS_LIMIT)]
+Context: TypeAlias = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)], ...], Field(max_length=MAX_TOKENS_LIMIT)
+]
 
 
-class GenerateBody(OllamaBody):
+class GenerateBody(GenerationBody):
     """A prompt to answer, or to continue."""
 
     prompt: str | None = None
@@ -110,6 +104,7 @@ class GenerateBody(OllamaBody):
     scope=Access.INFERENCE,
     body=GenerateBody,
     example={"model": "tiny", "prompt": "Why is the sky blue?", "stream": False},
+    streams=True,
     stream_media_type="application/x-ndjson",
     answer="The answer, or its pieces, one JSON object a line.",
 )
@@ -131,7 +126,7 @@ async def generate(request: Request) -> JsonResponse[GenerateResponse] | EventSt
         _check_context(engine, body.context)
         return body.to_request(TokensPrompt(await _continued(engine, body.context, plain)))
 
-    async def truncate(_engine: Engine, wanted: GenerateRequest) -> GenerateRequest | None:
+    async def shorten(wanted: GenerateRequest, _engine: Engine) -> GenerateRequest | None:
         """Ollama would cut the prompt to `num_ctx`; here it gets the engine's whole window, where it fits into that."""
         if body.truncate is False or wanted.max_context is None:
             return None
@@ -146,7 +141,7 @@ async def generate(request: Request) -> JsonResponse[GenerateResponse] | EventSt
         except KolosalError:
             return {}
 
-    return await answer(request, encoder, keep_alive, prepare, truncate, context, stream=body.streams)
+    return await answer(request, encoder, keep_alive, prepare, shorten, context, stream=body.streams)
 
 
 def _check_context(engine: Engine, earlier: tuple[int, ...]) -> None:
@@ -169,10 +164,10 @@ async def _continued(engine: Engine, earlier: tuple[int, ...], prompt: ChatPromp
     Raises:
         KolosalError: as `Engine.call`.
     """
-    rendered = await ask(engine, Render(prompt, with_tokens=True), Rendered)
+    rendered = await unary_call(engine, Render(prompt, with_tokens=True), Rendered)
     if not earlier:
         return rendered.tokens
-    start = (await ask(engine, Tokenize("", add_special=True, with_pieces=False), Tokenized)).tokens
+    start = (await unary_call(engine, Tokenize("", add_special=True, with_pieces=False), Tokenized)).tokens
     repeated = bool(start) and rendered.tokens[: len(start)] == start
     return earlier + (rendered.tokens[len(start) :] if repeated else rendered.tokens)
 

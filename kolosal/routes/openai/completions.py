@@ -8,31 +8,28 @@ from typing import Annotated, ClassVar, TypeAlias
 from pydantic import Discriminator, Field, Tag
 from starlette.requests import Request
 
+from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Detokenize, Rendered
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import UNION_ERROR, decode
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
-from kolosal.routes.common.fields import TokenId
-from kolosal.routes.common.generation import start_generation
+from kolosal.routes.common.generation import Generation
 from kolosal.routes.common.operation import Access, Group, Operation
-from kolosal.routes.common.services import registry_of
-from kolosal.routes.common.unary_calls import ask, with_engine
+from kolosal.routes.common.services import caller_of, registry_of
+from kolosal.routes.common.unary_calls import unary_call
 from kolosal.routes.openai.encode import error_frame
 from kolosal.routes.openai.fields import GenerationBody
-from kolosal.routes.openai.text_encode import (
-    CompletionPlan,
-    TextCompletion,
-    text_completion,
-    text_frames,
-)
-from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.routes.openai.text_encode import CompletionPlan, TextCompletion, text_completion, text_frames
+from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKEN_ID, MAX_TOKENS_LIMIT, SamplingParams
 from kolosal.schema import GenerateRequest, InfillPrompt, Prompt, TextPrompt, TokensPrompt
 
 _THREAD_ABOVE_LOGPROBS = 4096
 """Answers that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
 
-Tokens: TypeAlias = Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=MAX_TOKENS_LIMIT)]
+Tokens: TypeAlias = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)], ...], Field(min_length=1, max_length=MAX_TOKENS_LIMIT)
+]
 
 
 def _kind_of_prompt(value: object) -> str | None:
@@ -161,15 +158,16 @@ class CompletionBody(GenerationBody):
     bounds=SamplingParams,
     defaults={"max_tokens": CompletionBody.DEFAULT_MAX_TOKENS},
     example={"model": "tiny", "prompt": "Once upon a time", "max_tokens": 32},
+    streams=True,
     answer="The completion, or its chunks.",
 )
 async def create_completion(request: Request) -> JsonResponse[TextCompletion] | EventStream:
     """Continue one or several texts."""
     body = await decode(request, CompletionBody)
     requests = body.to_requests()
-    name = body.requested_model(registry_of(request))
-    echoes = tuple([await _text(request, name, prompt) for prompt in body.prompts]) if body.echo else None
-    generation = await start_generation(request, name, requests)
+    name = body.checked_model(registry_of(request).default_engine)
+    generation = Generation(caller_of(request), request)
+    echoes = await generation.begin(_start(generation, name, requests, body.prompts if body.echo else None))
     plan = CompletionPlan(body.n_choices, body.n_generations, body.logprobs is not None, echoes)
     model = name or generation.engine.engine_id
     if not body.stream:
@@ -190,16 +188,30 @@ async def create_completion(request: Request) -> JsonResponse[TextCompletion] | 
     return EventStream(frames, generation.abort, error_frame)
 
 
-async def _text(request: Request, model: str | None, prompt: str | tuple[int, ...]) -> str:
-    """A prompt as text. An engine is asked only about tokens.
+async def _start(
+    generation: Generation,
+    model: str | None,
+    requests: list[GenerateRequest],
+    echoed: tuple[str | tuple[int, ...], ...] | None,
+) -> tuple[str, ...] | None:
+    """The prompts to echo, as text, once what is to be generated has its first event.
 
     Raises:
-        KolosalError: there is no such engine, or a token is not of its vocabulary.
+        KolosalError: the generation cannot start, or a token is not of the model's vocabulary.
     """
-    if isinstance(prompt, str):
-        return prompt
+
+    async def texts(engine: Engine) -> tuple[str, ...] | None:
+        if echoed is None:
+            return None
+        return tuple([each if isinstance(each, str) else await _text(engine, each) for each in echoed])
+
+    echoes = await generation.load(model, texts)
+    await generation.submit(requests)
+    return echoes
+
+
+async def _text(engine: Engine, tokens: tuple[int, ...]) -> str:
     try:
-        answer = await with_engine(request, model, lambda engine: ask(engine, Detokenize(prompt), Rendered))
+        return (await unary_call(engine, Detokenize(tokens), Rendered)).text
     except InvalidRequest as exc:
         raise InvalidRequest(f"prompt is not valid: {exc.message}", param="prompt") from exc
-    return answer.text

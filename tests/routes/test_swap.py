@@ -41,19 +41,25 @@ class SwappingRegistry(FakeRegistry):
         ("/api/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
         ("/api/embed", {"input": "Hi"}),
         ("/api/embeddings", {"prompt": "Hi"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("/v1/completions", {"prompt": [[72], [105]], "echo": True}),
     ],
 )
-async def test_the_engine_that_was_acquired_answers_and_is_kept_alive(
-    path: str, fields: dict[str, Any]
-) -> None:
+async def test_the_engine_that_was_acquired_does_it_all(path: str, fields: dict[str, Any]) -> None:
     engine, successor = FakeEngine(script=says("a")), FakeEngine(script=says("b"))
     registry = SwappingRegistry(engine, successor)
-    body = {"model": "fake", "keep_alive": KEPT_S, "stream": False, **fields}
+    body = {"model": "fake", "stream": False, **fields}
+    if path.startswith("/api/"):
+        body["keep_alive"] = KEPT_S
     async with http_client(create_app(Settings(), registry)) as client:
         assert (await client.post(path, json=body)).status_code == 200
     assert registry.acquired == [engine]  # a second time would load the other one for nothing
-    assert (len(engine.requests + engine.calls) > 0, successor.requests, successor.calls) == (True, [], [])
-    assert (engine.idle_limit_s(1), successor.idle_limit_s(1)) == (KEPT_S, 1)
+    assert (len(engine.requests) + len(engine.calls) > 0, successor.requests, successor.calls) == (
+        True,
+        [],
+        [],
+    )
+    assert (engine.idle_limit_s(1), successor.idle_limit_s(1)) == (body.get("keep_alive", 1), 1)
 
 
 class AskedEngine(FakeEngine):
