@@ -87,7 +87,8 @@ async def call_method(request: Request) -> JsonResponse[RpcAnswer | list[RpcAnsw
     body = await read_json(request)
     caller = caller_of(request)
     try:
-        value = await _maybe_in_thread(body)
+        large = len(body) > _THREAD_ABOVE_BYTES
+        value = await asyncio.to_thread(parse_json, body) if large else parse_json(body)
         if not isinstance(value, list):
             return await _answer_one(request, caller, value)
         if not 0 < len(value) <= MAX_BATCH:
@@ -99,12 +100,6 @@ async def call_method(request: Request) -> JsonResponse[RpcAnswer | list[RpcAnsw
         return rpc_failure_response(exc)
     answers = await unless_disconnected(request, _answer_all(caller, value))
     return JsonResponse(answers) if answers else NoContent()
-
-
-async def _maybe_in_thread(body: bytes) -> object:
-    if len(body) > _THREAD_ABOVE_BYTES:
-        return await asyncio.to_thread(parse_json, body)
-    return parse_json(body)
 
 
 async def _answer_one(
