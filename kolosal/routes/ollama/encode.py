@@ -7,9 +7,9 @@ stream, its last object and a whole answer differ in which keys are there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, Literal, NotRequired, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, NotRequired, TypeVar
 
 from typing_extensions import TypedDict
 
@@ -149,17 +149,16 @@ def metrics(usage: Usage, timings: tuple[float, float], load_s: float, total_s: 
     }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectParts:
-    """What one object holds, whatever the endpoint."""
+class ObjectParts(NamedTuple):
+    """What one object holds, whatever the endpoint. A tuple, because one is made for every token of a stream."""
 
     text: str = ""
     thinking: str = ""
     calls: Sequence[OllamaToolCall] = ()
     done: bool = True
-    optional: OptionalFields = field(default_factory=OptionalFields)
-    context: ContextField = field(default_factory=ContextField)
-    metrics: Metrics = field(default_factory=Metrics)
+    optional: OptionalFields = OptionalFields()
+    context: ContextField = ContextField()
+    metrics: Metrics = Metrics()
 
 
 def generate_object(head: ObjectHead, parts: ObjectParts) -> GenerateResponse:
