@@ -20,6 +20,7 @@ from kolosal.http.handlers import EXCEPTION_HANDLERS
 from kolosal.http.request_log import RequestLog
 from kolosal.paths import ModelRoots
 from kolosal.routes import DIALECTS, all_routes
+from kolosal.routes.admin.health import HEALTH_PATHS
 from kolosal.routes.common.access import guarded
 from kolosal.routes.common.services import Services
 from kolosal.routes.openai.responses.store import ResponseStore
@@ -48,6 +49,7 @@ def create_app(
             Middleware(
                 RequestLog,
                 access_log=settings.logging.access_log,
+                quiet_paths=HEALTH_PATHS,
                 dialects=DIALECTS,
                 on_end=registry.observer.answered,
             ),

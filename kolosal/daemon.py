@@ -28,7 +28,8 @@ from kolosal.config.models import ModelEntry
 from kolosal.config.settings import Settings
 from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.engine import Engine
-from kolosal.engines.ipc.process import WorkerCommand, end_workers_with_this_process, worker_environment
+from kolosal.engines.ipc.command import WorkerCommand, worker_environment
+from kolosal.engines.ipc.system import end_workers_with_this_process
 from kolosal.engines.memory.machine import ThisMachine
 from kolosal.engines.memory.sizing import FileSizes
 from kolosal.engines.parameters import EngineConfig

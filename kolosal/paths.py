@@ -68,7 +68,7 @@ class ModelRoots:
             tuple(dict.fromkeys(map(_absolute, folders))),
         )
 
-    def now(self, keys_needed: bool) -> Roots:
+    def allowed(self, keys_needed: bool) -> Roots:
         """The folders that count: without keys and setting, all do; with keys and no setting, those of known models."""
         if self.given:
             return self.given

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
@@ -63,6 +63,17 @@ DEFAULT_ORDER = tuple(SamplerStage)
 """llama.cpp's own order."""
 
 
+TopP: TypeAlias = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+TopK: TypeAlias = Annotated[int, Field(ge=0, le=1_000_000)]
+RepeatPenalty: TypeAlias = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+TypicalP: TypeAlias = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+LogitBias: TypeAlias = Annotated[float, Field(ge=-100, le=100)]
+Seed: TypeAlias = Annotated[int, Field(ge=0, le=2**32 - 1)]
+StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+StopStrings: TypeAlias = Annotated[tuple[StopString, ...], Field(max_length=MAX_STOP_STRINGS)]
+# Types that protocols also have under other names.
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """How tokens are chosen and when to stop.
@@ -73,9 +84,9 @@ class SamplingParams:
 
     temperature: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] = 1.0
     """0 is greedy: the most probable token."""
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    top_p: TopP = 1.0
     """Keep the most probable tokens whose probabilities add up to this; 1 is off."""
-    top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 40
+    top_k: TopK = 40
     """0 turns the limit off."""
     min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.05
     """Keep tokens at least this probable, as a share of the most probable one's; 0 is off."""
@@ -83,11 +94,11 @@ class SamplingParams:
     """Subtracted once from the logit of every token that was generated."""
     frequency_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] = 0.0
     """Subtracted from a token's logit for each time it was generated."""
-    repeat_penalty: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
+    repeat_penalty: RepeatPenalty = 1.0
     """Divides the logits of tokens among the last `repeat_last_n`, the prompt's included; negative ones are multiplied. 1 is off."""
     repeat_last_n: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] = 64
     """How far back `repeat_penalty` looks, in tokens; 0 turns it off."""
-    typical_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    typical_p: TypicalP = 1.0
     """Keep the tokens whose information is nearest to the entropy, until their probabilities add up to this; 1 is off."""
     top_n_sigma: Annotated[float, Field(ge=-1, le=100, allow_inf_nan=False)] = -1.0
     """Keep tokens within this many standard deviations of the largest logit; -1 and 0 are off."""
@@ -120,22 +131,17 @@ class SamplingParams:
     samplers: Annotated[tuple[SamplerStage, ...], Field(max_length=len(SamplerStage))] = DEFAULT_ORDER
     """The stages to use, in this order; those left out do nothing."""
     logit_bias: Annotated[
-        tuple[
-            tuple[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)], Annotated[float, Field(ge=-100, le=100)]], ...
-        ],
+        tuple[tuple[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)], LogitBias], ...],
         Field(max_length=MAX_LOGIT_BIASES),
     ] = ()
     """(token, what is added to its logit); -100 forbids it, whatever its logit."""
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+    seed: Seed | None = None
     """The same seed gives the same text for the same request; None draws a fresh one."""
     seed_offset: Annotated[int, Field(ge=0, le=MAX_CHOICES)] = 0
     """Added to the seed, also to an engine's own: tells the choices of one request apart."""
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] | None = None
     """Tokens to generate at most; None means to the end of the context window."""
-    stop: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)], ...],
-        Field(max_length=MAX_STOP_STRINGS),
-    ] = ()
+    stop: StopStrings = ()
     """The text ends before the first of these; it is never part of the output."""
     ignore_eos: bool = False
     """Go on after the model's end-of-turn token, until `max_tokens`."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from kolosal.engines.engine import Engine
-from kolosal.engines.ipc.process import WorkerCommand, worker_environment
+from kolosal.engines.ipc.command import WorkerCommand, worker_environment
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.registry import EngineRegistry
 from kolosal.sampling import SamplingParams

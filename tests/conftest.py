@@ -14,7 +14,7 @@ import psutil
 import pytest
 from hypothesis import is_hypothesis_test, settings
 
-from kolosal.engines.ipc.process import WorkerCommand, worker_environment
+from kolosal.engines.ipc.command import WorkerCommand, worker_environment
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from tests.fake_worker import fake_worker_argv
 from tests.faults.stallwatch import watched

@@ -26,7 +26,7 @@ from kolosal.engines.ipc.calls import (
     Tokenize,
     Tokenized,
 )
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.state import EngineState

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from kolosal.config.settings import SETTING_NAMES, Settings
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 
 
 def sections(**settings: object) -> dict[str, Any]:

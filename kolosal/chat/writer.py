@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import string
 from enum import Enum, auto
+from typing import TypeAlias
 
 from kolosal.chat.events import CallBegin, CallEnd, CallPiece, ChatEvent, TextPiece, ThinkingPiece
 from kolosal.chat.json_scanner import BLANK
@@ -13,6 +14,9 @@ _ALPHABET = string.ascii_letters + string.digits
 
 SHORT_ID_CHARS = 9
 """Length of an id without `call_` before it."""
+
+_Piece: TypeAlias = TextPiece | ThinkingPiece | CallPiece
+"""What grows part by part."""
 
 
 class _Last(Enum):
@@ -33,7 +37,8 @@ class EventWriter:
         """`id_chars`: the length of the ids made for calls."""
         self._id_chars = id_chars
         self._events: list[ChatEvent] = []
-        self._more: list[str] = []
+        self._kind: type[_Piece] | None = None
+        self._parts: list[str] = []
         self._gap: list[str] = []
         self._last = _Last.START
         self._index = -1
@@ -42,8 +47,8 @@ class EventWriter:
         """Calls that are complete."""
 
     def take(self) -> list[ChatEvent]:
-        """The events since the last time."""
-        self._close_last()
+        """The events since the last time: more of the same kind is one event."""
+        self._end_piece()
         events, self._events = self._events, []
         return events
 
@@ -52,11 +57,11 @@ class EventWriter:
         shown = self._without_edges(text, keeps_front=self._last is not _Last.THINKING)
         if shown:
             self._last = _Last.TEXT
-            self._add(TextPiece(shown))
+            self._more(TextPiece, shown)
 
     def verbatim(self, text: str) -> None:
         """More of an answer that can hold nothing but text: shown as it comes."""
-        self._add(TextPiece(text))
+        self._more(TextPiece, text)
 
     def begin_thinking(self) -> None:
         """Thoughts begin; white space before them is dropped."""
@@ -69,7 +74,7 @@ class EventWriter:
         shown = self._without_edges(text, keeps_front=not self._fresh)
         if shown:
             self._fresh = False
-            self._add(ThinkingPiece(shown))
+            self._more(ThinkingPiece, shown)
 
     def end_thinking(self) -> None:
         """Thoughts are over; white space after them is dropped."""
@@ -79,12 +84,13 @@ class EventWriter:
         """A call begins; `call_id` is what the model itself calls it."""
         self._gap.clear()
         self._last = _Last.CALL
+        self._end_piece()  # of a call before it that broke off: it has that one's index
         self._index += 1
         self._add(CallBegin(self._index, call_id or self._new_id(), name))
 
     def arguments(self, text: str) -> None:
         """More of the call's arguments."""
-        self._add(CallPiece(self._index, text))
+        self._more(CallPiece, text)
 
     def end_call(self) -> None:
         """The call is complete."""
@@ -94,7 +100,7 @@ class EventWriter:
     def finish(self) -> None:
         """The turn is over: white space that ends its text is shown."""
         if self._gap and self._last in (_Last.START, _Last.TEXT):
-            self._add(TextPiece("".join(self._gap)))
+            self._more(TextPiece, "".join(self._gap))
             self._gap.clear()
 
     def _without_edges(self, text: str, *, keeps_front: bool) -> str:
@@ -113,27 +119,24 @@ class EventWriter:
         word = "".join(secrets.choice(_ALPHABET) for _ in range(self._id_chars))
         return word if self._id_chars == SHORT_ID_CHARS else f"call_{word}"
 
-    def _add(self, event: ChatEvent) -> None:
-        match self._events[-1] if self._events else None, event:
-            case TextPiece(), TextPiece(text=text):
-                self._more.append(text)
-            case ThinkingPiece(), ThinkingPiece(text=text):
-                self._more.append(text)
-            case CallPiece(), CallPiece(arguments=text):
-                self._more.append(text)
-            case _:
-                self._close_last()
-                self._events.append(event)
+    def _add(self, event: CallBegin | CallEnd) -> None:
+        self._end_piece()
+        self._events.append(event)
 
-    def _close_last(self) -> None:
-        """Add to the last event what was found since: once, since text that grows piece by piece is copied each time."""
-        if not self._more:
-            return
-        match self._events[-1]:
-            case TextPiece(text=text):
-                self._events[-1] = TextPiece(text + "".join(self._more))
-            case ThinkingPiece(text=text):
-                self._events[-1] = ThinkingPiece(text + "".join(self._more))
-            case CallPiece(index=index, arguments=text):
-                self._events[-1] = CallPiece(index, text + "".join(self._more))
-        self._more = []
+    def _more(self, kind: type[_Piece], text: str) -> None:
+        """Add to the piece that grows, or begin another one."""
+        if kind is not self._kind:
+            self._end_piece()
+            self._kind = kind
+        self._parts.append(text)
+
+    def _end_piece(self) -> None:
+        """Make an event of the piece that grows: once, since text that grows part by part is copied each time."""
+        text = "".join(self._parts)
+        if self._kind is TextPiece:
+            self._events.append(TextPiece(text))
+        elif self._kind is ThinkingPiece:
+            self._events.append(ThinkingPiece(text))
+        elif self._kind is CallPiece:
+            self._events.append(CallPiece(self._index, text))
+        self._kind, self._parts = None, []

@@ -16,7 +16,7 @@ from kolosal.chat.parser import ChatParser
 from kolosal.config.load import process_environment
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Call, CallResult, Detokenize, Render, Rendered, Tokenize, Tokenized
-from kolosal.engines.ipc.process import WorkerCommand, worker_environment
+from kolosal.engines.ipc.command import WorkerCommand, worker_environment
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import EngineDied, InternalError

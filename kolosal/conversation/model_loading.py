@@ -14,7 +14,7 @@ from kolosal.conversation.parameters import GenerationParameters, loading_parame
 from kolosal.conversation.remote import DaemonHost
 from kolosal.conversation.tokenizer import Tokenizer
 from kolosal.conversation.yaml_loading import load_model_config
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.errors import ModelFileError
 from kolosal.paths import Anywhere, engine_config

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from kolosal.engines.parameters import LoadingParameters, SplitMode
-from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.sampling import MAX_TOKENS_LIMIT, RepeatPenalty, SamplingParams, TopP
 
 IGNORED_PARAMETERS = frozenset({"use_cache", "return_dict_in_generate"})
 """Accepted without effect: the KV cache is always used, and what `generate` returns does not vary."""
@@ -24,10 +24,10 @@ class GenerationParameters:
     max_new_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)] = 4096
     """Tokens of one generation at most; it also ends where the context window does."""
     temperature: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] = 0.7
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.9
+    top_p: TopP = 0.9
     do_sample: bool = True
     """False takes the most probable token, whatever the temperature."""
-    repetition_penalty: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
+    repetition_penalty: RepeatPenalty = 1.0
     """1 is off."""
 
     def sampling(self) -> SamplingParams:

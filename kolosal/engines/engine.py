@@ -15,14 +15,15 @@ import time
 from kolosal.engines.breaker import CircuitBreaker
 from kolosal.engines.in_flight import MAX_CRASHES, InFlightRequests
 from kolosal.engines.ipc.calls import Call, CallResult
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.ipc.messages import EngineInfo, FromWorker, StepOutputs
-from kolosal.engines.ipc.process import WorkerCommand, WorkerProcess
+from kolosal.engines.ipc.process import WorkerProcess
 from kolosal.engines.memory.load_scheduler import LoadScheduler
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules, idle_limit
 from kolosal.engines.memory.sizing import NoSizes
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.restart import BreakerState
-from kolosal.engines.state import EngineState, EngineStatus
+from kolosal.engines.state import EngineState, ObservedState
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import EngineDied, InsufficientMemory, KolosalError, LoadFailed, NotFound, QueueFull
 from kolosal.observe.counts import Outcome
@@ -32,7 +33,7 @@ from kolosal.schema import GenerateRequest
 log = logging.getLogger(__name__)
 
 
-class Engine(EngineStatus):
+class Engine(ObservedState):
     """One model, loaded on demand.
 
     `ensure_ready` may be called by many at once and loads once; `generate` is synchronous, so that nothing can happen

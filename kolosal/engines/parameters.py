@@ -95,7 +95,11 @@ class LoadingParameters:
             )
 
 
-EngineId = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f/\\?#]+$")]
+MAX_ENGINE_ID_CHARS = 256
+
+EngineId = Annotated[
+    str, Field(min_length=1, max_length=MAX_ENGINE_ID_CHARS, pattern=r"^[^\x00-\x1f\x7f/\\?#]+$")
+]
 """A name for an engine. Appears in URL paths, so it holds no slash, `?`, `#` or control character."""
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from kolosal.engines.engine import Engine
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.memory.load_scheduler import LoadScheduler, Preview
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules
 from kolosal.engines.memory.sizing import NoSizes, Sizes

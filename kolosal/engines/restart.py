@@ -1,6 +1,7 @@
 """When a worker that died is started again: at once, later, or not for a while.
 
-Pure: times are given, in seconds on a clock that never jumps back. The engine carries the decisions out.
+A circuit breaker (M. Nygard, "Release It!", Stability Patterns), with growing pauses while it is closed. Pure: times are given, in
+seconds on a clock that never jumps back. `breaker` carries the decisions out.
 """
 
 from __future__ import annotations

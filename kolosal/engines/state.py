@@ -1,4 +1,4 @@
-"""EngineState, and EngineStatus: what an engine tells of its life, and whom.
+"""EngineState, and ObservedState: what an engine tells of its life, and whom.
 
 Knows nothing of workers and requests.
 """
@@ -23,7 +23,7 @@ class EngineState(StrEnum):
     """Removed. Streams that were running may still be finishing; nothing new starts."""
 
 
-class EngineStatus:
+class ObservedState:
     """State, progress and last error of one engine. Each change of the first two is told to the observer."""
 
     def __init__(self, engine_id: str) -> None:

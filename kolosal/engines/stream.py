@@ -1,7 +1,7 @@
 """RequestStream: one generation as its caller sees it.
 
-Owns the slot between the worker's steps and one consumer. The slot merges: a consumer that reads slowly gets longer
-pieces, never a queue that grows, and the engine never waits for it.
+Owns the slot between the worker's steps and one consumer. The slot merges, as vLLM's `RequestOutputCollector` does: a consumer that
+reads slowly gets longer pieces, never a queue that grows, and the engine never waits for it.
 """
 
 from __future__ import annotations

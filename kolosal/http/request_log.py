@@ -9,7 +9,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,6 +29,8 @@ _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _LOGGED_PATH_CHARS = 200
 """How much of a path a log line holds."""
 
+_OK = 200
+
 
 class RequestLog:
     """Gives each request an id (`X-Request-Id`), logs its end, and answers 500 for what nobody foresaw.
@@ -41,12 +43,17 @@ class RequestLog:
         app: ASGIApp,
         *,
         access_log: bool,
+        quiet_paths: Collection[str] = (),
         dialects: Sequence[Dialect] = (),
         on_end: Callable[[int], None] = lambda _status: None,
     ) -> None:
-        """`on_end` is told the status of every answer, 0 where the client left before there was one."""
+        """`on_end` is told the status of every answer, 0 where the client left before there was one.
+
+        What goes well on `quiet_paths` is logged at debug: they are asked every few seconds, by whoever waits or watches.
+        """
         self._app = app
         self._access_log = access_log
+        self._quiet_paths = quiet_paths
         self._dialects = dialects
         self._on_end = on_end
 
@@ -83,7 +90,11 @@ class RequestLog:
             self._on_end(status)
             if self._access_log:
                 duration_ms = round((time.monotonic() - started) * 1000, 1)
-                log.info("request.finished", extra=_fields(scope) | {"status": status, "ms": duration_ms})
+                quiet = status == _OK and scope["path"] in self._quiet_paths
+                level = logging.DEBUG if quiet else logging.INFO
+                log.log(
+                    level, "request.finished", extra=_fields(scope) | {"status": status, "ms": duration_ms}
+                )
 
 
 def request_id(scope: Scope) -> str:

@@ -18,7 +18,7 @@ from kolosal.conversation.model import Model
 from kolosal.conversation.model_loading import initialize
 from kolosal.conversation.outputs import get_reply
 from kolosal.conversation.tokenizer import Tokenizer
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.parameters import EngineConfig
 from kolosal.errors import EngineDied, LoadFailed
 from kolosal.sampling import SamplingParams

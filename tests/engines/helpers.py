@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 
 from kolosal.engines.engine import Engine
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.ipc.messages import EngineInfo, FromWorker, Ready, encode
-from kolosal.engines.ipc.process import WorkerCommand, WorkerProcess
+from kolosal.engines.ipc.process import WorkerProcess
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from tests.settings import with_settings
 

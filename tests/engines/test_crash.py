@@ -17,8 +17,8 @@ import pytest
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Rendered, Tokenize
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.ipc.messages import MAX_FRAME_BYTES, SequenceOutput, StepOutputs, UnaryResult, encode
-from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.restart import BreakerState
 from kolosal.engines.state import EngineState

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kolosal.engines.engine import Engine
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.state import EngineState
 from kolosal.engines.stream import RequestStream

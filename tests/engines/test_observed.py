@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from kolosal.engines.ipc.calls import Tokenize
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from kolosal.errors import EngineDied, LoadFailed
 from kolosal.observe.counts import Outcome

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from kolosal.engines.engine import Engine
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.state import EngineState
 from kolosal.engines.stream import RequestStream

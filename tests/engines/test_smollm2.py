@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, FlashAttention, LoadingParameters
 from kolosal.sampling import SamplingParams
 from kolosal.schema import ChatPrompt, FinishReason, GenerateRequest, Message

@@ -9,8 +9,8 @@ import pytest
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Detokenize, Embed, Embedded, Rendered, Tokenize, Tokenized
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.ipc.messages import Failed, UnaryResult, encode
-from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.errors import EngineDied, InsufficientMemory, InvalidRequest, QueueFull
 from kolosal.schema import TextPrompt
 from tests.engines.helpers import DEADLINE_S, config, eventually, loaded, script_worker

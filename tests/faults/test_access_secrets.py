@@ -14,7 +14,7 @@ import pytest
 from starlette.applications import Starlette
 
 from kolosal.app import create_app
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.registry import EngineRegistry
 from kolosal.security.auth import Authenticator, Keyring, Lockout

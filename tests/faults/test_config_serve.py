@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.errors import EngineDied, KolosalError, LoadFailed
 from tests.e2e.helpers import user_environment

@@ -10,7 +10,7 @@ import pytest
 
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from tests.engines.helpers import config, in_turn, starts
 from tests.fakes import http_client

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from tests.engines.helpers import in_turn, wait_gone
 from tests.faults.daemons import FakeDaemon, fake_daemon
 from tests.gguf_files import gguf

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from kolosal.app import create_app
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from tests.engines.helpers import config
 from tests.engines.worker.helpers import InProcessWorker, RecordingBackend, ask, counting

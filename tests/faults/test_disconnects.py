@@ -16,7 +16,7 @@ from starlette.types import Message
 
 from kolosal.app import create_app
 from kolosal.engines.engine import Engine
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.state import EngineState
 from tests.engines.helpers import config, eventually, in_turn, starts

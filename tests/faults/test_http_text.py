@@ -12,7 +12,7 @@ import pytest
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Render, Rendered, Tokenize, Tokenized
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.errors import InvalidRequest
 from kolosal.schema import ChatPrompt, GenerateRequest, Message

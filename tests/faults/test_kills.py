@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, FlashAttention, LoadingParameters
 from kolosal.engines.stream import Completion
 from kolosal.schema import GenerateRequest

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from kolosal.app import create_app
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.memory.machine import MachineMemory
-from kolosal.engines.memory.placement import Estimate, Part
+from kolosal.engines.memory.placement import DeviceMemory, Estimate
 from kolosal.engines.memory.sizing import FixedSizing, Sizing
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.registry import EngineRegistry
@@ -177,7 +177,7 @@ class Machine:
     asked: int = 0
 
     async def of(self, config: EngineConfig, memory: MachineMemory) -> Sizing:
-        return FixedSizing(Estimate(Part(weights=GIB)))
+        return FixedSizing(Estimate(DeviceMemory(weights=GIB)))
 
     async def memory(self) -> MachineMemory:
         self.asked += 1

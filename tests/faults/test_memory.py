@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from kolosal.app import create_app
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.memory.machine import ThisMachine
 from kolosal.engines.memory.out_of_memory import lacked_memory
 from kolosal.engines.memory.sizing import FileSizes

@@ -11,8 +11,9 @@ from dataclasses import replace
 import psutil
 import pytest
 
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.ipc.messages import MAX_FRAME_BYTES, SequenceOutput, StepOutputs, encode
-from kolosal.engines.ipc.process import STDERR_TAIL_BYTES, WorkerCommand
+from kolosal.engines.ipc.stderr import STDERR_TAIL_BYTES
 from kolosal.errors import EngineDied
 from kolosal.observe.logtail import MAX_LINES, MAX_TAIL_CHARS
 from kolosal.schema import FinishReason, TokenDelta, Usage
@@ -161,7 +162,7 @@ async def test_what_native_code_prints_harms_nothing(fake_worker: FakeWorker, se
             completion = await engine.generate(ask("5:", max_tokens=12)).collect()
         worker = engine._worker
         assert worker is not None
-        tail, kept = worker._stderr_tail, engine.logs.ring
+        tail, kept = worker._stderr._tail, engine.logs.ring
         held = sum(len(line) for line in kept._items)
 
         assert completion.text == counting(5, 12)

@@ -71,6 +71,23 @@ async def test_the_end_of_a_request_is_logged(caplog: pytest.LogCaptureFixture) 
     assert (fields["method"], fields["path"], fields["status"]) == ("POST", "/echo", 200)
 
 
+async def test_health_checks_that_go_well_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with http_client(app_with()) as client:
+        for path in ("/health", "/v1/health", "/status", "/engines"):
+            await client.get(path)
+        await client.post("/health")
+    logged = [
+        (vars(record)["path"], vars(record)["status"], record.levelno)
+        for record in caplog.records
+        if record.message == "request.finished"
+    ]
+    assert logged == [
+        ("/health", 200, logging.DEBUG), ("/v1/health", 200, logging.DEBUG), ("/status", 200, logging.DEBUG),
+        ("/engines", 200, logging.INFO), ("/health", 405, logging.INFO),
+    ]  # fmt: skip
+
+
 async def test_a_body_up_to_the_limit_passes() -> None:
     async with http_client(_app()) as client:
         assert (await client.post("/echo", content=b"x" * 10)).json() == {"bytes": 10}

@@ -26,25 +26,22 @@ from kolosal.routes.jsonrpc.params import CreateMessageParams
 from kolosal.routes.jsonrpc.rpc import RpcBody
 from kolosal.routes.jsonrpc.tools import OfferedTool
 from kolosal.routes.llama_server.infill import InfillBody
-from kolosal.routes.llama_server.rerank import RERANK_FIELDS, RerankBody
+from kolosal.routes.llama_server.rerank import RerankBody
 from kolosal.routes.llama_server.tokens import DetokenizeBody, TokenizeBody
-from kolosal.routes.ollama import fields as ollama_fields
-from kolosal.routes.ollama.chat import ChatBody as OllamaChatBody
-from kolosal.routes.ollama.embed import EmbedBody
-from kolosal.routes.ollama.embed import EmbeddingBody as OllamaEmbeddingBody
+from kolosal.routes.ollama.chat import OllamaChatBody
+from kolosal.routes.ollama.embed import EmbedBody, OllamaEmbeddingBody
+from kolosal.routes.ollama.fields import IGNORED_FIELDS as IGNORED_FIELDS_OF_OLLAMA
 from kolosal.routes.ollama.generate import GenerateBody
 from kolosal.routes.ollama.manage import CopyBody, DeleteBody
-from kolosal.routes.ollama.messages import UNSUPPORTED_IN_MESSAGES
-from kolosal.routes.ollama.messages import ChatMessage as OllamaMessage
+from kolosal.routes.ollama.messages import OllamaMessage
 from kolosal.routes.ollama.options import IGNORED_OPTIONS, Options
 from kolosal.routes.ollama.show import ShowBody
 from kolosal.routes.openai.chat import ChatBody
 from kolosal.routes.openai.completions import CompletionBody
-from kolosal.routes.openai.embeddings import EMBEDDING_FIELDS, EmbeddingBody
+from kolosal.routes.openai.embeddings import EmbeddingBody
 from kolosal.routes.openai.messages import ChatMessage
-from kolosal.routes.openai.responses.body import UNSUPPORTED_FIELDS, ResponseBody
+from kolosal.routes.openai.responses.body import ResponseBody
 from kolosal.routes.openai.responses.query import ItemsQuery
-from kolosal.routes.openai.unsupported import MESSAGE_FIELDS, REQUEST_FIELDS
 from kolosal.routes.websocket.create_session import SessionBody
 from kolosal.routes.websocket.params import GenerateParams, SessionToolResult, ToolResultParams
 from tests.fakes import FakeEngine, app_with, http_client, says
@@ -77,13 +74,18 @@ def _other_alias(path: str) -> str:
         ("engines.md", [*EngineBody.model_fields, *(field.name for field in fields(LoadingParameters))]),
         ("engines.md", UnloadBody.model_fields),
         ("openai.md", [*ChatBody.model_fields, *CompletionBody.model_fields, *ChatMessage.model_fields]),
-        ("openai.md", [*REQUEST_FIELDS, *MESSAGE_FIELDS, *InfillBody.model_fields]),
+        ("openai.md", [*ChatBody.UNSUPPORTED, *ChatMessage.UNSUPPORTED, *InfillBody.model_fields]),
         (
             "embeddings.md",
-            [*EmbeddingBody.model_fields, *EMBEDDING_FIELDS, *RerankBody.model_fields, *RERANK_FIELDS],
+            [
+                *EmbeddingBody.model_fields,
+                *EmbeddingBody.UNSUPPORTED,
+                *RerankBody.model_fields,
+                *RerankBody.UNSUPPORTED,
+            ],
         ),
         ("embeddings.md", [*TokenizeBody.model_fields, *DetokenizeBody.model_fields]),
-        ("responses.md", [*ResponseBody.model_fields, *UNSUPPORTED_FIELDS, *ItemsQuery.model_fields]),
+        ("responses.md", [*ResponseBody.model_fields, *ResponseBody.UNSUPPORTED, *ItemsQuery.model_fields]),
         ("responses.md", [name for name in FunctionToolParam.__annotations__ if name != "async_"]),
         ("anthropic.md", [*MessagesBody.model_fields, *InputMessage.model_fields, *InputTool.model_fields]),
         ("anthropic.md", [*IGNORED_FIELDS, *REFUSED_FIELDS]),
@@ -93,7 +95,7 @@ def _other_alias(path: str) -> str:
         ),
         (
             "ollama.md",
-            [*ollama_fields.UNSUPPORTED_FIELDS, *ollama_fields.IGNORED_FIELDS, *UNSUPPORTED_IN_MESSAGES],
+            [*OllamaChatBody.UNSUPPORTED, *IGNORED_FIELDS_OF_OLLAMA, *OllamaMessage.UNSUPPORTED],
         ),
         (
             "ollama.md",

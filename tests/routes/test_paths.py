@@ -236,8 +236,8 @@ class TestConfined:
         ]
         entries = [ModelEntry(id=each.engine_id, path=each.model_path) for each in known]
         entries.append(ModelEntry(id="c", path=str(root / "folder")))
-        assert ModelRoots.of((), entries).now(keys_needed=False) is Anywhere.ON_THIS_MACHINE
-        assert ModelRoots.of((), entries).now(keys_needed=True) == (root, root / "sub", root / "folder")
-        assert ModelRoots.of((), ()).now(keys_needed=True) == ()
+        assert ModelRoots.of((), entries).allowed(keys_needed=False) is Anywhere.ON_THIS_MACHINE
+        assert ModelRoots.of((), entries).allowed(keys_needed=True) == (root, root / "sub", root / "folder")
+        assert ModelRoots.of((), ()).allowed(keys_needed=True) == ()
         given = ModelRoots.of((f"{root}/x/../sub",), entries)
-        assert given.now(keys_needed=True) == given.now(keys_needed=False) == (root / "sub",)
+        assert given.allowed(keys_needed=True) == given.allowed(keys_needed=False) == (root / "sub",)

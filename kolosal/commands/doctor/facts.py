@@ -25,11 +25,7 @@ from kolosal.commands.errors import CommandError, DaemonUnreachable
 from kolosal.config.errors import ConfigError
 from kolosal.config.load import Configuration, load_settings
 from kolosal.config.settings import Settings
-
-if sys.platform == "win32":
-    from kolosal.engines.ipc.process_windows import describe_exit
-else:
-    from kolosal.engines.ipc.process_posix import describe_exit
+from kolosal.engines.ipc.system import describe_exit
 
 PROBE_TIMEOUT_S = 60.0
 """Loading the native library takes a second, behind a virus scanner many."""

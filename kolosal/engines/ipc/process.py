@@ -1,7 +1,7 @@
 """WorkerProcess: one child process from spawn to exit status.
 
-Owns the pipes, the handshake, the stall-based load timeout, the heartbeat, the tail of stderr and the kill ladder. Knows
-nothing of requests: frames go to a callback. Nothing listens on a socket, so there is nothing to authenticate, and the end of the
+Owns the pipes, the handshake, the stall-based load timeout, the heartbeat, and ending it. Knows nothing of requests: frames go
+to a callback. Nothing listens on a socket, so there is nothing to authenticate, and the end of the
 pipe is the death notice on every operating system.
 """
 
@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
-from kolosal.config.engines import EngineSettings
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.ipc.messages import (
     MAX_FRAME_BYTES,
     EngineInfo,
@@ -31,34 +29,10 @@ from kolosal.engines.ipc.messages import (
     decode_from_worker,
     encode,
 )
+from kolosal.engines.ipc.stderr import StderrReader
+from kolosal.engines.ipc.system import describe_exit, memory_kills, spawn_options
 from kolosal.engines.parameters import EngineConfig
-from kolosal.engines.restart import RESTART_DELAYS_S
 from kolosal.errors import LoadFailed, PayloadTooLarge
-
-if sys.platform == "win32":
-    from kolosal.engines.ipc.process_windows import (
-        describe_exit,
-        end_workers_with_this_process,
-        memory_kills,
-        python_program,
-        spawn_options,
-    )
-else:
-    from kolosal.engines.ipc.process_posix import (
-        describe_exit,
-        end_workers_with_this_process,
-        memory_kills,
-        python_program,
-        spawn_options,
-    )
-
-__all__ = [
-    "STDERR_TAIL_BYTES",
-    "WorkerCommand",
-    "WorkerProcess",
-    "end_workers_with_this_process",
-    "worker_environment",
-]
 
 log = logging.getLogger(__name__)
 
@@ -71,107 +45,14 @@ _KILLED = -9
 _LATE_S = 0.25
 """A timer that is later than this by more says that this process stood still, and for how long."""
 
-STDERR_TAIL_BYTES = 8 * 1024
-"""How much of a worker's stderr is kept to explain its death."""
-
 _EXIT_AFTER_SIGTERM_S = 0.5
 """A worker has nothing left to save then: what has not ended soon ignores the signal."""
 
 _EXIT_AFTER_KILL_S = 5.0
 """How long the system may take to end a process that was killed."""
 
-_LAST_WORDS_CHARS = 300
-
 _EXIT_AFTER_EOF_S = 0.5
 """A worker that closed its pipe is dead or useless: its streams wait this long at most to learn the exit status."""
-
-_ENVIRONMENT_NAMES = frozenset(
-    [
-        "PATH",
-        "HOME",
-        "USER",
-        "LANG",
-        "TZ",
-        "TMPDIR",
-        "TEMP",
-        "TMP",
-        "SYSTEMROOT",
-        "SYSTEMDRIVE",
-        "WINDIR",
-        "COMSPEC",
-        "PATHEXT",
-        "PROGRAMDATA",
-        "PROGRAMFILES",
-        "APPDATA",
-        "LOCALAPPDATA",
-        "USERPROFILE",
-        "NUMBER_OF_PROCESSORS",
-        "PYTHONPATH",
-        "PYTHONHOME",
-        "LD_LIBRARY_PATH",
-        "DYLD_LIBRARY_PATH",
-        "XDG_CACHE_HOME",
-    ]
-)
-_ENVIRONMENT_PREFIXES = (
-    "LC_",
-    "CUDA_",
-    "NVIDIA_",
-    "GGML_",
-    "LLAMA_",
-    "HIP_",
-    "HSA_",
-    "ROCR_",
-    "VK_",
-    "OMP_",
-    "GOMP_",
-    "KMP_",
-    "MTL_",
-)
-
-
-_PYTHON, _PYTHON_ENVIRONMENT = python_program()
-
-_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
-"""The prefixes would let LLAMA_API_KEY and NVIDIA_API_KEY through."""
-
-
-_DEFAULTS = {"GOMP_SPINCOUNT": "500", "GGML_NO_BACKTRACE": "1"}
-"""What workers are told unless our environment says otherwise.
-
-How long a thread of llama.cpp spins for the others before it sleeps (libgomp's turns of a loop). libgomp's own default is some
-milliseconds. One engine alone is no faster with it, but two that generate at once on the same cores spin in each other's
-way: 7 tokens/s together instead of 70 (measured on 2 cores, docs/benchmarks.md).
-
-No backtrace of a failed assertion: ggml would start a debugger for it, which writes what functions were called with, prompts
-among it, where the reason of the death should be the last line.
-"""
-
-
-def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a worker: the part of ours that llama.cpp may need, and defaults.
-
-    No key or token reaches a process that parses model files.
-    """
-    chosen = {name: value for name, value in environ.items() if _is_for_workers(name.upper())}
-    return {**_DEFAULTS, **chosen, **_PYTHON_ENVIRONMENT}
-
-
-def _is_for_workers(name: str) -> bool:
-    if name.startswith(_ENVIRONMENT_PREFIXES):
-        return not any(word in name for word in _SECRET_WORDS)
-    return name in _ENVIRONMENT_NAMES
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerCommand:
-    """How the workers of engines are started, and what they may take."""
-
-    argv: tuple[str, ...] = (_PYTHON, "-m", "kolosal.engines.worker")
-    environment: Mapping[str, str] = field(default_factory=dict)
-    settings: EngineSettings = field(default_factory=EngineSettings)
-    """What the operator allows engines and their workers."""
-    restart_delays_s: tuple[float, ...] = RESTART_DELAYS_S
 
 
 class WorkerProcess:
@@ -197,10 +78,11 @@ class WorkerProcess:
         self._on_frame = on_frame
         self._on_exit = on_exit
         self._on_stderr = on_stderr
-        self._stderr_tail = b""
         self._fatal: str | None = None
+        """Why it was ended or ended itself, where that is known."""
+        assert process.stderr is not None  # noqa: S101 - spawned with a pipe
+        self._stderr = StderrReader(process.stderr, engine_id, self._on_stderr_chunk)
         self._stall: asyncio.Timeout | None = None
-        self._stderr_task = asyncio.create_task(self._drain_stderr())
         self._reader_task: asyncio.Task[None] | None = None
         self._heartbeat_task: asyncio.Task[None] | None = None
         self._last_frame_at = 0.0
@@ -247,10 +129,10 @@ class WorkerProcess:
         except BaseException as exc:
             if isinstance(exc, LoadFailed):
                 exc.worker_started = True
-            await asyncio.shield(worker._destroy())
+            await asyncio.shield(worker._kill_before_ready())
             raise
         worker._reader_task = asyncio.create_task(worker._read_frames())
-        worker._heartbeat_task = asyncio.create_task(worker._watch())
+        worker._heartbeat_task = asyncio.create_task(worker._heartbeat())
         return worker, info
 
     def send(self, frame: ToWorker) -> None:
@@ -281,10 +163,10 @@ class WorkerProcess:
     async def stop(self) -> None:
         """End the worker, gently first, and wait until it is gone."""
         self.send(Shutdown())
-        await self._climb_down()
+        await self._end_process()
         if self._reader_task is not None:
             await asyncio.shield(self._reader_task)  # a cancelled stop must not lose the exit
-        await asyncio.shield(self._stderr_task)
+        await asyncio.shield(self._stderr.task)
 
     # --- reading ---
 
@@ -348,7 +230,7 @@ class WorkerProcess:
             self._heartbeat_task.cancel()
         self._on_exit(await self._exit_reason())
 
-    async def _watch(self) -> None:
+    async def _heartbeat(self) -> None:
         """Ask the engine's thread for a sign of life now and then; end a worker that gives none for too long."""
         limit_s = self._command.settings.step_timeout_s
         interval_s = min(_HEARTBEAT_S, limit_s / 4)
@@ -363,24 +245,17 @@ class WorkerProcess:
                 self._pings += 1
                 self.send(Ping(self._pings))
             self._memory_kills = memory_kills()
-        self._fatal = f"it gave no sign of life for {limit_s:g} seconds{self._last_words()}"
+        self._fatal = f"it gave no sign of life for {limit_s:g} seconds{self._stderr.last_words}"
         log.error("worker.hangs", extra={"engine_id": self._engine_id, "pid": self.pid})
         self.kill()
         await asyncio.sleep(_EXIT_AFTER_KILL_S)  # cut short by the end of the pipe
         self._abandon()
 
-    async def _drain_stderr(self) -> None:
-        assert self._process.stderr is not None  # noqa: S101 - spawned with a pipe
-        while chunk := await self._process.stderr.read(STDERR_TAIL_BYTES):
+    def _on_stderr_chunk(self, chunk: bytes) -> None:
+        if chunk:
             self._note_activity()
-            if self._on_stderr is not None:
-                self._on_stderr(chunk)
-            self._stderr_tail = (self._stderr_tail + chunk)[-STDERR_TAIL_BYTES:]
-            if log.isEnabledFor(logging.DEBUG):
-                text = chunk.decode(errors="replace").rstrip()
-                log.debug("worker.stderr", extra={"engine_id": self._engine_id, "text": text})
         if self._on_stderr is not None:
-            self._on_stderr(b"")
+            self._on_stderr(chunk)
 
     def _note_activity(self) -> None:
         if self._stall is not None and not self._stall.expired():
@@ -397,17 +272,12 @@ class WorkerProcess:
             await asyncio.wait_for(self._process.wait(), _EXIT_AFTER_EOF_S)
         except TimeoutError:
             self.kill()
-            await self._killed_exit()
-        await asyncio.wait([self._stderr_task], timeout=_EXIT_AFTER_EOF_S)
+            await self._wait_killed()
+        await asyncio.wait([self._stderr.task], timeout=_EXIT_AFTER_EOF_S)
         if self._fatal is not None:
             return f"The worker stopped: {self._fatal}"
         reason = f"The worker stopped: {describe_exit(self._process.returncode or 0)}{self._why_killed()}"
-        return reason + self._last_words() if self._process.returncode else reason
-
-    def _last_words(self) -> str:
-        """The last line of its stderr, as an addition to a reason."""
-        last = self._stderr_tail.decode(errors="replace").strip().rpartition("\n")[2][:_LAST_WORDS_CHARS]
-        return f" (its last words: {last})" if last else ""
+        return reason + self._stderr.last_words if self._process.returncode else reason
 
     def _why_killed(self) -> str:
         """What is known of a SIGKILL that was not ours, as an addition to a reason.
@@ -421,14 +291,14 @@ class WorkerProcess:
             return ", because the machine was out of memory"
         return ", possibly because the system ran out of memory"
 
-    async def _climb_down(self) -> None:
-        """Wait for the exit, and insist: SIGTERM, then SIGKILL, which no process survives."""
+    async def _end_process(self) -> None:
+        """Wait for the exit, then insist: SIGTERM, then SIGKILL, which no process survives."""
         grace_s = self._command.settings.stop_grace_s
-        rungs = (
+        steps = (
             (grace_s, self._process.terminate),
             (min(grace_s, _EXIT_AFTER_SIGTERM_S), self.kill),
         )
-        for wait_s, insist in rungs:
+        for wait_s, insist in steps:
             try:
                 await asyncio.wait_for(self._process.wait(), wait_s)
             except TimeoutError:
@@ -436,9 +306,9 @@ class WorkerProcess:
                 insist()
             else:
                 return
-        await self._killed_exit()
+        await self._wait_killed()
 
-    async def _killed_exit(self) -> None:
+    async def _wait_killed(self) -> None:
         """Wait for a process that was killed. One that is stuck in a driver may outlive that: nobody waits for it."""
         try:
             await asyncio.wait_for(self._process.wait(), _EXIT_AFTER_KILL_S)
@@ -452,12 +322,12 @@ class WorkerProcess:
             if pipe is not None and not pipe.at_eof():
                 pipe.feed_eof()
 
-    async def _destroy(self) -> None:
+    async def _kill_before_ready(self) -> None:
         """End a worker that never got ready."""
         self.kill()
         self._close_stdin()
-        await self._killed_exit()
-        await self._stderr_task
+        await self._wait_killed()
+        await self._stderr.task
 
     def _close_stdin(self) -> None:
         if self._process.stdin is not None:

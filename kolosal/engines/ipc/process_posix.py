@@ -11,7 +11,7 @@ from typing import TypedDict
 _KERNEL_COUNTERS = Path("/proc/vmstat")
 
 
-class SpawnOptions(TypedDict):
+class PosixSpawnOptions(TypedDict):
     """Keyword arguments for `asyncio.create_subprocess_exec`."""
 
     start_new_session: bool
@@ -22,7 +22,7 @@ def python_program() -> tuple[str, dict[str, str]]:
     return sys.executable, {}
 
 
-def spawn_options() -> SpawnOptions:
+def spawn_options() -> PosixSpawnOptions:
     """A session of its own: Ctrl-C in the daemon's terminal must not end the workers before the daemon drains them."""
     return {"start_new_session": True}
 

@@ -23,7 +23,7 @@ _STATUS_NAMES = {
 }
 
 
-class SpawnOptions(TypedDict):
+class WindowsSpawnOptions(TypedDict):
     """Keyword arguments for `asyncio.create_subprocess_exec`."""
 
     creationflags: int
@@ -42,7 +42,7 @@ def python_program(
     return base, {"__PYVENV_LAUNCHER__": executable}
 
 
-def spawn_options() -> SpawnOptions:
+def spawn_options() -> WindowsSpawnOptions:
     """A process group of its own and no console window: Ctrl-C must not end the workers before the daemon does."""
     return {"creationflags": _CREATE_NEW_PROCESS_GROUP | _CREATE_NO_WINDOW}
 

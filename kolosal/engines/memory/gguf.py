@@ -1,6 +1,6 @@
 """GgufHeader: what a GGUF file says of itself, read before any native code sees the file.
 
-Owns the bounds: every count, length, offset and size is checked against what the file can hold before it is used, so that a
+The format is that of ggml (docs/gguf.md in its repository), versions 2 and 3, little-endian. Owns the bounds: every count, length, offset and size is checked against what the file can hold before it is used, so that a
 hostile file costs a second and a few megabytes at most. Long strings and arrays are skipped, not kept. Nothing of a
 tensor's data is read. Blocks on the disk: the event loop calls it in a thread.
 """

@@ -1,6 +1,6 @@
 """MachineMemory: what memory this machine has, and how much of it is free now.
 
-Owns the questions to the system: psutil for the host, the limits of control groups (containers, systemd), NVML for GPUs.
+Owns what is asked of the system: psutil for the host, the limits of control groups (containers, systemd), NVML for GPUs.
 Changes nothing on any device. What cannot be found out is left out: a machine without a driver has no GPUs. Reading
 blocks for some milliseconds, the first time up to a second: the event loop calls it in a thread.
 """
@@ -38,7 +38,7 @@ class MachineMemory:
 
     host_total: int
     host_free: int
-    """Bytes that programs can still take; what the system only keeps because nobody wants the room counts as free."""
+    """Bytes that programs can still take; what the system only keeps while nobody wants the memory (its cache of files) counts as free."""
     gpus: tuple[Gpu, ...] = ()
 
 
@@ -104,7 +104,8 @@ def read_gpus(visible: str | None, nvml: Any = None) -> tuple[Gpu, ...]:
 
 
 def _visible(nvml: Any, handles: list[Any], visible: str | None) -> list[Any]:
-    """As CUDA reads the variable: indices or beginnings of UUIDs; the first that names nothing ends the list."""
+    """As CUDA reads CUDA_VISIBLE_DEVICES (CUDA C++ programming guide, environment variables): indices or beginnings of UUIDs; the
+    first that names nothing ends the list."""
     if visible is None:
         return handles
     chosen = []
@@ -139,7 +140,7 @@ def _text(value: object) -> str:
 
 
 def _group_limits(root: Path) -> Iterator[tuple[int, int]]:
-    """Limit and use, in bytes, of each control group this process is in, as far as it has a limit."""
+    """Limit and use, in bytes, of each control group (version 1 or 2) that this process is in, as far as it has a limit."""
     if sys.platform != "linux":
         return
     for folder in _group_folders(root):
@@ -165,7 +166,7 @@ def _group_folders(root: Path) -> Iterator[Path]:
 
 
 def _file_cache(folder: Path) -> int:
-    """Bytes of files that are only kept because nobody wants the room."""
+    """Bytes of the page cache, which the kernel gives up when memory is wanted."""
     try:
         text = (folder / "memory.stat").read_text(encoding="utf-8")
     except OSError:

@@ -1,6 +1,6 @@
 """ModelShape: the numbers of a model that its need of memory depends on. Pure: made of checked headers.
 
-Knows how the architectures of llama.cpp name their numbers. A number that is missing or makes no sense is None or 0, and
+Knows how the architectures of llama.cpp name their numbers (`llama-arch.cpp`) and what it makes of them (`llama-hparams.cpp`). A number that is missing or makes no sense is None or 0, and
 whoever estimates does without it: whether the model can be loaded is the worker's business.
 """
 
@@ -24,7 +24,8 @@ _FULL_EVERY = {
     "gemma2": 2, "gemma3": 6, "gemma3n": 5, "gemma3-text": 6, "gpt-oss": 2, "cohere2": 4, "exaone4": 4,
     "llama4": 4, "smallthinker": 4, "olmo2": 4, "afmoe": 4, "plamo3": 8,
 }  # fmt: skip
-"""Architectures with sliding windows: one layer in so many sees everything. In others the window has no effect."""
+"""Architectures with sliding windows: one layer in so many sees everything (`set_swa_pattern` in llama.cpp). In others the window
+has no effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ def _windows(read: _Metadata, architecture: str, n_layers: int) -> tuple[int, li
 
 
 def _state_values(read: _Metadata, width: int) -> int:
-    """Numbers a sequence keeps in one recurrent layer: of state-space models, or of RWKV."""
+    """Numbers a sequence keeps in one recurrent layer: of state-space models, or of RWKV (`n_embd_r` and `n_embd_s` in llama.cpp)."""
     inner, state = read.integer("ssm.inner_size"), read.integer("ssm.state_size")
     if inner and state:
         kernel, groups = read.integer("ssm.conv_kernel") or 1, read.integer("ssm.group_count") or 0

@@ -1,7 +1,7 @@
 """Estimate: how many bytes an engine will take, on the host and on each GPU, before it is loaded. Pure arithmetic.
 
 Follows what llama.cpp does with the loading parameters: which layers go to which device, which cells the KV cache has, what a
-step needs besides. Calibrated against real workers (tests/engines/test_placement.py): within a quarter of what they take.
+step needs besides. Calibrated against real workers (tests/engines/memory/test_placement.py): within a quarter of what they take.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class GpuFree:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DeviceMemory:
     """What one device holds of an engine, in bytes."""
 
     weights: int = 0
@@ -51,8 +51,8 @@ class Part:
     def total(self) -> int:
         return self.weights + self.kv_cache + self.compute + self.process
 
-    def __add__(self, other: Part) -> Part:
-        return Part(
+    def __add__(self, other: DeviceMemory) -> DeviceMemory:
+        return DeviceMemory(
             self.weights + other.weights,
             self.kv_cache + other.kv_cache,
             self.compute + other.compute,
@@ -64,12 +64,12 @@ class Part:
 class Estimate:
     """The memory of one engine by device and by purpose."""
 
-    host: Part
-    gpus: Mapping[int, Part] = field(default_factory=dict)
+    host: DeviceMemory
+    gpus: Mapping[int, DeviceMemory] = field(default_factory=dict)
     mapped: int = 0
     """Bytes of `host.weights` that are mapped from the file: the system counts them as free, as it can drop them."""
     cells: int = 0
-    """Tokens the KV cache has room for."""
+    """Cells of the KV cache: one a token."""
 
     @property
     def need(self) -> Bytes:
@@ -80,7 +80,10 @@ class Estimate:
         names = {**self.gpus, **other.gpus}
         return Estimate(
             self.host + other.host,
-            {name: self.gpus.get(name, Part()) + other.gpus.get(name, Part()) for name in names},
+            {
+                name: self.gpus.get(name, DeviceMemory()) + other.gpus.get(name, DeviceMemory())
+                for name in names
+            },
             self.mapped + other.mapped,
             self.cells,
         )
@@ -99,9 +102,9 @@ def estimate(
     whole = _estimate_model(shape, parameters, gpus, cells)
     if draft is not None:
         whole += _estimate_model(draft, parameters, gpus, cells)
-    drivers = {index: Part(process=_GPU_CONTEXT_BYTES) for index in whole.gpus}
+    drivers = {index: DeviceMemory(process=_GPU_CONTEXT_BYTES) for index in whole.gpus}
     process = _PROCESS_BYTES + shape.n_vocab * _TOKEN_BYTES + (_GPU_CONTEXT_BYTES if drivers else 0)
-    return whole + Estimate(Part(process=process), drivers)
+    return whole + Estimate(DeviceMemory(process=process), drivers)
 
 
 def estimates(
@@ -121,26 +124,28 @@ def _estimate_model(
 ) -> Estimate:
     devices = _devices(shape, parameters, gpus)
     slots = sequence_slots(parameters, plain_attention=shape.has_plain_memory)
-    host = Part(weights=shape.input_bytes)
-    placed: dict[int, Part] = {}
+    host = DeviceMemory(weights=shape.input_bytes)
+    placed: dict[int, DeviceMemory] = {}
     mapped = shape.input_bytes
     for layer, device in zip(shape.layers, devices, strict=False):
         kv_cache = _cache_bytes(shape, layer, parameters, cells, slots)
         if device is None:
-            host += Part(weights=layer.weight_bytes, kv_cache=kv_cache)
+            host += DeviceMemory(weights=layer.weight_bytes, kv_cache=kv_cache)
             mapped += layer.weight_bytes
         else:
-            placed[device] = placed.get(device, Part()) + Part(weights=layer.weight_bytes, kv_cache=kv_cache)
+            placed[device] = placed.get(device, DeviceMemory()) + DeviceMemory(
+                weights=layer.weight_bytes, kv_cache=kv_cache
+            )
     output = devices[-1]
     if output is not None:
-        placed[output] = placed.get(output, Part()) + Part(weights=shape.output_bytes)
+        placed[output] = placed.get(output, DeviceMemory()) + DeviceMemory(weights=shape.output_bytes)
     elif not shape.tied:
-        host += Part(weights=shape.output_bytes)
+        host += DeviceMemory(weights=shape.output_bytes)
         mapped += shape.output_bytes
     compute = _compute_bytes(shape, parameters, cells, slots)
-    gpu_parts = {index: part + Part(compute=compute) for index, part in placed.items()}
+    gpu_parts = {index: part + DeviceMemory(compute=compute) for index, part in placed.items()}
     if None in devices:
-        host += Part(compute=compute)
+        host += DeviceMemory(compute=compute)
     return Estimate(host, gpu_parts, mapped if parameters.use_mmap else 0, cells)
 
 

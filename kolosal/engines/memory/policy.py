@@ -1,8 +1,8 @@
 """Which engines stay in memory: pure decisions on given facts and a given time.
 
-Owns the rules: idle engines end after their time; one that must load makes room by ending idle ones, the least recently
-used first; a busy one is never ended, a pinned one never. Knows no clock, no process and no device: `room` carries out
-what is decided here.
+Owns the rules: idle engines end after their time; for one that must load idle ones are evicted, the least recently used first
+(LRU); a busy one is never ended, a pinned one never. Knows no clock, no process and no device: `load_scheduler` carries out what
+is decided here.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ DEFAULT_RULES = Rules()
 
 
 def idle_limit(rules: Rules, keep_alive_s: float | None, default_s: float) -> float | None:
-    """Seconds an idle engine stays in memory; None: until its room is needed.
+    """Seconds an idle engine stays in memory; None: until its memory is needed.
 
-    `keep_alive_s` is what the last request asked for, where it did: less than 0 is for ever, 0 not at all.
+    `keep_alive_s` is what the last request asked for, where it did: less than 0 is for ever, 0 not at all (Ollama's `keep_alive`).
     """
     if rules.pin:
         return None
@@ -121,26 +121,26 @@ def next_expiry(residents: Iterable[Resident]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """There is room: load now."""
+    """There is memory enough: load now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evict:
-    """There is room once these have ended."""
+    """There is enough once these have ended."""
 
     names: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """There will be room when these, which are busy, have become idle and ended."""
+    """There will be enough when these, which are busy, have become idle and ended."""
 
     names: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """There would not be room even if all went that may go."""
+    """There would not be enough even if all went that may go."""
 
     lacking: Bytes
 

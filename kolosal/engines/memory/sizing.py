@@ -15,7 +15,7 @@ from kolosal.engines.ipc.messages import EngineInfo
 from kolosal.engines.memory.machine import Machine, MachineMemory
 from kolosal.engines.memory.model_files import read_shape
 from kolosal.engines.memory.model_shape import ModelShape
-from kolosal.engines.memory.placement import Estimate, GpuFree, Part, estimate, estimates
+from kolosal.engines.memory.placement import DeviceMemory, Estimate, GpuFree, estimate, estimates
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 
 _UNLIMITED_BYTES = 1 << 60
@@ -127,4 +127,4 @@ class FixedSizing:
         return self.size
 
 
-_NOTHING = FixedSizing(Estimate(Part()))
+_NOTHING = FixedSizing(Estimate(DeviceMemory()))

@@ -19,9 +19,9 @@ from kolosal.observe.events import Event, EventLog
 from kolosal.observe.logtail import MAX_LINES
 from kolosal.observe.ring import Batch, Ring
 from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.query import read_query
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.openai.encode import error_frame
-from kolosal.routes.openai.responses.query import read_query
 
 
 class EventsQuery(BaseModel):
@@ -80,7 +80,7 @@ async def follow_events(request: Request) -> EventStream | PlainTextResponse:
     A client that comes back says with `Last-Event-ID` where it was. One that reads too slowly loses the oldest events,
     and an `events.lost` says how many.
     """
-    query = read_query(request.query_params, EventsQuery)
+    query = read_query(request, EventsQuery)
     log = registry_of(request).observer.events
     last_id = query.after or request.headers.get("last-event-id")
     return _stream(request, _event_frames(log, last_id, follow=query.follow))
@@ -118,7 +118,7 @@ def _events(log: EventLog, batch: Batch[Event]) -> bytes:
 )
 async def show_logs(request: Request) -> JsonResponse[EngineLog] | EventStream | PlainTextResponse:
     """What an engine's worker said: mostly llama.cpp, about the model. Also of workers that have ended."""
-    query = read_query(request.query_params, LogsQuery)
+    query = read_query(request, LogsQuery)
     engine = registry_of(request).get(request.path_params["engine_id"])
     last = engine.logs.ring.last(query.tail)
     if query.follow:
@@ -139,11 +139,8 @@ def _lines(batch: Batch[str]) -> bytes:
 def _stream(request: Request, frames: AsyncGenerator[bytes, None]) -> EventStream | PlainTextResponse:
     if request.method == "HEAD":  # a body that nobody gets would never end
         return PlainTextResponse(media_type="text/event-stream")
-    return EventStream(frames, _nothing_to_stop, error_frame)
-
-
-def _nothing_to_stop() -> None:
-    """Readers are positions: when one ends, nothing runs on."""
+    # readers are positions: when one ends, nothing runs on that must be stopped
+    return EventStream(frames, lambda: None, error_frame)
 
 
 def _frame(kind: str, data: Mapping[str, object], event_id: str | None = None) -> bytes:

@@ -68,13 +68,15 @@ class Health(TypedDict):
     engines: list[EngineStatus]
 
 
+HEALTH_PATHS = ("/health", "/v1/health", "/status")
+"""All the same: each is what some probe or older client asks."""
+
+
 def routes() -> list[Route]:
     """The paths of this module."""
     return [
         Route("/", index),
-        Route("/health", health),
-        Route("/v1/health", health),
-        Route("/status", health),
+        *(Route(path, health) for path in HEALTH_PATHS),
     ]
 
 

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from kolosal.engines.memory.load_scheduler import Preview
 from kolosal.engines.memory.machine import Gpu
-from kolosal.engines.memory.placement import Estimate, Part
+from kolosal.engines.memory.placement import DeviceMemory, Estimate
 from kolosal.engines.memory.policy import Load, Refuse
 from kolosal.engines.parameters import EngineConfig, EngineId
 from kolosal.errors import InvalidRequest
@@ -190,7 +190,7 @@ def _engine_bytes(estimate: Estimate) -> EngineBytes:
     }
 
 
-def _by_purpose(part: Part) -> BytesByPurpose:
+def _by_purpose(part: DeviceMemory) -> BytesByPurpose:
     return {
         "weights": part.weights,
         "kv_cache": part.kv_cache,

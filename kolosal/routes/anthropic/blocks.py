@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 
-from kolosal.http.decode import UNION_ERROR, RequestBody
+from kolosal.http.decode import RequestBody
+from kolosal.routes.common.fields import ARRAY, STRING, kinds
 from kolosal.schema import MAX_TOOL_NAME_CHARS
 
 MAX_BLOCKS = 4096
@@ -79,23 +80,11 @@ ResultBlock: TypeAlias = Annotated[
 ]
 
 
-def string_or_array(value: object) -> str | None:
-    """Discriminator of a field that is a string or an array."""
-    if isinstance(value, str):
-        return "<string>"
-    return "<array>" if isinstance(value, list | tuple) else None
-
-
-STRING_OR_ARRAY = Discriminator(
-    string_or_array,
-    custom_error_type=UNION_ERROR,
-    custom_error_message="a string or an array of content blocks",
-)
+_STRING_OR_BLOCKS = kinds("a string or an array of content blocks")
 
 ResultContent: TypeAlias = Annotated[
-    Annotated[str, Tag("<string>")]
-    | Annotated[tuple[ResultBlock, ...], Field(max_length=MAX_BLOCKS), Tag("<array>")],
-    STRING_OR_ARRAY,
+    Annotated[str, STRING] | Annotated[tuple[ResultBlock, ...], Field(max_length=MAX_BLOCKS), ARRAY],
+    _STRING_OR_BLOCKS,
 ]
 
 
@@ -123,13 +112,11 @@ Block: TypeAlias = Annotated[
 ]
 
 Content: TypeAlias = Annotated[
-    Annotated[str, Tag("<string>")]
-    | Annotated[tuple[Block, ...], Field(max_length=MAX_BLOCKS), Tag("<array>")],
-    STRING_OR_ARRAY,
+    Annotated[str, STRING] | Annotated[tuple[Block, ...], Field(max_length=MAX_BLOCKS), ARRAY],
+    _STRING_OR_BLOCKS,
 ]
 
 SystemContent: TypeAlias = Annotated[
-    Annotated[str, Tag("<string>")]
-    | Annotated[tuple[TextBlock, ...], Field(max_length=MAX_BLOCKS), Tag("<array>")],
-    STRING_OR_ARRAY,
+    Annotated[str, STRING] | Annotated[tuple[TextBlock, ...], Field(max_length=MAX_BLOCKS), ARRAY],
+    _STRING_OR_BLOCKS,
 ]

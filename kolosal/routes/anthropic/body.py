@@ -14,11 +14,9 @@ from kolosal.routes.anthropic.context import ContextManagement, clear_thinking
 from kolosal.routes.anthropic.conversation import InputMessages, to_messages
 from kolosal.routes.anthropic.tools import InputTools, ToolChoice, to_tool_use
 from kolosal.routes.anthropic.unsupported import IGNORED_FIELDS, check_extra
-from kolosal.sampling import MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.routes.common.body import ModelBody
+from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams, StopStrings, TopK, TopP
 from kolosal.schema import MAX_GRAMMAR_CHARS, ChatPrompt, GenerateRequest, Grammar, GrammarKind
-
-MAX_MODEL_CHARS = 256
-"""As long as the id of an engine can be."""
 
 MIN_BUDGET_TOKENS = 1024
 """The smallest `budget_tokens`: Anthropic's bound."""
@@ -49,13 +47,9 @@ class OutputConfig(RequestBody):
     task_budget: dict[str, Any] | None = None
 
 
-class PromptBody(RequestBody):
+class PromptBody(ModelBody):
     """Fields of both endpoints: all that the prompt is made of. Others are kept, to be looked through."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
-
-    model: Annotated[str, Field(max_length=MAX_MODEL_CHARS)] | None = None
-    """An `engine_id`; may be left out only where a default engine is configured."""
     messages: InputMessages
     """The conversation, oldest turn first. A last turn of the assistant is continued."""
     system: SystemContent | None = None
@@ -71,16 +65,6 @@ class PromptBody(RequestBody):
     output_format: OutputFormat | None = None
     """The older place of `output_config.format`."""
     context_management: ContextManagement | None = None
-
-    def checked_model(self, default_engine: str | None) -> str | None:
-        """The model's name, which may be left out only where a default engine is configured.
-
-        Raises:
-            InvalidRequest: it was left out.
-        """
-        if not self.model and default_engine is None:
-            raise InvalidRequest("Missing required field: model", param="model")
-        return self.model or None
 
     def to_prompt(self) -> ChatPrompt:
         """The conversation as engines know it.
@@ -122,17 +106,11 @@ class MessagesBody(PromptBody):
     """Whether the answer comes in pieces, as server-sent events."""
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     """0 takes the most probable token; 1 unless given."""
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: TopP | None = None
     """Keep the most probable tokens whose probabilities add up to this; off unless given."""
-    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    top_k: TopK | None = None
     """Keep this many of the most probable tokens; off unless given."""
-    stop_sequences: (
-        Annotated[
-            tuple[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)], ...],
-            Field(max_length=MAX_STOP_STRINGS),
-        ]
-        | None
-    ) = None
+    stop_sequences: StopStrings | None = None
     """The text ends before the first of these."""
 
     def to_request(self) -> GenerateRequest:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
 from kolosal.errors import UnsupportedFeature
-from kolosal.http.decode import UNION_ERROR, RequestBody
+from kolosal.http.decode import RequestBody
+from kolosal.routes.common.fields import OBJECT, STRING, kinds
 from kolosal.schema import Message
 
 MAX_EDITS = 16
@@ -32,19 +33,9 @@ class KeptTurns(RequestBody):
     value: Annotated[int, Field(ge=1, le=MAX_TURNS)] = _DEFAULT_TURNS
 
 
-def _string_or_object(value: object) -> str | None:
-    if isinstance(value, str):
-        return "<string>"
-    return "<object>" if isinstance(value, dict | KeptTurns) else None
-
-
 Keep: TypeAlias = Annotated[
-    Annotated[Literal["all"], Tag("<string>")] | Annotated[KeptTurns, Tag("<object>")],
-    Discriminator(
-        _string_or_object,
-        custom_error_type=UNION_ERROR,
-        custom_error_message="'all' or an object with a type",
-    ),
+    Annotated[Literal["all"], STRING] | Annotated[KeptTurns, OBJECT],
+    kinds("'all' or an object with a type"),
 ]
 
 

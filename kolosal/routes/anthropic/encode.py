@@ -19,14 +19,14 @@ _ALPHANUMERIC = string.ascii_letters + string.digits
 _ID_CHARS = 24
 
 
-class OutputText(TypedDict):
+class OutputTextBlock(TypedDict):
     """Text."""
 
     type: Literal["text"]
     text: str
 
 
-class OutputThinking(TypedDict):
+class OutputThinkingBlock(TypedDict):
     """What the model thought before it answered."""
 
     type: Literal["thinking"]
@@ -35,7 +35,7 @@ class OutputThinking(TypedDict):
     """Always empty: nothing is signed."""
 
 
-class OutputToolUse(TypedDict):
+class OutputToolUseBlock(TypedDict):
     """A call the model made."""
 
     type: Literal["tool_use"]
@@ -45,7 +45,7 @@ class OutputToolUse(TypedDict):
     """Conforms to the tool's `input_schema`."""
 
 
-ContentBlock: TypeAlias = OutputText | OutputThinking | OutputToolUse
+ContentBlock: TypeAlias = OutputTextBlock | OutputThinkingBlock | OutputToolUseBlock
 
 StopReason: TypeAlias = Literal[
     "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"
@@ -150,12 +150,12 @@ def usage_body(usage: Usage) -> MessageUsage:
     }
 
 
-def thinking_block(thinking: str = "") -> OutputThinking:
+def thinking_block(thinking: str = "") -> OutputThinkingBlock:
     """A block of thoughts."""
     return {"type": "thinking", "thinking": thinking, "signature": ""}
 
 
-def tool_use_block(call_id: str, name: str, arguments: dict[str, Any]) -> OutputToolUse:
+def tool_use_block(call_id: str, name: str, arguments: dict[str, Any]) -> OutputToolUseBlock:
     """A block with a call; ids that we made get Anthropic's prefix."""
     shown_id = f"toolu_{call_id.removeprefix('call_')}" if call_id.startswith("call_") else call_id
     return {"type": "tool_use", "id": shown_id, "name": name, "input": arguments}

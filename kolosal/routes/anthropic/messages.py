@@ -31,13 +31,12 @@ class InputTokens(TypedDict):
     scope=Access.INFERENCE,
     body=MessagesBody,
     answer="The message: its content blocks, why it ended, and the tokens it took.",
-    streams=True,
     example={**_EXAMPLE, "max_tokens": 128},
 )
 async def create_message(request: Request) -> JsonResponse[AnthropicMessage] | EventStream:
     """Continue a conversation, in Anthropic's way."""
     body = await decode(request, MessagesBody)
-    name = body.checked_model(registry_of(request).default_engine)
+    name = body.requested_model(registry_of(request))
     generation = await start_generation(request, name, [body.to_request()])
     model = name or generation.engine.engine_id
     encoder = MessageEncoder(message_id(), model, body.max_tokens, body.shows_thinking)
@@ -58,6 +57,6 @@ async def create_message(request: Request) -> JsonResponse[AnthropicMessage] | E
 async def count_tokens(request: Request) -> JsonResponse[InputTokens]:
     """Count the tokens of a conversation without continuing it."""
     body = await decode(request, CountBody)
-    name = body.checked_model(registry_of(request).default_engine)
+    name = body.requested_model(registry_of(request))
     n_tokens = await count_prompt_tokens(request, name, body.checked_prompt())
     return JsonResponse({"input_tokens": n_tokens})

@@ -22,8 +22,8 @@ _MAX_KEPT = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class FileFacts:
-    """What a model file is from the outside."""
+class DigestedFile:
+    """A model file with its digest."""
 
     size: int
     """Bytes."""
@@ -64,14 +64,14 @@ class FileDigests:
         self._running: dict[FileVersion, asyncio.Task[str]] = {}
         self._one_at_a_time = asyncio.Lock()
 
-    async def of(self, path: Path) -> FileFacts | None:
+    async def of(self, path: Path) -> DigestedFile | None:
         """Size, age and digest of a file; None where it is gone or cannot be read."""
         try:
             version = await asyncio.to_thread(FileVersion.of, path)
             digest = self._known.get(version) or await self._computed(version)
         except OSError:
             return None
-        return FileFacts(version.size, version.modified_at, digest)
+        return DigestedFile(version.size, version.modified_at, digest)
 
     async def _computed(self, version: FileVersion) -> str:
         task = self._running.get(version)

@@ -1,13 +1,14 @@
 """What an endpoint takes and gives, said beside it; `/openapi.json` and `/docs` are made of it.
 
     @Operation(
-        group=Group.OPENAI, scope=Access.INFERENCE, body=ChatBody, answer="The chat completion.", streams=True, example={…}
+        group=Group.OPENAI, scope=Access.INFERENCE, body=ChatBody, answer="The chat completion.", example={…}
     )
     async def create_chat_completion(request: Request) -> JsonResponse[ChatCompletion] | EventStream:
         "Continue a conversation."
 
-The endpoint's docstring is its summary and description, the docstring under a field the field's, and the `T` of a
-`JsonResponse[T]` in its return type the schema of its answer. Nothing is computed
+The endpoint's docstring is its summary and description, the docstring under a field the field's, the `T` of a
+`JsonResponse[T]` in its return type the schema of its answer, and an `EventStream` beside it says that the answer can come in pieces.
+Nothing is computed
 here: an application that nobody asks for its document pays nothing for it.
 """
 
@@ -107,8 +108,6 @@ class Operation:
     """Other statuses of success, which come without a body, and what they mean."""
     media_type: str = "application/json"
     """What a whole answer is."""
-    streams: bool = False
-    """Whether `stream` in the body says that the answer comes in pieces."""
     stream_media_type: str = "text/event-stream"
     """What an answer in pieces is."""
 

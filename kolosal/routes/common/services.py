@@ -62,7 +62,7 @@ def services_of(request: HTTPConnection) -> Services:
 def model_roots_of(request: HTTPConnection) -> Roots:
     """Where models that this request adds may come from."""
     services = services_of(request)
-    return services.model_roots.now(services.authenticator.needed)
+    return services.model_roots.allowed(services.authenticator.needed)
 
 
 def registry_of(request: HTTPConnection) -> EngineRegistry:

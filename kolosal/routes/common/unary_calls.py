@@ -3,46 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeAlias, TypeVar
+from typing import TypeVar
 
-from pydantic import Field
 from starlette.requests import Request
 
 from kolosal.engines.engine import Engine
-from kolosal.engines.ipc.calls import MAX_TEXT_CHARS, Call, CallResult, Render, Rendered
-from kolosal.errors import InternalError, InvalidRequest
+from kolosal.engines.ipc.calls import Call, CallResult, Render, Rendered
+from kolosal.errors import InternalError
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.routes.common.generation import within
-from kolosal.routes.common.services import place_of, registry_of, services_of
+from kolosal.routes.common.services import place_of, services_of
 from kolosal.schema import ChatPrompt
-
-MAX_MODEL_CHARS = 256
-"""As long as the id of an engine can be."""
-
-MAX_TOKEN_ID = 2**31 - 1
-"""llama.cpp's tokens are 32-bit integers. Whether the model has such a token its engine knows."""
 
 MAX_CALL_CHARS = 1_048_576
 """Characters, or tokens, of one call: more is sent in several, so that each fits into a frame."""
 
-ModelName: TypeAlias = Annotated[str, Field(max_length=MAX_MODEL_CHARS)]
-TokenId: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
-Text: TypeAlias = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
-
 T = TypeVar("T")
 R = TypeVar("R", bound=CallResult)
-
-
-def optional_model(request: Request, model: str | None) -> str | None:
-    """The engine of a request that may leave out its name: the default engine, else the only one.
-
-    Raises:
-        InvalidRequest: it left it out, and there are several.
-    """
-    registry = registry_of(request)
-    if not model and registry.default_engine is None and len(registry.list()) > 1:
-        raise InvalidRequest("model is missing: there are several engines and no default one", param="model")
-    return model or None
 
 
 async def with_engine(request: Request, model: str | None, work: Callable[[Engine], Awaitable[T]]) -> T:

@@ -14,6 +14,7 @@ from kolosal.conversation.prompts import ASSISTANT
 from kolosal.errors import InvalidRequest
 from kolosal.http.body import kind_of, parse_object, read_json
 from kolosal.http.decode import RequestBody, complaint
+from kolosal.routes.common.fields import ModelName
 from kolosal.routes.conversation.errors import field_error
 
 MAX_TEXT_CHARS = 1_048_576
@@ -23,7 +24,7 @@ MAX_TURNS = 10_000
 """Turns of a history."""
 
 MAX_NAME_CHARS = 256
-"""Characters of the name of an engine or a role."""
+"""Characters of the name of a role."""
 
 MAX_KEY_CHARS = 4096
 """Characters of an API key in a query; whether it is one is for others to say."""
@@ -59,7 +60,7 @@ class ChatBody(RequestBody):
     """Whether the answer is reviewed and revised, twice, before it is given: three generations in place of one."""
     intermediate_steps: bool | None = None
     """Whether an improved answer comes with its draft and reviews."""
-    model: _Name | None = None
+    model: ModelName | None = None
     """An `engine_id`; left out, the default engine, else the first."""
     role: _Name | None = None
     """The system prompt to answer with; `assistant` unless given."""
@@ -98,7 +99,7 @@ class ChatQuery(BaseModel):
     """As in the body: true, false, 1, 0, yes, no, on or off, in any case."""
     intermediate_steps: bool = False
     """As in the body."""
-    model: _Name | None = None
+    model: ModelName | None = None
     """An `engine_id`; left out, the default engine, else the first."""
     role: _Name | None = None
     """The system prompt to answer with; `assistant` unless given."""

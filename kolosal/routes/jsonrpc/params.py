@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
-from kolosal.http.decode import UNION_ERROR, RequestBody
+from kolosal.http.decode import RequestBody
+from kolosal.routes.common.fields import ARRAY, STRING, ModelName, as_tuple, kinds
 from kolosal.routes.common.tool_turn import TurnOptions
 from kolosal.routes.jsonrpc.history import MAX_CALLS, MAX_TURNS, HistoryMessage, ToolResult
 from kolosal.routes.jsonrpc.tools import OfferedTools, to_tools
-from kolosal.sampling import MAX_STOP_CHARS, MAX_STOP_STRINGS, MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams, Seed, StopString, StopStrings, TopP
 from kolosal.schema import Tool, ToolMode
 
 DEFAULT_MAX_NEW_TOKENS = 4096
@@ -20,29 +21,11 @@ DEFAULT_MAX_NEW_TOKENS = 4096
 DEFAULT_TEMPERATURE = 0.6
 """Temperature of sampling where a request does not say: the seed's number."""
 
-MAX_MODEL_CHARS = 256
-"""As long as the id of an engine can be."""
-
 MAX_ITERATION_COUNT = 1_000_000
 """How far a client may count; far beyond what is ever allowed."""
 
-_StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
-
-
-def _string_or_array(value: object) -> str | None:
-    if isinstance(value, str):
-        return "<string>"
-    return "<array>" if isinstance(value, list | tuple) else None
-
-
-StopStrings: TypeAlias = Annotated[
-    Annotated[_StopString, Tag("<string>")]
-    | Annotated[tuple[_StopString, ...], Field(max_length=MAX_STOP_STRINGS), Tag("<array>")],
-    Discriminator(
-        _string_or_array,
-        custom_error_type=UNION_ERROR,
-        custom_error_message="a string or an array of strings",
-    ),
+Stop: TypeAlias = Annotated[
+    Annotated[StopString, STRING] | Annotated[StopStrings, ARRAY], kinds("a string or an array of strings")
 ]
 
 
@@ -63,13 +46,13 @@ class GenerationParams(RequestBody):
     """False takes the most probable token each time."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """Of sampling."""
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: TopP | None = None
     """Keep the most probable tokens whose probabilities add up to this; off unless given."""
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+    seed: Seed | None = None
     """The same seed gives the same text for the same request."""
-    stop: StopStrings | None = None
+    stop: Stop | None = None
     """The text ends before the first of these."""
-    model: Annotated[str, Field(max_length=MAX_MODEL_CHARS)] | None = None
+    model: ModelName | None = None
     """An `engine_id`; the default engine unless given."""
 
     def turn_options(
@@ -92,7 +75,7 @@ class GenerationParams(RequestBody):
             temperature=0.0 if self.do_sample is False else temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
             seed=self.seed,
-            stop=(self.stop,) if isinstance(self.stop, str) else self.stop or (),
+            stop=as_tuple(self.stop),
             max_tokens=self.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
         )
 

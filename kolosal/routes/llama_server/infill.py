@@ -94,7 +94,6 @@ class InfillAnswer(InfillPiece):
     body=InfillBody,
     bounds=SamplingParams,
     example={"input_prefix": "def add(a, b):\n    return ", "input_suffix": "\n", "n_predict": 16},
-    streams=True,
     answer="What fills the gap, or its pieces.",
 )
 async def infill(request: Request) -> JsonResponse[InfillAnswer] | EventStream:

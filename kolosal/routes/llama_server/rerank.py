@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NotRequired, TypeAlias
+from typing import Annotated, ClassVar, Literal, NotRequired, TypeAlias
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import Field
 from starlette.requests import Request
 from starlette.routing import Route
 from typing_extensions import TypedDict
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import MAX_INPUTS, MAX_QUERY_CHARS, Rank, Ranked, portions
-from kolosal.http.decode import UNION_ERROR, RequestBody, decode
+from kolosal.http.decode import RequestBody, decode
 from kolosal.http.responses import JsonResponse
+from kolosal.routes.common.body import NeutralValues, OpenBody, optional_model
+from kolosal.routes.common.fields import OBJECT, STRING, ModelName, Text, kinds
 from kolosal.routes.common.operation import Access, Group, Operation
-from kolosal.routes.common.unary_calls import (
-    MAX_CALL_CHARS,
-    ModelName,
-    Text,
-    optional_model,
-    unary_call,
-    with_engine,
-)
+from kolosal.routes.common.services import registry_of
+from kolosal.routes.common.unary_calls import MAX_CALL_CHARS, unary_call, with_engine
 from kolosal.routes.openai.encode import PromptCounts
-from kolosal.routes.openai.unsupported import refuse_unsupported
-
-RERANK_FIELDS: dict[str, tuple[object, ...]] = {
-    "rank_fields": (["text"],),
-    "max_chunks_per_doc": (),
-    "max_tokens_per_doc": (),
-    "return_embeddings": (False,),
-}
-"""Fields of Cohere's and Jina's requests that this daemon does not have, each with the values that ask for nothing."""
 
 
 def routes() -> list[Route]:
@@ -46,28 +33,21 @@ class TextDocument(RequestBody):
     text: Text
 
 
-def _text_or_object(value: object) -> str | None:
-    if isinstance(value, str):
-        return "<text>"
-    return "<object>" if isinstance(value, dict | TextDocument) else None
-
-
 Document: TypeAlias = Annotated[
-    Annotated[Text, Tag("<text>")] | Annotated[TextDocument, Tag("<object>")],
-    Discriminator(
-        _text_or_object,
-        custom_error_type=UNION_ERROR,
-        custom_error_message="a string or an object with a text",
-    ),
+    Annotated[Text, STRING] | Annotated[TextDocument, OBJECT], kinds("a string or an object with a text")
 ]
 
 
-class RerankBody(RequestBody):
+class RerankBody(OpenBody):
     """Documents to rank."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
-
     MISSING = "Missing required fields (query, documents)"
+    UNSUPPORTED: ClassVar[NeutralValues] = {
+        "rank_fields": (["text"],),
+        "max_chunks_per_doc": (),
+        "max_tokens_per_doc": (),
+        "return_embeddings": (False,),
+    }
 
     model: ModelName | None = None
     """An `engine_id`; left out, the default engine, else the only one."""
@@ -123,8 +103,8 @@ class Ranking(TypedDict):
 async def rerank(request: Request) -> JsonResponse[Ranking]:
     """Rank documents by how well they answer a query, with a model made for that."""
     body = await decode(request, RerankBody)
-    refuse_unsupported(body.model_extra or {}, RERANK_FIELDS)
-    model, texts = optional_model(request, body.model), body.texts()
+    body.refuse_unsupported()
+    model, texts = optional_model(registry_of(request), body.model), body.texts()
     engine_id, ranked = await with_engine(request, model, lambda engine: _rank(engine, body.query, texts))
     order = sorted(range(len(texts)), key=lambda index: -ranked.scores[index])
     results: list[RankedDocument] = [

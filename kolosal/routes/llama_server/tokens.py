@@ -14,8 +14,11 @@ from typing_extensions import TypedDict
 from kolosal.engines.ipc.calls import Detokenize, Render, Rendered, Tokenize, Tokenized
 from kolosal.http.decode import RequestBody, decode
 from kolosal.http.responses import JsonResponse
+from kolosal.routes.common.body import optional_model
+from kolosal.routes.common.fields import ModelName, Text, TokenId
 from kolosal.routes.common.operation import Access, Group, Operation
-from kolosal.routes.common.unary_calls import ModelName, Text, TokenId, call_model, optional_model
+from kolosal.routes.common.services import registry_of
+from kolosal.routes.common.unary_calls import call_model
 from kolosal.routes.openai.chat import ChatBody
 from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams
 
@@ -107,7 +110,7 @@ async def tokenize(request: Request) -> JsonResponse[TokenList]:
         parse_special=body.parse_special is not False,
         with_pieces=bool(body.with_pieces),
     )
-    model = optional_model(request, body.model)
+    model = optional_model(registry_of(request), body.model)
     answer = await call_model(request, model, call, Tokenized)
     if not body.with_pieces:
         return JsonResponse({"tokens": answer.tokens})
@@ -126,7 +129,7 @@ async def tokenize(request: Request) -> JsonResponse[TokenList]:
 async def detokenize(request: Request) -> JsonResponse[TokenText]:
     """The text of tokens, control tokens written out."""
     body = await decode(request, DetokenizeBody)
-    call, model = Detokenize(body.tokens), optional_model(request, body.model)
+    call, model = Detokenize(body.tokens), optional_model(registry_of(request), body.model)
     answer = await call_model(request, model, call, Rendered)
     return JsonResponse({"content": answer.text})
 
@@ -143,7 +146,7 @@ async def detokenize(request: Request) -> JsonResponse[TokenText]:
 async def apply_template(request: Request) -> JsonResponse[RenderedChat]:
     """A chat as the model would get it: through its chat template, control tokens written out. Nothing is generated."""
     body = await decode(request, ChatBody)
-    call, model = Render(body.to_prompt()), optional_model(request, body.model)
+    call, model = Render(body.to_prompt()), optional_model(registry_of(request), body.model)
     answer = await call_model(request, model, call, Rendered)
     return JsonResponse({"prompt": answer.text})
 

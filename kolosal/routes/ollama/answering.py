@@ -23,7 +23,7 @@ from kolosal.routes.common.services import caller_of, registry_of
 from kolosal.routes.common.unary_calls import with_engine
 from kolosal.routes.ollama.encode import AnswerEncoder, ContextField, Metrics, metrics
 from kolosal.routes.ollama.errors import error_line
-from kolosal.routes.ollama.lifetime import apply_keep_alive, free
+from kolosal.routes.ollama.keep_alive import apply_keep_alive, free
 from kolosal.routes.ollama.names import find_engine
 from kolosal.routes.ollama.stream import FinishAnswer, MeasureAnswer, answer_lines
 from kolosal.schema import GenerateRequest, Usage
@@ -33,7 +33,7 @@ T = TypeVar("T")
 Prepare: TypeAlias = Callable[[Engine], Awaitable[GenerateRequest]]
 """Makes the request for a loaded engine, and refuses what its model cannot do."""
 
-Shorten: TypeAlias = Callable[[GenerateRequest, Engine], Awaitable[GenerateRequest | None]]
+Truncate: TypeAlias = Callable[[GenerateRequest, Engine], Awaitable[GenerateRequest | None]]
 """What to try in place of a request that is longer than it may be; None: nothing, it is refused."""
 
 ContextOf: TypeAlias = Callable[[Engine, str], Awaitable[ContextField]]
@@ -63,7 +63,7 @@ async def answer(
     encoder: AnswerEncoder[T],
     keep_alive: float | None,
     prepare: Prepare,
-    shorten: Shorten,
+    truncate: Truncate,
     context_of: ContextOf | None = None,
     *,
     stream: bool,
@@ -77,7 +77,7 @@ async def answer(
     began = time.monotonic()
     engine_id = find_engine(registry_of(request), encoder.model).engine_id
     generation = Generation(caller_of(request), request)
-    load_s = await generation.begin(_start(generation, engine_id, prepare, shorten))
+    load_s = await generation.begin(_start(generation, engine_id, prepare, truncate))
     engine = generation.engine
 
     async def finish(text: str) -> ContextField:
@@ -99,7 +99,7 @@ async def answer(
     return await generation.finish(_whole(generation, encoder, measure, finish))
 
 
-async def _start(generation: Generation, engine_id: str, prepare: Prepare, shorten: Shorten) -> float:
+async def _start(generation: Generation, engine_id: str, prepare: Prepare, truncate: Truncate) -> float:
     """Seconds that loading took, once what is to be generated has its first event."""
     began = time.monotonic()
     load_s = 0.0
@@ -114,10 +114,10 @@ async def _start(generation: Generation, engine_id: str, prepare: Prepare, short
         try:
             await generation.submit([wanted])
         except ContextLengthExceeded:
-            shorter = await generation.load(engine_id, partial(shorten, wanted))
-            if shorter is None:
+            truncated = await generation.load(engine_id, partial(truncate, wanted))
+            if truncated is None:
                 raise
-            wanted = shorter
+            wanted = truncated
         else:
             return load_s
 

@@ -15,15 +15,15 @@ from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import unary_call
 from kolosal.routes.ollama.answering import answer, only_load
-from kolosal.routes.ollama.durations import keep_alive_seconds
 from kolosal.routes.ollama.encode import AnswerEncoder, ChatResponse, chat_object
-from kolosal.routes.ollama.fields import GenerationBody
+from kolosal.routes.ollama.fields import OllamaBody
+from kolosal.routes.ollama.keep_alive import keep_alive_seconds
 from kolosal.routes.ollama.messages import Messages, Tools, to_messages, to_tool_use
 from kolosal.routes.ollama.names import checked_name, decode_ollama
 from kolosal.schema import ChatPrompt, GenerateRequest
 
 
-class ChatBody(GenerationBody):
+class OllamaChatBody(OllamaBody):
     """A conversation to continue."""
 
     messages: Messages | None = None
@@ -47,7 +47,7 @@ class ChatBody(GenerationBody):
             template_kwargs=self.template_kwargs(),
         )
 
-    async def shorten(self, wanted: GenerateRequest, engine: Engine) -> GenerateRequest | None:
+    async def truncated(self, wanted: GenerateRequest, engine: Engine) -> GenerateRequest | None:
         """The request with fewer turns; None where it is to be refused.
 
         A last turn that alone is longer than `num_ctx` gets the engine's whole window, because to cut it would change what
@@ -67,15 +67,14 @@ class ChatBody(GenerationBody):
 @Operation(
     group=Group.OLLAMA,
     scope=Access.INFERENCE,
-    body=ChatBody,
+    body=OllamaChatBody,
     example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "stream": False},
-    streams=True,
     stream_media_type="application/x-ndjson",
     answer="The assistant's turn, or its pieces, one JSON object a line.",
 )
 async def chat(request: Request) -> JsonResponse[ChatResponse] | EventStream:
     """Continue a conversation, in Ollama's way."""
-    body = await decode_ollama(request, ChatBody)
+    body = await decode_ollama(request, OllamaChatBody)
     keep_alive = keep_alive_seconds(body.keep_alive)
     wanted = body.to_request(body.to_prompt())
     encoder = AnswerEncoder(
@@ -88,7 +87,7 @@ async def chat(request: Request) -> JsonResponse[ChatResponse] | EventStream:
         body.check_model(engine, encoder.model, "chat")
         return wanted
 
-    return await answer(request, encoder, keep_alive, prepare, body.shorten, stream=body.streams)
+    return await answer(request, encoder, keep_alive, prepare, body.truncated, stream=body.streams)
 
 
 async def _without_oldest_turns(

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
@@ -14,41 +14,34 @@ from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import (
     MAX_DIMENSIONS,
     MAX_INPUTS,
-    MAX_TEXT_CHARS,
     Embedded,
     Tokenize,
     Tokenized,
 )
 from kolosal.errors import ContextLengthExceeded, InvalidRequest
-from kolosal.http.decode import UNION_ERROR, RequestBody
+from kolosal.http.decode import RequestBody
 from kolosal.http.responses import JsonResponse
+from kolosal.routes.common.fields import ARRAY, STRING, Text, as_tuple, kinds
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import unary_call, with_engine
-from kolosal.routes.ollama.durations import KeepAlive, keep_alive_seconds
-from kolosal.routes.ollama.lifetime import apply_keep_alive
-from kolosal.routes.ollama.names import ModelName, checked_name, decode_ollama, find_engine
+from kolosal.routes.ollama.keep_alive import KeepAlive, apply_keep_alive, keep_alive_seconds
+from kolosal.routes.ollama.names import OllamaModelName, checked_name, decode_ollama, find_engine
 from kolosal.routes.openai.embeddings import embed_all, numbers
-from kolosal.routes.openai.fields import text_or_list
 from kolosal.schema import TextPrompt, TokensPrompt
 
 _NS = 1_000_000_000
 
-_Text: TypeAlias = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
-
 Input: TypeAlias = Annotated[
-    Annotated[_Text, Tag("<text>")]
-    | Annotated[Annotated[tuple[_Text, ...], Field(max_length=MAX_INPUTS)], Tag("<list>")],
-    Discriminator(
-        text_or_list, custom_error_type=UNION_ERROR, custom_error_message="a string or an array of strings"
-    ),
+    Annotated[Text, STRING] | Annotated[tuple[Text, ...], Field(max_length=MAX_INPUTS), ARRAY],
+    kinds("a string or an array of strings"),
 ]
 
 
 class EmbedBody(RequestBody):
     """Texts to make vectors of."""
 
-    model: ModelName | None = None
+    model: OllamaModelName | None = None
     """An `engine_id`, perhaps with `:latest`; may be left out only where a default engine is configured."""
     input: Input | None = None
     """A string or an array of strings; without one the model is only loaded."""
@@ -67,21 +60,19 @@ class EmbedBody(RequestBody):
         Raises:
             InvalidRequest: one of several is empty.
         """
-        if not self.input:
-            return ()
-        texts = (self.input,) if isinstance(self.input, str) else self.input
+        texts = as_tuple(self.input or None)
         for index, text in enumerate(texts):
             if not text:
                 raise InvalidRequest(f"input.{index} must have at least 1 character", param=f"input.{index}")
         return texts
 
 
-class EmbeddingBody(RequestBody):
+class OllamaEmbeddingBody(RequestBody):
     """A text to make a vector of."""
 
-    model: ModelName | None = None
+    model: OllamaModelName | None = None
     """An `engine_id`, perhaps with `:latest`; may be left out only where a default engine is configured."""
-    prompt: _Text | None = None
+    prompt: Text | None = None
     """The text, cut off where it is too long; without one the model is only loaded."""
     keep_alive: KeepAlive | None = None
     """How long the model stays in memory, as for `/api/generate`."""
@@ -143,13 +134,13 @@ async def embed(request: Request) -> JsonResponse[EmbedResponse]:
 @Operation(
     group=Group.OLLAMA,
     scope=Access.INFERENCE,
-    body=EmbeddingBody,
+    body=OllamaEmbeddingBody,
     example={"model": "tiny", "prompt": "Hello"},
     answer="`embedding`: a vector of length 1.",
 )
 async def embeddings(request: Request) -> JsonResponse[EmbeddingsResponse]:
     """Make a vector of one text: the older form of `/api/embed`."""
-    body = await decode_ollama(request, EmbeddingBody)
+    body = await decode_ollama(request, OllamaEmbeddingBody)
     keep_alive = keep_alive_seconds(body.keep_alive)
     name = checked_name(registry_of(request), body.model)
     texts = (body.prompt,) if body.prompt else ()
@@ -203,5 +194,5 @@ async def _cut(engine: Engine, text: str) -> TokensPrompt:
     """The beginning of a text: as many tokens as the model takes at once."""
     tokens = (await unary_call(engine, Tokenize(text, add_special=True, with_pieces=False), Tokenized)).tokens
     info = engine.info
-    room = len(tokens) if info is None else min(info.n_ctx, info.n_ctx_train or info.n_ctx)
-    return TokensPrompt(tokens[:room])
+    limit = len(tokens) if info is None else min(info.n_ctx, info.n_ctx_train or info.n_ctx)
+    return TokensPrompt(tokens[:limit])

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import orjson
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import Field
 
 from kolosal.engines.engine import Engine
 from kolosal.errors import InvalidRequest, UnsupportedFeature
-from kolosal.http.decode import UNION_ERROR, RequestBody
 from kolosal.http.nesting import json_text
-from kolosal.routes.ollama.durations import KeepAlive
-from kolosal.routes.ollama.names import ModelName
+from kolosal.routes.common.body import NeutralValues, OpenBody
+from kolosal.routes.common.fields import BOOLEAN, OBJECT, STRING, kinds
+from kolosal.routes.ollama.keep_alive import KeepAlive
+from kolosal.routes.ollama.names import OllamaModelName
 from kolosal.routes.ollama.options import Options
-from kolosal.routes.openai.unsupported import refuse_unsupported
 from kolosal.sampling import MAX_LOGPROBS
 from kolosal.schema import MAX_GRAMMAR_CHARS, GenerateRequest, Grammar, GrammarKind, Prompt
-
-UNSUPPORTED_FIELDS: dict[str, tuple[object, ...]] = {
-    "images": ([],),
-    "width": (0,),
-    "height": (0,),
-    "steps": (0,),
-    "_debug_render_only": (False,),
-}
-"""Fields of Ollama's requests that this daemon does not have, each with the values, besides null, that ask for nothing."""
 
 IGNORED_FIELDS = ("shift",)
 """Context windows are never shifted: an answer ends where its window does."""
@@ -33,44 +24,30 @@ IGNORED_FIELDS = ("shift",)
 _ANY_OBJECT = '{"type":"object"}'
 
 
-def _text_or_object(value: object) -> str | None:
-    if isinstance(value, str):
-        return "<text>"
-    return "<object>" if isinstance(value, dict) else None
-
-
 Format: TypeAlias = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[dict[str, Any], Tag("<object>")],
-    Discriminator(
-        _text_or_object,
-        custom_error_type=UNION_ERROR,
-        custom_error_message='"json" or a JSON schema, an object',
-    ),
+    Annotated[str, STRING] | Annotated[dict[str, Any], OBJECT],
+    kinds('"json" or a JSON schema, an object'),
 ]
-
-
-def _text_or_bool(value: object) -> str | None:
-    if isinstance(value, bool):
-        return "<bool>"
-    return "<text>" if isinstance(value, str) else None
 
 
 Think: TypeAlias = Annotated[
-    Annotated[bool, Tag("<bool>")] | Annotated[Literal["low", "medium", "high", "max"], Tag("<text>")],
-    Discriminator(
-        _text_or_bool,
-        custom_error_type=UNION_ERROR,
-        custom_error_message='true, false, "low", "medium", "high" or "max"',
-    ),
+    Annotated[bool, BOOLEAN] | Annotated[Literal["low", "medium", "high", "max"], STRING],
+    kinds('true, false, "low", "medium", "high" or "max"'),
 ]
 
 
-class GenerationBody(RequestBody):
-    """Fields of both endpoints. Null is as good as leaving a field out. Other fields are kept, to be looked through."""
+class OllamaBody(OpenBody):
+    """Fields of both endpoints. Null is as good as leaving a field out."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+    UNSUPPORTED: ClassVar[NeutralValues] = {
+        "images": ([],),
+        "width": (0,),
+        "height": (0,),
+        "steps": (0,),
+        "_debug_render_only": (False,),
+    }
 
-    model: ModelName | None = None
+    model: OllamaModelName | None = None
     """An `engine_id`, perhaps with `:latest`; may be left out only where a default engine is configured."""
     stream: bool | None = None
     """Whether the answer comes in pieces, one JSON object a line; true unless given."""
@@ -101,7 +78,7 @@ class GenerationBody(RequestBody):
             InvalidRequest: a value is out of range.
             UnsupportedFeature: the request asks for something that this daemon does not have.
         """
-        refuse_unsupported(self.model_extra or {}, UNSUPPORTED_FIELDS)
+        self.refuse_unsupported()
         options = self.options or Options()
         sampling = options.to_sampling(self._logprobs())
         return GenerateRequest(prompt, sampling, grammar=self._grammar(), max_context=options.max_context)

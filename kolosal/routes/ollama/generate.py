@@ -17,26 +17,32 @@ from kolosal.engines.ipc.calls import Render, Rendered, Tokenize, Tokenized
 from kolosal.errors import InvalidRequest, KolosalError, UnsupportedFeature
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
+from kolosal.routes.common.fields import TokenId
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import unary_call
 from kolosal.routes.ollama.answering import answer, only_load
-from kolosal.routes.ollama.durations import keep_alive_seconds
 from kolosal.routes.ollama.encode import AnswerEncoder, ContextField, GenerateResponse, generate_object
-from kolosal.routes.ollama.fields import GenerationBody
+from kolosal.routes.ollama.fields import OllamaBody
+from kolosal.routes.ollama.keep_alive import keep_alive_seconds
 from kolosal.routes.ollama.names import checked_name, decode_ollama
-from kolosal.sampling import MAX_TOKEN_ID, MAX_TOKENS_LIMIT
-from kolosal.schema import ChatPrompt, GenerateRequest, InfillPrompt, Message, TextPrompt, TokensPrompt
+from kolosal.sampling import MAX_TOKENS_LIMIT
+from kolosal.schema import (
+    ChatPrompt,
+    GenerateRequest,
+    InfillPrompt,
+    Message,
+    TextPrompt,
+    TokensPrompt,
+)
 
 RAW_TEMPLATE = "{{.Prompt}}"
 """The template that adds nothing, without its blanks. Editors send it to have their prompt passed on as it is."""
 
-Context: TypeAlias = Annotated[
-    tuple[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)], ...], Field(max_length=MAX_TOKENS_LIMIT)
-]
+Context: TypeAlias = Annotated[tuple[TokenId, ...], Field(max_length=MAX_TOKENS_LIMIT)]
 
 
-class GenerateBody(GenerationBody):
+class GenerateBody(OllamaBody):
     """A prompt to answer, or to continue."""
 
     prompt: str | None = None
@@ -104,7 +110,6 @@ class GenerateBody(GenerationBody):
     scope=Access.INFERENCE,
     body=GenerateBody,
     example={"model": "tiny", "prompt": "Why is the sky blue?", "stream": False},
-    streams=True,
     stream_media_type="application/x-ndjson",
     answer="The answer, or its pieces, one JSON object a line.",
 )
@@ -126,7 +131,7 @@ async def generate(request: Request) -> JsonResponse[GenerateResponse] | EventSt
         _check_context(engine, body.context)
         return body.to_request(TokensPrompt(await _continued(engine, body.context, plain)))
 
-    async def shorten(wanted: GenerateRequest, _engine: Engine) -> GenerateRequest | None:
+    async def truncate(wanted: GenerateRequest, _engine: Engine) -> GenerateRequest | None:
         """Ollama would cut the prompt to `num_ctx`; here it gets the engine's whole window, where it fits into that."""
         if body.truncate is False or wanted.max_context is None:
             return None
@@ -141,7 +146,7 @@ async def generate(request: Request) -> JsonResponse[GenerateResponse] | EventSt
         except KolosalError:
             return {}
 
-    return await answer(request, encoder, keep_alive, prepare, shorten, context, stream=body.streams)
+    return await answer(request, encoder, keep_alive, prepare, truncate, context, stream=body.streams)
 
 
 def _check_context(engine: Engine, earlier: tuple[int, ...]) -> None:

@@ -16,13 +16,19 @@ from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.ollama.errors import OllamaError
-from kolosal.routes.ollama.names import ModelName, checked_name, decode_ollama, find_engine, without_latest
+from kolosal.routes.ollama.names import (
+    OllamaModelName,
+    checked_name,
+    decode_ollama,
+    find_engine,
+    without_latest,
+)
 
 
 class CopyBody(RequestBody):
     """A second name for a model."""
 
-    source: Annotated[ModelName, Field(min_length=1)]
+    source: Annotated[OllamaModelName, Field(min_length=1)]
     """An `engine_id`, perhaps with `:latest`."""
     destination: EngineId
     """The id of the new engine; `:latest` is cut off."""
@@ -31,9 +37,9 @@ class CopyBody(RequestBody):
 class DeleteBody(RequestBody):
     """A model to remove."""
 
-    model: ModelName | None = None
+    model: OllamaModelName | None = None
     """An `engine_id`, perhaps with `:latest`."""
-    name: ModelName | None = None
+    name: OllamaModelName | None = None
     """The older name of `model`, which wins."""
 
 

@@ -7,23 +7,20 @@ Chat templates want ids, so calls without get one by their place.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import RequestBody
 from kolosal.http.nesting import json_text
+from kolosal.routes.common.body import NeutralValues, OpenBody
 from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_ID_CHARS, MAX_MESSAGES
 from kolosal.routes.openai.tools import FunctionDefinition, tool_use
-from kolosal.routes.openai.unsupported import refuse_unsupported
 from kolosal.schema import MAX_TOOL_NAME_CHARS, MAX_TOOLS, Message, Tool, ToolCall, ToolMode, ToolUse
 
-UNSUPPORTED_IN_MESSAGES: dict[str, tuple[object, ...]] = {"images": ([],)}
-"""Fields of a message that this daemon does not have, with the values, besides null, that ask for nothing."""
 
-
-class CalledFunction(RequestBody):
+class OllamaFunctionCall(RequestBody):
     """The function of a call."""
 
     name: Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)]
@@ -32,18 +29,18 @@ class CalledFunction(RequestBody):
     """The arguments, an object."""
 
 
-class MadeCall(RequestBody):
+class OllamaToolCall(RequestBody):
     """One call that an assistant's turn made."""
 
     id: Annotated[str, Field(max_length=MAX_ID_CHARS)] | None = None
     """What the turn with its result may name as `tool_call_id`."""
-    function: CalledFunction
+    function: OllamaFunctionCall
 
 
-class ChatMessage(RequestBody):
+class OllamaMessage(OpenBody):
     """One turn."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+    UNSUPPORTED: ClassVar[NeutralValues] = {"images": ([],)}
 
     role: Literal["system", "user", "assistant", "tool"]
     """Who speaks."""
@@ -51,7 +48,7 @@ class ChatMessage(RequestBody):
     """The text."""
     thinking: str | None = None
     """What an assistant's turn thought before it answered."""
-    tool_calls: Annotated[tuple[MadeCall, ...], Field(max_length=MAX_TOOLS)] | None = None
+    tool_calls: Annotated[tuple[OllamaToolCall, ...], Field(max_length=MAX_TOOLS)] | None = None
     """Calls an assistant's turn made."""
     tool_name: Annotated[str, Field(max_length=MAX_TOOL_NAME_CHARS)] | None = None
     """The tool whose result a tool's turn holds."""
@@ -59,10 +56,10 @@ class ChatMessage(RequestBody):
     """The call that a tool's turn answers."""
 
 
-Messages: TypeAlias = Annotated[tuple[ChatMessage, ...], Field(max_length=MAX_MESSAGES)]
+Messages: TypeAlias = Annotated[tuple[OllamaMessage, ...], Field(max_length=MAX_MESSAGES)]
 
 
-class OfferedTool(RequestBody):
+class OllamaTool(RequestBody):
     """One of `tools`."""
 
     type: Annotated[str, Field(max_length=64)] | None = None
@@ -88,20 +85,20 @@ class OfferedTool(RequestBody):
         return self.function.to_tool(f"{path}.function")
 
 
-Tools: TypeAlias = Annotated[tuple[OfferedTool, ...], Field(max_length=MAX_TOOLS)]
+Tools: TypeAlias = Annotated[tuple[OllamaTool, ...], Field(max_length=MAX_TOOLS)]
 
 
-def to_tool_use(tools: Sequence[OfferedTool]) -> ToolUse:
+def to_tool_use(tools: Sequence[OllamaTool]) -> ToolUse:
     """The tools of a request, any of which may be called, in any number.
 
     Raises:
-        InvalidRequest, UnsupportedFeature: see `OfferedTool.to_tool`; or two have the same name.
+        InvalidRequest, UnsupportedFeature: see `OllamaTool.to_tool`; or two have the same name.
     """
     offered = tuple(tool.to_tool(f"tools.{index}") for index, tool in enumerate(tools))
     return tool_use(offered, ToolMode.AUTO, (), parallel=True)
 
 
-def to_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
+def to_messages(messages: Sequence[OllamaMessage]) -> tuple[Message, ...]:
     """The conversation as engines know it.
 
     Raises:
@@ -112,9 +109,9 @@ def to_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     return tuple(_turn(message, f"messages.{index}", waiting) for index, message in enumerate(messages))
 
 
-def _turn(message: ChatMessage, path: str, waiting: list[ToolCall]) -> Message:
+def _turn(message: OllamaMessage, path: str, waiting: list[ToolCall]) -> Message:
     """One turn; `waiting` holds the calls so far that have no result yet."""
-    refuse_unsupported(message.model_extra or {}, UNSUPPORTED_IN_MESSAGES, f"{path}.")
+    message.refuse_unsupported(f"{path}.")
     content = message.content or ""
     if message.role == "tool":
         call = _answered(message, waiting)
@@ -134,7 +131,7 @@ def _turn(message: ChatMessage, path: str, waiting: list[ToolCall]) -> Message:
     return Message(message.role, content, tool_calls=calls, thinking=message.thinking or None)
 
 
-def _call(call: MadeCall, path: str) -> ToolCall:
+def _call(call: OllamaToolCall, path: str) -> ToolCall:
     arguments = json_text(call.function.arguments or {}, f"{path}.function.arguments")
     if len(arguments) > MAX_ARGUMENT_CHARS:
         raise InvalidRequest(
@@ -145,7 +142,7 @@ def _call(call: MadeCall, path: str) -> ToolCall:
     return ToolCall(call.id or f"call_{path.replace('.', '_')}", call.function.name, arguments)
 
 
-def _answered(message: ChatMessage, waiting: list[ToolCall]) -> ToolCall | None:
+def _answered(message: OllamaMessage, waiting: list[ToolCall]) -> ToolCall | None:
     """The call that a result belongs to: by its id, else the first of its tool, else the first of all."""
     if message.tool_call_id:
         found = next((call for call in waiting if call.id == message.tool_call_id), None)

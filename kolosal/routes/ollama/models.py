@@ -14,7 +14,7 @@ from kolosal.engines.memory.load_scheduler import LoadScheduler
 from kolosal.engines.state import EngineState
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
-from kolosal.routes.common.digests import FileFacts
+from kolosal.routes.common.digests import DigestedFile
 from kolosal.routes.common.model_cards import ModelCard
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import Services, services_of
@@ -113,7 +113,7 @@ class _Model:
     """An engine, and what is known of its file."""
 
     engine: Engine
-    file: FileFacts | None
+    file: DigestedFile | None
     card: ModelCard | None
 
     @property
@@ -155,7 +155,7 @@ def _running_row(model: _Model, scheduler: LoadScheduler, now: datetime) -> Runn
 
 
 def _sizes(engine: Engine, scheduler: LoadScheduler) -> tuple[int, int]:
-    """Bytes that an engine takes, and how many of them are in GPU memory; only its weights where no books are kept.
+    """Bytes that an engine takes, and how many of them are in GPU memory; only its weights where memory is not accounted for.
 
     What never leaves the host counts as the GPU's where all layers are there: clients show that as `100% GPU`, as with Ollama.
     """

@@ -8,16 +8,16 @@ from pydantic import Field
 from starlette.requests import Request
 
 from kolosal.engines.engine import Engine
+from kolosal.engines.parameters import MAX_ENGINE_ID_CHARS
 from kolosal.engines.registry import EngineRegistry
 from kolosal.errors import InvalidRequest, NotFound
 from kolosal.http.decode import B, decode
-
-MAX_NAME_CHARS = 256 + len(":latest")
-"""As long as the id of an engine can be, with a tag."""
-
-ModelName: TypeAlias = Annotated[str, Field(max_length=MAX_NAME_CHARS)]
+from kolosal.routes.common.body import requested_model
 
 _LATEST = ":latest"
+
+OllamaModelName: TypeAlias = Annotated[str, Field(max_length=MAX_ENGINE_ID_CHARS + len(_LATEST))]
+"""An `engine_id`, perhaps with a tag."""
 
 
 async def decode_ollama(request: Request, body_type: type[B]) -> B:
@@ -37,15 +37,12 @@ def without_latest(name: str) -> str:
 
 
 def checked_name(registry: EngineRegistry, name: str | None) -> str:
-    """The name in a request, which may be left out only where a default engine is configured.
+    """The name in a request, else that of the default engine.
 
     Raises:
-        InvalidRequest: it was left out.
+        InvalidRequest: it was left out, and no default engine is configured.
     """
-    name = name or registry.default_engine
-    if not name:
-        raise InvalidRequest("model is required", param="model")
-    return name
+    return requested_model(registry, name, "model is required")
 
 
 def find_engine(registry: EngineRegistry, name: str) -> Engine:

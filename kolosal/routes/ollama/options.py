@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Annotated, TypeAlias
 
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, Field
 
-from kolosal.http.decode import RequestBody, decode_fields
-from kolosal.routes.openai.fields import TextOrTexts
+from kolosal.http.decode import RequestBody
+from kolosal.routes.common.fields import StringOrStrings, as_tuple
+from kolosal.routes.common.sampling_fields import sampling_params
 from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams
 
 MAX_SEED = 2**63 - 1
@@ -24,16 +25,8 @@ IGNORED_OPTIONS = (
 )  # fmt: skip
 """Options for loading a model, and those of older versions that change nothing any more."""
 
-_sampling_params: TypeAdapter[SamplingParams] = TypeAdapter(SamplingParams)
-
 _DEFAULTS: dict[str, float] = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.0}
 """Ollama's, where they are not those of `SamplingParams`."""
-
-_AS_THEY_ARE = (
-    "temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "mirostat",
-    "mirostat_tau", "mirostat_eta",
-)  # fmt: skip
-"""Options that mean the same here and in `SamplingParams`, where the bounds are."""
 
 
 def _whole(value: object) -> object:
@@ -68,7 +61,7 @@ class Options(RequestBody):
     """The same seed gives the same text for the same request; less than 0 draws a fresh one."""
     num_predict: Annotated[Whole, Field(ge=-2, le=MAX_TOKENS_LIMIT)] | None = None
     """Tokens to generate at most; 0 and less, and not given: to the end of the context window."""
-    stop: TextOrTexts | None = None
+    stop: StringOrStrings | None = None
     """The text ends before the first of these."""
     num_ctx: Annotated[Whole, Field(ge=-(2**31), lt=2**31)] | None = None
     """Tokens that prompt and answer have together at most; never more than the engine's context window."""
@@ -85,19 +78,16 @@ class Options(RequestBody):
         Raises:
             InvalidRequest: one is out of range.
         """
-        fields: dict[str, object] = {**_DEFAULTS}
-        for name in _AS_THEY_ARE:
-            fields[name] = getattr(self, name) if getattr(self, name) is not None else fields.get(name)
+        own: dict[str, object] = {
+            name: value for name, value in _DEFAULTS.items() if getattr(self, name) is None
+        }
         if self.top_k is not None:
-            fields["top_k"] = max(self.top_k, 0)
+            own["top_k"] = max(self.top_k, 0)
         if self.repeat_last_n is not None:
-            fields["repeat_last_n"] = MAX_TOKENS_LIMIT if self.repeat_last_n < 0 else self.repeat_last_n
-        if self.seed is not None and self.seed >= 0:
-            fields["seed"] = self.seed % 2**32
+            own["repeat_last_n"] = MAX_TOKENS_LIMIT if self.repeat_last_n < 0 else self.repeat_last_n
+        if self.seed is not None:
+            own["seed"] = self.seed % 2**32 if self.seed >= 0 else None
         if self.num_predict is not None and self.num_predict > 0:
-            fields["max_tokens"] = self.num_predict
-        stop = (self.stop,) if isinstance(self.stop, str) else self.stop or ()
-        fields["stop"] = [text for text in stop if text]  # clients send an empty one for none
-        fields["logprobs"] = logprobs
-        given = {name: value for name, value in fields.items() if value is not None}
-        return decode_fields(_sampling_params, given, "options.")
+            own["max_tokens"] = self.num_predict
+        own["stop"] = [text for text in as_tuple(self.stop) if text]  # clients send an empty one for none
+        return sampling_params(self, own | {"logprobs": logprobs}, "options.")

@@ -24,7 +24,7 @@ from kolosal.routes.common.model_cards import ModelCard
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import services_of
 from kolosal.routes.ollama.encode import rfc3339
-from kolosal.routes.ollama.names import ModelName, checked_name, decode_ollama, find_engine
+from kolosal.routes.ollama.names import OllamaModelName, checked_name, decode_ollama, find_engine
 
 _QUANTIZATION = re.compile(
     r"\b(I?Q\d\w*|TQ\d_\d|BF16|F16|F32|MXFP4|NVFP4)\b(?: - (Small|Medium|Large)| (mix))?"
@@ -41,9 +41,9 @@ _UNITS = (("B", 10**9, 1), ("M", 10**6, 2), ("K", 10**3, 0))
 class ShowBody(RequestBody):
     """A model to look at."""
 
-    model: ModelName | None = None
+    model: OllamaModelName | None = None
     """An `engine_id`, perhaps with `:latest`."""
-    name: ModelName | None = None
+    name: OllamaModelName | None = None
     """The older name of `model`, which wins."""
     verbose: bool | None = None
     """Whether `model_info` has the elements of long arrays of numbers, too; vocabularies are always left out."""

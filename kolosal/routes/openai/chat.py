@@ -116,14 +116,13 @@ class ChatBody(GenerationBody):
     bounds=SamplingParams,
     defaults={"max_tokens": ChatBody.DEFAULT_MAX_TOKENS},
     example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64},
-    streams=True,
     answer="The chat completion, or its chunks.",
 )
 async def create_chat_completion(request: Request) -> JsonResponse[ChatCompletion] | EventStream:
     """Continue a conversation."""
     body = await decode(request, ChatBody)
     requests = body.to_requests()
-    name = body.checked_model(registry_of(request).default_engine)
+    name = body.requested_model(registry_of(request))
     generation = await start_generation(request, name, requests)
     config = generation.engine.config
     model, fingerprint = name or config.engine_id, system_fingerprint(config)

@@ -14,22 +14,26 @@ from kolosal.errors import InvalidRequest
 from kolosal.http.decode import UNION_ERROR, decode
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
+from kolosal.routes.common.fields import TokenId
 from kolosal.routes.common.generation import Generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import caller_of, registry_of
 from kolosal.routes.common.unary_calls import unary_call
 from kolosal.routes.openai.encode import error_frame
 from kolosal.routes.openai.fields import GenerationBody
-from kolosal.routes.openai.text_encode import CompletionPlan, TextCompletion, text_completion, text_frames
-from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKEN_ID, MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.routes.openai.text_encode import (
+    CompletionPlan,
+    TextCompletion,
+    text_completion,
+    text_frames,
+)
+from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKENS_LIMIT, SamplingParams
 from kolosal.schema import GenerateRequest, InfillPrompt, Prompt, TextPrompt, TokensPrompt
 
 _THREAD_ABOVE_LOGPROBS = 4096
 """Answers that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
 
-Tokens: TypeAlias = Annotated[
-    tuple[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)], ...], Field(min_length=1, max_length=MAX_TOKENS_LIMIT)
-]
+Tokens: TypeAlias = Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=MAX_TOKENS_LIMIT)]
 
 
 def _kind_of_prompt(value: object) -> str | None:
@@ -158,14 +162,13 @@ class CompletionBody(GenerationBody):
     bounds=SamplingParams,
     defaults={"max_tokens": CompletionBody.DEFAULT_MAX_TOKENS},
     example={"model": "tiny", "prompt": "Once upon a time", "max_tokens": 32},
-    streams=True,
     answer="The completion, or its chunks.",
 )
 async def create_completion(request: Request) -> JsonResponse[TextCompletion] | EventStream:
     """Continue one or several texts."""
     body = await decode(request, CompletionBody)
     requests = body.to_requests()
-    name = body.checked_model(registry_of(request).default_engine)
+    name = body.requested_model(registry_of(request))
     generation = Generation(caller_of(request), request)
     echoes = await generation.begin(_start(generation, name, requests, body.prompts if body.echo else None))
     plan = CompletionPlan(body.n_choices, body.n_generations, body.logprobs is not None, echoes)

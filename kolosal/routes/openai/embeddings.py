@@ -6,9 +6,9 @@ import asyncio
 import base64
 import sys
 from array import array
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
@@ -16,26 +16,19 @@ from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import (
     MAX_DIMENSIONS,
     MAX_INPUTS,
-    MAX_TEXT_CHARS,
     Embed,
     Embedded,
     portions,
 )
-from kolosal.errors import InvalidRequest
-from kolosal.http.decode import UNION_ERROR, RequestBody, decode
+from kolosal.http.decode import UNION_ERROR, decode
 from kolosal.http.responses import JsonResponse
+from kolosal.routes.common.body import ModelBody, NeutralValues
+from kolosal.routes.common.fields import Text, TokenId
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
-from kolosal.routes.common.unary_calls import MAX_CALL_CHARS, ModelName, TokenId, unary_call, with_engine
+from kolosal.routes.common.unary_calls import MAX_CALL_CHARS, unary_call, with_engine
 from kolosal.routes.openai.encode import PromptCounts
-from kolosal.routes.openai.unsupported import refuse_unsupported
 from kolosal.schema import TextPrompt, TokensPrompt
-
-EMBEDDING_FIELDS: dict[str, tuple[object, ...]] = {
-    "embd_normalize": (2,),
-    "truncate_prompt_tokens": (),
-}
-"""Fields of llama-server's and vLLM's requests that this daemon does not have, with the values that ask for nothing."""
 
 _MAX_INPUT_TOKENS = 131_072
 """Tokens of one input, before its engine says how many it takes."""
@@ -64,7 +57,7 @@ def _kind_of_input(value: object) -> str | None:
             return None
 
 
-_Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
+_Text: TypeAlias = Annotated[Text, Field(min_length=1)]
 _Tokens: TypeAlias = Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=_MAX_INPUT_TOKENS)]
 _Many = Field(min_length=1, max_length=MAX_INPUTS)
 
@@ -81,31 +74,18 @@ Input: TypeAlias = Annotated[
 ]
 
 
-class EmbeddingBody(RequestBody):
+class EmbeddingBody(ModelBody):
     """Texts to make vectors of."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
-
     MISSING = "Missing required fields (model, input)"
+    UNSUPPORTED: ClassVar[NeutralValues] = {"embd_normalize": (2,), "truncate_prompt_tokens": ()}
 
-    model: ModelName | None = None
-    """An `engine_id`; may be left out only where a default engine is configured."""
     input: Input
     """A string, an array of strings, an array of tokens, or an array of such arrays."""
     encoding_format: Literal["float", "base64"] | None = None
     """How vectors are written: as numbers, or as little-endian float32 in base64; `float` unless given."""
     dimensions: Annotated[int, Field(ge=1, le=MAX_DIMENSIONS)] | None = None
     """How many numbers a vector has: the first of the model's, scaled to length 1 again; all unless given."""
-
-    def checked_model(self, default_engine: str | None) -> str | None:
-        """The model's name, which may be left out only where a default engine is configured.
-
-        Raises:
-            InvalidRequest: it was left out.
-        """
-        if not self.model and default_engine is None:
-            raise InvalidRequest(self.MISSING, param="model")
-        return self.model or None
 
     def prompts(self) -> tuple[TextPrompt | TokensPrompt, ...]:
         """The inputs as engines know them."""
@@ -149,8 +129,8 @@ class EmbeddingList(TypedDict):
 async def create_embeddings(request: Request) -> JsonResponse[EmbeddingList]:
     """Make a vector of each text, such that texts of like meaning have vectors of like direction."""
     body = await decode(request, EmbeddingBody)
-    refuse_unsupported(body.model_extra or {}, EMBEDDING_FIELDS)
-    name = body.checked_model(registry_of(request).default_engine)
+    body.refuse_unsupported()
+    name = body.requested_model(registry_of(request))
     prompts = body.prompts()
     engine_id, embedded = await with_engine(
         request, name, lambda engine: embed_all(engine, prompts, body.dimensions)

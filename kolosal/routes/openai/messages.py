@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import Field
 
 from kolosal.errors import InvalidRequest, UnsupportedFeature
-from kolosal.http.decode import UNION_ERROR, RequestBody
-from kolosal.routes.openai.fields import text_or_list
-from kolosal.routes.openai.unsupported import MESSAGE_FIELDS, refuse_unsupported
+from kolosal.http.decode import RequestBody
+from kolosal.routes.common.body import NeutralValues, OpenBody
+from kolosal.routes.common.fields import ARRAY, STRING, kinds
 from kolosal.schema import MAX_TOOL_NAME_CHARS, MAX_TOOLS, Message, ToolCall
 
 MAX_MESSAGES = 16_384
@@ -53,13 +53,8 @@ class ContentPart(RequestBody):
 
 
 Content: TypeAlias = Annotated[
-    Annotated[str, Tag("<text>")]
-    | Annotated[tuple[ContentPart, ...], Field(max_length=MAX_PARTS), Tag("<list>")],
-    Discriminator(
-        text_or_list,
-        custom_error_type=UNION_ERROR,
-        custom_error_message="a string, null or an array of text parts",
-    ),
+    Annotated[str, STRING] | Annotated[tuple[ContentPart, ...], Field(max_length=MAX_PARTS), ARRAY],
+    kinds("a string, null or an array of text parts"),
 ]
 
 
@@ -81,10 +76,10 @@ class MadeCall(RequestBody):
     function: CalledFunction
 
 
-class ChatMessage(RequestBody):
+class ChatMessage(OpenBody):
     """One turn."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+    UNSUPPORTED: ClassVar[NeutralValues] = {"function_call": (), "audio": ()}
 
     role: Literal["system", "user", "assistant", "tool", "developer"]
     """Who speaks; goes to the model's chat template."""
@@ -108,7 +103,7 @@ class ChatMessage(RequestBody):
             InvalidRequest: a field does not belong to this role, or is missing.
             UnsupportedFeature: it holds what this daemon does not have.
         """
-        refuse_unsupported(self.model_extra or {}, MESSAGE_FIELDS, f"{path}.")
+        self.refuse_unsupported(f"{path}.")
         if self.tool_calls and self.role != "assistant":
             raise InvalidRequest(
                 f"{path}.tool_calls must be left out of a turn of the role {self.role}: only the assistant calls tools",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
 from kolosal.errors import InvalidRequest, UnsupportedFeature
-from kolosal.http.decode import UNION_ERROR, RequestBody
+from kolosal.http.decode import RequestBody
 from kolosal.http.nesting import json_text
+from kolosal.routes.common.fields import OBJECT, STRING, kinds
 from kolosal.schema import MAX_SCHEMA_CHARS, MAX_TOOL_NAME_CHARS, MAX_TOOLS, Tool, ToolMode, ToolUse
 
 ToolName: TypeAlias = Annotated[
@@ -102,19 +103,9 @@ class ChoiceObject(RequestBody):
         return ToolMode(self.allowed_tools.mode), tuple(t.function.name for t in self.allowed_tools.tools)
 
 
-def _text_or_object(value: object) -> str | None:
-    if isinstance(value, str):
-        return "<text>"
-    return "<object>" if isinstance(value, dict | ChoiceObject) else None
-
-
 ToolChoice: TypeAlias = Annotated[
-    Annotated[Literal["none", "auto", "required"], Tag("<text>")] | Annotated[ChoiceObject, Tag("<object>")],
-    Discriminator(
-        _text_or_object,
-        custom_error_type=UNION_ERROR,
-        custom_error_message='"none", "auto", "required" or an object',
-    ),
+    Annotated[Literal["none", "auto", "required"], STRING] | Annotated[ChoiceObject, OBJECT],
+    kinds('"none", "auto", "required" or an object'),
 ]
 
 

@@ -6,12 +6,14 @@ import inspect
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from starlette.routing import BaseRoute, Route
 
 from kolosal import __version__
 from kolosal.http.responses import JsonResponse
+from kolosal.http.sse import EventStream
 from kolosal.routes.common.operation import GROUP_NOTES, Access, Group, Operation, operation_of
 from kolosal.routes.openapi.errors import error_references, error_responses, error_types
 from kolosal.routes.openapi.notes import one_line
@@ -32,13 +34,13 @@ _SECURITY_SCHEMES = {
 }
 """How a request carries its API key, where the daemon has keys."""
 
-_UNSAID = Operation(group=Group.DAEMON, answer="The answer.")
+_UNDOCUMENTED = Operation(group=Group.DAEMON, answer="The answer.")
 """Stands for what an endpoint does not say, so that the rest can still be served."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Endpoint:
-    """One verb of one path."""
+class _PathOperation:
+    """One verb of one path: https://spec.openapis.org/oas/v3.1.0#path-item-object."""
 
     path: str
     verb: str
@@ -79,7 +81,7 @@ def build_document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
     }
 
 
-def _entries(routes: Sequence[BaseRoute]) -> Iterable[_Endpoint]:
+def _entries(routes: Sequence[BaseRoute]) -> Iterable[_PathOperation]:
     first: dict[tuple[object, str], str] = {}
     for route in routes:
         if not isinstance(route, Route):
@@ -87,11 +89,13 @@ def _entries(routes: Sequence[BaseRoute]) -> Iterable[_Endpoint]:
         path = re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path)
         for verb in sorted((route.methods or set()) - {"HEAD"}):
             main = first.setdefault((route.endpoint, verb), path)
-            operation = operation_of(route.endpoint) or _UNSAID
-            yield _Endpoint(path, verb.lower(), route.endpoint, operation, main if main != path else None)
+            operation = operation_of(route.endpoint) or _UNDOCUMENTED
+            yield _PathOperation(
+                path, verb.lower(), route.endpoint, operation, main if main != path else None
+            )
 
 
-def _types(entries: Sequence[_Endpoint]) -> Iterable[tuple[Any, Mode]]:
+def _types(entries: Sequence[_PathOperation]) -> Iterable[tuple[Any, Mode]]:
     for entry in entries:
         operation = entry.operation
         for kind in (operation.body, operation.more, operation.query, *operation.path.values()):
@@ -101,13 +105,20 @@ def _types(entries: Sequence[_Endpoint]) -> Iterable[tuple[Any, Mode]]:
             yield answer, "serialization"
 
 
-def answer_type(endpoint: Any) -> Any:
-    """The type of an endpoint's JSON answer, as its return type says it: of several the first. None where there is none."""
+def responses_of(endpoint: Any) -> tuple[Any, ...]:
+    """The responses that an endpoint's return type names."""
     returned = get_type_hints(endpoint).get("return")
-    for response in (returned, *get_args(returned)):
-        if get_origin(response) is JsonResponse:
-            return get_args(response)[0]
-    return None
+    return (
+        get_args(returned)
+        if isinstance(returned, UnionType) or get_origin(returned) is Union
+        else (returned,)
+    )
+
+
+def answer_type(endpoint: Any) -> Any:
+    """The type of an endpoint's JSON answer: of several the first. None where there is none."""
+    answers = (get_args(each)[0] for each in responses_of(endpoint) if get_origin(each) is JsonResponse)
+    return next(answers, None)
 
 
 def _complete_body(operation: Operation, schemas: Schemas, bounds: Schemas) -> None:
@@ -123,9 +134,9 @@ def _complete_body(operation: Operation, schemas: Schemas, bounds: Schemas) -> N
     complete(body, others, operation.defaults)
 
 
-def _operation_object(entry: _Endpoint, schemas: Schemas) -> dict[str, Any]:
+def _operation_object(entry: _PathOperation, schemas: Schemas) -> dict[str, Any]:
     operation = entry.operation
-    summary, description = _words(entry.endpoint)
+    summary, description = _summary_and_description(entry.endpoint)
     made: dict[str, Any] = {
         "tags": [operation.group],
         "operationId": _operation_id(entry),
@@ -163,20 +174,20 @@ def _body(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     return content
 
 
-def _answer(entry: _Endpoint, schemas: Schemas) -> dict[str, Any]:
+def _answer(entry: _PathOperation, schemas: Schemas) -> dict[str, Any]:
     operation = entry.operation
     schema: Schema = {"type": "object" if operation.media_type == "application/json" else "string"}
     if (answer := answer_type(entry.endpoint)) is not None:
         schema = schemas.of(answer, "serialization")
     content: dict[str, Any] = {operation.media_type: {"schema": schema}}
-    if operation.streams:
+    if answer is not None and EventStream in responses_of(entry.endpoint):
         content[operation.stream_media_type] = {}  # no schema says what a sequence of events is
     elif operation.media_type == _EVENTS:
         content[_EVENTS] = {}
     return {"description": operation.answer, "content": content}
 
 
-def _path_parameters(entry: _Endpoint, schemas: Schemas) -> Iterable[dict[str, Any]]:
+def _path_parameters(entry: _PathOperation, schemas: Schemas) -> Iterable[dict[str, Any]]:
     for name in re.findall(r"\{(\w+)\}", entry.path):
         kind = entry.operation.path.get(name)
         schema = {"type": "string"} if kind is None else dict(schemas.of(kind))
@@ -198,15 +209,15 @@ def _parameter(name: str, place: str, schema: Schema, *, required: bool) -> dict
     return {**made, "schema": schema}
 
 
-def _operation_id(entry: _Endpoint) -> str:
+def _operation_id(entry: _PathOperation) -> str:
     """The endpoint's name; an alias adds its path, because ids are unique."""
     name: str = entry.endpoint.__name__
     return name if entry.alias_of is None else f"{name}_{'_'.join(re.findall(r'[A-Za-z0-9]+', entry.path))}"
 
 
-def _words(endpoint: Any) -> tuple[str, str]:
+def _summary_and_description(endpoint: Any) -> tuple[str, str]:
     """Summary and description of an endpoint: the first sentence of its docstring, and the rest but `Raises:`."""
     paragraphs = (inspect.getdoc(endpoint) or endpoint.__name__).split("\n\n")
-    told = [one_line(paragraph) for paragraph in paragraphs if not paragraph.startswith("Raises:")]
-    summary, _, rest = told[0].partition(". ")
-    return summary.removesuffix("."), "\n\n".join(filter(None, (rest, *told[1:])))
+    texts = [one_line(paragraph) for paragraph in paragraphs if not paragraph.startswith("Raises:")]
+    summary, _, rest = texts[0].partition(". ")
+    return summary.removesuffix("."), "\n\n".join(filter(None, (rest, *texts[1:])))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
@@ -12,10 +9,10 @@ from kolosal.errors import ClientError, PayloadTooLarge
 from kolosal.http.body import read_json
 from kolosal.http.decode import RequestBody, decode_body
 from kolosal.http.responses import JsonResponse
+from kolosal.routes.common.fields import ModelName
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import caller_of
 from kolosal.routes.jsonrpc.errors import DetailError
-from kolosal.routes.jsonrpc.params import MAX_MODEL_CHARS
 from kolosal.routes.jsonrpc.tools import OfferedTools, to_tools
 
 MAX_SESSION_BYTES = 1024 * 1024
@@ -30,7 +27,7 @@ class SessionBody(RequestBody):
 
     tools: OfferedTools | None = None
     """Tools of every `generate` that brings none of its own."""
-    model: Annotated[str, Field(max_length=MAX_MODEL_CHARS)] | None = None
+    model: ModelName | None = None
     """An `engine_id`, for every `generate` that names none; the default engine unless given."""
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from kolosal.engines.ipc.command import WorkerCommand, worker_environment
 from kolosal.engines.ipc.messages import (
     MAX_FRAME_BYTES,
     PROTOCOL_VERSION,
@@ -27,7 +28,7 @@ from kolosal.engines.ipc.messages import (
     decode_from_worker,
     encode,
 )
-from kolosal.engines.ipc.process import STDERR_TAIL_BYTES, WorkerCommand, worker_environment
+from kolosal.engines.ipc.stderr import STDERR_TAIL_BYTES
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.errors import LoadFailed
 from tests.engines.helpers import (
@@ -285,7 +286,7 @@ async def test_tail_of_stderr_is_capped() -> None:
         "os.write(2, b'x' * 1000)\nfor _ in range(10): sys.stderr.write('y' * 1_000_000)\nsys.exit(1)"
     )
 
-    assert one.worker._stderr_tail == b"y" * STDERR_TAIL_BYTES
+    assert one.worker._stderr._tail == b"y" * STDERR_TAIL_BYTES
 
 
 async def test_last_words_are_short() -> None:
@@ -591,7 +592,8 @@ def test_worker_refuses_a_hello_of_another_protocol() -> None:
 
 DAEMON = """
 import asyncio, sys
-from kolosal.engines.ipc.process import WorkerCommand, WorkerProcess, worker_environment
+from kolosal.engines.ipc.command import WorkerCommand, worker_environment
+from kolosal.engines.ipc.process import WorkerProcess
 from kolosal.engines.ipc.messages import Submit
 from tests.engines.helpers import config
 from tests.engines.worker.helpers import ask

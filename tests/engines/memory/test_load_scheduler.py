@@ -1,4 +1,4 @@
-"""Engines in memory, with real worker processes: room for a load, idle engines, replacing and unloading."""
+"""Engines in memory, with real worker processes: memory for a load, idle engines, replacing and unloading."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from kolosal.engines.engine import Engine
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.ipc.messages import Fatal, Ready, StepOutputs, encode
-from kolosal.engines.ipc.process import WorkerCommand
 from kolosal.engines.memory import load_scheduler
 from kolosal.engines.memory.machine import MachineMemory, ThisMachine
-from kolosal.engines.memory.placement import Estimate, Part
+from kolosal.engines.memory.placement import DeviceMemory, Estimate
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules
 from kolosal.engines.memory.sizing import FileSizes, FixedSizing, Sizing
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
@@ -43,7 +43,7 @@ class FakeSizes:
     sizes: dict[str, Estimate] = field(default_factory=dict)
 
     async def of(self, config: EngineConfig, memory: MachineMemory) -> Sizing:
-        return FixedSizing(self.sizes.get(config.engine_id, Estimate(Part(weights=GIB))))
+        return FixedSizing(self.sizes.get(config.engine_id, Estimate(DeviceMemory(weights=GIB))))
 
     async def memory(self) -> MachineMemory:
         return MachineMemory(1000 * GIB, 1000 * GIB)
@@ -104,7 +104,7 @@ async def answer(registry: EngineRegistry, name: str, start: int) -> bool:
     return whole.text == counting(start, 12)
 
 
-# --- room for a load ---
+# --- memory for a load ---
 
 
 async def test_cells_that_nobody_has_used_yet_are_kept_for_their_engine() -> None:
@@ -112,7 +112,7 @@ async def test_cells_that_nobody_has_used_yet_are_kept_for_their_engine() -> Non
     ready = encode(Ready(replace(INFO, unused_bytes=4 * GIB)))
     used = encode(StepOutputs((), kv_cells=INFO.kv_pool_tokens // 4))
     command = script_worker(f"hear(); say({ready!r}); hear(); say({used!r}); until_the_end()")
-    size = Estimate(Part(weights=GIB, kv_cache=4 * GIB))
+    size = Estimate(DeviceMemory(weights=GIB, kv_cache=4 * GIB))
     async with registry_of(command, "a", room_for=5000, sizes={"a": size}) as registry:
         scheduler, engine = registry.load_scheduler, registry.get("a")
 
@@ -186,7 +186,10 @@ async def test_pinned_engines_are_refused_room_to_others_at_once() -> None:
 
 
 async def test_what_never_fits_is_refused_and_nobody_goes_for_it() -> None:
-    sizes = {"big": Estimate(Part(weights=5 * GIB)), "gpu": Estimate(Part(), {0: Part(weights=GIB)})}
+    sizes = {
+        "big": Estimate(DeviceMemory(weights=5 * GIB)),
+        "gpu": Estimate(DeviceMemory(), {0: DeviceMemory(weights=GIB)}),
+    }
     async with registry_of(READY, "a", *sizes, sizes=sizes) as registry:
         await registry.acquire("a")
         with pytest.raises(InsufficientMemory, match=r"needs 5.0 GiB of host memory"):

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kolosal.engines.engine import Engine
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.memory.model_files import read_shape
 from kolosal.engines.memory.model_shape import ModelShape
 from kolosal.engines.memory.placement import Estimate, GpuFree, estimate, estimates

@@ -46,7 +46,7 @@ def named(all_of_them: list[Resident], names: tuple[int, ...]) -> list[Resident]
     return [one for one in all_of_them if one.name in names]
 
 
-# --- room ---
+# --- memory ---
 
 
 @given(needs, amounts, residents)

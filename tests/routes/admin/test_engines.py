@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
-from kolosal.engines.ipc.process import WorkerCommand
+from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.memory.machine import MachineMemory
 from kolosal.engines.memory.sizing import FileSizes
 from kolosal.engines.registry import EngineRegistry

@@ -6,7 +6,7 @@ import pytest
 
 from kolosal.engines.ipc.calls import Rank, Ranked
 from kolosal.errors import UnsupportedFeature
-from kolosal.routes.llama_server.rerank import RERANK_FIELDS
+from kolosal.routes.llama_server.rerank import RerankBody
 from tests.fakes import FakeEngine, app_with, http_client
 
 BODY: dict[str, Any] = {"model": "fake", "query": "q", "documents": ["a", "long", "middle"]}
@@ -122,7 +122,7 @@ async def test_field_out_of_bounds_is_refused_by_name(
     assert not engine.calls
 
 
-@pytest.mark.parametrize("name", RERANK_FIELDS)
+@pytest.mark.parametrize("name", RerankBody.UNSUPPORTED)
 async def test_what_is_not_had_is_refused(engine: FakeEngine, name: str) -> None:
     field: dict[str, Any] = {name: 1}
     status, answer = await rerank(engine, **field)

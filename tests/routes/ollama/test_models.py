@@ -10,7 +10,7 @@ import pytest
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
 from kolosal.engines.memory.machine import Gpu, MachineMemory
-from kolosal.engines.memory.placement import Estimate, Part
+from kolosal.engines.memory.placement import DeviceMemory, Estimate
 from kolosal.engines.memory.policy import Rules
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.registry import EngineRegistry
@@ -165,9 +165,9 @@ class TestExpiry:
             stream.abort()
 
     async def test_sizes_are_those_of_the_books(self) -> None:
-        part = Part(weights=5, kv_cache=3, compute=2)
-        whole = Estimate(Part(weights=5, compute=2), {0: Part(weights=7, kv_cache=3)})
-        sizes = OneGpu({"a": Estimate(part, {0: Part(weights=7)}), "b": Estimate(part), "c": whole})
+        part = DeviceMemory(weights=5, kv_cache=3, compute=2)
+        whole = Estimate(DeviceMemory(weights=5, compute=2), {0: DeviceMemory(weights=7, kv_cache=3)})
+        sizes = OneGpu({"a": Estimate(part, {0: DeviceMemory(weights=7)}), "b": Estimate(part), "c": whole})
         registry = EngineRegistry(READY, sizes=sizes)
         try:
             for name in ("a", "b", "c"):

@@ -9,7 +9,7 @@ import pytest
 
 from kolosal.engines.ipc.calls import MAX_INPUTS, Call, CallResult, Embed, Embedded
 from kolosal.errors import InvalidRequest, KolosalError, UnsupportedFeature
-from kolosal.routes.openai.embeddings import EMBEDDING_FIELDS
+from kolosal.routes.openai.embeddings import EmbeddingBody
 from kolosal.schema import TextPrompt, TokensPrompt
 from tests.fakes import AsgiRequest, FakeEngine, app_with, http_client
 
@@ -150,7 +150,7 @@ async def test_field_out_of_bounds_is_refused_by_name(
     assert not engine.calls
 
 
-@pytest.mark.parametrize("name", EMBEDDING_FIELDS)
+@pytest.mark.parametrize("name", EmbeddingBody.UNSUPPORTED)
 async def test_what_is_not_had_is_refused(engine: FakeEngine, name: str) -> None:
     field: dict[str, Any] = {name: 1}
     status, answer = await embed(engine, **field)

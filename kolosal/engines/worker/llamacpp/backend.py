@@ -1,7 +1,7 @@
 """LlamaCppBackend: the real backend, over llama.cpp's C API.
 
 The border to native code: every call's result is checked here, every pointer stays here, and native resources are freed
-in reverse order of their creation. Loading lives in `llamacpp_load`.
+in reverse order of their creation. Loading is in `load`, sampling in `sampler`, vectors in `embedder`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from kolosal.engines.worker.constraint import Constraint
 
 _PIECE_BYTES = 256
-"""First guess for the bytes of one token; a longer one is asked for again with its true length."""
+"""Bytes of one token that are tried first; a longer one is asked for again with its true length."""
 
 
 class LlamaCppBackend:

@@ -1,4 +1,4 @@
-"""Vectors by llama.cpp: a second context on the weights of an engine.
+"""LlamaCppEmbedder: vectors by llama.cpp, in a second context on the weights of an engine.
 
 Two kinds of models, two ways. Those that read from left to right take a text in small pieces, of which only the rows are
 kept that count; so what llama.cpp reserves for logits, which nobody wants here, stays small. All others see a text only as
@@ -72,7 +72,10 @@ class LlamaCppEmbedder:
     def pool(self, inputs: Seq[Seq[int]]) -> list[array[float]]:
         self._reserve(sum(map(len, inputs)))
         try:
-            return self._in_order(inputs) if self._in_pieces else self._whole(inputs)
+            if self._in_pieces:
+                return self._in_order(inputs)
+            self._decode([_Piece(slot, 0, tokens) for slot, tokens in enumerate(inputs)])
+            return [self._pooled(slot) for slot in range(len(inputs))]
         finally:
             memory = native.llama_get_memory(self._context)
             if memory:
@@ -83,12 +86,6 @@ class LlamaCppEmbedder:
             native.llama_free(self._context)
             self._context = None
             self._capacity = 0
-
-    # --- the two ways ---
-
-    def _whole(self, inputs: Seq[Seq[int]]) -> list[array[float]]:
-        self._decode([_Piece(slot, 0, tokens) for slot, tokens in enumerate(inputs)])
-        return [self._pooled(slot) for slot in range(len(inputs))]
 
     def _in_order(self, inputs: Seq[Seq[int]]) -> list[array[float]]:
         sums = np.zeros((len(inputs), self._info.n_embd))
@@ -145,7 +142,12 @@ class LlamaCppEmbedder:
         capacity = max(_SMALLEST, 1 << (n_tokens - 1).bit_length())
         self.close()
         settings = self._settings(capacity)
-        _check_memory(settings.n_ubatch, self._info)
+        # Linux hands out memory that it does not have for the logits, and then ends the process
+        needed = 4 * settings.n_ubatch * (self._info.n_vocab + self._info.n_embd)
+        if needed > _free_bytes():
+            raise OutOfMemory(
+                f"{settings.n_ubatch} tokens at once need {needed >> 20} MiB of memory, more than is free"
+            )
         context = native.llama_init_from_model(self._model, settings)
         if not context:
             raise OutOfMemory(
@@ -188,13 +190,6 @@ def _batches(inputs: Seq[Seq[int]], size: int) -> Iterator[list[_Piece]]:
                 pieces, room = [], size
     if pieces:
         yield pieces
-
-
-def _check_memory(n_tokens: int, info: EngineInfo) -> None:
-    """See that the logits fit: Linux hands out memory that it does not have, and then ends the process."""
-    needed = 4 * n_tokens * (info.n_vocab + info.n_embd)
-    if needed > _free_bytes():
-        raise OutOfMemory(f"{n_tokens} tokens at once need {needed >> 20} MiB of memory, more than is free")
 
 
 def _free_bytes() -> int:

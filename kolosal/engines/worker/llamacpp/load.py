@@ -1,13 +1,9 @@
-"""Loading a model file into llama.cpp: parameters in, model, context and what was really got out.
-
-Also owns llama.cpp's log: errors and warnings go to stderr, and the last error explains a failed load.
-"""
+"""Loading a model file into llama.cpp: parameters in, model, context and what was really got out."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,13 +25,12 @@ from kolosal.engines.parameters import (
 )
 from kolosal.engines.worker.backend import BackendError, Reuse
 from kolosal.engines.worker.llamacpp.native import native
+from kolosal.engines.worker.llamacpp.native_log import native_log
 from kolosal.engines.worker.llamacpp.page_release import PageRelease
 from kolosal.engines.worker.schedule.kv_pool import kv_bytes_per_cell, pool_sizes
 
 _PROGRESS_INTERVAL_S = 0.05
 """Shortest time between two progress reports: llama.cpp calls back for every tensor."""
-
-_LOG_WARN, _LOG_ERROR, _LOG_CONTINUE = 3, 4, 5  # enum ggml_log_level
 
 _POOLING: dict[int, Pooling] = {
     native.LLAMA_POOLING_TYPE_CLS: "cls",
@@ -48,28 +43,6 @@ _SPLIT_MODE = {SplitMode.NONE: 0, SplitMode.LAYER: 1, SplitMode.ROW: 2}
 
 class LoadError(BackendError):
     """The model cannot be loaded. The message is for the person who asked for it."""
-
-
-class _NativeLog:
-    """llama.cpp's log callback. Lives as long as the process: native code keeps the pointer."""
-
-    def __init__(self) -> None:
-        self.first_error = ""
-        """Of the operation at hand: what follows it are the consequences."""
-        self._level = 0
-        self.callback = native.llama_log_callback(self._on_line)
-
-    def _on_line(self, level: int, text: bytes, _data: object) -> None:
-        self._level = self._level if level == _LOG_CONTINUE else level
-        if self._level not in (_LOG_WARN, _LOG_ERROR):
-            return
-        line = text.decode(errors="replace")
-        sys.stderr.write(line)
-        if self._level == _LOG_ERROR and line.strip(". \n") and not self.first_error:
-            self.first_error = line.strip()
-
-
-_log = _NativeLog()
 
 
 @dataclass(slots=True)
@@ -99,7 +72,7 @@ def load_model(config: EngineConfig, on_progress: Callable[[float], None]) -> Lo
     Raises:
         LoadError: with llama.cpp's own reason.
     """
-    native.llama_log_set(_log.callback, ctypes.c_void_p(0))
+    native_log.install()
     native.llama_backend_init()
     parameters = config.parameters
     model = _load_weights(config, on_progress)
@@ -108,11 +81,11 @@ def load_model(config: EngineConfig, on_progress: Callable[[float], None]) -> Lo
             raise LoadError("Models of an encoder and a decoder are not supported")
         can_trim = _has_plain_attention(model)
         reuse = Reuse.NONE if not parameters.cache_prompt else Reuse.PREFIX if can_trim else Reuse.WHOLE
-        unused = PageRelease()
+        pages = PageRelease()
         context, settings = _make_context(
             model, parameters, sequence_slots(parameters, plain_attention=can_trim)
         )
-        released_bytes = unused.give_back() if _may_give_back(parameters) else 0
+        released_bytes = pages.release() if _may_release_pages(parameters) else 0
     except BaseException:
         native.llama_model_free(model)
         raise
@@ -153,11 +126,11 @@ def _load_weights(config: EngineConfig, on_progress: Callable[[float], None]) ->
         raise LoadError(f"The model file cannot be read: {exc.strerror}") from exc
     if magic != GGUF_MAGIC:
         raise LoadError("The file is not a GGUF model: it does not begin with 'GGUF'")
-    _log.first_error = ""
+    native_log.begin()
     params, _keep_alive = _model_params(config.parameters, on_progress)
     model = native.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
-        raise LoadError(f"llama.cpp could not load the file: {_reason()}")
+        raise LoadError(f"llama.cpp could not load the file: {native_log.reason()}")
     return model
 
 
@@ -213,11 +186,11 @@ def _make_context(
         parameters, kv_bytes_per_cell(_metadata(model), parameters), _free_host_bytes(parameters)
     ):
         settings.n_ctx = cells
-        _log.first_error = ""
+        native_log.begin()
         context = native.llama_init_from_model(model, settings)
         if context:
             return context, settings
-    raise LoadError(f"No room for a context of {settings.n_ctx} tokens: {_reason()}")
+    raise LoadError(f"No room for a context of {settings.n_ctx} tokens: {native_log.reason()}")
 
 
 def _context_params(parameters: LoadingParameters, n_slots: int) -> native.llama_context_params:
@@ -276,7 +249,7 @@ def _describe(
     )
 
 
-def _may_give_back(parameters: LoadingParameters) -> bool:
+def _may_release_pages(parameters: LoadingParameters) -> bool:
     """Not where a driver may have lent host memory to a GPU, nor for those who lock memory to be sure of it."""
     return not native.llama_supports_gpu_offload() and not parameters.use_mlock
 
@@ -304,8 +277,3 @@ def _cpu_cores() -> int:
     physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
     return max(1, min(physical, usable))
-
-
-def _reason() -> str:
-    where, _, what = _log.first_error.partition(": ")  # the name of the C++ function helps nobody
-    return what or where or "it gave no reason"

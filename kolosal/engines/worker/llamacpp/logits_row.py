@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens: the logarithm of the softmax over a row of logits.
+"""LogitsRow: log-probabilities of tokens, the logarithm of the softmax over a row of logits.
 
 Pure numbers. They are of the logits as the model gave them, before any sampler or grammar changed them.
 """

@@ -1,8 +1,8 @@
-"""Gives memory that holds nothing but zeros back to the system, until it is written to. Linux only.
+"""PageRelease: pages that hold nothing but zeros go back to the system, until they are written to. Linux only.
 
 llama.cpp writes zeros to a new KV cache, by which all of it becomes resident: memory that other processes cannot have,
 although most engines never fill their cache. Of a private anonymous mapping the kernel forgets a page when told so, and gives
-a page of zeros at the next touch: whoever reads or writes there notices nothing.
+a page of zeros at the next touch (madvise(2), MADV_DONTNEED): whoever reads or writes there notices nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PageRelease:
     def __init__(self) -> None:
         self._before = _mapped()
 
-    def give_back(self) -> int:
+    def release(self) -> int:
         """Give back what was mapped since and holds zeros; how many bytes that were. Elsewhere than on Linux 0.
 
         Nothing else may write to that memory meanwhile.
@@ -46,13 +46,13 @@ class PageRelease:
         libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
         libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         zeros = ctypes.create_string_buffer(_BLOCK)
-        given = 0
+        released = 0
         for start, end in without(_mapped(), self._before):
             for block in range(-(-start // _BLOCK) * _BLOCK, end - _BLOCK + 1, _BLOCK):
                 is_empty = libc.memcmp(block, zeros, _BLOCK) == 0
                 if is_empty and libc.madvise(block, _BLOCK, _DONT_NEED) == 0:
-                    given += _BLOCK
-        return given
+                    released += _BLOCK
+        return released
 
 
 def without(spans: Iterable[Span], others: Iterable[Span]) -> Iterator[Span]:

@@ -1,4 +1,4 @@
-"""The sampler of one sequence, built from the stages `sampler` decided on: a llama.cpp chain, or numpy where greedy.
+"""The sampler of one sequence, built from the stages of `sampler_chain`: a llama.cpp chain, or numpy where greedy.
 
 llama.cpp's chain makes a list of all tokens first, which for the most probable one alone takes eight times as long as
 looking for it (measured: 0.08 ms and 0.01 ms for 49,152 tokens). Draft tokens are verified that way, up to 63 in a step. What a
@@ -33,7 +33,7 @@ from kolosal.engines.worker.sampler_chain import (
     Xtc,
 )
 
-_LEAST_CHANCE = 1e-30
+_LEAST_RELATIVE_P = 1e-30
 """Tokens less probable than this, compared with the most probable one, are dropped before the typical ones are looked for:
 llama.cpp takes the logarithm of their probability, which may be 0, and then finds none typical."""
 
@@ -128,7 +128,7 @@ class NativeSampler:
             raise BackendError("llama_sampler_chain_init returned no sampler")
         for stage in stages:
             if isinstance(stage, Typical):
-                self._add(MinP(_LEAST_CHANCE), vocab, ())
+                self._add(MinP(_LEAST_RELATIVE_P), vocab, ())
             self._add(stage, vocab, _seen(stage, prompt))
 
     def _add(self, stage: Stage, vocab: native.llama_vocab_p, seen: Seq[int]) -> None:

@@ -74,7 +74,7 @@ class Scheduler:
         self._waiting = WaitingQueue()
         self._running: list[Sequence] = []  # in order of admission
         self._lone_tries = 0
-        # steps in a row for which the backend had less room than the books; then nobody is admitted
+        # steps in a row for which the backend had less room than the account; then nobody is admitted
         self._halvings = 0
 
     @property

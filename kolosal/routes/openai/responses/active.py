@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from kolosal.errors import KolosalError
+from kolosal.http.sse import event_frame
 from kolosal.routes.common.generation import Generation
 from kolosal.routes.openai.responses.encode import ResponseObject
-from kolosal.routes.openai.responses.events import ResponseEvent, ResponseWriter, event_frame
+from kolosal.routes.openai.responses.events import ResponseEvent, ResponseWriter
 from kolosal.routes.openai.responses.items import Item
 from kolosal.routes.openai.responses.store import OwnResponses, StoredResponse
 

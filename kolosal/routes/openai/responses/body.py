@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import Field
 
 from kolosal.errors import InvalidRequest, UnsupportedFeature
-from kolosal.http.decode import RequestBody, decode_fields
-from kolosal.routes.openai.fields import MAX_MODEL_CHARS
+from kolosal.routes.common.body import ModelBody, NeutralValues
+from kolosal.routes.common.sampling_fields import SamplingFields, sampling_params
 from kolosal.routes.openai.responses.conversation import to_messages
 from kolosal.routes.openai.responses.input_items import MAX_ITEMS, FindItem, Input, ItemId, to_items
 from kolosal.routes.openai.responses.items import Item, items_bytes
 from kolosal.routes.openai.responses.options import CacheOptions, ReasoningConfig, StreamOptions, TextConfig
 from kolosal.routes.openai.responses.tools import ToolChoiceInput, ToolsInput, to_tool_use
 from kolosal.routes.openai.template_kwargs import TemplateKwargs, to_template_kwargs
-from kolosal.routes.openai.unsupported import refuse_unsupported
-from kolosal.sampling import MAX_LOGPROBS, MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.sampling import MAX_LOGPROBS, MAX_TOKENS_LIMIT
 from kolosal.schema import MAX_PRIORITY, ChatPrompt, GenerateRequest
 
 MAX_CONVERSATION_BYTES = 12 * 1024 * 1024
@@ -27,20 +26,6 @@ _LOGPROBS = "message.output_text.logprobs"
 INCLUDABLE = (_LOGPROBS,)
 """What `include` may ask for."""
 
-UNSUPPORTED_FIELDS: dict[str, tuple[object, ...]] = {
-    "access_programs": (),
-    "background": (False,),
-    "background_options": ({}, {"completion_window": "soonest"}),
-    "context_management": ([],),
-    "conversation": (),
-    "generate": (True,),
-    "image": ({"context_compression": "auto"}, {"context_compression": "disabled"}),
-    "moderation": (),
-    "personality": (),
-    "prompt": (),
-}
-"""For each field that this daemon does not have the values, besides null, that ask for nothing."""
-
 Label: TypeAlias = Annotated[str, Field(max_length=512)]
 
 Metadata: TypeAlias = Annotated[
@@ -49,30 +34,23 @@ Metadata: TypeAlias = Annotated[
 
 Include: TypeAlias = Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=16)]
 
-_SAMPLING_FIELDS = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "presence_penalty",
-    "frequency_penalty",
-    "repeat_penalty",
-    "repeat_last_n",
-    "seed",
-    "ignore_eos",
-)
-"""Fields that mean the same here and in `SamplingParams`, where the bounds are; from `top_k` on they are not OpenAI's."""
 
-_sampling_params: TypeAdapter[SamplingParams] = TypeAdapter(SamplingParams)
-
-
-class PromptBody(RequestBody):
+class PromptBody(ModelBody):
     """The fields that make the prompt: all that counting its tokens needs."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+    UNSUPPORTED: ClassVar[NeutralValues] = {
+        "access_programs": (),
+        "background": (False,),
+        "background_options": ({}, {"completion_window": "soonest"}),
+        "context_management": ([],),
+        "conversation": (),
+        "generate": (True,),
+        "image": ({"context_compression": "auto"}, {"context_compression": "disabled"}),
+        "moderation": (),
+        "personality": (),
+        "prompt": (),
+    }
 
-    model: Annotated[str, Field(max_length=MAX_MODEL_CHARS)] | None = None
-    """An `engine_id`; may be left out only where a default engine is configured."""
     input: Input | None = None
     """A text, or items. Required unless `previous_response_id` is given."""
     instructions: str | None = None
@@ -93,16 +71,6 @@ class PromptBody(RequestBody):
     """Must be disabled: a conversation that is too long is a 400."""
     chat_template_kwargs: TemplateKwargs | None = None
     """Variables for the model's chat template. Not OpenAI's."""
-
-    def checked_model(self, default_engine: str | None) -> str | None:
-        """The model's name, which may be left out only where a default engine is configured.
-
-        Raises:
-            InvalidRequest: it was left out.
-        """
-        if not self.model and default_engine is None:
-            raise InvalidRequest("Missing required field: model", param="model")
-        return self.model or None
 
     def items(self, earlier: tuple[Item, ...], find: FindItem) -> tuple[Item, ...]:
         """What the request adds to the conversation so far.
@@ -135,7 +103,7 @@ class PromptBody(RequestBody):
             InvalidRequest: the tools do not fit together.
             UnsupportedFeature: the request asks for something that this daemon does not have.
         """
-        refuse_unsupported(self.model_extra or {}, UNSUPPORTED_FIELDS)
+        self.refuse_unsupported()
         reasoning = self.reasoning or ReasoningConfig()
         _refuse("truncation", self.truncation, None, "disabled")
         _refuse("text.verbosity", self.text and self.text.verbosity, None, "medium")
@@ -147,7 +115,7 @@ class PromptBody(RequestBody):
         )
 
 
-class ResponseBody(PromptBody):
+class ResponseBody(SamplingFields, PromptBody):
     """A request for a response. Null is as good as leaving a field out."""
 
     stream: bool | None = None
@@ -159,7 +127,6 @@ class ResponseBody(PromptBody):
     """Tokens to generate at most, thoughts included; without it, to the end of the context window."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """0 takes the most probable token; 1 unless given."""
-    top_p: float | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     """How many of the most probable tokens to report in each place; needs `include`."""
     include: Include | None = None
@@ -179,14 +146,6 @@ class ResponseBody(PromptBody):
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     """Ignored."""
     prompt_cache_options: CacheOptions | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repeat_penalty: float | None = None
-    repeat_last_n: int | None = None
-    seed: int | None = None
-    ignore_eos: bool | None = None
     priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] | None = None
     """Higher starts first and is preempted last."""
     cache_prompt: bool | None = None
@@ -206,19 +165,11 @@ class ResponseBody(PromptBody):
         form = None if self.text is None else self.text.format
         return GenerateRequest(
             self.prompt(items),
-            self._sampling(),
+            sampling_params(self, {"max_tokens": self.max_output_tokens, "logprobs": self._logprobs()}),
             None if form is None else form.to_grammar(),
             priority=self.priority or 0,
             use_cache=self.cache_prompt is not False,
         )
-
-    def _sampling(self) -> SamplingParams:
-        fields: dict[str, Any] = {name: getattr(self, name) for name in _SAMPLING_FIELDS} | {
-            "max_tokens": self.max_output_tokens,
-            "logprobs": self._logprobs(),
-        }
-        given = {name: value for name, value in fields.items() if value is not None}
-        return decode_fields(_sampling_params, given)
 
     def _logprobs(self) -> int | None:
         asked = _LOGPROBS in (self.include or ()) or bool(self.top_logprobs)

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
-import orjson
-
 from kolosal.chat.events import CallBegin, CallEnd, CallPiece, ChatEvent, Ended, TextPiece, ThinkingPiece
 from kolosal.errors import KolosalError
 from kolosal.routes.openai.responses.encode import (
@@ -35,11 +33,6 @@ class ResponseEvent(EventFields):
 
     type: str
     sequence_number: int
-
-
-def event_frame(event: ResponseEvent) -> bytes:
-    """An event on the wire."""
-    return b"event: " + event["type"].encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n"
 
 
 class ResponseWriter:

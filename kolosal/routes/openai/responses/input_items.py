@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import UNION_ERROR, RequestBody
-from kolosal.routes.openai.fields import text_or_list
+from kolosal.routes.common.fields import ARRAY, STRING, kinds
 from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_ID_CHARS, MAX_PARTS
 from kolosal.routes.openai.responses.items import (
     CallItem,
@@ -204,13 +204,8 @@ InputItem: TypeAlias = Annotated[
 ]
 
 Input: TypeAlias = Annotated[
-    Annotated[str, Tag("<text>")]
-    | Annotated[tuple[InputItem, ...], Field(max_length=MAX_ITEMS), Tag("<list>")],
-    Discriminator(
-        text_or_list,
-        custom_error_type=UNION_ERROR,
-        custom_error_message="a string or an array of items",
-    ),
+    Annotated[str, STRING] | Annotated[tuple[InputItem, ...], Field(max_length=MAX_ITEMS), ARRAY],
+    kinds("a string or an array of items"),
 ]
 
 

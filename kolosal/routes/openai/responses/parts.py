@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
 from kolosal.errors import InvalidRequest, UnsupportedFeature
-from kolosal.http.decode import UNION_ERROR, RequestBody
-from kolosal.routes.openai.fields import text_or_list
+from kolosal.http.decode import RequestBody
+from kolosal.routes.common.fields import ARRAY, STRING, kinds
 from kolosal.routes.openai.messages import MAX_PARTS
 from kolosal.routes.openai.responses.items import ContentPart, output_text
 
@@ -45,12 +45,8 @@ class Part(RequestBody):
 
 
 Content: TypeAlias = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[tuple[Part, ...], Field(max_length=MAX_PARTS), Tag("<list>")],
-    Discriminator(
-        text_or_list,
-        custom_error_type=UNION_ERROR,
-        custom_error_message="a string or an array of text parts",
-    ),
+    Annotated[str, STRING] | Annotated[tuple[Part, ...], Field(max_length=MAX_PARTS), ARRAY],
+    kinds("a string or an array of text parts"),
 ]
 
 

@@ -1,23 +1,18 @@
-"""What can be asked of a kept response by the query of its URL."""
+"""Queries of the URLs of a kept response, and the page of items that one of them asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.datastructures import QueryParams
+from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from kolosal.errors import InvalidRequest
-from kolosal.http.decode import complaint
 from kolosal.routes.openai.responses.body import Include
 from kolosal.routes.openai.responses.input_items import ItemId
 from kolosal.routes.openai.responses.items import Item
 from kolosal.sampling import MAX_TOKENS_LIMIT
-
-_LISTS = frozenset({"include"})
-"""Parameters that may be given several times."""
 
 
 class ResponseQuery(BaseModel):
@@ -46,26 +41,6 @@ class ItemsQuery(BaseModel):
     after: ItemId | None = None
     """The last item of the page before."""
     include: Include = ()
-
-
-Q = TypeVar("Q", bound=BaseModel)
-
-
-def read_query(query: QueryParams, query_type: type[Q]) -> Q:
-    """A URL's query, typed.
-
-    Raises:
-        InvalidRequest: a parameter is mistyped or out of range.
-    """
-    fields: dict[str, Any] = {}
-    for name in query_type.model_fields:
-        values = [*query.getlist(name), *query.getlist(f"{name}[]")]
-        if values:
-            fields[name] = tuple(values) if name in _LISTS else values[-1]
-    try:
-        return query_type.model_validate(fields)
-    except ValidationError as exc:
-        raise complaint(exc.errors(include_url=False)[0]) from None
 
 
 class InputItemList(TypedDict):

@@ -15,6 +15,7 @@ from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
 from kolosal.routes.common.generation import start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.query import read_query
 from kolosal.routes.common.services import registry_of, services_of
 from kolosal.routes.common.unary_calls import count_prompt_tokens
 from kolosal.routes.openai.responses.active import ActiveResponse
@@ -27,7 +28,6 @@ from kolosal.routes.openai.responses.query import (
     ItemsQuery,
     ResponseQuery,
     page_of,
-    read_query,
 )
 from kolosal.routes.openai.responses.store import OwnResponses, StoredResponse
 from kolosal.routes.openai.responses.tools import in_flat_shape
@@ -58,13 +58,12 @@ _EXAMPLE = {"model": "tiny", "input": "Hello"}
     body=ResponseBody,
     bounds=SamplingParams,
     example=_EXAMPLE,
-    streams=True,
     answer="The response, or the events of its stream.",
 )
 async def create_response(request: Request) -> JsonResponse[ResponseObject] | EventStream:
     """Answer the next turn of a conversation, and keep it unless told not to."""
     body = await decode(request, ResponseBody)
-    name = body.checked_model(registry_of(request).default_engine)
+    name = body.requested_model(registry_of(request))
     store = _store(request)
     earlier, input_items = _conversation(store, body)
     try:
@@ -90,7 +89,7 @@ async def create_response(request: Request) -> JsonResponse[ResponseObject] | Ev
 async def count_input_tokens(request: Request) -> JsonResponse[InputTokenCount]:
     """Count the tokens of a prompt, the chat template's and the tools' included. Nothing is generated."""
     body = await decode(request, PromptBody)
-    name = body.checked_model(registry_of(request).default_engine)
+    name = body.requested_model(registry_of(request))
     earlier, input_items = _conversation(_store(request), body)
     tokens = await count_prompt_tokens(request, name, body.prompt(earlier + input_items))
     return JsonResponse({"object": "response.input_tokens", "input_tokens": tokens})
@@ -104,7 +103,7 @@ async def count_input_tokens(request: Request) -> JsonResponse[InputTokenCount]:
 )
 async def show_response(request: Request) -> JsonResponse[ResponseObject]:
     """One kept response."""
-    query = read_query(request.query_params, ResponseQuery)
+    query = read_query(request, ResponseQuery)
     if query.stream or query.starting_after is not None:
         name = "stream" if query.stream else "starting_after"
         raise UnsupportedFeature(f"{name} is not supported here: a kept response is given whole", param=name)
@@ -148,7 +147,7 @@ async def cancel_response(request: Request) -> JsonResponse[ResponseObject]:
 )
 async def list_input_items(request: Request) -> JsonResponse[InputItemList]:
     """What the request of a kept response added to the conversation."""
-    query = read_query(request.query_params, ItemsQuery)
+    query = read_query(request, ItemsQuery)
     check_include(query.include)
     return JsonResponse(page_of(_stored(request).input_items, query))
 

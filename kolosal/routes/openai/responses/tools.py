@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
 from kolosal.errors import InvalidRequest, UnsupportedFeature
-from kolosal.http.decode import UNION_ERROR, RequestBody
+from kolosal.http.decode import RequestBody
+from kolosal.routes.common.fields import OBJECT, STRING, kinds
 from kolosal.routes.openai.responses.parts import MAX_TYPE_CHARS
 from kolosal.routes.openai.tools import MAX_DESCRIPTION_CHARS, ToolName, check_schema_size, tool_use
 from kolosal.schema import MAX_TOOLS, Tool, ToolMode, ToolUse
@@ -101,21 +102,11 @@ class ChoiceInput(RequestBody):
         return ToolMode(self.mode or "auto"), tuple(tool.name for tool in self.tools or ())
 
 
-def _text_or_object(value: object) -> str | None:
-    if isinstance(value, str):
-        return "<text>"
-    return "<object>" if isinstance(value, dict | ChoiceInput) else None
-
-
 ToolsInput: TypeAlias = Annotated[tuple[ToolInput, ...], Field(max_length=MAX_TOOLS)]
 
 ToolChoiceInput: TypeAlias = Annotated[
-    Annotated[Literal["none", "auto", "required"], Tag("<text>")] | Annotated[ChoiceInput, Tag("<object>")],
-    Discriminator(
-        _text_or_object,
-        custom_error_type=UNION_ERROR,
-        custom_error_message='"none", "auto", "required" or an object',
-    ),
+    Annotated[Literal["none", "auto", "required"], STRING] | Annotated[ChoiceInput, OBJECT],
+    kinds('"none", "auto", "required" or an object'),
 ]
 
 

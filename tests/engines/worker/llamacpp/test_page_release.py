@@ -50,7 +50,7 @@ def test_zeros_go_back_and_read_as_zeros(mapped: list[Mapped]) -> None:
     mapped.append(Mapped())
     before = resident()
 
-    given_back = unused.give_back()
+    given_back = unused.release()
 
     assert given_back >= SIZE - 2 * MIB
     assert before - resident() >= SIZE - 4 * MIB
@@ -66,7 +66,7 @@ def test_what_was_written_stays_and_can_be_written_after(mapped: list[Mapped]) -
     for place in [0, 5 * MIB + 17, 40 * MIB - 1, SIZE - 1]:
         memory[place] = expected[place] = 7
 
-    unused.give_back()
+    unused.release()
     for place in [1, 20 * MIB, SIZE - 2]:
         memory[place] = expected[place] = 9
 
@@ -79,7 +79,7 @@ def test_what_was_mapped_before_is_left_alone(mapped: list[Mapped]) -> None:
     unused = PageRelease()
     before = resident()
 
-    unused.give_back()
+    unused.release()
 
     assert before - resident() < SIZE // 2
 

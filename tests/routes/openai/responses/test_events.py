@@ -14,9 +14,10 @@ from pydantic import TypeAdapter
 
 from kolosal.chat.events import CallBegin, CallEnd, CallPiece, ChatEvent, Ended, TextPiece, ThinkingPiece
 from kolosal.errors import EngineDied, GenerationFailed, KolosalError, QueueFull
+from kolosal.http.sse import event_frame
 from kolosal.routes.openai.responses.body import ResponseBody
 from kolosal.routes.openai.responses.encode import ResponseObject, response_head
-from kolosal.routes.openai.responses.events import ResponseEvent, ResponseWriter, event_frame
+from kolosal.routes.openai.responses.events import ResponseEvent, ResponseWriter
 from kolosal.routes.openai.responses.items import new_id
 from kolosal.schema import FinishReason, TokenLogprob, TokenLogprobs, Usage
 from tests.routes.openai.responses.asking import GOLDEN, HELLO, WEATHER, events_of, settled

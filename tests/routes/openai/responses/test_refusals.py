@@ -14,7 +14,7 @@ from openai.types.responses.input_token_count_params import InputTokenCountParam
 
 from kolosal.errors import ClientError, InvalidRequest
 from kolosal.http.decode import decode_body
-from kolosal.routes.openai.responses.body import UNSUPPORTED_FIELDS, PromptBody, ResponseBody
+from kolosal.routes.openai.responses.body import PromptBody, ResponseBody
 from kolosal.routes.openai.responses.items import ContentPart, Item
 from tests.fakes import FakeEngine, says
 from tests.routes.openai.responses.asking import WEATHER, ask
@@ -143,9 +143,9 @@ def test_a_conversation_has_its_bounds(earlier: tuple[Item, ...], words: str) ->
 
 def test_no_official_field_is_dropped_silently() -> None:
     asked = set(official.ResponseCreateParamsBase.__annotations__) | {"stream"}
-    assert asked - set(ResponseBody.model_fields) - set(UNSUPPORTED_FIELDS) == set()
+    assert asked - set(ResponseBody.model_fields) - set(ResponseBody.UNSUPPORTED) == set()
     counted = set(InputTokenCountParams.__annotations__)
-    assert counted - set(PromptBody.model_fields) - set(UNSUPPORTED_FIELDS) == set()
+    assert counted - set(PromptBody.model_fields) - set(ResponseBody.UNSUPPORTED) == set()
 
 
 json = st.recursive(

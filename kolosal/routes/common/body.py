@@ -1,0 +1,83 @@
+"""What request bodies of several dialects share: the engine they name, and fields that are known but not had here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, TypeAlias
+
+from pydantic import ConfigDict
+
+from kolosal.engines.registry import EngineRegistry
+from kolosal.errors import InvalidRequest, UnsupportedFeature
+from kolosal.http.decode import RequestBody
+from kolosal.routes.common.fields import ModelName
+
+NeutralValues: TypeAlias = Mapping[str, tuple[object, ...]]
+"""Names of fields, and for each the values, besides null, that ask for nothing."""
+
+
+def requested_model(
+    registry: EngineRegistry, model: str | None, missing: str = "Missing required field: model"
+) -> str:
+    """The engine that a request names, else the default engine. Whether it exists is for `EngineRegistry.acquire` to say.
+
+    Raises:
+        InvalidRequest: the request names none, and no default engine is configured; `missing` is what it says then.
+    """
+    name = model or registry.default_engine
+    if not name:
+        raise InvalidRequest(missing, param="model")
+    return name
+
+
+def optional_model(registry: EngineRegistry, model: str | None) -> str | None:
+    """The same, where the only engine is as good as a default one.
+
+    Raises:
+        InvalidRequest: the request names none, there are several, and no default engine is configured.
+    """
+    if not model and registry.default_engine is None and len(registry.list()) > 1:
+        raise InvalidRequest("model is missing: there are several engines and no default one", param="model")
+    return model or None
+
+
+class OpenBody(RequestBody):
+    """A body whose undeclared fields are kept, so that those that ask for what this daemon does not have can be refused.
+
+    An answer that quietly lacks the tools or the format that were asked for is worse than none. Fields that no one knows
+    are passed over.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+    UNSUPPORTED: ClassVar[NeutralValues] = {}
+    """Fields of this body in its official API that this daemon does not have."""
+
+    def refuse_unsupported(self, prefix: str = "") -> None:
+        """Look through the undeclared fields; `prefix` is where they stand, with a dot at its end.
+
+        Raises:
+            UnsupportedFeature: one of them asks for something that this daemon does not have.
+        """
+        for name, neutral in self.UNSUPPORTED.items():
+            value = (self.model_extra or {}).get(name)
+            if value is not None and not any(_same(value, harmless) for harmless in neutral):
+                raise UnsupportedFeature(
+                    f"{prefix}{name} is not supported by this server", param=f"{prefix}{name}"
+                )
+
+
+class ModelBody(OpenBody):
+    """A body that names the engine it is for."""
+
+    model: ModelName | None = None
+    """An `engine_id`; may be left out only where a default engine is configured."""
+
+    def requested_model(self, registry: EngineRegistry) -> str:
+        """See the function of that name."""
+        return requested_model(registry, self.model, self.MISSING or "Missing required field: model")
+
+
+def _same(value: object, other: object) -> bool:
+    """Equal as JSON: true is not 1."""
+    return type(value) is type(other) and value == other

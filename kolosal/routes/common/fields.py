@@ -1,0 +1,64 @@
+"""Types of fields that requests of several dialects have, and fields that take several kinds of JSON value."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from pydantic import BaseModel, Discriminator, Field, Tag
+
+from kolosal.engines.ipc.calls import MAX_TEXT_CHARS
+from kolosal.engines.parameters import MAX_ENGINE_ID_CHARS
+from kolosal.http.decode import UNION_ERROR
+from kolosal.sampling import MAX_TOKEN_ID
+
+ModelName: TypeAlias = Annotated[str, Field(max_length=MAX_ENGINE_ID_CHARS)]
+"""An `engine_id`. Whether there is such an engine the registry knows."""
+
+TokenId: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
+"""A token. Whether the model has it its engine knows."""
+
+Text: TypeAlias = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
+"""A text to tokenise, embed or rank."""
+
+STRING = Tag("<string>")
+ARRAY = Tag("<array>")
+OBJECT = Tag("<object>")
+NUMBER = Tag("<number>")
+BOOLEAN = Tag("<boolean>")
+
+
+def kinds(wanted: str) -> Discriminator:
+    """Of a union that has at most one member for each kind of JSON value, each with its tag from above:
+
+        Annotated[Annotated[str, STRING] | Annotated[tuple[Part, ...], ARRAY], kinds("a string or an array of parts")]
+
+    Errors name the field of the member that was meant, without the tag. A value of any other kind is told that the field
+    must be `wanted`.
+    """
+    return Discriminator(_tag, custom_error_type=UNION_ERROR, custom_error_message=wanted)
+
+
+def _tag(value: object) -> str | None:
+    match value:
+        case bool():
+            return BOOLEAN.tag
+        case str():
+            return STRING.tag
+        case int() | float():
+            return NUMBER.tag
+        case list() | tuple():
+            return ARRAY.tag
+        case dict() | BaseModel():
+            return OBJECT.tag
+        case _:
+            return None
+
+
+def as_tuple(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The strings of a `StringOrStrings` field."""
+    return (given,) if isinstance(given, str) else given or ()
+
+
+StringOrStrings: TypeAlias = Annotated[
+    Annotated[str, STRING] | Annotated[tuple[str, ...], ARRAY], kinds("a string or an array of strings")
+]

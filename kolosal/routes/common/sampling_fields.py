@@ -1,0 +1,46 @@
+"""From the sampling fields of a request to `SamplingParams`, the one place where their bounds, defaults and meaning are."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pydantic import TypeAdapter
+
+from kolosal.http.decode import RequestBody, decode_fields
+from kolosal.routes.common.body import OpenBody
+from kolosal.sampling import SamplingParams
+
+_sampling_params: TypeAdapter[SamplingParams] = TypeAdapter(SamplingParams)
+
+_NAMES = frozenset(field.name for field in dataclasses.fields(SamplingParams))
+
+
+class SamplingFields(OpenBody):
+    """The fields that every dialect of OpenAI's takes as `SamplingParams` has them.
+
+    They have no bounds here: `sampling_params` checks them, and `Operation.bounds` puts them into the document.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repeat_penalty: float | None = None
+    repeat_last_n: int | None = None
+    seed: int | None = None
+    ignore_eos: bool | None = None
+
+
+def sampling_params(body: RequestBody, own: dict[str, object], prefix: str = "") -> SamplingParams:
+    """The body's fields that have names of `SamplingParams`, and the dialect's `own` ones, which win.
+
+    None, as everywhere, is as good as leaving a field out. `prefix` is where the body stands in the request.
+
+    Raises:
+        InvalidRequest: one is out of range.
+    """
+    fields = {name: getattr(body, name) for name in type(body).model_fields if name in _NAMES} | own
+    given = {name: value for name, value in fields.items() if value is not None}
+    return decode_fields(_sampling_params, given, prefix)
