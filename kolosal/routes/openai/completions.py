@@ -204,17 +204,18 @@ async def _start(
     """
 
     async def texts(engine: Engine) -> tuple[str, ...] | None:
-        if echoed is None:
-            return None
-        return tuple([each if isinstance(each, str) else await _text(engine, each) for each in echoed])
+        return None if echoed is None else tuple([await _text(engine, prompt) for prompt in echoed])
 
     echoes = await generation.load(model, texts)
     await generation.submit(requests)
     return echoes
 
 
-async def _text(engine: Engine, tokens: tuple[int, ...]) -> str:
+async def _text(engine: Engine, prompt: str | tuple[int, ...]) -> str:
+    """A prompt as text. The engine is called for tokens only."""
+    if isinstance(prompt, str):
+        return prompt
     try:
-        return (await unary_call(engine, Detokenize(tokens), Rendered)).text
+        return (await unary_call(engine, Detokenize(prompt), Rendered)).text
     except InvalidRequest as exc:
         raise InvalidRequest(f"prompt is not valid: {exc.message}", param="prompt") from exc
