@@ -42,30 +42,13 @@ def create_app(
     """
     conversation = conversation or ConversationSettings()
     authenticator = authenticator or authenticator_of(settings, file_key=conversation.api_key)
-    hosts = AllowedHosts.of(settings.server.host, settings.server.allowed_hosts)
     app = Starlette(
         routes=guarded(all_routes(), authenticator),
-        middleware=[
-            Middleware(
-                RequestLog,
-                access_log=settings.logging.access_log,
-                quiet_paths=HEALTH_PATHS,
-                dialects=DIALECTS,
-                on_end=registry.observer.answered,
-            ),
-            Middleware(RequestGuard, hosts=hosts, origins=settings.server.cors_origins),
-            *(
-                [Middleware(Cors, origins=settings.server.cors_origins)]
-                if settings.server.cors_origins
-                else []
-            ),
-            Middleware(BodyLimit, max_bytes=settings.server.max_request_size),
-        ],
+        middleware=_middleware(settings, registry),
         exception_handlers=EXCEPTION_HANDLERS,
     )
-    app.router.redirect_slashes = (
-        False  # a redirect would be made of the Host header, and clients drop the body
-    )
+    # it would be made of the Host header, and clients drop the body
+    app.router.redirect_slashes = False
     app.state.services = Services(
         settings,
         registry,
@@ -77,3 +60,19 @@ def create_app(
         model_roots=ModelRoots.of(settings.engines.model_roots, settings.models),
     )
     return app
+
+
+def _middleware(settings: Settings, registry: EngineRegistry) -> list[Middleware]:
+    """What surrounds the routes, the outermost first."""
+    server = settings.server
+    log = Middleware(
+        RequestLog,
+        access_log=settings.logging.access_log,
+        quiet_paths=HEALTH_PATHS,
+        dialects=DIALECTS,
+        on_end=registry.observer.answered,
+    )
+    hosts = AllowedHosts.of(server.host, server.allowed_hosts)
+    guard = Middleware(RequestGuard, hosts=hosts, origins=server.cors_origins)
+    cors = [Middleware(Cors, origins=server.cors_origins)] if server.cors_origins else []
+    return [log, guard, *cors, Middleware(BodyLimit, max_bytes=server.max_request_size)]

@@ -12,15 +12,11 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
-
-import uvicorn
-from starlette.types import ASGIApp
 
 from kolosal.app import create_app
 from kolosal.config.load import state_folder
@@ -36,8 +32,7 @@ from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.persist import Keeper, load_stored
 from kolosal.engines.registry import EngineRegistry
 from kolosal.errors import Conflict, KolosalError, ModelFileError
-from kolosal.http.protocol import GuardedProtocol
-from kolosal.http.websocket import PING_INTERVAL_S, PING_TIMEOUT_S, GuardedWebSocket
+from kolosal.http.server import HttpServer, listen
 from kolosal.paths import Anywhere, engine_config
 from kolosal.sd_notify import notify
 from kolosal.security.startup_checks import DaemonSecurity, check_security
@@ -46,16 +41,6 @@ if TYPE_CHECKING:
     from kolosal.observe.otel import Traces
 
 log = logging.getLogger(__name__)
-
-_BACKLOG = 1024
-"""Connections that may wait to be accepted."""
-
-_KEEP_ALIVE_S = 75
-"""How long an idle connection is kept. Longer than clients keep theirs, so that they and not we close it."""
-
-
-_LAST_BYTES_S = 3
-"""How long answers may take to reach their clients once the engines have ended."""
 
 
 def run(
@@ -85,53 +70,47 @@ async def serve(
     conversation: ConversationSettings | None = None,
 ) -> int:
     """As `run`, on a running loop."""
+    host, port = settings.server.host, settings.server.port
     try:
         traces = _traces(settings.logging.traces_url)
+        listener = listen(host, port)
     except ImportError:
         _say(sys.stderr, "logging.traces_url needs the extra 'otel': pip install 'kolosal[otel]'\n")
         return 1
-    try:
-        listener = _bind(settings.server.host, settings.server.port)
     except OSError as exc:
-        _say(
-            sys.stderr,
-            f"Cannot listen on {settings.server.url_of(settings.server.host, settings.server.port)}: {exc.strerror or exc}\n",
-        )
+        _say(sys.stderr, f"Cannot listen on {settings.server.url_of(host, port)}: {exc.strerror or exc}\n")
         return 1
-    folder = state_folder(settings, environ) if settings.engines.keep else None
-    command = WorkerCommand(environment=worker_environment(environ), settings=settings.engines)
-    registry = EngineRegistry(
-        command if worker_argv is None else replace(command, argv=worker_argv),
-        default_engine=settings.server.default_engine,
-        sizes=FileSizes(ThisMachine(environ.get("CUDA_VISIBLE_DEVICES"))),
-        keeper=None if folder is None else Keeper(folder),
-    )
+    state = state_folder(settings, environ) if settings.engines.keep else None
+    registry = _registry(settings, environ, worker_argv, state)
     if traces is not None:
         registry.observer.sinks.append(traces.add)
+
+    def on_listening() -> None:
+        url = settings.server.url_of(host, listener.getsockname()[1])
+        _say(sys.stdout, f"Kolosal is listening on {url}\n")
+        notify(environ, "READY=1")
+
     app = create_app(settings, registry, conversation, security.authenticator)
-    server = _Server(
-        _server_config(settings, app, security),
-        settings.server.url_of(settings.server.host, listener.getsockname()[1]),
-        lambda: notify(environ, "READY=1"),
-    )
-    stop = asyncio.Event()
-    with _stop_signals(stop):
+    server = HttpServer(app, settings, security.tls, on_listening)
+    with _stop_signals() as stop:
         engines = await _add_models(registry, settings.models)
-        if folder is not None:
-            await _restore(registry, folder)
+        if state is not None:
+            await _restore(registry, state)
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="serve")
-        loading = asyncio.create_task(_load(engines), name="load models")
-        reaping = asyncio.create_task(registry.load_scheduler.reap_idle(), name="unload idle engines")
-        stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
+        others = (
+            asyncio.create_task(_load(engines), name="load models"),
+            asyncio.create_task(registry.load_scheduler.reap_idle(), name="unload idle engines"),
+            stopping := asyncio.create_task(stop.wait(), name="wait for a signal"),
+        )
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         notify(environ, "STOPPING=1")
         log.info("daemon.stopping", extra={"drain_s": settings.server.shutdown_drain_s})
-        for task in (loading, reaping, stopping):
+        for task in others:
             task.cancel()
         await registry.close(drain_s=settings.server.shutdown_drain_s)
         registry.observer.events.close()
         server.should_exit = True
-        await asyncio.wait((serving, loading, reaping, stopping))
+        await asyncio.wait((serving, *others))
     if traces is not None:
         await asyncio.to_thread(traces.close)
     serving.result()
@@ -139,22 +118,16 @@ async def serve(
     return 0
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, less its handling of signals: it would exit with the signal's status and drain nothing of ours."""
-
-    def __init__(self, config: uvicorn.Config, url: str, on_listening: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._url = url
-        self._on_listening = on_listening
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        _say(sys.stdout, f"Kolosal is listening on {self._url}\n")
-        self._on_listening()
+def _registry(
+    settings: Settings, environ: Mapping[str, str], worker_argv: tuple[str, ...] | None, state: Path | None
+) -> EngineRegistry:
+    command = WorkerCommand(environment=worker_environment(environ), settings=settings.engines)
+    return EngineRegistry(
+        command if worker_argv is None else replace(command, argv=worker_argv),
+        default_engine=settings.server.default_engine,
+        sizes=FileSizes(ThisMachine(environ.get("CUDA_VISIBLE_DEVICES"))),
+        keeper=None if state is None else Keeper(state),
+    )
 
 
 def _say(stream: TextIO | None, text: str) -> None:
@@ -175,32 +148,6 @@ def _traces(url: str | None) -> Traces | None:
     from kolosal.observe.otel import traces_to  # noqa: PLC0415 - an extra, and slow to import
 
     return traces_to(url)
-
-
-def _server_config(settings: Settings, app: ASGIApp, security: DaemonSecurity) -> uvicorn.Config:
-    config = uvicorn.Config(
-        app,
-        http=GuardedProtocol,
-        ws=GuardedWebSocket,
-        ws_max_size=settings.sessions.max_message_size,
-        ws_ping_interval=PING_INTERVAL_S,
-        ws_ping_timeout=PING_TIMEOUT_S,
-        ws_per_message_deflate=False,  # a few KiB can hold a whole message's worth of memory
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=bool(settings.server.trusted_proxies),
-        forwarded_allow_ips=list(settings.server.trusted_proxies),
-        limit_concurrency=settings.server.max_connections,
-        backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=_LAST_BYTES_S,
-    )
-    config.load()
-    config.ssl = security.tls  # made and checked before anything started
-    return config
 
 
 async def _add_models(registry: EngineRegistry, entries: tuple[ModelEntry, ...]) -> list[Engine]:
@@ -252,12 +199,13 @@ def _log_failure(event: str, engine_id: str, error: KolosalError) -> None:
 
 
 @contextlib.contextmanager
-def _stop_signals(stop: asyncio.Event) -> Iterator[None]:
-    """The first signal sets `stop`, the second ends the process at once; workers follow when their pipes close.
+def _stop_signals() -> Iterator[asyncio.Event]:
+    """An event that the first signal sets; the second ends the process at once; workers follow when their pipes close.
 
     `signal.signal` and not the loop's own handlers, which Windows does not have.
     """
     loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
     asked = False
 
     def on_signal(_number: int, _frame: object) -> None:
@@ -272,20 +220,10 @@ def _stop_signals(stop: asyncio.Event) -> Iterator[None]:
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
-        yield
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """The listening socket. Bound before anything else starts, so that a taken port costs nothing."""
-    if ":" in host:
-        dual = host == "::" and socket.has_dualstack_ipv6()
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=dual
-        )
-    return socket.create_server((host, port), backlog=_BACKLOG)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

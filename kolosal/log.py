@@ -52,7 +52,8 @@ class JsonFormatter(logging.Formatter):
         try:
             return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
         except orjson.JSONEncodeError:  # a lone surrogate, or an integer of more than 64 bits
-            return orjson.dumps({key: _plain(value) for key, value in line.items()}).decode()
+            plain = {key: str(value).encode("ascii", "backslashreplace") for key, value in line.items()}
+            return orjson.dumps({key: value.decode() for key, value in plain.items()}).decode()
 
 
 def configure_logging(settings: LoggingSettings) -> None:
@@ -88,7 +89,3 @@ def _add_request_id(record: logging.LogRecord) -> bool:
 def _quoted(value: object) -> str:
     text = str(value)
     return repr(text) if not text or not text.isprintable() or any(char in " \"'=" for char in text) else text
-
-
-def _plain(value: object) -> str:
-    return str(value).encode("ascii", "backslashreplace").decode()

@@ -30,10 +30,12 @@ class Answer:
 
     @property
     def ttft_s(self) -> float:
+        """Seconds from the request to the first piece of text."""
         return self.arrivals[0] - self.sent_at
 
     @property
     def gaps(self) -> list[float]:
+        """Seconds between one piece and the next."""
         return [later - earlier for earlier, later in pairwise(self.arrivals)]
 
     @property

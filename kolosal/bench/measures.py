@@ -95,14 +95,10 @@ def median_of(runs: Sequence[Measures]) -> Measures:
         if field.name == "note":
             middles["note"] = values[-1] if values else None
         else:
-            middles[field.name] = _median(values) if values else None
+            counts = all(isinstance(value, int) for value in values)
+            middle = median(values) if values else None
+            middles[field.name] = round(middle) if middle is not None and counts else middle
     return Measures(**middles)
-
-
-def _median(values: Sequence[float]) -> float:
-    """The median; of counts, a count."""
-    middle = median(values)
-    return round(middle) if all(isinstance(value, int) for value in values) else middle
 
 
 def _total(counts: Iterable[int | None]) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -22,16 +22,20 @@ REFRESH_PER_SECOND = 4
 """Drawing competes with the server for the processor."""
 
 
-class BenchProgress(Protocol):
-    """What a benchmark tells while it runs."""
+class BenchProgress:
+    """What a benchmark tells while it runs; this one shows nothing."""
 
-    def begin(self, runs: int) -> None: ...
+    def begin(self, runs: int) -> None:
+        """So many runs there will be, of all workloads together."""
 
-    def start(self, name: str, number: int, repeat: int) -> None: ...
+    def start(self, name: str, number: int, repeat: int) -> None:
+        """A run of a workload begins, the `number`th of `repeat`."""
 
-    def answered(self) -> None: ...
+    def answered(self) -> None:
+        """One answer has come."""
 
-    def finish(self, result: Result, repeat: int) -> None: ...
+    def finish(self, result: Result, repeat: int) -> None:
+        """All `repeat` runs of a workload are over, or a failure has ended them."""
 
 
 @contextmanager
@@ -55,18 +59,9 @@ def progress_on(stream: TextIO) -> Iterator[BenchProgress]:
         yield _Bar(bar)
 
 
-class _Lines:
+class _Lines(BenchProgress):
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-
-    def begin(self, runs: int) -> None:
-        pass
-
-    def start(self, name: str, number: int, repeat: int) -> None:
-        pass
-
-    def answered(self) -> None:
-        pass
 
     def finish(self, result: Result, repeat: int) -> None:
         del repeat
@@ -74,7 +69,7 @@ class _Lines:
         self._stream.flush()
 
 
-class _Bar:
+class _Bar(BenchProgress):
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
         self._task = bar.add_task("connecting", total=None, answers="")

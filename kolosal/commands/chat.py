@@ -70,6 +70,7 @@ class Chat:
         self._keep(pieces)
 
     def clear(self) -> None:
+        """Forget all but the system prompt."""
         self.messages = [*self._system]
 
     def _keep(self, pieces: list[str]) -> None:

@@ -57,6 +57,7 @@ class ChildSpec:
 
     @classmethod
     def of(cls, configuration: Configuration) -> ChildSpec:
+        """`kolosal serve` with the same file, at the same address."""
         settings = configuration.settings
         config = () if configuration.file is None else ("--config", str(configuration.file))
         address = ("--host", settings.server.host, "--port", str(settings.server.port))
@@ -103,6 +104,7 @@ class ChildDaemon:
 
     @property
     def has_ended(self) -> bool:
+        """Whether the process is gone."""
         return self._process.poll() is not None
 
     def is_dying(self) -> bool:

@@ -24,6 +24,9 @@ from kolosal.commands.text import printable, show_table
 REFRESH_S = 2.0
 """How old the table gets while nothing happens: it says how long ago engines were used."""
 
+_VISIBLE = ("hello", "engine.", "request.", "events.")
+"""How the kinds of events begin after which the table may look different."""
+
 PAUSE_S = 0.25
 """Between two looks at the daemon, however much happens there."""
 
@@ -80,13 +83,8 @@ async def _changes(client: DaemonClient, refresh_s: float | None) -> AsyncIterat
 async def _follow(client: DaemonClient, changed: asyncio.Event) -> None:
     async with aclosing(client.events()) as events:
         async for kind, _ in events:
-            if _matters(kind):
+            if kind.startswith(_VISIBLE):
                 changed.set()
-
-
-def _matters(kind: str) -> bool:
-    """Whether the table may look different after it."""
-    return kind == "hello" or kind.startswith(("engine.", "request.", "events."))
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Table:

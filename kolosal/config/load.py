@@ -16,7 +16,7 @@ from pathlib import Path
 from kolosal.config.older_server import from_inference, inference_variables
 from kolosal.config.settings import SETTING_NAMES, Settings
 from kolosal.config.sources import SettingsSource, from_environment, from_flags, merged
-from kolosal.config.yaml_file import read_yaml
+from kolosal.config.yaml_file import exists, read_yaml
 from kolosal.config.yaml_source import from_file
 
 CONFIG_VARIABLE = "KOLOSAL_CONFIG"
@@ -107,7 +107,7 @@ def config_file_path(given: Path | None, environ: Mapping[str, str], platform: s
     candidates = [Path("config.yaml").absolute()]
     if (folder := _user_folder(environ, platform)) is not None:
         candidates.append(folder / "config.yaml")
-    return next((path for path in candidates if _exists(path)), None)
+    return next((path for path in candidates if exists(path)), None)
 
 
 def state_folder(settings: Settings, environ: Mapping[str, str], platform: str = sys.platform) -> Path | None:
@@ -122,13 +122,6 @@ def state_folder(settings: Settings, environ: Mapping[str, str], platform: str =
         return None
     within = "Library/Application Support/Kolosal" if platform == "darwin" else ".local/state/kolosal"
     return Path(environ["HOME"], within)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a folder we may not look into, as for services that run as another user
-        return False
 
 
 def _user_folder(environ: Mapping[str, str], platform: str) -> Path | None:

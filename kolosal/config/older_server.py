@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from kolosal.config.errors import ConfigError
 from kolosal.config.models import ModelEntry
 from kolosal.config.sources import SettingsSource
+from kolosal.config.yaml_file import exists
 from kolosal.engines.parameters import CacheType, EngineId, FlashAttention
 
 MODEL_ID = "INFERENCE_MODEL_ID"
@@ -72,7 +73,7 @@ def from_inference(
     if MODEL_ID not in variables:
         return SettingsSource(values, origins=origins)
     model, place = variables[MODEL_ID]
-    entry = _entry(model, _said(MODEL_ID, place), entries, folder)
+    entry = _entry(model, _called(MODEL_ID, place), entries, folder)
     values["server.default_engine"] = model if entry is None else entry.id
     origins["server.default_engine"] = place
     if entry is None:
@@ -92,16 +93,20 @@ def _choice(variables: Mapping[str, tuple[str, str]], name: str, known: Mapping[
     value, place = variables[name]
     if value not in known:
         allowed = ", ".join(known)
-        raise ConfigError(f"{_said(name, place)}: must be one of {allowed}, not {value[:80]!r}")
+        raise ConfigError(f"{_called(name, place)}: must be one of {allowed}, not {value[:80]!r}")
     return known[value]
 
 
 def _entry(model: str, said: str, entries: Mapping[str, ModelEntry], folder: Path) -> ModelEntry | None:
-    """The engine that a model's name means: one of the file, a new one for a path, or None for one that is yet to be added."""
+    """The engine that a model's name means: one of the file, a new one for a path, or None for one that is yet to be added.
+
+    Raises:
+        ConfigError: it is neither a path nor an id.
+    """
     if model in entries:
         return entries[model]
     path = folder / Path(model)
-    is_path = model.lower().endswith(".gguf") or "/" in model or "\\" in model or _exists(path)
+    is_path = model.lower().endswith(".gguf") or "/" in model or "\\" in model or exists(path)
     try:
         engine_id = _ENGINE_ID.validate_python(path.stem if is_path else model)
     except ValidationError:
@@ -109,13 +114,6 @@ def _entry(model: str, said: str, entries: Mapping[str, ModelEntry], folder: Pat
             f"{said}: must be the path of a model or the id of an engine, not {model[:80]!r}"
         ) from None
     return ModelEntry(id=engine_id, path=str(path)) if is_path else None
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # too long, or a NUL
-        return False
 
 
 def _dotenv(path: Path) -> dict[str, tuple[str, str]]:
@@ -146,5 +144,6 @@ def _unquoted(value: str) -> str:
     return quoted[2] if quoted is not None else re.sub(r"(?:^|\s+)#.*", "", value)
 
 
-def _said(name: str, place: str) -> str:
+def _called(name: str, place: str) -> str:
+    """A variable as messages call it: with the line of the file, or as one of the environment."""
     return f"{name} (environment)" if place == name else f"{place}: {name}"

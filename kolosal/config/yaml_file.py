@@ -105,7 +105,7 @@ def _parse(content: bytes, path: Path) -> YamlFile:
         where = f"{path}:{exc.problem_mark.line + 1}" if exc.problem_mark else str(path)
         raise ConfigError(f"{where}: not valid YAML: {exc.problem or exc.context}") from exc
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path}: not valid YAML: {_one_line(exc)}") from exc
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(exc).split())}") from exc
     except RecursionError:
         raise ConfigError(f"{path}: nested too deeply") from None
     return YamlFile(path, values, lines)
@@ -159,6 +159,14 @@ def _mapping(node: MappingNode, at: KeyPath, path: Path, lines: dict[KeyPath, in
     return values
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file; False where we may not look (services run as another user), or it can be no path."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def dotted(key: KeyPath) -> str:
     """A key path as text on one line: `models[0].load_params.n_ctx`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).removeprefix(".")
@@ -167,7 +175,3 @@ def dotted(key: KeyPath) -> str:
 
 def _line(node: Node) -> int:
     return int(node.start_mark.line) + 1
-
-
-def _one_line(exc: Exception) -> str:
-    return " ".join(str(exc).split())

@@ -1,7 +1,7 @@
-"""Who asks: presented keys to known ones, and addresses that guess.
+"""Authentication: whose key a request carries, and addresses that guess keys.
 
 Owns the rules: when keys are needed, how they are compared, when an address is refused. Knows nothing of HTTP and of
-paths: `routes.access` asks here. Used on the event loop only.
+paths: `routes.common.access` asks here. Used on the event loop only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_ADDRESSES = 10_000
 """Addresses whose wrong keys are remembered; those that were heard of least recently are forgotten first."""
 
 _IPV6_NETWORK = 64
-"""Bits of an IPv6 address that one customer has: the rest is free to choose for whoever guesses."""
+"""Bits of an IPv6 address that name a network (RFC 4291, 2.5.1): the rest is free to choose for whoever guesses."""
 
 
 class Keyring:
@@ -50,12 +50,12 @@ class Keyring:
     @property
     def needed(self) -> bool:
         """Whether requests need a key."""
-        self._look()
+        self._read_changes()
         return self._needed
 
     def find(self, presented: str) -> ApiKey | None:
         """The key that was presented. Takes as long for a wrong one as for a right one."""
-        self._look()
+        self._read_changes()
         digest = digest_of(presented)
         found = None
         for key in (*self._configured, *self._from_file):
@@ -65,10 +65,10 @@ class Keyring:
 
     def holds(self, key: ApiKey) -> bool:
         """Whether a key that was found earlier is still valid, with the same scopes."""
-        self._look()
+        self._read_changes()
         return key in self._configured or key in self._from_file
 
-    def _look(self) -> None:
+    def _read_changes(self) -> None:
         """Read the file again when it has changed. One that cannot be read lets in those of before, and nobody else."""
         if self._file is None:
             return
@@ -91,7 +91,10 @@ class Keyring:
 
 
 class Lockout:
-    """Wrong keys by address, and which keys are known from where."""
+    """Addresses that present wrong keys are locked out: so many within `LOCKOUT_WINDOW_S`, 0 for never.
+
+    It also remembers which keys have come from where, so that those are let in from an address that is locked out.
+    """
 
     def __init__(self, max_failures: int, clock: Callable[[], float]) -> None:
         self._max_failures = max_failures
@@ -126,7 +129,7 @@ class Lockout:
 
 
 class Authenticator:
-    """Says whose a request is."""
+    """Says whose a request is: the keyring and the lockout together."""
 
     def __init__(self, keyring: Keyring, lockout: Lockout) -> None:
         self._keyring = keyring
@@ -156,7 +159,8 @@ class Authenticator:
             )
         address = network_of(client)
         refused_s = self._lockout.refused_for_s(address)
-        key = self._any_of(presented)
+        known = [found for found in map(self._keyring.find, presented) if found is not None]
+        key = known[0] if known else None
         if refused_s and (key is None or not self._lockout.knows(address, key.id)):
             raise TooManyAttempts(
                 "Too many wrong API keys came from this address: wait and try again",
@@ -175,10 +179,6 @@ class Authenticator:
         if key is None:
             return not self._keyring.needed
         return self._keyring.holds(key)
-
-    def _any_of(self, presented: Sequence[str]) -> ApiKey | None:
-        found = [key for key in map(self._keyring.find, presented) if key is not None]
-        return found[0] if found else None
 
 
 def network_of(client: str) -> str:

@@ -89,12 +89,12 @@ async def test_slow_and_silent_connections_are_closed_at_their_deadline(sized: S
 SMALL_BUFFERS = """
 import socket
 from kolosal import daemon
-bind = daemon._bind
+bind = daemon.listen
 def bind_small(host, port):
     listener = bind(host, port)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     return listener
-daemon._bind = bind_small
+daemon.listen = bind_small
 """
 """The kernel holds little of an answer, so that it is soon the daemon that does. Connections inherit it."""
 

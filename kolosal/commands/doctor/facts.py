@@ -96,6 +96,7 @@ def gather(config_path: Path | None) -> Facts:
 
 
 def settings_of(configuration: Configuration | ConfigError) -> Settings:
+    """The settings to go on with: the defaults where those that were given cannot be used."""
     return Settings() if isinstance(configuration, ConfigError) else configuration.settings
 
 
