@@ -6,10 +6,9 @@ from starlette.routing import Route
 
 from kolosal.http.dialects import Dialect
 from kolosal.routes.ollama import manage, models
-from kolosal.routes.ollama.chat import chat
 from kolosal.routes.ollama.embed import embed, embeddings
+from kolosal.routes.ollama.endpoints import chat, generate
 from kolosal.routes.ollama.errors import error_response
-from kolosal.routes.ollama.generate import generate
 from kolosal.routes.ollama.show import show
 
 __all__ = ["DIALECT", "routes"]

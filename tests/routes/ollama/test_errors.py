@@ -137,7 +137,7 @@ async def test_an_error_half_way_is_the_last_line(path: str) -> None:
 
 async def test_an_unknown_failure_half_way_is_the_last_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = loaded_engine(says("a"))
-    monkeypatch.setattr("kolosal.routes.ollama.answering.metrics", lambda *_: 1 / 0)
+    monkeypatch.setattr("kolosal.routes.ollama.endpoints.metrics", lambda *_: 1 / 0)
     *_, last = await lines(engine, "/api/chat", messages=HELLO)
     assert last == {"error": "Internal server error"}
 

@@ -1,25 +1,15 @@
-"""`POST /api/chat`, whose oldest turns are left out where it is too long for its engine."""
+"""The body of `POST /api/chat`, whose oldest turns are left out where it is too long for its engine."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from starlette.requests import Request
-
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Render, Rendered
 from kolosal.errors import ContextLengthExceeded
-from kolosal.http.responses import JsonResponse
-from kolosal.http.sse import EventStream
-from kolosal.routes.common.operation import Access, Group, Operation
-from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import unary_call
-from kolosal.routes.ollama.answering import answer, only_load
-from kolosal.routes.ollama.encode import AnswerEncoder, ChatResponse, chat_object
 from kolosal.routes.ollama.fields import OllamaBody
-from kolosal.routes.ollama.keep_alive import keep_alive_seconds
 from kolosal.routes.ollama.messages import Messages, Tools, to_messages, to_tool_use
-from kolosal.routes.ollama.names import checked_name, decode_ollama
 from kolosal.schema import ChatPrompt, GenerateRequest
 
 
@@ -62,32 +52,6 @@ class OllamaChatBody(OllamaBody):
         if prompt is not None:
             return replace(wanted, prompt=prompt)
         return None if wanted.max_context is None else replace(wanted, max_context=None)
-
-
-@Operation(
-    group=Group.OLLAMA,
-    scope=Access.INFERENCE,
-    body=OllamaChatBody,
-    example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "stream": False},
-    stream_media_type="application/x-ndjson",
-    answer="The assistant's turn, or its pieces, one JSON object a line.",
-)
-async def chat(request: Request) -> JsonResponse[ChatResponse] | EventStream:
-    """Continue a conversation, in Ollama's way."""
-    body = await decode_ollama(request, OllamaChatBody)
-    keep_alive = keep_alive_seconds(body.keep_alive)
-    wanted = body.to_request(body.to_prompt())
-    encoder = AnswerEncoder(
-        checked_name(registry_of(request), body.model), chat_object, calls_tools=bool(body.tools)
-    )
-    if not body.messages:
-        return await only_load(request, encoder, keep_alive)
-
-    async def prepare(engine: Engine) -> GenerateRequest:
-        body.check_model(engine, encoder.model, "chat")
-        return wanted
-
-    return await answer(request, encoder, keep_alive, prepare, body.truncated, stream=body.streams)
 
 
 async def _without_oldest_turns(

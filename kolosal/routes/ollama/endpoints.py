@@ -1,4 +1,4 @@
-"""From a decoded request to its response: the steps that `/api/generate` and `/api/chat` have in common.
+"""`POST /api/generate` and `POST /api/chat`.
 
 A request has one place among the daemon's from its beginning to its end, and one engine: the one that it loads makes its
 prompt, answers it, and is the one whose time in memory it may set.
@@ -19,12 +19,24 @@ from kolosal.errors import ContextLengthExceeded
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import NDJSON, EventStream
 from kolosal.routes.common.generation import Generation
+from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import caller_of, registry_of
 from kolosal.routes.common.unary_calls import with_engine
-from kolosal.routes.ollama.encode import AnswerEncoder, ContextField, Metrics, metrics
+from kolosal.routes.ollama.chat_body import OllamaChatBody
+from kolosal.routes.ollama.encode import (
+    AnswerEncoder,
+    ChatResponse,
+    ContextField,
+    GenerateResponse,
+    Metrics,
+    chat_object,
+    generate_object,
+    metrics,
+)
 from kolosal.routes.ollama.errors import error_line
-from kolosal.routes.ollama.keep_alive import apply_keep_alive, free
-from kolosal.routes.ollama.names import find_engine
+from kolosal.routes.ollama.generate_body import GenerateBody
+from kolosal.routes.ollama.keep_alive import apply_keep_alive, free, keep_alive_seconds
+from kolosal.routes.ollama.names import checked_name, decode_ollama, find_engine
 from kolosal.routes.ollama.stream import FinishAnswer, MeasureAnswer, answer_lines
 from kolosal.schema import GenerateRequest, Usage
 
@@ -43,7 +55,62 @@ _THREAD_ABOVE_LOGPROBS = 4096
 """Answers that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
 
 
-async def only_load(request: Request, encoder: AnswerEncoder[T], keep_alive: float | None) -> JsonResponse[T]:
+@Operation(
+    group=Group.OLLAMA,
+    scope=Access.INFERENCE,
+    body=GenerateBody,
+    example={"model": "tiny", "prompt": "Why is the sky blue?", "stream": False},
+    stream_media_type="application/x-ndjson",
+    answer="The answer, or its pieces, one JSON object a line.",
+)
+async def generate(request: Request) -> JsonResponse[GenerateResponse] | EventStream:
+    """Answer one prompt."""
+    body = await decode_ollama(request, GenerateBody)
+    body.check()
+    keep_alive = keep_alive_seconds(body.keep_alive)
+    body.to_request(body.plain_prompt())  # refuses what is wrong before anything is loaded
+    encoder = AnswerEncoder(checked_name(registry_of(request), body.model), generate_object)
+    if body.only_loads:
+        return await _only_load(request, encoder, keep_alive)
+
+    async def prepare(engine: Engine) -> GenerateRequest:
+        body.check_model(engine, encoder.model, "generate")
+        return body.to_request(await body.prompt_after_context(engine))
+
+    return await _answer(
+        request, encoder, keep_alive, prepare, body.truncated, body.context_after, stream=body.streams
+    )
+
+
+@Operation(
+    group=Group.OLLAMA,
+    scope=Access.INFERENCE,
+    body=OllamaChatBody,
+    example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "stream": False},
+    stream_media_type="application/x-ndjson",
+    answer="The assistant's turn, or its pieces, one JSON object a line.",
+)
+async def chat(request: Request) -> JsonResponse[ChatResponse] | EventStream:
+    """Continue a conversation, in Ollama's way."""
+    body = await decode_ollama(request, OllamaChatBody)
+    keep_alive = keep_alive_seconds(body.keep_alive)
+    wanted = body.to_request(body.to_prompt())
+    encoder = AnswerEncoder(
+        checked_name(registry_of(request), body.model), chat_object, calls_tools=bool(body.tools)
+    )
+    if not body.messages:
+        return await _only_load(request, encoder, keep_alive)
+
+    async def prepare(engine: Engine) -> GenerateRequest:
+        body.check_model(engine, encoder.model, "chat")
+        return wanted
+
+    return await _answer(request, encoder, keep_alive, prepare, body.truncated, stream=body.streams)
+
+
+async def _only_load(
+    request: Request, encoder: AnswerEncoder[T], keep_alive: float | None
+) -> JsonResponse[T]:
     """The answer to a request without a prompt: it loads its model, or frees it where `keep_alive` is 0.
 
     Raises:
@@ -58,7 +125,7 @@ async def only_load(request: Request, encoder: AnswerEncoder[T], keep_alive: flo
     return JsonResponse(encoder.loaded("load"))
 
 
-async def answer(
+async def _answer(
     request: Request,
     encoder: AnswerEncoder[T],
     keep_alive: float | None,

@@ -1,4 +1,4 @@
-"""`POST /api/generate`: one prompt, through the model's chat template or as it is.
+"""The body of `POST /api/generate`: one prompt, through the model's chat template or as it is.
 
 `context` is a conversation as tokens, which a client sends back to have it continued: its tokens stand before those of the new
 prompt. This is Ollama's old way; a chat keeps more of what a model's template knows.
@@ -10,28 +10,21 @@ from dataclasses import replace
 from typing import Annotated, TypeAlias
 
 from pydantic import Field
-from starlette.requests import Request
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Render, Rendered, Tokenize, Tokenized
 from kolosal.errors import InvalidRequest, KolosalError, UnsupportedFeature
-from kolosal.http.responses import JsonResponse
-from kolosal.http.sse import EventStream
 from kolosal.routes.common.fields import TokenId
-from kolosal.routes.common.operation import Access, Group, Operation
-from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import unary_call
-from kolosal.routes.ollama.answering import answer, only_load
-from kolosal.routes.ollama.encode import AnswerEncoder, ContextField, GenerateResponse, generate_object
+from kolosal.routes.ollama.encode import ContextField
 from kolosal.routes.ollama.fields import OllamaBody
-from kolosal.routes.ollama.keep_alive import keep_alive_seconds
-from kolosal.routes.ollama.names import checked_name, decode_ollama
 from kolosal.sampling import MAX_TOKENS_LIMIT
 from kolosal.schema import (
     ChatPrompt,
     GenerateRequest,
     InfillPrompt,
     Message,
+    Prompt,
     TextPrompt,
     TokensPrompt,
 )
@@ -100,53 +93,40 @@ class GenerateBody(OllamaBody):
         system = (Message("system", self.system),) if self.system else ()
         return ChatPrompt((*system, Message("user", prompt)), template_kwargs=self.template_kwargs())
 
-    @property
-    def _template(self) -> str:
-        return "".join((self.template or "").split())
+    async def prompt_after_context(self, engine: Engine) -> Prompt:
+        """The prompt as engines know it, after what came before.
 
+        Raises:
+            InvalidRequest: the context is not this model's.
+            KolosalError: as `Engine.call`.
+        """
+        plain = self.plain_prompt()
+        if not self.context or not isinstance(plain, ChatPrompt):
+            return plain
+        _check_context(engine, self.context)
+        return TokensPrompt(await _continued(engine, self.context, plain))
 
-@Operation(
-    group=Group.OLLAMA,
-    scope=Access.INFERENCE,
-    body=GenerateBody,
-    example={"model": "tiny", "prompt": "Why is the sky blue?", "stream": False},
-    stream_media_type="application/x-ndjson",
-    answer="The answer, or its pieces, one JSON object a line.",
-)
-async def generate(request: Request) -> JsonResponse[GenerateResponse] | EventStream:
-    """Answer one prompt."""
-    body = await decode_ollama(request, GenerateBody)
-    body.check()
-    keep_alive = keep_alive_seconds(body.keep_alive)
-    plain = body.plain_prompt()
-    body.to_request(plain)  # refuses what is wrong before anything is loaded
-    encoder = AnswerEncoder(checked_name(registry_of(request), body.model), generate_object)
-    if body.only_loads:
-        return await only_load(request, encoder, keep_alive)
-
-    async def prepare(engine: Engine) -> GenerateRequest:
-        body.check_model(engine, encoder.model, "generate")
-        if not body.context or not isinstance(plain, ChatPrompt):
-            return body.to_request(plain)
-        _check_context(engine, body.context)
-        return body.to_request(TokensPrompt(await _continued(engine, body.context, plain)))
-
-    async def truncate(wanted: GenerateRequest, _engine: Engine) -> GenerateRequest | None:
+    async def truncated(self, wanted: GenerateRequest, _engine: Engine) -> GenerateRequest | None:
         """Ollama would cut the prompt to `num_ctx`; here it gets the engine's whole window, where it fits into that."""
-        if body.truncate is False or wanted.max_context is None:
+        if self.truncate is False or wanted.max_context is None:
             return None
         return replace(wanted, max_context=None)
 
-    async def context(engine: Engine, text: str) -> ContextField:
-        """`context` of the last object. An answer does not fail for want of it."""
+    async def context_after(self, engine: Engine, text: str) -> ContextField:
+        """`context` of the last object, which ends with the answer's text. An answer does not fail for want of it."""
+        plain = self.plain_prompt()
         if not isinstance(plain, ChatPrompt):
             return {}
+        turns = (*plain.messages, Message("assistant", text))
+        whole = ChatPrompt(turns, continues=True, template_kwargs=plain.template_kwargs)
         try:
-            return {"context": await _context_after(engine, body.context or (), plain, text)}
+            return {"context": [*await _continued(engine, self.context or (), whole)]}
         except KolosalError:
             return {}
 
-    return await answer(request, encoder, keep_alive, prepare, truncate, context, stream=body.streams)
+    @property
+    def _template(self) -> str:
+        return "".join((self.template or "").split())
 
 
 def _check_context(engine: Engine, earlier: tuple[int, ...]) -> None:
@@ -175,17 +155,3 @@ async def _continued(engine: Engine, earlier: tuple[int, ...], prompt: ChatPromp
     start = (await unary_call(engine, Tokenize("", add_special=True, with_pieces=False), Tokenized)).tokens
     repeated = bool(start) and rendered.tokens[: len(start)] == start
     return earlier + (rendered.tokens[len(start) :] if repeated else rendered.tokens)
-
-
-async def _context_after(
-    engine: Engine, earlier: tuple[int, ...], prompt: ChatPrompt, text: str
-) -> list[int]:
-    """The tokens of a whole conversation, with the answer to its last prompt.
-
-    Raises:
-        KolosalError: as `Engine.call`.
-    """
-    answered = ChatPrompt(
-        (*prompt.messages, Message("assistant", text)), continues=True, template_kwargs=prompt.template_kwargs
-    )
-    return [*await _continued(engine, earlier, answered)]
