@@ -22,7 +22,6 @@ from kolosal.engines.memory.load_scheduler import LoadScheduler
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules, idle_limit
 from kolosal.engines.memory.sizing import NoSizes
 from kolosal.engines.parameters import EngineConfig
-from kolosal.engines.restart import BreakerState
 from kolosal.engines.state import EngineState, ObservedState
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import EngineDied, InsufficientMemory, KolosalError, LoadFailed, NotFound, QueueFull
@@ -67,7 +66,8 @@ class Engine(ObservedState):
         self._command = command
         self._max_queued = max_queued if rules.max_queued is None else rules.max_queued
         self._load_scheduler = load_scheduler or LoadScheduler(command.settings, NoSizes())
-        self._breaker = CircuitBreaker(config.engine_id, command.settings, command.restart_delays_s)
+        self.breaker = CircuitBreaker(config.engine_id, command.settings, command.restart_delays_s)
+        """Whether a worker may be started."""
         self._requests = InFlightRequests(on_empty=self._note_use)
         self._worker: WorkerProcess | None = None
         self._most_cells = 0  # of the KV cache in use at once since the worker was started, as far as it said
@@ -104,21 +104,6 @@ class Engine(ObservedState):
         share = max(0.0, 1 - self._most_cells / max(1, self.info.kv_pool_tokens))
         return int(self.info.unused_bytes * share)
 
-    @property
-    def breaker(self) -> BreakerState:
-        """Whether a worker may be started."""
-        return self._breaker.state
-
-    @property
-    def recent_deaths(self) -> int:
-        """How often its worker died, or did not get ready, within the window of the breaker."""
-        return self._breaker.recent_deaths
-
-    @property
-    def retry_after_s(self) -> int | None:
-        """Seconds until a worker may be started; None where it may now."""
-        return self._breaker.retry_after_s
-
     # --- loading ---
 
     async def ensure_ready(self) -> None:
@@ -128,7 +113,7 @@ class Engine(ObservedState):
             LoadFailed: the model cannot be loaded; the next call tries again.
             InsufficientMemory: there is no memory for it.
             QueueFull: too many engines wait to be loaded.
-            EngineDied: its worker died too often lately; `retry_after_s` says when to come back.
+            EngineDied: its worker died too often lately; `breaker.retry_after_s` says when to come back.
             NotFound: the engine was removed.
         """
         self._n_waiting += 1
@@ -141,10 +126,6 @@ class Engine(ObservedState):
         finally:
             self._n_waiting -= 1
             self._note_use()
-
-    def reset_breaker(self) -> None:
-        """Forget how often the worker died: for those who ask for a start in so many words."""
-        self._breaker.reset()
 
     async def _join_load(self) -> None:
         if self.state is EngineState.CLOSED:
@@ -181,7 +162,7 @@ class Engine(ObservedState):
         """Start a worker; while requests are in flight, again and again until one is ready or the breaker opens."""
         try:
             while self._worker is None:
-                await self._breaker.wait_for_start(self.last_error)
+                await self.breaker.wait_for_start(self.last_error)
                 try:
                     await self._start_worker()
                 except (LoadFailed, InsufficientMemory) as exc:
@@ -211,7 +192,7 @@ class Engine(ObservedState):
         if self.state is EngineState.LOADING:
             self.state = EngineState.READY
         self.load_progress = 1.0
-        self._breaker.started()
+        self.breaker.started()
         fields = {"engine_id": self.engine_id, "pid": worker.pid, "resumed": self.in_flight}
         log.info("engine.loaded", extra=fields | {"load_s": round(time.monotonic() - started_at, 3)})
         self._requests.attach(worker.send, info.n_ctx)
@@ -229,7 +210,7 @@ class Engine(ObservedState):
     def _note_failed_load(self, error: LoadFailed | InsufficientMemory) -> None:
         worker_failed = isinstance(error, LoadFailed) and error.worker_started
         if worker_failed or self.in_flight:
-            self._breaker.died()
+            self.breaker.died()
         if (
             worker_failed or self.busy
         ):  # else it was given up because nobody waited any more, which is no fault
@@ -262,7 +243,7 @@ class Engine(ObservedState):
 
     def _on_death(self, reason: str) -> None:
         """Fail what has gone down with a worker before; for the rest, start another."""
-        self._breaker.died()
+        self.breaker.died()
         self.last_error = reason
         if self.state is EngineState.READY:
             self.state = EngineState.UNLOADED

@@ -38,9 +38,11 @@ class EngineRegistry:
         keeper: Keeper | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._default_engine = default_engine
+        self.default_engine = default_engine
+        """The engine used where a request may leave the name out, as configured."""
         self._command = command
-        self._load_scheduler = LoadScheduler(command.settings, sizes or NoSizes(), clock)
+        self.load_scheduler = LoadScheduler(command.settings, sizes or NoSizes(), clock)
+        """Which engines are in memory."""
         self._keeper = keeper
         self._kept: set[str] = set()
         """Engines that come back after a restart of the daemon."""
@@ -50,16 +52,6 @@ class EngineRegistry:
         self._closed = False
         self.observer = Observer()
         """Where all engines tell what they do."""
-
-    @property
-    def load_scheduler(self) -> LoadScheduler:
-        """Which engines are in memory."""
-        return self._load_scheduler
-
-    @property
-    def default_engine(self) -> str | None:
-        """The engine used where a request may leave the name out, as configured."""
-        return self._default_engine
 
     @property
     def max_queued(self) -> int:
@@ -85,7 +77,7 @@ class EngineRegistry:
 
     def _new_engine(self, config: EngineConfig, rules: Rules) -> Engine:
         engine = Engine(
-            config, self._command, self.max_queued, rules=rules, load_scheduler=self._load_scheduler
+            config, self._command, self.max_queued, rules=rules, load_scheduler=self.load_scheduler
         )
         engine.observe(self.observer)
         return engine
@@ -165,7 +157,7 @@ class EngineRegistry:
 
     async def _load_in_place_of(self, old: Engine, new: Engine) -> None:
         try:
-            with self._load_scheduler.without_evicting(new, old):
+            with self.load_scheduler.without_evicting(new, old):
                 await new.ensure_ready()
         except InsufficientMemory:
             if old.state is EngineState.UNLOADED:
@@ -173,7 +165,7 @@ class EngineRegistry:
         else:
             self._take_over(old, new)
             return
-        with self._load_scheduler.admission.paused(old):
+        with self.load_scheduler.admission.paused(old):
             await self._wait_idle(old, self._command.settings.room_wait_s)
             await asyncio.shield(old.unload())
             await new.ensure_ready()
@@ -222,7 +214,7 @@ class EngineRegistry:
         """
         while True:
             engine = self._named(model)
-            await self._load_scheduler.admission.wait(engine)
+            await self.load_scheduler.admission.wait(engine)
             if not self._is_current(engine):
                 continue
             try:
@@ -237,7 +229,7 @@ class EngineRegistry:
 
     def _named(self, model: str | None) -> Engine:
         self._check_open()
-        name = model or self._default_engine or next(iter(self._engines), None)
+        name = model or self.default_engine or next(iter(self._engines), None)
         if name is None:
             raise NotFound("No engine has been added yet: add one with POST /engines")
         engine = self._engines.get(name)
@@ -258,7 +250,7 @@ class EngineRegistry:
             InsufficientMemory: there is no memory for it.
         """
         self._check_open()
-        self.get(engine_id).reset_breaker()
+        self.get(engine_id).breaker.reset()
         return await self.acquire(engine_id)
 
     async def unload(self, engine_id: str, *, limit_s: float) -> Engine:
@@ -272,7 +264,7 @@ class EngineRegistry:
         """
         engine = self.get(engine_id)
         if engine.state is not EngineState.LOADING or engine.in_flight:
-            with self._load_scheduler.admission.paused(engine):
+            with self.load_scheduler.admission.paused(engine):
                 await self._wait_idle(engine, limit_s)
                 await asyncio.shield(engine.unload())
         else:
@@ -282,7 +274,7 @@ class EngineRegistry:
     async def _wait_idle(self, engine: Engine, limit_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                await self._load_scheduler.wait_idle(engine)
+                await self.load_scheduler.wait_idle(engine)
         if engine.busy:
             raise Conflict(
                 f"Engine '{engine.engine_id}' still has {engine.in_flight} requests after {limit_s:g} seconds",
@@ -297,7 +289,7 @@ class EngineRegistry:
             ModelFileError: its files are damaged.
         """
         current = self._engines.get(config.engine_id)
-        return await self._load_scheduler.preview(
+        return await self.load_scheduler.preview(
             config, current if current and current.config is config else None
         )
 

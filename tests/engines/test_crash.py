@@ -73,7 +73,7 @@ async def test_killed_streams_go_on_where_they_were(fake_worker: FakeWorker) -> 
 
         assert await first_text == counting(100, 40)
         assert texts == [counting(100 * index, 40) for index in range(2, 32)]
-        assert (engine.in_flight, engine.state, engine.recent_deaths) == (0, EngineState.READY, 1)
+        assert (engine.in_flight, engine.state, engine.breaker.recent_deaths) == (0, EngineState.READY, 1)
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 9, 20])
@@ -337,7 +337,11 @@ async def test_crash_loop_opens_the_breaker(tmp_path: Path, fake_worker: FakeWor
             await engine.ensure_ready()
 
         assert 50 <= (error.value.retry_after_s or 0) <= 60
-        assert (engine.breaker, engine.recent_deaths, starts(tmp_path)) == (BreakerState.OPEN, 5, 5)
+        assert (engine.breaker.state, engine.breaker.recent_deaths, starts(tmp_path)) == (
+            BreakerState.OPEN,
+            5,
+            5,
+        )
         assert (engine.state, engine.in_flight) == (EngineState.UNLOADED, 0)
 
 
@@ -361,10 +365,10 @@ async def test_engine_whose_breaker_is_reset_starts_at_once(tmp_path: Path, fake
     for kind in (LoadFailed, LoadFailed, EngineDied):
         with pytest.raises(kind):
             await engine.ensure_ready()
-    engine.reset_breaker()
+    engine.breaker.reset()
     try:
         await engine.ensure_ready()
-        assert (engine.state, engine.breaker) == (EngineState.READY, BreakerState.CLOSED)
+        assert (engine.state, engine.breaker.state) == (EngineState.READY, BreakerState.CLOSED)
     finally:
         await engine.close()
 
@@ -375,7 +379,7 @@ async def test_resetting_the_breaker_ends_the_pause(tmp_path: Path, fake_worker:
         stream = engine.generate(ask("5:", max_tokens=20))
         await eventually(lambda: engine.state is EngineState.LOADING)
         await asyncio.sleep(0)
-        engine.reset_breaker()
+        engine.breaker.reset()
 
         assert await text_of(stream) == counting(5, 20)
 
@@ -384,7 +388,7 @@ async def test_stopping_on_purpose_is_no_death(fake_worker: FakeWorker) -> None:
     async with loaded(fake_worker()) as engine:
         await engine.unload()
 
-        assert (engine.recent_deaths, engine.last_error) == (0, None)
+        assert (engine.breaker.recent_deaths, engine.last_error) == (0, None)
 
 
 # --- a worker that hangs ---
@@ -453,7 +457,7 @@ async def test_idle_worker_is_left_alone(fake_worker: FakeWorker) -> None:
 async def test_busy_worker_is_left_alone(fake_worker: FakeWorker) -> None:
     async with loaded(with_settings(fake_worker("step_s=0.15"), step_timeout_s=HANG_S)) as engine:
         assert await text_of(engine.generate(ask("5:", max_tokens=20))) == counting(5, 20)
-        assert engine.recent_deaths == 0
+        assert engine.breaker.recent_deaths == 0
 
 
 async def test_time_in_which_the_daemon_stood_still_does_not_count(fake_worker: FakeWorker) -> None:
@@ -513,7 +517,7 @@ async def test_worker_that_says_the_unexpected_is_replaced(tmp_path: Path, what:
         pid = engine.worker_pid or 0
         assert await text_of(engine.generate(ask("5:"))) == "!"
         assert gone(pid)
-        assert (starts(tmp_path), engine.recent_deaths) == (2, 1)
+        assert (starts(tmp_path), engine.breaker.recent_deaths) == (2, 1)
 
 
 @pytest.mark.fault("P5")
@@ -544,7 +548,7 @@ async def test_frames_without_end_cost_no_memory(tmp_path: Path) -> None:
     floods = script_worker(f"ready(); hear()\nwhile True: say({line!r} * 100)")
     async with loaded(in_turn(tmp_path, floods, says(END))) as engine:
         assert await text_of(engine.generate(ask("5:"))) == "x" * 900 + "!"
-        assert engine.recent_deaths == 1
+        assert engine.breaker.recent_deaths == 1
 
 
 async def test_worker_that_lies_twice_fails_the_request() -> None:

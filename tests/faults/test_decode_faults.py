@@ -35,7 +35,7 @@ async def test_requests_that_do_not_fit_together_all_end_well(fake_worker: FakeW
         ]
         answers = await asyncio.gather(*(client.post("/v1/completions", json=body) for body in bodies))
         too_long = await client.post("/v1/completions", json={"model": "test", "prompt": "x" * 300})
-    deaths = registry.get("test").recent_deaths
+    deaths = registry.get("test").breaker.recent_deaths
     await registry.close(drain_s=0)
 
     texts = [answer.json()["choices"][0]["text"] for answer in answers]

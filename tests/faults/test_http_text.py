@@ -82,7 +82,7 @@ async def test_the_real_model_takes_any_text_and_gives_whole_characters(
                 except InvalidRequest:
                     refused += 1
         assert engine.worker_pid == pid
-        assert engine.recent_deaths == 0
+        assert engine.breaker.recent_deaths == 0
     seen(f"{2 * len(TEXTS)} prompts to SmolLM2, {refused} of them refused, no crash, all text whole")
 
 

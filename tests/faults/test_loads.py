@@ -18,7 +18,7 @@ from kolosal.app import create_app
 from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.memory.machine import MachineMemory
 from kolosal.engines.memory.placement import DeviceMemory, Estimate
-from kolosal.engines.memory.sizing import FixedSizing, Sizing
+from kolosal.engines.memory.sizing import Sizing
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.state import EngineState
@@ -177,7 +177,7 @@ class Machine:
     asked: int = 0
 
     async def of(self, config: EngineConfig, memory: MachineMemory) -> Sizing:
-        return FixedSizing(Estimate(DeviceMemory(weights=GIB)))
+        return Sizing.fixed(Estimate(DeviceMemory(weights=GIB)))
 
     async def memory(self) -> MachineMemory:
         self.asked += 1

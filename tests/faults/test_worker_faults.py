@@ -95,7 +95,7 @@ async def believed(command: WorkerCommand) -> str:
         with pytest.raises(EngineDied):  # noqa: PT012 - what came before the error counts
             async for delta in stream:
                 text += delta.text
-        assert (engine.recent_deaths, engine.in_flight) == (2, 0)
+        assert (engine.breaker.recent_deaths, engine.in_flight) == (2, 0)
     return text
 
 
@@ -166,7 +166,7 @@ async def test_what_native_code_prints_harms_nothing(fake_worker: FakeWorker, se
         held = sum(len(line) for line in kept._items)
 
         assert completion.text == counting(5, 12)
-        assert engine.recent_deaths == 0
+        assert engine.breaker.recent_deaths == 0
         assert 0 < len(tail) <= STDERR_TAIL_BYTES
         assert len(kept._items) <= MAX_LINES
         assert held <= MAX_TAIL_CHARS

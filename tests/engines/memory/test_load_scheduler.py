@@ -18,7 +18,7 @@ from kolosal.engines.memory import load_scheduler
 from kolosal.engines.memory.machine import MachineMemory, ThisMachine
 from kolosal.engines.memory.placement import DeviceMemory, Estimate
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules
-from kolosal.engines.memory.sizing import FileSizes, FixedSizing, Sizing
+from kolosal.engines.memory.sizing import FileSizes, Sizing
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.persist import Keeper, load_stored
 from kolosal.engines.registry import EngineRegistry
@@ -43,7 +43,7 @@ class FakeSizes:
     sizes: dict[str, Estimate] = field(default_factory=dict)
 
     async def of(self, config: EngineConfig, memory: MachineMemory) -> Sizing:
-        return FixedSizing(self.sizes.get(config.engine_id, Estimate(DeviceMemory(weights=GIB))))
+        return Sizing.fixed(self.sizes.get(config.engine_id, Estimate(DeviceMemory(weights=GIB))))
 
     async def memory(self) -> MachineMemory:
         return MachineMemory(1000 * GIB, 1000 * GIB)
