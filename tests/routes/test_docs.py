@@ -19,12 +19,11 @@ from kolosal.routes.anthropic.body import MessagesBody
 from kolosal.routes.anthropic.conversation import InputMessage
 from kolosal.routes.anthropic.tools import InputTool
 from kolosal.routes.anthropic.unsupported import IGNORED_FIELDS, REFUSED_FIELDS
-from kolosal.routes.conversation.body import ChatBody as ChatBodyOfConversation
-from kolosal.routes.conversation.body import ChatQuery
+from kolosal.routes.conversation.body import ChatQuery, ConversationBody
 from kolosal.routes.jsonrpc.history import HistoryMessage, ToolResult
 from kolosal.routes.jsonrpc.params import CreateMessageParams
 from kolosal.routes.jsonrpc.rpc import RpcBody
-from kolosal.routes.jsonrpc.tools import OfferedTool
+from kolosal.routes.jsonrpc.tools import RpcTool
 from kolosal.routes.llama_server.infill import InfillBody
 from kolosal.routes.llama_server.rerank import RerankBody
 from kolosal.routes.llama_server.tokens import DetokenizeBody, TokenizeBody
@@ -33,10 +32,10 @@ from kolosal.routes.ollama.embed import EmbedBody, OllamaEmbeddingBody
 from kolosal.routes.ollama.fields import IGNORED_FIELDS as IGNORED_FIELDS_OF_OLLAMA
 from kolosal.routes.ollama.generate_body import GenerateBody
 from kolosal.routes.ollama.manage import CopyBody, DeleteBody
-from kolosal.routes.ollama.messages import OllamaMessage
+from kolosal.routes.ollama.messages import OllamaInputMessage
 from kolosal.routes.ollama.options import IGNORED_OPTIONS, Options
 from kolosal.routes.ollama.show import ShowBody
-from kolosal.routes.openai.chat import ChatBody
+from kolosal.routes.openai.chat import ChatCompletionBody
 from kolosal.routes.openai.completions import CompletionBody
 from kolosal.routes.openai.embeddings import EmbeddingBody
 from kolosal.routes.openai.messages import ChatMessage
@@ -73,8 +72,11 @@ def _other_alias(path: str) -> str:
     [
         ("engines.md", [*EngineBody.model_fields, *(field.name for field in fields(LoadingParameters))]),
         ("engines.md", UnloadBody.model_fields),
-        ("openai.md", [*ChatBody.model_fields, *CompletionBody.model_fields, *ChatMessage.model_fields]),
-        ("openai.md", [*ChatBody.UNSUPPORTED, *ChatMessage.UNSUPPORTED, *InfillBody.model_fields]),
+        (
+            "openai.md",
+            [*ChatCompletionBody.model_fields, *CompletionBody.model_fields, *ChatMessage.model_fields],
+        ),
+        ("openai.md", [*ChatCompletionBody.UNSUPPORTED, *ChatMessage.UNSUPPORTED, *InfillBody.model_fields]),
         (
             "embeddings.md",
             [
@@ -91,11 +93,11 @@ def _other_alias(path: str) -> str:
         ("anthropic.md", [*IGNORED_FIELDS, *REFUSED_FIELDS]),
         (
             "ollama.md",
-            [*GenerateBody.model_fields, *OllamaChatBody.model_fields, *OllamaMessage.model_fields],
+            [*GenerateBody.model_fields, *OllamaChatBody.model_fields, *OllamaInputMessage.model_fields],
         ),
         (
             "ollama.md",
-            [*OllamaChatBody.UNSUPPORTED, *IGNORED_FIELDS_OF_OLLAMA, *OllamaMessage.UNSUPPORTED],
+            [*OllamaChatBody.UNSUPPORTED, *IGNORED_FIELDS_OF_OLLAMA, *OllamaInputMessage.UNSUPPORTED],
         ),
         (
             "ollama.md",
@@ -111,10 +113,10 @@ def _other_alias(path: str) -> str:
             "jsonrpc.md",
             [*RpcBody.model_fields, *CreateMessageParams.model_fields, *HistoryMessage.model_fields],
         ),
-        ("jsonrpc.md", [*OfferedTool.model_fields, *ToolResult.model_fields]),
+        ("jsonrpc.md", [*RpcTool.model_fields, *ToolResult.model_fields]),
         ("websocket.md", [*SessionBody.model_fields, *GenerateParams.model_fields]),
         ("websocket.md", [*ToolResultParams.model_fields, *SessionToolResult.model_fields]),
-        ("conversation.md", [*ChatBodyOfConversation.model_fields, *ChatQuery.model_fields, "content"]),
+        ("conversation.md", [*ConversationBody.model_fields, *ChatQuery.model_fields, "content"]),
     ],
 )
 def test_every_field_has_its_row(page: str, names: list[str]) -> None:

@@ -15,13 +15,13 @@ from kolosal.engines.memory.machine import Gpu
 from kolosal.engines.memory.placement import DeviceMemory, Estimate
 from kolosal.engines.memory.policy import Load, Refuse
 from kolosal.engines.parameters import EngineConfig, EngineId
-from kolosal.errors import InvalidRequest
 from kolosal.http.decode import decode
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.paths import engine_config
 from kolosal.routes.admin.engine_body import EngineBody, UnloadBody
 from kolosal.routes.admin.engine_details import DeviceBytes, EngineDetails, engine_details
+from kolosal.routes.common.body import required
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import model_roots_of, registry_of
 
@@ -152,11 +152,10 @@ async def estimate_engine(request: Request) -> JsonResponse[EngineEstimate]:
 async def estimate_body(request: Request) -> JsonResponse[EngineEstimate]:
     """What an engine would take, before it is added. Takes the body of `POST /engines`; adds and loads nothing."""
     body = await decode(request, EngineBody)
-    if not body.model_path:
-        raise InvalidRequest("Missing required field: model_path", param="model_path")
+    model_path = required(body.model_path or None, "model_path")
     name, parameters = body.name or _NO_NAME, body.parameters()
     roots = model_roots_of(request)
-    config = await asyncio.to_thread(engine_config, name, body.model_path, parameters, roots=roots)
+    config = await asyncio.to_thread(engine_config, name, model_path, parameters, roots=roots)
     return _response(config, await registry_of(request).preview(config))
 
 

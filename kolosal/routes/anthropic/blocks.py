@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag
 
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.fields import ARRAY, STRING, kinds
+from kolosal.routes.common.tools import ToolName
 from kolosal.schema import MAX_TOOL_NAME_CHARS
 
 MAX_BLOCKS = 4096
@@ -45,7 +46,7 @@ class ToolUseBlock(RequestBody):
 
     type: Literal["tool_use"]
     id: CallId
-    name: Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)]
+    name: ToolName
     input: dict[str, Any]
 
 

@@ -6,17 +6,17 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from kolosal.errors import InvalidRequest, UnsupportedFeature
+from kolosal.errors import InvalidRequest
 from kolosal.http.decode import RequestBody
-from kolosal.http.nesting import json_text
 from kolosal.routes.anthropic.blocks import SystemContent
 from kolosal.routes.anthropic.context import ContextManagement, clear_thinking
 from kolosal.routes.anthropic.conversation import InputMessages, to_messages
 from kolosal.routes.anthropic.tools import InputTools, ToolChoice, to_tool_use
 from kolosal.routes.anthropic.unsupported import IGNORED_FIELDS, check_extra
-from kolosal.routes.common.body import ModelBody
+from kolosal.routes.common.body import ModelBody, required, unsupported
+from kolosal.routes.common.json_schema import JsonSchema, schema_grammar
 from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams, StopStrings, TopK, TopP
-from kolosal.schema import MAX_GRAMMAR_CHARS, ChatPrompt, GenerateRequest, Grammar, GrammarKind
+from kolosal.schema import ChatPrompt, GenerateRequest, Grammar
 
 MIN_BUDGET_TOKENS = 1024
 """The smallest `budget_tokens`: Anthropic's bound."""
@@ -36,7 +36,7 @@ class OutputFormat(RequestBody):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", populate_by_name=True)
 
     type: Literal["json_schema"]
-    definition: Annotated[dict[str, Any], Field(alias="schema")]
+    definition: Annotated[JsonSchema, Field(alias="schema")]
 
 
 class OutputConfig(RequestBody):
@@ -47,7 +47,7 @@ class OutputConfig(RequestBody):
     task_budget: dict[str, Any] | None = None
 
 
-class PromptBody(ModelBody):
+class MessagesPromptBody(ModelBody):
     """Fields of both endpoints: all that the prompt is made of. Others are kept, to be looked through."""
 
     messages: InputMessages
@@ -87,17 +87,15 @@ class PromptBody(ModelBody):
         """What the request says about thinking, by the names that chat templates know."""
         kwargs: dict[str, bool | int | float | str] = {}
         if self.thinking is not None:
-            if self.thinking.type == "enabled" and self.thinking.budget_tokens is None:
-                raise InvalidRequest(
-                    "Missing required field: thinking.budget_tokens", param="thinking.budget_tokens"
-                )
+            if self.thinking.type == "enabled":
+                required(self.thinking.budget_tokens, "thinking.budget_tokens")
             kwargs["enable_thinking"] = self.thinking.type in ("enabled", "adaptive")
         if self.output_config is not None and self.output_config.effort is not None:
             kwargs["reasoning_effort"] = self.output_config.effort
         return kwargs
 
 
-class MessagesBody(PromptBody):
+class MessagesBody(MessagesPromptBody):
     """A request for a message."""
 
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)]
@@ -138,9 +136,7 @@ class MessagesBody(PromptBody):
     def _grammar(self) -> Grammar | None:
         config = self.output_config or OutputConfig()
         if config.task_budget is not None:
-            raise UnsupportedFeature(
-                "output_config.task_budget is not supported by this server", param="output_config.task_budget"
-            )
+            raise unsupported("output_config.task_budget")
         if config.format is not None and self.output_format is not None:
             raise InvalidRequest(
                 "output_format is the old name of output_config.format, and only one of them may be given",
@@ -149,22 +145,14 @@ class MessagesBody(PromptBody):
         field, output = "output_config.format.schema", config.format
         if output is None:
             field, output = "output_format.schema", self.output_format
-        if output is None:
-            return None
-        source = json_text(output.definition, field)
-        if len(source) > MAX_GRAMMAR_CHARS:
-            raise InvalidRequest(
-                f"{field} must have at most {MAX_GRAMMAR_CHARS} characters as JSON, but has {len(source)}",
-                param=field,
-            )
-        return Grammar(GrammarKind.JSON_SCHEMA, source, field)
+        return None if output is None else schema_grammar(output.definition, field)
 
 
-class CountBody(PromptBody):
+class CountBody(MessagesPromptBody):
     """A request for the size of a prompt. What only matters while a message is made may stand in it, and is not looked at."""
 
     IGNORED: ClassVar[frozenset[str]] = IGNORED_FIELDS | (
-        MessagesBody.model_fields.keys() - PromptBody.model_fields.keys()
+        MessagesBody.model_fields.keys() - MessagesPromptBody.model_fields.keys()
     )
 
     def checked_prompt(self) -> ChatPrompt:

@@ -10,7 +10,9 @@ from pydantic import Field
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import RequestBody
 from kolosal.http.nesting import json_text
-from kolosal.schema import MAX_SCHEMA_CHARS, MAX_TOOL_NAME_CHARS, MAX_TOOLS, Tool, ToolMode, ToolUse
+from kolosal.routes.common.body import required
+from kolosal.routes.common.tools import ToolName, check_object_schema, distinct_tools, to_tool
+from kolosal.schema import MAX_TOOL_NAME_CHARS, MAX_TOOLS, Tool, ToolMode, ToolUse
 
 MAX_EXAMPLES = 20
 """Examples of one tool's input."""
@@ -22,7 +24,7 @@ class InputTool(RequestBody):
     """A tool of the client's own. Anthropic's ready-made ones, which have another `type`, are refused."""
 
     type: str | None = None
-    name: Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)] | None = None
+    name: ToolName | None = None
     description: str | None = None
     input_schema: dict[str, Any] | None = None
     input_examples: Annotated[tuple[dict[str, Any], ...], Field(max_length=MAX_EXAMPLES)] | None = None
@@ -47,35 +49,17 @@ class InputTool(RequestBody):
                 f"{path}.allowed_callers must contain 'direct': this server has no code that could call tools",
                 param=f"{path}.allowed_callers",
             )
-        if self.name is None:
-            raise InvalidRequest(f"Missing required field: {path}.name", param=f"{path}.name")
-        return Tool(
-            self.name,
-            self._description(path),
-            self._parameters(path),
-            param=f"{path}.input_schema",
-            strict=bool(self.strict),
-        )
+        name, param = required(self.name, f"{path}.name"), f"{path}.input_schema"
+        description = self._description(path)
+        schema = required(self.input_schema, param)
+        check_object_schema(schema, param)
+        return to_tool(name, description, {**schema, "type": "object"}, param, strict=self.strict)
 
     def _description(self, path: str) -> str:
         lines = [] if not self.description else [self.description]
         for index, example in enumerate(self.input_examples or ()):
             lines.append(f"Example input: {json_text(example, f'{path}.input_examples.{index}')}")
         return "\n".join(lines)
-
-    def _parameters(self, path: str) -> dict[str, Any]:
-        field, schema = f"{path}.input_schema", self.input_schema
-        if schema is None:
-            raise InvalidRequest(f"Missing required field: {field}", param=field)
-        if schema.get("type", "object") != "object":
-            raise InvalidRequest(f"{field}.type must be 'object'", param=f"{field}.type")
-        length = len(json_text(schema, field))
-        if length > MAX_SCHEMA_CHARS:
-            raise InvalidRequest(
-                f"{field} must have at most {MAX_SCHEMA_CHARS} characters as JSON, but has {length}",
-                param=field,
-            )
-        return {**schema, "type": "object"}
 
 
 class ToolChoice(RequestBody):
@@ -96,15 +80,8 @@ def to_tool_use(tools: Sequence[InputTool], choice: ToolChoice | None) -> ToolUs
         UnsupportedFeature: a tool is not the client's own.
         InvalidRequest: a tool is not complete, two have one name, or the choice names none of them.
     """
-    known = tuple(tool.to_tool(f"tools.{index}") for index, tool in enumerate(tools))
-    names: set[str] = set()
-    for index, tool in enumerate(known):
-        if tool.name in names:
-            raise InvalidRequest(
-                f"tools.{index}.name must be unique, but {tool.name[:60]!r} was given before",
-                param=f"tools.{index}.name",
-            )
-        names.add(tool.name)
+    known = distinct_tools([tool.to_tool(f"tools.{index}") for index, tool in enumerate(tools)])
+    names = {tool.name for tool in known}
     if choice is None:
         return ToolUse(known)
     return ToolUse(

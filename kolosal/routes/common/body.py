@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias, TypeVar
 
 from pydantic import ConfigDict
 
@@ -11,6 +11,8 @@ from kolosal.engines.registry import EngineRegistry
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.fields import ModelName
+
+T = TypeVar("T")
 
 NeutralValues: TypeAlias = Mapping[str, tuple[object, ...]]
 """Names of fields, and for each the values, besides null, that ask for nothing."""
@@ -41,6 +43,22 @@ def optional_model(registry: EngineRegistry, model: str | None) -> str | None:
     return model or None
 
 
+def required(value: T | None, path: str) -> T:
+    """A field that may be left out in other cases; `path` is where it stands.
+
+    Raises:
+        InvalidRequest: it was left out.
+    """
+    if value is None:
+        raise InvalidRequest(f"Missing required field: {path}", param=path)
+    return value
+
+
+def unsupported(path: str) -> UnsupportedFeature:
+    """What is said of a field that asks for what this daemon does not have."""
+    return UnsupportedFeature(f"{path} is not supported by this server", param=path)
+
+
 class OpenBody(RequestBody):
     """A body whose undeclared fields are kept, so that those that ask for what this daemon does not have can be refused.
 
@@ -62,9 +80,7 @@ class OpenBody(RequestBody):
         for name, neutral in self.UNSUPPORTED.items():
             value = (self.model_extra or {}).get(name)
             if value is not None and not any(_same(value, harmless) for harmless in neutral):
-                raise UnsupportedFeature(
-                    f"{prefix}{name} is not supported by this server", param=f"{prefix}{name}"
-                )
+                raise unsupported(f"{prefix}{name}")
 
 
 class ModelBody(OpenBody):

@@ -1,7 +1,7 @@
 """What an endpoint takes and gives, said beside it; `/openapi.json` and `/docs` are made of it.
 
     @Operation(
-        group=Group.OPENAI, scope=Access.INFERENCE, body=ChatBody, answer="The chat completion.", example={…}
+        group=Group.OPENAI, scope=Access.INFERENCE, body=ChatCompletionBody, answer="The chat completion.", example={…}
     )
     async def create_chat_completion(request: Request) -> JsonResponse[ChatCompletion] | EventStream:
         "Continue a conversation."

@@ -49,7 +49,7 @@ class Turn:
     """What was said."""
 
 
-class ChatBody(RequestBody):
+class ConversationBody(RequestBody):
     """A message, with what was said before it."""
 
     prompt: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
@@ -119,7 +119,7 @@ class PingQuery(BaseModel):
 _QUERY = TypeAdapter(ChatQuery)
 
 
-async def decode_chat(request: Request) -> ChatBody:
+async def decode_chat(request: Request) -> ConversationBody:
     """The body of a request, typed.
 
     Raises:
@@ -128,14 +128,14 @@ async def decode_chat(request: Request) -> ChatBody:
     body = await read_json(request)
     try:
         parse_object(body)  # refuses what pydantic's own parser lets through: NaN and lone surrogates
-        return ChatBody.model_validate_json(body)
+        return ConversationBody.model_validate_json(body)
     except ValidationError as exc:
         raise _refusal(exc, "body") from None
     except InvalidRequest as exc:
         raise field_error("json_invalid", ("body",), exc.message) from None
 
 
-def decode_query(request: Request) -> ChatBody:
+def decode_query(request: Request) -> ConversationBody:
     """The same from a query.
 
     Raises:
@@ -146,7 +146,7 @@ def decode_query(request: Request) -> ChatBody:
         query = _QUERY.validate_strings(given)
     except ValidationError as exc:
         raise _refusal(exc, "query") from None
-    return ChatBody(
+    return ConversationBody(
         prompt=query.prompt,
         improvement=query.improvement,
         intermediate_steps=query.intermediate_steps,

@@ -12,7 +12,7 @@ from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import services_of
-from kolosal.routes.conversation.body import ChatBody, ChatQuery, PingQuery, decode_chat, decode_query
+from kolosal.routes.conversation.body import ChatQuery, ConversationBody, PingQuery, decode_chat, decode_query
 from kolosal.routes.conversation.pipeline_generation import PipelineGeneration, PlainTextStream
 
 _EXAMPLE = {"prompt": "Hello"}
@@ -36,7 +36,7 @@ class PingAnswer(TypedDict):
 @Operation(
     group=Group.CONVERSATION,
     scope=Access.INFERENCE,
-    body=ChatBody,
+    body=ConversationBody,
     answer="The answer.",
     example=_EXAMPLE,
 )
@@ -60,7 +60,7 @@ async def ask_blocking(request: Request) -> JsonResponse[ChatReply]:
 @Operation(
     group=Group.CONVERSATION,
     scope=Access.INFERENCE,
-    body=ChatBody,
+    body=ConversationBody,
     answer="The answer's text as it comes; after it `[[END]]`, unless generating failed.",
     media_type="text/plain",
     example=_EXAMPLE,
@@ -84,7 +84,7 @@ async def ping(_request: Request) -> JsonResponse[PingAnswer]:
     return JsonResponse({"status": "ok"})
 
 
-async def _blocking(request: Request, body: ChatBody) -> JsonResponse[ChatReply]:
+async def _blocking(request: Request, body: ConversationBody) -> JsonResponse[ChatReply]:
     result = await unless_disconnected(request, _generation(request, body).result())
     answer: ChatReply = {"reply": result["reply"]}
     if body.improvement and body.intermediate_steps:
@@ -92,7 +92,7 @@ async def _blocking(request: Request, body: ChatBody) -> JsonResponse[ChatReply]
     return JsonResponse(answer)
 
 
-def _generation(request: Request, body: ChatBody) -> PipelineGeneration:
+def _generation(request: Request, body: ConversationBody) -> PipelineGeneration:
     return PipelineGeneration(
         request, body.model or None, body.to_pipeline(services_of(request).conversation.system_prompts)
     )

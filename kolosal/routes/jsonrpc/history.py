@@ -6,22 +6,21 @@ Calls have no ids there: a result answers the oldest call of its tool that has n
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, ConfigDict, Field, JsonValue
 
 from kolosal.http.decode import RequestBody
 from kolosal.http.nesting import json_text
 from kolosal.routes.common.tool_turn import CallKey, call_key
-from kolosal.schema import MAX_TOOL_NAME_CHARS, Message, ToolCall
+from kolosal.routes.common.tools import ToolName
+from kolosal.schema import Message, ToolCall
 
 MAX_TURNS = 10_000
 """Turns of one history."""
 
 MAX_CALLS = 128
 """Calls of one turn, and results of one request."""
-
-ToolName: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)]
 
 
 class CalledTool(RequestBody):

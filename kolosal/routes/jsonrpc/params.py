@@ -11,7 +11,7 @@ from kolosal.http.decode import RequestBody
 from kolosal.routes.common.fields import ARRAY, STRING, ModelName, as_tuple, kinds
 from kolosal.routes.common.tool_turn import TurnOptions
 from kolosal.routes.jsonrpc.history import MAX_CALLS, MAX_TURNS, HistoryMessage, ToolResult
-from kolosal.routes.jsonrpc.tools import OfferedTools, to_tools
+from kolosal.routes.jsonrpc.tools import RpcTools, to_tools
 from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams, Seed, StopString, StopStrings, TopP
 from kolosal.schema import Tool, ToolMode
 
@@ -36,7 +36,7 @@ class GenerationParams(RequestBody):
     """What the user says; added to the history unless it ends the user's part of it already."""
     history: Annotated[tuple[HistoryMessage, ...], Field(max_length=MAX_TURNS)] | None = None
     """The conversation so far, oldest turn first."""
-    tools: OfferedTools | None = None
+    tools: RpcTools | None = None
     """Tools that the client has."""
     tool_choice: Literal["auto", "none", "required"] | None = None
     """Whether tools are called; `auto` unless given. `required` is enforced, until a tool has given a result."""

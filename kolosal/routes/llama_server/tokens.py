@@ -19,7 +19,7 @@ from kolosal.routes.common.fields import ModelName, Text, TokenId
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import call_model
-from kolosal.routes.openai.chat import ChatBody
+from kolosal.routes.openai.chat import ChatCompletionBody
 from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams
 
 _THREAD_ABOVE_TOKENS = 8192
@@ -137,15 +137,15 @@ async def detokenize(request: Request) -> JsonResponse[TokenText]:
 @Operation(
     group=Group.TEXT,
     scope=Access.INFERENCE,
-    body=ChatBody,
+    body=ChatCompletionBody,
     bounds=SamplingParams,
-    defaults={"max_tokens": ChatBody.DEFAULT_MAX_TOKENS},
+    defaults={"max_tokens": ChatCompletionBody.DEFAULT_MAX_TOKENS},
     example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]},
     answer="`prompt`: the text that the model would continue.",
 )
 async def apply_template(request: Request) -> JsonResponse[RenderedChat]:
     """A chat as the model would get it: through its chat template, control tokens written out. Nothing is generated."""
-    body = await decode(request, ChatBody)
+    body = await decode(request, ChatCompletionBody)
     call, model = Render(body.to_prompt()), optional_model(registry_of(request), body.model)
     answer = await call_model(request, model, call, Rendered)
     return JsonResponse({"prompt": answer.text})

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import orjson
 from pydantic import Field
 
 from kolosal.engines.engine import Engine
 from kolosal.errors import InvalidRequest, UnsupportedFeature
-from kolosal.http.nesting import json_text
 from kolosal.routes.common.body import NeutralValues, OpenBody
 from kolosal.routes.common.fields import BOOLEAN, OBJECT, STRING, kinds
+from kolosal.routes.common.json_schema import ANY_OBJECT, JsonSchema, schema_grammar
 from kolosal.routes.ollama.keep_alive import KeepAlive
 from kolosal.routes.ollama.names import OllamaModelName
 from kolosal.routes.ollama.options import Options
 from kolosal.sampling import MAX_LOGPROBS
-from kolosal.schema import MAX_GRAMMAR_CHARS, GenerateRequest, Grammar, GrammarKind, Prompt
+from kolosal.schema import GenerateRequest, Grammar, Prompt
 
 IGNORED_FIELDS = ("shift",)
 """Context windows are never shifted: an answer ends where its window does."""
 
-_ANY_OBJECT = '{"type":"object"}'
-
 
 Format: TypeAlias = Annotated[
-    Annotated[str, STRING] | Annotated[dict[str, Any], OBJECT],
+    Annotated[str, STRING] | Annotated[JsonSchema, OBJECT],
     kinds('"json" or a JSON schema, an object'),
 ]
 
@@ -118,16 +116,10 @@ class OllamaBody(OpenBody):
             case None | "":
                 return None
             case "json":
-                return Grammar(GrammarKind.JSON_SCHEMA, _ANY_OBJECT, "format")
+                return schema_grammar(ANY_OBJECT, "format")
             case str():
                 shown = orjson.dumps(self.format[:60]).decode()
                 raise InvalidRequest(
                     f'invalid format: {shown}; expected "json" or a valid JSON Schema object', param="format"
                 )
-        source = json_text(self.format, "format")
-        if len(source) > MAX_GRAMMAR_CHARS:
-            raise InvalidRequest(
-                f"format must have at most {MAX_GRAMMAR_CHARS} characters as JSON, but has {len(source)}",
-                param="format",
-            )
-        return Grammar(GrammarKind.JSON_SCHEMA, source, "format")
+        return schema_grammar(self.format, "format")

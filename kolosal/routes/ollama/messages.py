@@ -11,33 +11,34 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from kolosal.errors import InvalidRequest, UnsupportedFeature
+from kolosal.errors import InvalidRequest
 from kolosal.http.decode import RequestBody
-from kolosal.http.nesting import json_text
 from kolosal.routes.common.body import NeutralValues, OpenBody
+from kolosal.routes.common.json_schema import bounded_json
+from kolosal.routes.common.tools import ToolName
 from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_ID_CHARS, MAX_MESSAGES
-from kolosal.routes.openai.tools import FunctionDefinition, tool_use
-from kolosal.schema import MAX_TOOL_NAME_CHARS, MAX_TOOLS, Message, Tool, ToolCall, ToolMode, ToolUse
+from kolosal.routes.openai.tools import FunctionDefinition, function_tool, tool_use
+from kolosal.schema import MAX_TOOL_NAME_CHARS, MAX_TOOLS, Message, ToolCall, ToolMode, ToolUse
 
 
-class OllamaFunctionCall(RequestBody):
+class OllamaInputFunction(RequestBody):
     """The function of a call."""
 
-    name: Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)]
+    name: ToolName
     """The function's name."""
     arguments: dict[str, Any] | None = None
     """The arguments, an object."""
 
 
-class OllamaToolCall(RequestBody):
+class OllamaInputCall(RequestBody):
     """One call that an assistant's turn made."""
 
     id: Annotated[str, Field(max_length=MAX_ID_CHARS)] | None = None
     """What the turn with its result may name as `tool_call_id`."""
-    function: OllamaFunctionCall
+    function: OllamaInputFunction
 
 
-class OllamaMessage(OpenBody):
+class OllamaInputMessage(OpenBody):
     """One turn."""
 
     UNSUPPORTED: ClassVar[NeutralValues] = {"images": ([],)}
@@ -48,7 +49,7 @@ class OllamaMessage(OpenBody):
     """The text."""
     thinking: str | None = None
     """What an assistant's turn thought before it answered."""
-    tool_calls: Annotated[tuple[OllamaToolCall, ...], Field(max_length=MAX_TOOLS)] | None = None
+    tool_calls: Annotated[tuple[OllamaInputCall, ...], Field(max_length=MAX_TOOLS)] | None = None
     """Calls an assistant's turn made."""
     tool_name: Annotated[str, Field(max_length=MAX_TOOL_NAME_CHARS)] | None = None
     """The tool whose result a tool's turn holds."""
@@ -56,7 +57,7 @@ class OllamaMessage(OpenBody):
     """The call that a tool's turn answers."""
 
 
-Messages: TypeAlias = Annotated[tuple[OllamaMessage, ...], Field(max_length=MAX_MESSAGES)]
+Messages: TypeAlias = Annotated[tuple[OllamaInputMessage, ...], Field(max_length=MAX_MESSAGES)]
 
 
 class OllamaTool(RequestBody):
@@ -67,23 +68,6 @@ class OllamaTool(RequestBody):
     function: FunctionDefinition | None = None
     """What the model may call."""
 
-    def to_tool(self, path: str) -> Tool:
-        """The tool as engines know it; `path` is where it stands.
-
-        Raises:
-            InvalidRequest: it is not complete, or its parameters are too long or too deep.
-            UnsupportedFeature: it is no function.
-        """
-        if self.type not in (None, "", "function"):
-            raise UnsupportedFeature(
-                f"{path}.type is {self.type!r}, but this server knows function tools only",
-                param=f"{path}.type",
-            )
-        if self.function is None:
-            raise InvalidRequest(f"Missing required field: {path}.function", param=f"{path}.function")
-        json_text(self.function.parameters, f"{path}.function.parameters")
-        return self.function.to_tool(f"{path}.function")
-
 
 Tools: TypeAlias = Annotated[tuple[OllamaTool, ...], Field(max_length=MAX_TOOLS)]
 
@@ -92,13 +76,17 @@ def to_tool_use(tools: Sequence[OllamaTool]) -> ToolUse:
     """The tools of a request, any of which may be called, in any number.
 
     Raises:
-        InvalidRequest, UnsupportedFeature: see `OllamaTool.to_tool`; or two have the same name.
+        InvalidRequest: one is not complete, or its parameters are too long or too deep, or two have the same name.
+        UnsupportedFeature: one is no function.
     """
-    offered = tuple(tool.to_tool(f"tools.{index}") for index, tool in enumerate(tools))
+    offered = tuple(
+        function_tool(tool.type or "function", tool.function, f"tools.{index}")
+        for index, tool in enumerate(tools)
+    )
     return tool_use(offered, ToolMode.AUTO, (), parallel=True)
 
 
-def to_messages(messages: Sequence[OllamaMessage]) -> tuple[Message, ...]:
+def to_messages(messages: Sequence[OllamaInputMessage]) -> tuple[Message, ...]:
     """The conversation as engines know it.
 
     Raises:
@@ -109,7 +97,7 @@ def to_messages(messages: Sequence[OllamaMessage]) -> tuple[Message, ...]:
     return tuple(_turn(message, f"messages.{index}", waiting) for index, message in enumerate(messages))
 
 
-def _turn(message: OllamaMessage, path: str, waiting: list[ToolCall]) -> Message:
+def _turn(message: OllamaInputMessage, path: str, waiting: list[ToolCall]) -> Message:
     """One turn; `waiting` holds the calls so far that have no result yet."""
     message.refuse_unsupported(f"{path}.")
     content = message.content or ""
@@ -131,18 +119,13 @@ def _turn(message: OllamaMessage, path: str, waiting: list[ToolCall]) -> Message
     return Message(message.role, content, tool_calls=calls, thinking=message.thinking or None)
 
 
-def _call(call: OllamaToolCall, path: str) -> ToolCall:
-    arguments = json_text(call.function.arguments or {}, f"{path}.function.arguments")
-    if len(arguments) > MAX_ARGUMENT_CHARS:
-        raise InvalidRequest(
-            f"{path}.function.arguments must have at most {MAX_ARGUMENT_CHARS} characters as JSON,"
-            f" but has {len(arguments)}",
-            param=f"{path}.function.arguments",
-        )
+def _call(call: OllamaInputCall, path: str) -> ToolCall:
+    param = f"{path}.function.arguments"
+    arguments = bounded_json(call.function.arguments or {}, param, MAX_ARGUMENT_CHARS)
     return ToolCall(call.id or f"call_{path.replace('.', '_')}", call.function.name, arguments)
 
 
-def _answered(message: OllamaMessage, waiting: list[ToolCall]) -> ToolCall | None:
+def _answered(message: OllamaInputMessage, waiting: list[ToolCall]) -> ToolCall | None:
     """The call that a result belongs to: by its id, else the first of its tool, else the first of all."""
     if message.tool_call_id:
         found = next((call for call in waiting if call.id == message.tool_call_id), None)

@@ -24,7 +24,7 @@ from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKENS_LIMIT, Sampli
 from kolosal.schema import ChatPrompt, GenerateRequest
 
 
-class ChatBody(GenerationBody):
+class ChatCompletionBody(GenerationBody):
     """A chat request."""
 
     MISSING = "Missing required fields (model, messages)"
@@ -112,15 +112,15 @@ class ChatBody(GenerationBody):
 @Operation(
     group=Group.OPENAI,
     scope=Access.INFERENCE,
-    body=ChatBody,
+    body=ChatCompletionBody,
     bounds=SamplingParams,
-    defaults={"max_tokens": ChatBody.DEFAULT_MAX_TOKENS},
+    defaults={"max_tokens": ChatCompletionBody.DEFAULT_MAX_TOKENS},
     example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64},
     answer="The chat completion, or its chunks.",
 )
 async def create_chat_completion(request: Request) -> JsonResponse[ChatCompletion] | EventStream:
     """Continue a conversation."""
-    body = await decode(request, ChatBody)
+    body = await decode(request, ChatCompletionBody)
     requests = body.to_requests()
     name = body.requested_model(registry_of(request))
     generation = await start_generation(request, name, requests)

@@ -12,8 +12,9 @@ from kolosal.errors import InvalidRequest
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import ModelBody, NeutralValues
 from kolosal.routes.common.fields import StringOrStrings, as_tuple
+from kolosal.routes.common.json_schema import JsonSchema
 from kolosal.routes.common.sampling_fields import SamplingFields, sampling_params
-from kolosal.routes.openai.grammar import GrammarText, JsonSchema, ResponseFormat, only_grammar
+from kolosal.routes.openai.grammar import GrammarText, ResponseFormat, only_grammar
 from kolosal.sampling import (
     MAX_LOGIT_BIASES,
     MAX_TOKENS_LIMIT,

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field
 
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import RequestBody
-from kolosal.http.nesting import json_text
+from kolosal.routes.common.json_schema import ANY_OBJECT, JsonSchema, schema_grammar
 from kolosal.schema import MAX_GRAMMAR_CHARS, Grammar, GrammarKind
-
-JsonSchema: TypeAlias = dict[str, Any]
 
 GrammarText: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_GRAMMAR_CHARS)]
 
-_ANY_OBJECT: JsonSchema = {"type": "object"}
+UNIT = "characters"
+"""What OpenAI's dialects call the size of a schema."""
 
 
 class NamedSchema(RequestBody):
@@ -25,7 +24,7 @@ class NamedSchema(RequestBody):
 
     name: Annotated[str, Field(max_length=256)] | None = None
     """Changes nothing."""
-    definition: Annotated[JsonSchema, Field(alias="schema")] = _ANY_OBJECT
+    definition: Annotated[JsonSchema, Field(alias="schema")] = ANY_OBJECT
     """The JSON schema."""
     strict: bool | None = None
     """Makes no difference: answers always conform."""
@@ -48,27 +47,13 @@ class ResponseFormat(RequestBody):
         if self.type == "text":
             return None
         if self.type == "json_object":
-            return schema_grammar(_ANY_OBJECT, "response_format")
+            return schema_grammar(ANY_OBJECT, "response_format", UNIT)
         if self.json_schema is None:
             raise InvalidRequest(
                 "response_format.json_schema is required for the type json_schema",
                 param="response_format.json_schema",
             )
-        return schema_grammar(self.json_schema.definition, "response_format.json_schema.schema")
-
-
-def schema_grammar(schema: JsonSchema, param: str) -> Grammar:
-    """A JSON schema as a grammar.
-
-    Raises:
-        InvalidRequest: it is too long, nested too deeply, or holds an integer of more than 64 bits.
-    """
-    source = json_text(schema, param)
-    if len(source) > MAX_GRAMMAR_CHARS:
-        raise InvalidRequest(
-            f"{param} must have at most {MAX_GRAMMAR_CHARS} characters, but has {len(source)}", param=param
-        )
-    return Grammar(GrammarKind.JSON_SCHEMA, source, param)
+        return schema_grammar(self.json_schema.definition, "response_format.json_schema.schema", UNIT)
 
 
 def only_grammar(
@@ -83,7 +68,7 @@ def only_grammar(
     """
     grammars = [] if response_format is None else [response_format.to_grammar()]
     if json_schema is not None:
-        grammars.append(schema_grammar(json_schema, "json_schema"))
+        grammars.append(schema_grammar(json_schema, "json_schema", UNIT))
     # `grammar` is llama.cpp's name for its own kind; the others are named after theirs
     named = {kind: "grammar" if kind is GrammarKind.GBNF else kind.value for kind in texts}
     grammars += [Grammar(kind, text, named[kind]) for kind, text in texts.items() if text is not None]

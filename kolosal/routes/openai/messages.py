@@ -8,9 +8,10 @@ from pydantic import Field
 
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import RequestBody
-from kolosal.routes.common.body import NeutralValues, OpenBody
+from kolosal.routes.common.body import NeutralValues, OpenBody, required
 from kolosal.routes.common.fields import ARRAY, STRING, kinds
-from kolosal.schema import MAX_TOOL_NAME_CHARS, MAX_TOOLS, Message, ToolCall
+from kolosal.routes.common.tools import ToolName
+from kolosal.schema import MAX_TOOLS, Message, ToolCall
 
 MAX_MESSAGES = 16_384
 """Turns of one chat."""
@@ -46,10 +47,7 @@ class ContentPart(RequestBody):
             raise UnsupportedFeature(
                 f"{path}.type is {self.type!r}, but this server reads text only", param=f"{path}.type"
             )
-        text = self.text if self.type == "text" else self.refusal
-        if text is None:
-            raise InvalidRequest(f"Missing required field: {path}.{self.type}", param=f"{path}.{self.type}")
-        return text
+        return required(self.text if self.type == "text" else self.refusal, f"{path}.{self.type}")
 
 
 Content: TypeAlias = Annotated[
@@ -58,22 +56,22 @@ Content: TypeAlias = Annotated[
 ]
 
 
-class CalledFunction(RequestBody):
+class InputFunctionCall(RequestBody):
     """The function of a call: its name, and its arguments as JSON text."""
 
-    name: Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)]
+    name: ToolName
     """The function's name."""
     arguments: Annotated[str, Field(max_length=MAX_ARGUMENT_CHARS)] = "{}"
     """JSON text of an object."""
 
 
-class MadeCall(RequestBody):
+class InputToolCall(RequestBody):
     """One call that an assistant's turn made."""
 
     id: Annotated[str, Field(max_length=MAX_ID_CHARS)] = ""
     """What the turn with its result names as `tool_call_id`."""
     type: Literal["function"] = "function"
-    function: CalledFunction
+    function: InputFunctionCall
 
 
 class ChatMessage(OpenBody):
@@ -87,7 +85,7 @@ class ChatMessage(OpenBody):
     """The text, or its parts, which are joined."""
     name: Annotated[str, Field(max_length=256)] | None = None
     """Goes to the model's chat template."""
-    tool_calls: Annotated[tuple[MadeCall, ...], Field(max_length=MAX_TOOLS)] | None = None
+    tool_calls: Annotated[tuple[InputToolCall, ...], Field(max_length=MAX_TOOLS)] | None = None
     """Calls an assistant's turn made."""
     tool_call_id: Annotated[str, Field(max_length=MAX_ID_CHARS)] | None = None
     """The call that a tool's turn answers."""

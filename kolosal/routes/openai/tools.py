@@ -8,25 +8,22 @@ from pydantic import Field
 
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import RequestBody
-from kolosal.http.nesting import json_text
+from kolosal.routes.common.body import required
 from kolosal.routes.common.fields import OBJECT, STRING, kinds
-from kolosal.schema import MAX_SCHEMA_CHARS, MAX_TOOL_NAME_CHARS, MAX_TOOLS, Tool, ToolMode, ToolUse
+from kolosal.routes.common.tools import ToolDescription, ToolName, distinct_tools, to_tool
+from kolosal.routes.openai.grammar import UNIT
+from kolosal.schema import MAX_TOOLS, Tool, ToolMode, ToolUse
 
-ToolName: TypeAlias = Annotated[
-    str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS, pattern=r"^[A-Za-z0-9_.:/-]+$")
-]
+OpenAIToolName: TypeAlias = Annotated[ToolName, Field(pattern=r"^[A-Za-z0-9_.:/-]+$")]
 """Letters, digits and `_ . : / -`: more than OpenAI allows, as tools of other systems have such names."""
-
-MAX_DESCRIPTION_CHARS = 65_536
-"""Characters of a tool's description."""
 
 
 class FunctionDefinition(RequestBody):
     """A function a model may call. Arguments always conform to `parameters`; see `Tool.strict`."""
 
-    name: ToolName
+    name: OpenAIToolName
     """What the model calls it by."""
-    description: Annotated[str, Field(max_length=MAX_DESCRIPTION_CHARS)] | None = None
+    description: ToolDescription | None = None
     """What it does, for the model."""
     parameters: dict[str, Any] | None = None
     """JSON schema of the arguments, an object; without it any object."""
@@ -39,9 +36,10 @@ class FunctionDefinition(RequestBody):
         Raises:
             InvalidRequest: its parameters are too long or too deep.
         """
-        parameters = self.parameters or {}
-        check_schema_size(parameters, f"{path}.parameters")
-        return Tool(self.name, self.description or "", parameters, strict=bool(self.strict))
+        param = f"{path}.parameters"
+        return to_tool(
+            self.name, self.description, self.parameters or {}, param, strict=self.strict, unit=UNIT
+        )
 
 
 class ToolDefinition(RequestBody):
@@ -58,7 +56,7 @@ Tools: TypeAlias = Annotated[tuple[ToolDefinition, ...], Field(max_length=MAX_TO
 class NamedFunction(RequestBody):
     """The name of a function."""
 
-    name: ToolName
+    name: OpenAIToolName
 
 
 class NamedTool(RequestBody):
@@ -91,16 +89,9 @@ class ChoiceObject(RequestBody):
             InvalidRequest: the field that the type asks for is missing.
         """
         if self.type == "function":
-            if self.function is None:
-                raise InvalidRequest(
-                    "Missing required field: tool_choice.function", param="tool_choice.function"
-                )
-            return ToolMode.REQUIRED, (self.function.name,)
-        if self.allowed_tools is None:
-            raise InvalidRequest(
-                "Missing required field: tool_choice.allowed_tools", param="tool_choice.allowed_tools"
-            )
-        return ToolMode(self.allowed_tools.mode), tuple(t.function.name for t in self.allowed_tools.tools)
+            return ToolMode.REQUIRED, (required(self.function, "tool_choice.function").name,)
+        allowed = required(self.allowed_tools, "tool_choice.allowed_tools")
+        return ToolMode(allowed.mode), tuple(tool.function.name for tool in allowed.tools)
 
 
 ToolChoice: TypeAlias = Annotated[
@@ -118,7 +109,9 @@ def to_tool_use(
         InvalidRequest: two tools have the same name, or the choice names one that is not offered.
         UnsupportedFeature: a tool is no function.
     """
-    offered = tuple(_to_tool(tool, f"tools.{i}") for i, tool in enumerate(tools or ()))
+    offered = tuple(
+        function_tool(tool.type, tool.function, f"tools.{index}") for index, tool in enumerate(tools or ())
+    )
     mode, only = choice.to_mode() if isinstance(choice, ChoiceObject) else (ToolMode(choice or "auto"), ())
     return tool_use(offered, mode, only, parallel=parallel is not False)
 
@@ -129,12 +122,7 @@ def tool_use(tools: tuple[Tool, ...], mode: ToolMode, only: tuple[str, ...], *, 
     Raises:
         InvalidRequest: two tools have the same name, or the choice names one that is not offered.
     """
-    names = [tool.name for tool in tools]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise InvalidRequest(
-                f"tools.{index} has the name {name!r} of an earlier tool", param=f"tools.{index}"
-            )
+    names = {tool.name for tool in distinct_tools(tools, _name_repeated)}
     for name in only:
         if name not in names:
             raise InvalidRequest(
@@ -145,24 +133,28 @@ def tool_use(tools: tuple[Tool, ...], mode: ToolMode, only: tuple[str, ...], *, 
     return ToolUse(tools, mode, only, parallel)
 
 
-def check_schema_size(schema: dict[str, Any], path: str) -> None:
-    """Bound a JSON schema.
+def function_tool(kind: str, function: FunctionDefinition | None, path: str) -> Tool:
+    """One of `tools`, as engines know it; `path` is where it stands.
 
     Raises:
-        InvalidRequest: it is too long or too deep.
+        InvalidRequest: it is not complete, or its parameters are too long or too deep.
+        UnsupportedFeature: it is no function.
     """
-    length = len(json_text(schema, path))
-    if length > MAX_SCHEMA_CHARS:
-        raise InvalidRequest(
-            f"{path} must have at most {MAX_SCHEMA_CHARS} characters, but has {length}", param=path
-        )
+    check_function(kind, path)
+    return required(function, f"{path}.function").to_tool(f"{path}.function")
 
 
-def _to_tool(tool: ToolDefinition, path: str) -> Tool:
-    if tool.type != "function":
+def check_function(kind: str, path: str) -> None:
+    """Refuse OpenAI's own tools.
+
+    Raises:
+        UnsupportedFeature: the type of the tool at `path` is not `function`.
+    """
+    if kind != "function":
         raise UnsupportedFeature(
-            f"{path}.type is {tool.type!r}, but this server knows function tools only", param=f"{path}.type"
+            f"{path}.type is {kind!r}, but this server knows function tools only", param=f"{path}.type"
         )
-    if tool.function is None:
-        raise InvalidRequest(f"Missing required field: {path}.function", param=f"{path}.function")
-    return tool.function.to_tool(f"{path}.function")
+
+
+def _name_repeated(index: int, name: str) -> InvalidRequest:
+    return InvalidRequest(f"tools.{index} has the name {name!r} of an earlier tool", param=f"tools.{index}")

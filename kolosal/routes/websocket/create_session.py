@@ -13,7 +13,7 @@ from kolosal.routes.common.fields import ModelName
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import caller_of
 from kolosal.routes.jsonrpc.errors import DetailError
-from kolosal.routes.jsonrpc.tools import OfferedTools, to_tools
+from kolosal.routes.jsonrpc.tools import RpcTools, to_tools
 
 MAX_SESSION_BYTES = 1024 * 1024
 """Bytes of the body: what a session keeps."""
@@ -25,7 +25,7 @@ _INVALID_BODY = "Invalid request body or internal error."
 class SessionBody(RequestBody):
     """A new session; the body may be empty."""
 
-    tools: OfferedTools | None = None
+    tools: RpcTools | None = None
     """Tools of every `generate` that brings none of its own."""
     model: ModelName | None = None
     """An `engine_id`, for every `generate` that names none; the default engine unless given."""

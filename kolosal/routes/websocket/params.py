@@ -7,8 +7,9 @@ from typing import Annotated
 from pydantic import AliasChoices, ConfigDict, Field, JsonValue
 
 from kolosal.http.decode import RequestBody
+from kolosal.routes.common.tools import ToolName
 from kolosal.routes.jsonrpc.envelope import MAX_ID_CHARS
-from kolosal.routes.jsonrpc.history import MAX_CALLS, HistoryMessage, ToolName
+from kolosal.routes.jsonrpc.history import MAX_CALLS, HistoryMessage
 from kolosal.routes.jsonrpc.params import GenerationParams
 
 _NO_REASON = "the tool failed"

@@ -60,7 +60,10 @@ async def test_tools_and_the_choice_reach_the_engine(
     engine = FakeEngine(script=says("a"))
     status, _ = await ask(engine, tools=[WEATHER, TIME], **fields)
     assert status == 200
-    tools = (Tool("weather", "Looks out", SCHEMA), Tool("time"))
+    tools = (
+        Tool("weather", "Looks out", SCHEMA, "tools.0.function.parameters"),
+        Tool("time", param="tools.1.function.parameters"),
+    )
     assert _tool_use(engine) == ToolUse(tools, mode, only, parallel)
 
 

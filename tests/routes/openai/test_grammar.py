@@ -9,7 +9,7 @@ import pytest
 
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import decode_body
-from kolosal.routes.openai.chat import ChatBody
+from kolosal.routes.openai.chat import ChatCompletionBody
 from kolosal.routes.openai.completions import CompletionBody
 from kolosal.schema import GenerateRequest, GrammarKind
 
@@ -18,7 +18,7 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
 def chat(**fields: Any) -> GenerateRequest:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]} | fields
-    return decode_body(orjson.dumps(body), ChatBody).to_requests()[0]
+    return decode_body(orjson.dumps(body), ChatCompletionBody).to_requests()[0]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kolosal.engines.parameters import LoadingParameters
-from kolosal.routes.openai.chat import ChatBody
+from kolosal.routes.openai.chat import ChatCompletionBody
 from kolosal.routes.openai.chat_encode import ChatCompletion
 from kolosal.routes.openapi.notes import FieldNotes
 from kolosal.sampling import SamplingParams
@@ -29,5 +29,5 @@ def test_foreign_classes_have_no_notes() -> None:
 
 
 def test_inherited_fields_have_theirs() -> None:
-    assert set(FieldNotes().of(ChatBody.__mro__[1])) <= set(FieldNotes().of(ChatBody))
+    assert set(FieldNotes().of(ChatCompletionBody.__mro__[1])) <= set(FieldNotes().of(ChatCompletionBody))
     assert FieldNotes().of(ChatCompletion)["created"] == "Unix time in seconds."

@@ -7,12 +7,17 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 from pydantic import Field
 
 from kolosal.errors import InvalidRequest, UnsupportedFeature
-from kolosal.routes.common.body import ModelBody, NeutralValues
+from kolosal.routes.common.body import ModelBody, NeutralValues, required
 from kolosal.routes.common.sampling_fields import SamplingFields, sampling_params
 from kolosal.routes.openai.responses.conversation import to_messages
 from kolosal.routes.openai.responses.input_items import MAX_ITEMS, FindItem, Input, ItemId, to_items
 from kolosal.routes.openai.responses.items import Item, items_bytes
-from kolosal.routes.openai.responses.options import CacheOptions, ReasoningConfig, StreamOptions, TextConfig
+from kolosal.routes.openai.responses.options import (
+    CacheOptions,
+    ReasoningConfig,
+    ResponseStreamOptions,
+    TextConfig,
+)
 from kolosal.routes.openai.responses.tools import ToolChoiceInput, ToolsInput, to_tool_use
 from kolosal.routes.openai.template_kwargs import TemplateKwargs, to_template_kwargs
 from kolosal.sampling import MAX_LOGPROBS, MAX_TOKENS_LIMIT
@@ -35,7 +40,7 @@ Metadata: TypeAlias = Annotated[
 Include: TypeAlias = Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=16)]
 
 
-class PromptBody(ModelBody):
+class ResponsePromptBody(ModelBody):
     """The fields that make the prompt: all that counting its tokens needs."""
 
     UNSUPPORTED: ClassVar[NeutralValues] = {
@@ -79,8 +84,8 @@ class PromptBody(ModelBody):
             InvalidRequest: there is nothing to answer, or too much, or an item is not complete.
             UnsupportedFeature: an item is of a kind that this daemon does not have.
         """
-        if self.input is None and self.previous_response_id is None:
-            raise InvalidRequest("Missing required field: input", param="input")
+        if self.previous_response_id is None:
+            required(self.input, "input")
         added = to_items(self.input, earlier, find)
         count, size = len(earlier) + len(added), items_bytes(earlier + added)
         if count == 0 and not self.instructions:
@@ -115,12 +120,12 @@ class PromptBody(ModelBody):
         )
 
 
-class ResponseBody(SamplingFields, PromptBody):
+class ResponseBody(SamplingFields, ResponsePromptBody):
     """A request for a response. Null is as good as leaving a field out."""
 
     stream: bool | None = None
     """Whether the answer comes in pieces, as server-sent events."""
-    stream_options: StreamOptions | None = None
+    stream_options: ResponseStreamOptions | None = None
     store: bool | None = None
     """Whether the response is kept, so that it can be read again and followed up."""
     max_output_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)] | None = None

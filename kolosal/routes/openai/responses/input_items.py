@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, Tag
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import UNION_ERROR, RequestBody
 from kolosal.routes.common.fields import ARRAY, STRING, kinds
+from kolosal.routes.common.tools import ToolName
 from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_ID_CHARS, MAX_PARTS
 from kolosal.routes.openai.responses.items import (
     CallItem,
@@ -22,7 +23,6 @@ from kolosal.routes.openai.responses.items import (
     output_text,
 )
 from kolosal.routes.openai.responses.parts import MAX_TYPE_CHARS, Content
-from kolosal.schema import MAX_TOOL_NAME_CHARS
 
 MAX_ITEMS = 16_384
 """Items of one conversation, the earlier ones included."""
@@ -100,7 +100,7 @@ class CallInput(RequestBody):
 
     type: Literal["function_call"]
     call_id: ItemId
-    name: Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)]
+    name: ToolName
     arguments: Annotated[str, Field(max_length=MAX_ARGUMENT_CHARS)]
     """JSON text of an object."""
     id: ItemId | None = None

@@ -6,13 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from kolosal.errors import InvalidRequest
 from kolosal.http.decode import RequestBody
-from kolosal.routes.openai.grammar import JsonSchema, schema_grammar
+from kolosal.routes.common.body import required
+from kolosal.routes.common.json_schema import ANY_OBJECT, JsonSchema, schema_grammar
+from kolosal.routes.openai.grammar import UNIT
 from kolosal.routes.openai.template_kwargs import ReasoningEffort
 from kolosal.schema import Grammar
-
-_ANY_OBJECT: JsonSchema = {"type": "object"}
 
 
 class TextFormat(RequestBody):
@@ -35,13 +34,10 @@ class TextFormat(RequestBody):
         if self.type == "text":
             return None
         if self.type == "json_object":
-            return schema_grammar(_ANY_OBJECT, "text.format")
-        for field, value in (("name", self.name), ("schema", self.definition)):
-            if value is None:
-                raise InvalidRequest(
-                    f"Missing required field: text.format.{field}", param=f"text.format.{field}"
-                )
-        return schema_grammar(self.definition or {}, "text.format.schema")
+            return schema_grammar(ANY_OBJECT, "text.format", UNIT)
+        required(self.name, "text.format.name")
+        field = "text.format.schema"
+        return schema_grammar(required(self.definition, field), field, UNIT)
 
 
 class TextConfig(RequestBody):
@@ -67,7 +63,7 @@ class ReasoningConfig(RequestBody):
     """Must be standard."""
 
 
-class StreamOptions(RequestBody):
+class ResponseStreamOptions(RequestBody):
     """`stream_options`."""
 
     include_obfuscation: bool | None = None

@@ -6,8 +6,9 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
-from kolosal.errors import InvalidRequest, UnsupportedFeature
+from kolosal.errors import UnsupportedFeature
 from kolosal.http.decode import RequestBody
+from kolosal.routes.common.body import required
 from kolosal.routes.common.fields import ARRAY, STRING, kinds
 from kolosal.routes.openai.messages import MAX_PARTS
 from kolosal.routes.openai.responses.items import ContentPart, output_text
@@ -16,7 +17,7 @@ MAX_TYPE_CHARS = 64
 """Characters of the type of an item, a part or a tool."""
 
 
-class Part(RequestBody):
+class InputPart(RequestBody):
     """One part of a message or of a call's output: text, or the words of a refusal."""
 
     type: Annotated[str, Field(max_length=MAX_TYPE_CHARS)]
@@ -32,11 +33,11 @@ class Part(RequestBody):
         """
         match self.type:
             case "input_text":
-                return {"type": "input_text", "text": _required(self.text, f"{path}.text")}
+                return {"type": "input_text", "text": required(self.text, f"{path}.text")}
             case "output_text":
-                return output_text(_required(self.text, f"{path}.text"))
+                return output_text(required(self.text, f"{path}.text"))
             case "refusal":
-                return {"type": "refusal", "refusal": _required(self.refusal, f"{path}.refusal")}
+                return {"type": "refusal", "refusal": required(self.refusal, f"{path}.refusal")}
             case _:
                 raise UnsupportedFeature(
                     f"{path}.type is {self.type!r}, but this server reads input_text, output_text and refusal only",
@@ -45,12 +46,6 @@ class Part(RequestBody):
 
 
 Content: TypeAlias = Annotated[
-    Annotated[str, STRING] | Annotated[tuple[Part, ...], Field(max_length=MAX_PARTS), ARRAY],
+    Annotated[str, STRING] | Annotated[tuple[InputPart, ...], Field(max_length=MAX_PARTS), ARRAY],
     kinds("a string or an array of text parts"),
 ]
-
-
-def _required(value: str | None, path: str) -> str:
-    if value is None:
-        raise InvalidRequest(f"Missing required field: {path}", param=path)
-    return value

@@ -19,7 +19,7 @@ from kolosal.routes.common.query import read_query
 from kolosal.routes.common.services import registry_of, services_of
 from kolosal.routes.common.unary_calls import count_prompt_tokens
 from kolosal.routes.openai.responses.active import ActiveResponse
-from kolosal.routes.openai.responses.body import PromptBody, ResponseBody, check_include
+from kolosal.routes.openai.responses.body import ResponseBody, ResponsePromptBody, check_include
 from kolosal.routes.openai.responses.encode import ResponseObject, response_head
 from kolosal.routes.openai.responses.events import ResponseWriter
 from kolosal.routes.openai.responses.items import Item, new_id
@@ -30,7 +30,6 @@ from kolosal.routes.openai.responses.query import (
     page_of,
 )
 from kolosal.routes.openai.responses.store import OwnResponses, StoredResponse
-from kolosal.routes.openai.responses.tools import in_flat_shape
 from kolosal.sampling import SamplingParams
 
 
@@ -66,10 +65,7 @@ async def create_response(request: Request) -> JsonResponse[ResponseObject] | Ev
     name = body.requested_model(registry_of(request))
     store = _store(request)
     earlier, input_items = _conversation(store, body)
-    try:
-        generation = await start_generation(request, name, [body.request(earlier + input_items)])
-    except InvalidRequest as error:
-        raise in_flat_shape(error) from None
+    generation = await start_generation(request, name, [body.request(earlier + input_items)])
     head = response_head(body, new_id("resp"), int(time.time()), name or generation.engine.engine_id)
     writer = ResponseWriter(head, time.time)
     active = ActiveResponse(generation, writer, None if body.store is False else store, earlier, input_items)
@@ -82,13 +78,13 @@ async def create_response(request: Request) -> JsonResponse[ResponseObject] | Ev
 @Operation(
     group=Group.RESPONSES,
     scope=Access.INFERENCE,
-    body=PromptBody,
+    body=ResponsePromptBody,
     example=_EXAMPLE,
     answer="`input_tokens`: how many tokens the prompt would have.",
 )
 async def count_input_tokens(request: Request) -> JsonResponse[InputTokenCount]:
     """Count the tokens of a prompt, the chat template's and the tools' included. Nothing is generated."""
-    body = await decode(request, PromptBody)
+    body = await decode(request, ResponsePromptBody)
     name = body.requested_model(registry_of(request))
     earlier, input_items = _conversation(_store(request), body)
     tokens = await count_prompt_tokens(request, name, body.prompt(earlier + input_items))
@@ -161,7 +157,7 @@ def _stored(request: Request) -> StoredResponse:
     return _store(request).get(request.path_params["response_id"])
 
 
-def _conversation(store: OwnResponses, body: PromptBody) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+def _conversation(store: OwnResponses, body: ResponsePromptBody) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """The conversation before a request, and what the request adds.
 
     Raises:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from kolosal.errors import InvalidRequest, UnsupportedFeature
+from kolosal.errors import UnsupportedFeature
 from kolosal.http.decode import RequestBody
+from kolosal.routes.common.body import required, unsupported
 from kolosal.routes.common.fields import OBJECT, STRING, kinds
+from kolosal.routes.common.tools import ToolDescription, to_tool
+from kolosal.routes.openai.grammar import UNIT
 from kolosal.routes.openai.responses.parts import MAX_TYPE_CHARS
-from kolosal.routes.openai.tools import MAX_DESCRIPTION_CHARS, ToolName, check_schema_size, tool_use
+from kolosal.routes.openai.tools import OpenAIToolName, check_function, tool_use
 from kolosal.schema import MAX_TOOLS, Tool, ToolMode, ToolUse
-
-_NESTED = re.compile(r"\b(tools\.\d+\.)function\.")
 
 
 class ToolInput(RequestBody):
     """One of `tools`: a function. Arguments always conform to `parameters`; see `Tool.strict`."""
 
     type: Annotated[str, Field(max_length=MAX_TYPE_CHARS)]
-    name: ToolName | None = None
-    description: Annotated[str, Field(max_length=MAX_DESCRIPTION_CHARS)] | None = None
+    name: OpenAIToolName | None = None
+    description: ToolDescription | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
     allowed_callers: (
@@ -41,40 +41,32 @@ class ToolInput(RequestBody):
             InvalidRequest: it has no name, or its parameters are too long.
             UnsupportedFeature: it is no function, or asks for what this daemon does not have.
         """
-        if self.type != "function":
-            raise UnsupportedFeature(
-                f"{path}.type is {self.type!r}, but this server knows function tools only",
-                param=f"{path}.type",
-            )
-        if self.name is None:
-            raise InvalidRequest(f"Missing required field: {path}.name", param=f"{path}.name")
+        check_function(self.type, path)
+        name = required(self.name, f"{path}.name")
         refused = {
             "allowed_callers": self.allowed_callers is not None and "direct" not in self.allowed_callers,
             "async": bool(self.is_async),
             "defer_loading": bool(self.defer_loading),
         }
-        for name, asked in refused.items():
+        for field, asked in refused.items():
             if asked:
-                raise UnsupportedFeature(
-                    f"{path}.{name} is not supported by this server", param=f"{path}.{name}"
-                )
-        parameters = self.parameters or {}
-        check_schema_size(parameters, f"{path}.parameters")
-        return Tool(self.name, self.description or "", parameters, strict=bool(self.strict))
+                raise unsupported(f"{path}.{field}")
+        param = f"{path}.parameters"
+        return to_tool(name, self.description, self.parameters or {}, param, strict=self.strict, unit=UNIT)
 
 
 class NamedToolInput(RequestBody):
     """A function by its name."""
 
     type: Literal["function"]
-    name: ToolName
+    name: OpenAIToolName
 
 
 class ChoiceInput(RequestBody):
     """`tool_choice` as an object: one function that must be called, or some that may be."""
 
     type: Annotated[str, Field(max_length=MAX_TYPE_CHARS)]
-    name: ToolName | None = None
+    name: OpenAIToolName | None = None
     mode: Literal["auto", "required"] | None = None
     tools: Annotated[tuple[NamedToolInput, ...], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
 
@@ -86,20 +78,14 @@ class ChoiceInput(RequestBody):
             UnsupportedFeature: the type is one of OpenAI's own tools.
         """
         if self.type == "function":
-            if self.name is None:
-                raise InvalidRequest("Missing required field: tool_choice.name", param="tool_choice.name")
-            return ToolMode.REQUIRED, (self.name,)
+            return ToolMode.REQUIRED, (required(self.name, "tool_choice.name"),)
         if self.type != "allowed_tools":
             raise UnsupportedFeature(
                 f"tool_choice.type is {self.type!r}, but this server knows function and allowed_tools only",
                 param="tool_choice.type",
             )
-        for field, value in (("mode", self.mode), ("tools", self.tools)):
-            if value is None:
-                raise InvalidRequest(
-                    f"Missing required field: tool_choice.{field}", param=f"tool_choice.{field}"
-                )
-        return ToolMode(self.mode or "auto"), tuple(tool.name for tool in self.tools or ())
+        mode = required(self.mode, "tool_choice.mode")
+        return ToolMode(mode), tuple(tool.name for tool in required(self.tools, "tool_choice.tools"))
 
 
 ToolsInput: TypeAlias = Annotated[tuple[ToolInput, ...], Field(max_length=MAX_TOOLS)]
@@ -108,12 +94,6 @@ ToolChoiceInput: TypeAlias = Annotated[
     Annotated[Literal["none", "auto", "required"], STRING] | Annotated[ChoiceInput, OBJECT],
     kinds('"none", "auto", "required" or an object'),
 ]
-
-
-def in_flat_shape(error: InvalidRequest) -> InvalidRequest:
-    """An engine's complaint about a tool, which names the field as chat completions have it."""
-    param = None if error.param is None else _NESTED.sub(r"\1", error.param)
-    return InvalidRequest(_NESTED.sub(r"\1", error.message), param=param, code=error.code)
 
 
 def to_tool_use(

@@ -27,7 +27,9 @@ from kolosal.schema import (
 from tests.fakes import FakeEngine, says
 from tests.routes.openai.responses.asking import CALL, HELLO, WEATHER, ask, client_of, create
 
-WEATHER_TOOL = Tool("weather", WEATHER["description"], WEATHER["parameters"], strict=True)
+WEATHER_TOOL = Tool(
+    "weather", WEATHER["description"], WEATHER["parameters"], "tools.0.parameters", strict=True
+)
 
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/responses"])

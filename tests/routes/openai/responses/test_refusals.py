@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses.input_token_count_params import InputTokenCountParams
 
+from kolosal.chat.schemas import tool_schema
 from kolosal.errors import ClientError, InvalidRequest
 from kolosal.http.decode import decode_body
-from kolosal.routes.openai.responses.body import PromptBody, ResponseBody
+from kolosal.routes.openai.responses.body import ResponseBody, ResponsePromptBody
 from kolosal.routes.openai.responses.items import ContentPart, Item
+from kolosal.schema import ChatPrompt
 from tests.fakes import FakeEngine, says
 from tests.routes.openai.responses.asking import WEATHER, ask
 
@@ -107,13 +109,13 @@ async def test_a_bad_field_is_named(fields: dict[str, Any], param: str, words: s
 
 
 async def test_what_an_engine_says_of_a_tool_names_the_field_as_it_is_here() -> None:
-    engine = FakeEngine()
-    engine.refusal = InvalidRequest(
-        "Field tools.0.function.parameters is no schema", param="tools.0.function.parameters"
-    )
-    status, body = await ask(engine, tools=[WEATHER])
-    assert (status, body["error"]["param"]) == (400, "tools.0.parameters")
-    assert body["error"]["message"] == "Field tools.0.parameters is no schema"
+    engine = FakeEngine(script=says("a"))
+    await ask(engine, tools=[WEATHER | {"parameters": {"type": "array"}}])
+    prompt = engine.requests[0].prompt
+    assert isinstance(prompt, ChatPrompt)
+    with pytest.raises(InvalidRequest, match=r"^Field tools\.0\.parameters\.type must be") as refused:
+        tool_schema(0, prompt.tool_use.tools[0])
+    assert refused.value.param == "tools.0.parameters"
 
 
 async def test_an_unknown_model_is_not_found() -> None:
@@ -145,7 +147,7 @@ def test_no_official_field_is_dropped_silently() -> None:
     asked = set(official.ResponseCreateParamsBase.__annotations__) | {"stream"}
     assert asked - set(ResponseBody.model_fields) - set(ResponseBody.UNSUPPORTED) == set()
     counted = set(InputTokenCountParams.__annotations__)
-    assert counted - set(PromptBody.model_fields) - set(ResponseBody.UNSUPPORTED) == set()
+    assert counted - set(ResponsePromptBody.model_fields) - set(ResponseBody.UNSUPPORTED) == set()
 
 
 json = st.recursive(

@@ -1,0 +1,67 @@
+"""The tools that a client offers, whatever the dialect: names, schemas, and no name twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
+
+from kolosal.errors import InvalidRequest
+from kolosal.routes.common.json_schema import JsonSchema, bounded_json
+from kolosal.schema import MAX_SCHEMA_CHARS, MAX_TOOL_NAME_CHARS, Tool
+
+ToolName: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)]
+
+ToolDescription: TypeAlias = Annotated[str, Field(max_length=65_536)]
+
+
+def check_object_schema(schema: JsonSchema, param: str) -> None:
+    """Refuse a tool whose arguments are no object. OpenAI's dialects leave that to the engine.
+
+    Raises:
+        InvalidRequest: it is the schema of something else.
+    """
+    if schema.get("type", "object") != "object":
+        raise InvalidRequest(f"{param}.type must be 'object'", param=f"{param}.type")
+
+
+def to_tool(
+    name: str,
+    description: str | None,
+    schema: JsonSchema,
+    param: str,
+    *,
+    strict: bool | None = False,
+    unit: str = "characters as JSON",
+) -> Tool:
+    """A tool as engines know it; `param` is where its schema stands, `unit` as for `bounded_json`.
+
+    Raises:
+        InvalidRequest: the schema is too long or too deep.
+    """
+    bounded_json(schema, param, MAX_SCHEMA_CHARS, unit)
+    return Tool(name, description or "", schema, param, bool(strict))
+
+
+def name_repeated(index: int, name: str) -> InvalidRequest:
+    """What is said of a tool that has the name of an earlier one; OpenAI's dialects have other words."""
+    return InvalidRequest(
+        f"tools.{index}.name must be unique, but {name[:60]!r} was given before", param=f"tools.{index}.name"
+    )
+
+
+def distinct_tools(
+    tools: Iterable[Tool], refusal: Callable[[int, str], InvalidRequest] = name_repeated
+) -> tuple[Tool, ...]:
+    """The tools, each with a name of its own, in their order.
+
+    Raises:
+        InvalidRequest: two have the same name.
+    """
+    found: dict[str, Tool] = {}
+    for index, tool in enumerate(tools):
+        if tool.name in found:
+            raise refusal(index, tool.name)
+        found[tool.name] = tool
+    return tuple(found.values())
