@@ -45,7 +45,7 @@ def test_daemon_loads_nothing_native(module: str) -> None:
 def test_worker_starts_without_what_it_does_not_need(module: str) -> None:
     imported = imported_by(module)
 
-    assert not imported & {"asyncio", "llama_cpp", "numpy", "starlette", "uvicorn", "httpx"}
+    assert not imported & {"asyncio", "jinja2", "llama_cpp", "numpy", "starlette", "uvicorn", "httpx"}
 
 
 def test_worker_with_a_model_has_no_more_than_it_needs() -> None:
@@ -117,7 +117,13 @@ def test_templates_are_rendered_in_one_place() -> None:
         if "jinja2" in path.read_text(encoding="utf-8")
     }
 
-    assert mentions == {f"engines/worker/templates/{name}.py" for name in ("jinja", "metering", "sandbox")}
+    assert mentions == {"engines/worker/templates/jinja.py"}
+
+
+def test_process_that_renders_has_jinja_and_little_else() -> None:
+    imported = imported_by("kolosal.engines.worker.templates.jinja") - sys.stdlib_module_names
+
+    assert {name for name in imported if name[0] != "_"} == {"kolosal", "jinja2", "markupsafe"}
 
 
 @pytest.mark.parametrize("module", ["pickle", "marshal", "shelve", "dill"])

@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.helpers import DEADLINE_S, Daemon, add_engine, chat
 from tests.engines.helpers import eventually
-from tests.engines.worker.templates.hostile_templates import BURNING, REFUSED
+from tests.engines.worker.templates.hostile_templates import ALL, BURNING
 from tests.faults.drivers import Streamed, streamed
 
 pytestmark = [pytest.mark.model, pytest.mark.fault("G4")]
@@ -29,7 +29,7 @@ def test_engine_with_a_hostile_template_is_not_loaded(http: httpx.Client, tiny_g
         json={
             "engine_id": "hostile",
             "model_path": tiny_gguf.as_posix(),
-            "chat_template": REFUSED[name],
+            "chat_template": ALL[name],
         },
     )
 

@@ -47,10 +47,13 @@ def spawn_options() -> WindowsSpawnOptions:
     return {"creationflags": _CREATE_NEW_PROCESS_GROUP | _CREATE_NO_WINDOW}
 
 
-# jobapi2.h and winnt.h: a job whose processes end with its last handle, which we keep until we end ourselves.
+# jobapi2.h and winnt.h: jobs. One whose processes end with its last handle, which we keep until we end ourselves.
 _EXTENDED_LIMIT_INFORMATION = 9
+_LIMIT_ACTIVE_PROCESS = 0x0000_0008
+_LIMIT_PROCESS_MEMORY = 0x0000_0100
 _LIMIT_DIE_ON_UNHANDLED_EXCEPTION = 0x0000_0400  # no box that asks the user what to do about a crash
 _LIMIT_KILL_ON_JOB_CLOSE = 0x0000_2000
+_MAY_BE_LIMITED = 0x0101  # PROCESS_SET_QUOTA and PROCESS_TERMINATE, which putting it into a job needs
 
 
 class _BasicLimits(ctypes.Structure):
@@ -83,11 +86,30 @@ def end_workers_with_this_process() -> None:
 
     A system that refuses leaves the workers to notice the end of their pipes.
     """
+    limits = _ExtendedLimits()
+    limits.basic.limit_flags = _LIMIT_KILL_ON_JOB_CLOSE | _LIMIT_DIE_ON_UNHANDLED_EXCEPTION
+    _put_into_job(None, limits)  # the handle is never closed: that is what ends the job
+
+
+def limit_process(pid: int, memory_bytes: int) -> None:
+    """Put a child of this process into a job in which it gets no more memory than this, and cannot start processes."""
+    limits = _ExtendedLimits()
+    limits.basic.limit_flags = (
+        _LIMIT_PROCESS_MEMORY | _LIMIT_ACTIVE_PROCESS | _LIMIT_DIE_ON_UNHANDLED_EXCEPTION
+    )
+    limits.basic.active_process_limit = 1
+    limits.process_memory_limit = memory_bytes
+    _put_into_job(pid, limits)
+
+
+def _put_into_job(pid: int | None, limits: _ExtendedLimits) -> None:
+    """Make a job, and this process or another part of it."""
     if sys.platform != "win32":
         return
     kernel = ctypes.WinDLL("kernel32", use_last_error=True)
     kernel.CreateJobObjectW.restype = ctypes.c_void_p
     kernel.GetCurrentProcess.restype = ctypes.c_void_p
+    kernel.OpenProcess.restype = ctypes.c_void_p
     kernel.SetInformationJobObject.argtypes = (
         ctypes.c_void_p,
         ctypes.c_int,
@@ -95,18 +117,21 @@ def end_workers_with_this_process() -> None:
         ctypes.c_uint32,
     )
     kernel.AssignProcessToJobObject.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
-    limits = _ExtendedLimits()
-    limits.basic.limit_flags = _LIMIT_KILL_ON_JOB_CLOSE | _LIMIT_DIE_ON_UNHANDLED_EXCEPTION
+    kernel.CloseHandle.argtypes = (ctypes.c_void_p,)
+    process = kernel.GetCurrentProcess() if pid is None else kernel.OpenProcess(_MAY_BE_LIMITED, False, pid)
     job = kernel.CreateJobObjectW(None, None)
     done = (
         job
         and kernel.SetInformationJobObject(
             job, _EXTENDED_LIMIT_INFORMATION, ctypes.byref(limits), ctypes.sizeof(limits)
         )
-        and kernel.AssignProcessToJobObject(job, kernel.GetCurrentProcess())
+        and kernel.AssignProcessToJobObject(job, process)
     )
-    if not done:  # the handle is never closed: that is what ends the job
+    if not done:
         log.warning("workers.no_job", extra={"error": ctypes.get_last_error()})
+    if pid is not None:  # a job lasts as long as its processes
+        kernel.CloseHandle(process)
+        kernel.CloseHandle(job)
 
 
 def describe_exit(returncode: int) -> str:

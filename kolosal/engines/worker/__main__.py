@@ -9,6 +9,7 @@ protocol, 3 when the daemon is gone.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -25,6 +26,7 @@ from kolosal.engines.worker.frame_writer import FrameWriter
 from kolosal.engines.worker.loop import EngineLoop
 from kolosal.engines.worker.preprocessor import Preprocessor, read_frame
 from kolosal.engines.worker.process_limits import limit_this_process
+from kolosal.engines.worker.templates.renderer import TemplateRenderer
 from kolosal.engines.worker.templates.template import ChatTemplate, TemplateFailed
 
 _STOP_TIMEOUT_S = 3.0
@@ -45,14 +47,18 @@ def main(make_backend: BackendFactory) -> int:
         if not isinstance(hello, Hello) or hello.protocol != PROTOCOL_VERSION:
             raise FrameError(f"expected a hello of protocol {PROTOCOL_VERSION}, got {hello}")
         watch = _end_with_the_daemon(frames_in)
-        try:
-            backend = make_backend(hello.config, lambda fraction: writer.write(Progress(fraction)))
-            template = ChatTemplate(backend, hello.config.parameters.chat_template)
-        except (BackendError, TemplateFailed) as exc:
-            return _fatal(writer, str(exc), status=1)
-        writer.write(Ready(backend.info))
-        watch.join()  # until the first frame: a reader beside it could lose what it peeked
-        return _serve(backend, template, writer, frames_in, hello.config.parameters)
+        with contextlib.closing(TemplateRenderer()) as renderer:
+            renderer.start()  # ready before the model is
+            try:
+                backend = make_backend(hello.config, lambda fraction: writer.write(Progress(fraction)))
+                template = ChatTemplate(backend, hello.config.parameters.chat_template, renderer)
+            except (BackendError, TemplateFailed) as exc:
+                return _fatal(writer, str(exc), status=1)
+            if template.origin == "chatml":
+                renderer.close()  # a model without a template may never be chatted with
+            writer.write(Ready(backend.info))
+            watch.join()  # until the first frame: a reader beside it could lose what it peeked
+            return _serve(backend, template, writer, frames_in, hello.config.parameters)
     except FrameError as exc:
         return _fatal(writer, f"The daemon broke the protocol: {exc}", status=2)
 

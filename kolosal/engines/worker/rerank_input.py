@@ -18,15 +18,15 @@ class RerankInput:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._shield = SpecialTokenEscaper(backend)
+        self._escaper = SpecialTokenEscaper(backend)
 
     def tokens(self, query: str, document: str) -> list[int]:
         """The tokens of one pair."""
         template = self._backend.rank_template
         if template is None:
             return self._backend.tokenize_pair(query, document)
-        literals = self._shield.literals()
+        texts = self._escaper.new_conversation()
         # In one pass, because a query may hold the word {document}.
-        parts = {"{query}": literals.shield(query), "{document}": literals.shield(document)}
+        parts = {"{query}": texts.escape(query), "{document}": texts.escape(document)}
         text = _PLACE.sub(lambda place: parts[place[0]], template)
-        return literals.tokenize(text, add_special=False)
+        return texts.tokenize(text, add_special=False)

@@ -194,6 +194,12 @@ def test_all_weights_are_somewhere(
 # --- real workers ---
 
 
+def memory_of(worker: psutil.Process) -> int:
+    """What a worker and the process that renders for it keep; pages that both map count once."""
+    own: int = worker.memory_info().rss
+    return own + sum(child.memory_full_info().uss for child in worker.children())
+
+
 async def resident_bytes(command: WorkerCommand, path: Path, **parameters: Any) -> tuple[int, Estimate]:
     """What a worker that has answered keeps in memory or may fill unasked, and what was estimated before."""
     one = config(**parameters)
@@ -201,7 +207,7 @@ async def resident_bytes(command: WorkerCommand, path: Path, **parameters: Any) 
     try:
         await engine.ensure_ready()
         await engine.generate(ask("Hello world. " * 12, max_tokens=4)).collect()
-        rss = await asyncio.to_thread(lambda: psutil.Process(engine.worker_pid).memory_info().rss)
+        rss = await asyncio.to_thread(memory_of, psutil.Process(engine.worker_pid))
         unused = engine.released_bytes
     finally:
         await engine.close()

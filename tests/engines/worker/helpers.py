@@ -23,6 +23,7 @@ from kolosal.engines.worker.backend import Backend
 from kolosal.engines.worker.loop import EngineLoop
 from kolosal.engines.worker.preprocessor import Preprocessor
 from kolosal.engines.worker.schedule.plan import Chunk
+from kolosal.engines.worker.templates.renderer import TemplateRenderer
 from kolosal.engines.worker.templates.template import ChatTemplate
 from kolosal.sampling import SamplingParams
 from kolosal.schema import (
@@ -35,6 +36,9 @@ from kolosal.schema import (
     Usage,
 )
 from tests.fake_worker.backend import FakeBackend, FakeSampler, Faults
+
+RENDERER = TemplateRenderer()
+"""Renders for all tests of the worker that run no worker process. `conftest.py` starts and ends it."""
 
 MAX_STEPS = 20_000
 """Steps after which a loop that does not come to its end is taken for one that never will."""
@@ -107,7 +111,7 @@ class InProcessWorker:
         for slot in range(backend.n_slots):
             backend.release(slot)  # of a worker before this one
         self.loop = EngineLoop(backend, self.put)
-        template = ChatTemplate(backend, chat_template)
+        template = ChatTemplate(backend, chat_template, RENDERER)
         self._preprocessor = Preprocessor(backend, template, self.loop, self.put, speculation=speculation)
         self._after_step = after_step
 

@@ -1,6 +1,7 @@
-"""What a chat template wants its input to look like, found by trying.
+"""What a chat template can show, found by trying.
 
-Templates differ and do not say how: each question is answered by rendering a small conversation, when it is first asked.
+Templates differ and do not say how, so small conversations are rendered when it is first asked. llama.cpp finds the same out in
+the same way (`common/chat-template.hpp`, "caps").
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from kolosal.engines.worker.templates.jinja import TemplateFailed
+from kolosal.engines.worker.templates.renderer import TemplateFailed
 
 _NAME, _ARGUMENT, _TEXT = "needlename", "needleargument", "needletext"
 
@@ -30,9 +31,14 @@ class TemplateCapabilities:
     """The answers for one template."""
 
     def __init__(
-        self, render: Callable[[dict[str, Any]], str], *, knows_developer: bool, writes_json: bool
+        self,
+        render: Callable[[list[dict[str, Any]]], list[str | TemplateFailed]],
+        *,
+        knows_developer: bool,
+        writes_json: bool,
     ) -> None:
-        """`writes_json`: whether its model's calls have their arguments as JSON."""
+        """`render`: what the template makes of each of some sets of variables; `writes_json`: whether its model's calls have
+        their arguments as JSON."""
         self._render = render
         self._writes_json = writes_json
         self.knows_developer = knows_developer
@@ -40,12 +46,13 @@ class TemplateCapabilities:
     @cached_property
     def shows_system(self) -> bool:
         """Whether a system turn reaches the model; some templates refuse it, some leave it out."""
-        return _TEXT in self._try([{"role": "system", "content": _TEXT}, {"role": "user", "content": "a"}])
+        [shown] = self._tried([{"role": "system", "content": _TEXT}, {"role": "user", "content": "a"}])
+        return _TEXT in shown
 
     @cached_property
     def call_style(self) -> CallStyle:
         """How calls are to be given so that they are shown with their arguments as JSON, or at least at all."""
-        shown = [(style, self._try(_conversation(style))) for style in _STYLES]
+        shown = list(zip(_STYLES, self._tried(*map(_conversation, _STYLES)), strict=True))
         signs = (f'"{_ARGUMENT}"', _ARGUMENT, _NAME)
         for wanted in signs if self._writes_json else signs[1:]:
             for style, text in shown:
@@ -53,11 +60,12 @@ class TemplateCapabilities:
                     return style
         return _STYLES[0]
 
-    def _try(self, messages: list[dict[str, Any]]) -> str:
-        try:
-            return self._render({"messages": messages, "add_generation_prompt": True})
-        except TemplateFailed:
-            return ""
+    def _tried(self, *conversations: list[dict[str, Any]]) -> list[str]:
+        """What is shown of each conversation: nothing where the template refuses it."""
+        rendered = self._render(
+            [{"messages": messages, "add_generation_prompt": True} for messages in conversations]
+        )
+        return [text if isinstance(text, str) else "" for text in rendered]
 
 
 def _conversation(style: CallStyle) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 from kolosal.chat.formats import SHAPES, ToolFormat
 from kolosal.chat.generic import describe_tools, write_calls, write_result
 from kolosal.engines.worker.templates.capabilities import TemplateCapabilities
-from kolosal.engines.worker.templates.special_tokens import END_MARK, Literals
+from kolosal.engines.worker.templates.special_tokens import END_MARK, EscapedTexts
 from kolosal.schema import ChatPrompt, Message, Tool, ToolCall, ToolMode
 
 _SHORT_ID_CHARS = 9
@@ -22,10 +22,12 @@ _SHORT_ID_CHARS = 9
 class Conversation:
     """Builds the variables of one rendering."""
 
-    def __init__(self, tool_format: ToolFormat, habits: TemplateCapabilities, literals: Literals) -> None:
+    def __init__(
+        self, tool_format: ToolFormat, capabilities: TemplateCapabilities, texts: EscapedTexts
+    ) -> None:
         self._format = tool_format
-        self._habits = habits
-        self._literals = literals
+        self._capabilities = capabilities
+        self._texts = texts
         self._names: dict[str, str] = {}
 
     def variables(self, prompt: ChatPrompt) -> dict[str, Any]:
@@ -34,7 +36,7 @@ class Conversation:
         messages = [self._with_known_role(message) for message in prompt.messages]
         if self._format is ToolFormat.GENERIC:
             messages = _in_plain_words(messages, describe_tools(prompt.tool_use) if tools else "")
-        if any(message.role == "system" for message in messages) and not self._habits.shows_system:
+        if any(message.role == "system" for message in messages) and not self._capabilities.shows_system:
             messages = _without_system(messages)
         turns = [self._turn(message) for message in messages]
         if prompt.continues:
@@ -45,42 +47,42 @@ class Conversation:
         return variables
 
     def _with_known_role(self, message: Message) -> Message:
-        known = message.role != "developer" or self._habits.knows_developer
+        known = message.role != "developer" or self._capabilities.knows_developer
         return message if known else replace(message, role="system")
 
     def _turn(self, message: Message) -> dict[str, Any]:
-        shield = self._literals.shield
-        turn: dict[str, Any] = {"role": shield(message.role), "content": shield(message.content)}
+        escape = self._texts.escape
+        turn: dict[str, Any] = {"role": escape(message.role), "content": escape(message.content)}
         if message.name is not None:
-            turn["name"] = shield(message.name)
+            turn["name"] = escape(message.name)
         if message.thinking is not None:
             self._add_thinking(turn, message, message.thinking)
         if message.tool_calls:
-            style = self._habits.call_style
+            style = self._capabilities.call_style
             turn["tool_calls"] = [
                 self._call(call, as_object=style.object_arguments) for call in message.tool_calls
             ]
             if not message.content and style.null_content:
                 turn["content"] = None
         if message.tool_call_id is not None:
-            turn["tool_call_id"] = shield(self._id(message.tool_call_id))
-            turn.setdefault("name", shield(self._names.get(message.tool_call_id, "")))
+            turn["tool_call_id"] = escape(self._id(message.tool_call_id))
+            turn.setdefault("name", escape(self._names.get(message.tool_call_id, "")))
         return turn
 
     def _add_thinking(self, turn: dict[str, Any], message: Message, thinking: str) -> None:
         if self._format is not ToolFormat.GPT_OSS:
-            turn["reasoning_content"] = self._literals.shield(thinking)
+            turn["reasoning_content"] = self._texts.escape(thinking)
         elif message.tool_calls and not message.content:  # it refuses both beside calls
-            turn["thinking"] = self._literals.shield(thinking)
+            turn["thinking"] = self._texts.escape(thinking)
 
     def _call(self, call: ToolCall, *, as_object: bool) -> dict[str, Any]:
         self._names[call.id] = call.name
         arguments = _parsed(call.arguments) if as_object else call.arguments
         function = {"name": call.name, "arguments": arguments}
         return {
-            "id": self._literals.shield(self._id(call.id)),
+            "id": self._texts.escape(self._id(call.id)),
             "type": "function",
-            "function": self._literals.shield_all(function),
+            "function": self._texts.escape_all(function),
         }
 
     def _id(self, call_id: str) -> str:
@@ -94,8 +96,8 @@ class Conversation:
     def _tool(self, tool: Tool) -> dict[str, Any]:
         parameters = tool.parameters or {"type": "object", "properties": {}}
         function = {"name": tool.name, "description": tool.description, "parameters": parameters}
-        shielded: dict[str, Any] = self._literals.shield_all({"type": "function", "function": function})
-        return shielded
+        escaped: dict[str, Any] = self._texts.escape_all({"type": "function", "function": function})
+        return escaped
 
 
 def _parsed(arguments: str) -> object:

@@ -1,92 +1,90 @@
-"""The only Jinja environment of the project.
+"""The only Jinja environment of the project, and the process that it runs in.
 
-Templates come from model files, which are hostile, so they run in the immutable sandbox, in the worker process, on a
-budget (`budget.py`) of processor time and of bytes:
+Templates come from model files, which are hostile, so they are rendered in Jinja's immutable sandbox by a process that has
+nothing to lose (`renderer.py` starts it): it holds one conversation at a time, cannot open a file or start a process, and is
+ended when it takes too long. Every engine has one, so it imports Jinja and Python's library only.
 
-- the source is bounded in characters and in tokens, and nothing of it is run while it is compiled;
-- `metering.py` makes each pass through a body, each comparison and each slice count;
-- `sandbox.py` asks operators, calls, filters and tests what they read and make before they do it (`growth.py`), and
-  leaves out what no chat template needs (`offer.py`).
-
-So no single piece of work is long or large, and the budget ends what has many.
+A request is a line of JSON: `{"source": text}` to compile or `{"variables": [{…}, …]}` to render, both with `"renew": bool`,
+whether it gets its whole processor time. The answer is a line too: a list with `{"text": …}` or `{"error": …}` for each.
 """
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import gc
-from collections.abc import Iterable
-from typing import Any, Final
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NoReturn
 
-from jinja2 import Template, TemplateError, nodes
+import jinja2.debug  # noqa: F401 - Jinja imports it when a template fails, when no file can be opened any more
+from jinja2 import TemplateError, nodes, pass_context
 from jinja2.ext import Extension, loopcontrols
-from jinja2.lexer import Token, TokenStream
 from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from kolosal.engines.worker.templates.budget import Budget
-from kolosal.engines.worker.templates.metering import metered
-from kolosal.engines.worker.templates.sandbox import Sandbox
+from kolosal.engines.worker.templates.limits import (
+    MAX_ANSWER_BYTES,
+    MAX_CPU_S,
+    MAX_MEMORY_BYTES,
+    OUT_OF_MEMORY,
+)
 
-MAX_TEMPLATE_CHARS: Final = 262_144
-"""Characters of a template. The longest of the field have 17,000."""
-
-MAX_TEMPLATE_TOKENS: Final = 20_000
-"""Words and signs of a template: what takes time to compile. Those have 4,000."""
-
-MAX_RENDERED_CHARS: Final = 16 * 1024 * 1024
-"""Characters of a rendered conversation."""
+if sys.platform == "win32":
+    from kolosal.engines.worker.templates.limits_windows import limit_processor_time, limit_this_process
+else:
+    from kolosal.engines.worker.templates.limits_posix import limit_processor_time, limit_this_process
 
 _MAX_REASON_CHARS: Final = 500
 """How much of a template's own words is told to the client."""
 
-
-class TemplateFailed(Exception):
-    """The template cannot be compiled, or refuses this conversation. The message is the template's own."""
+_JSON = json.JSONEncoder(ensure_ascii=False, check_circular=False)
 
 
-class JinjaTemplate:
-    """One template and its budget. Belongs to one thread."""
+class JinjaRenderer:
+    """Answers requests, with the template that was compiled last."""
 
-    def __init__(self, source: str) -> None:
-        """Compile a template.
+    def __init__(self) -> None:
+        self._environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=(loopcontrols, _Generation),
+            optimized=False,  # which would run parts of the template while it is compiled
+            finalize=pass_context(lambda _, value: value),  # and so would none, or one without context
+        )
+        for names, importing in (("globals", "lipsum"), ("filters", "striptags"), ("filters", "wordwrap")):
+            del getattr(self._environment, names)[importing]
+        self._environment.filters["tojson"] = _to_json
+        self._environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+        self._template = self._environment.from_string("{{ 'a' }}")
 
-        Raises:
-            TemplateFailed: it is no Jinja template, or one that is too large.
-        """
-        self._budget = Budget()
-        try:
-            self._template = _compiled(source, self._budget)
-        except (
-            Exception
-        ) as exc:  # a hostile source raises what it likes: ValueError, RecursionError, MemoryError
-            raise TemplateFailed(f"The chat template is not valid: {_reason(exc)}") from exc
-
-    def renew(self) -> None:
-        """Give it its whole budget again: for the next request, however many renderings that takes."""
-        if self._budget.is_low():
-            gc.collect()  # macros and namespaces hold each other: large, but too few for Python to look by itself
-        self._budget.renew()
-
-    def render(self, variables: dict[str, Any]) -> str:
-        """What the template makes of its variables.
+    def answer(self, request: dict[str, Any]) -> bytes:
+        """The line that answers a request.
 
         Raises:
-            TemplateFailed: it refuses them, or costs more than it may.
+            MemoryError: it costs more memory than there is.
         """
-        pieces: list[str] = []
-        n_chars = 0
-        try:
-            for piece in self._template.generate(variables):
-                piece.encode()  # a template can make lone surrogates, which are no text
-                n_chars += len(piece)
-                if n_chars > MAX_RENDERED_CHARS:
-                    raise TemplateError(f"it makes more than {MAX_RENDERED_CHARS} characters")
-                pieces.append(piece)
-        except Exception as exc:  # a template runs code of its own and raises what it likes
-            raise TemplateFailed(f"The model's chat template refused the messages: {_reason(exc)}") from exc
-        return "".join(pieces)
+        if "source" in request:
+            answers = [_attempt(self._compile, request["source"])]
+        else:
+            answers = [_attempt(self._render, variables) for variables in request["variables"]]
+        line = b"[%b]\n" % b",".join(answers)
+        if len(line) > MAX_ANSWER_BYTES:
+            too_long = _refusal(TemplateError(f"it makes more than {MAX_ANSWER_BYTES >> 20} MiB of text"))
+            line = b"[%b]\n" % b",".join([too_long] * len(answers))
+        return line
+
+    def _compile(self, source: str) -> dict[str, str]:
+        self._template = self._environment.from_string(source)
+        return {}
+
+    def _render(self, variables: dict[str, Any]) -> dict[str, str]:
+        return {"text": self._template.render(variables)}
 
 
-class _ChatSyntax(Extension):
+class _Generation(Extension):
     """`{% generation %}…{% endgeneration %}`: what an assistant said, marked for training; here just what it is."""
 
     tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
@@ -96,23 +94,79 @@ class _ChatSyntax(Extension):
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
-    def filter_stream(self, stream: TokenStream) -> Iterable[Token]:
-        """The words and signs of a template, as many as it may have."""
-        for n_tokens, token in enumerate(stream):
-            if n_tokens >= MAX_TEMPLATE_TOKENS:
-                raise TemplateError(f"it has more than {MAX_TEMPLATE_TOKENS} words and signs")
-            yield token
+
+def _attempt(work: Callable[[Any], dict[str, str]], given: Any) -> bytes:
+    try:
+        return _JSON.encode(work(given)).encode()
+    except MemoryError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - a template raises what it likes, and so does compiling it: RecursionError, ValueError
+        return _refusal(exc)
 
 
-def _compiled(source: str, budget: Budget) -> Template:
-    if len(source) > MAX_TEMPLATE_CHARS:
-        raise TemplateError(f"it has {len(source)} characters, more than {MAX_TEMPLATE_CHARS}")
-    sandbox = Sandbox(budget, (loopcontrols, _ChatSyntax))
-    code = sandbox.compile(metered(sandbox.parse(source)))
-    return Template.from_code(sandbox, code, sandbox.make_globals(None))
+def _refusal(exc: Exception) -> bytes:
+    words = (
+        exc.strerror if isinstance(exc, OSError) else ""
+    )  # without the path of a codec that cannot be imported
+    with contextlib.suppress(ValueError):  # a number with too many digits
+        words = words or str(exc)[:_MAX_REASON_CHARS]
+    return _JSON.encode({"error": words or type(exc).__name__}).encode(errors="replace")
 
 
-def _reason(exc: Exception) -> str:
-    """An exception in words that fit into a frame."""
-    words = str(exc)[:_MAX_REASON_CHARS] or type(exc).__name__
-    return words.encode(errors="replace").decode()
+def _to_json(
+    value: object,
+    indent: int | str | None = None,
+    ensure_ascii: bool = False,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Without Jinja's HTML escapes: the model was trained on plain JSON."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+        default=_listed,
+    )
+
+
+def _listed(value: object) -> list[object]:
+    """What filters like `map` give, as JSON has it."""
+    if not isinstance(value, Iterator):
+        raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+    return list(value)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return dt.datetime.now().astimezone().strftime(pattern)
+
+
+def main() -> NoReturn:
+    """Answer requests until the worker is gone. The first line that comes says that this process is ready."""
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    renderer = JinjaRenderer()
+    _strftime_now("%Z")  # reads the time zone while files can be opened
+    gc.freeze()  # so that collecting what a rendering has left looks at nothing else
+    limit_this_process(MAX_MEMORY_BYTES)
+    left_s, answer = MAX_CPU_S, b"[]\n"
+    with contextlib.suppress(BrokenPipeError):
+        while True:
+            answers.write(answer)
+            answers.flush()
+            gc.collect()
+            line = requests.readline()
+            if not line:
+                break
+            try:
+                request = json.loads(line)
+                limit_processor_time(MAX_CPU_S if request["renew"] else left_s)
+                answer = renderer.answer(request)
+            except MemoryError:
+                os._exit(OUT_OF_MEMORY)
+            left_s = limit_processor_time(0)
+    os._exit(0)

@@ -1,4 +1,4 @@
-"""What users write stays text: spellings of control tokens are hidden from the template and tokenised as characters."""
+"""Special-token escaping: where a user spells a control token, it stays text and never becomes the token."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ END_MARK = f"{_OPEN}end{_CLOSE}"
 
 
 class SpecialTokenEscaper:
-    """Knows the control tokens of one vocabulary."""
+    """Finds spellings of the control tokens of one vocabulary."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._controls: re.Pattern[str] | None = None
 
-    def literals(self) -> Literals:
-        """A shield for one conversation."""
-        return Literals(self._backend, self._control_pattern())
+    def new_conversation(self) -> EscapedTexts:
+        """Escape the texts of one conversation."""
+        return EscapedTexts(self._backend, self._control_pattern())
 
     def _control_pattern(self) -> re.Pattern[str]:
         if self._controls is None:  # on first use: it looks at every token of the vocabulary
@@ -34,52 +34,52 @@ class SpecialTokenEscaper:
         return self._controls
 
 
-class Literals:
-    """The spellings of control tokens in one conversation, each hidden behind a numbered mark."""
+class EscapedTexts:
+    """The texts of one conversation, in which numbered marks stand for the spellings of control tokens."""
 
     def __init__(self, backend: Backend, controls: re.Pattern[str]) -> None:
         self._backend = backend
         self._controls = controls
-        self._literals: list[str] = []
+        self._spellings: list[str] = []
 
-    def shield(self, text: str) -> str:
+    def escape(self, text: str) -> str:
         """Replace each spelling of a control token by a numbered mark, so that the template passes it through.
 
         A mark's first character is replaced too, so that no text of a user can make a mark.
         """
         return self._controls.sub(self._mark, text)
 
-    def shield_all(self, value: Any) -> Any:
-        """A JSON value with all its strings shielded, names of members too."""
+    def escape_all(self, value: Any) -> Any:
+        """A JSON value with all its strings escaped, names of members too."""
         match value:
             case str():
-                return self.shield(value)
+                return self.escape(value)
             case dict():
-                return {self.shield(str(name)): self.shield_all(member) for name, member in value.items()}
+                return {self.escape(str(name)): self.escape_all(member) for name, member in value.items()}
             case list() | tuple():
-                return [self.shield_all(item) for item in value]
+                return [self.escape_all(item) for item in value]
             case _:
                 return value
 
     def _mark(self, match: re.Match[str]) -> str:
-        self._literals.append(match[0])
-        return f"{_OPEN}{len(self._literals) - 1}{_CLOSE}"
+        self._spellings.append(match[0])
+        return f"{_OPEN}{len(self._spellings) - 1}{_CLOSE}"
 
     def tokenize(self, text: str, *, add_special: bool) -> list[int]:
-        """Tokenise the template's own text with control tokens, and the marked places as plain characters."""
-        if not self._literals:
+        """Tokenise the template's own text with control tokens, and what the marks stand for as plain characters."""
+        if not self._spellings:
             return self._backend.tokenize(text, add_special=add_special, parse_special=True)
         tokens: list[int] = []
         for index, part in enumerate(_MARK.split(text)):
             if index % 2:
-                tokens += self._backend.tokenize(self._literal(part), add_special=False, parse_special=False)
+                tokens += self._backend.tokenize(self._spelling(part), add_special=False, parse_special=False)
             elif part or not index:
                 tokens += self._backend.tokenize(
                     part, add_special=add_special and not index, parse_special=True
                 )
         return tokens
 
-    def _literal(self, number: str) -> str:
-        """What a mark hides; out of range where the template wrote a mark of its own."""
+    def _spelling(self, number: str) -> str:
+        """What a mark stands for; out of range where the template wrote a mark of its own."""
         index = int(number)
-        return self._literals[index] if index < len(self._literals) else f"{_OPEN}{number}{_CLOSE}"
+        return self._spellings[index] if index < len(self._spellings) else f"{_OPEN}{number}{_CLOSE}"

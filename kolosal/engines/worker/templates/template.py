@@ -22,7 +22,7 @@ from kolosal.engines.worker.backend import Backend
 from kolosal.engines.worker.input_checks import check_chars
 from kolosal.engines.worker.templates.capabilities import TemplateCapabilities
 from kolosal.engines.worker.templates.conversation import Conversation
-from kolosal.engines.worker.templates.jinja import JinjaTemplate, TemplateFailed
+from kolosal.engines.worker.templates.renderer import TemplateFailed, TemplateRenderer
 from kolosal.engines.worker.templates.special_tokens import END_MARK, SpecialTokenEscaper
 from kolosal.schema import ChatPrompt, Message
 
@@ -45,10 +45,10 @@ def n_chars(message: Message) -> int:
 
 
 class ChatTemplate:
-    """One model's template, compiled once. Used by the intake thread only."""
+    """One model's template. Used by the preprocessor's thread only."""
 
-    def __init__(self, backend: Backend, configured: str | None) -> None:
-        """Compile `configured`, else the model's own, else ChatML.
+    def __init__(self, backend: Backend, configured: str | None, renderer: TemplateRenderer) -> None:
+        """Compile `configured`, else the model's own. ChatML, where there is neither, is compiled for the first chat.
 
         Raises:
             TemplateFailed: it is no Jinja template, or one that costs too much.
@@ -63,11 +63,15 @@ class ChatTemplate:
         self.thinking_tags = detect_thinking_tags(text)
         self._context = {"bos_token": source.bos, "eos_token": source.eos}
         self._bos = source.bos
-        self._shield = SpecialTokenEscaper(backend)
-        self._template = JinjaTemplate(text)
+        self._escaper = SpecialTokenEscaper(backend)
+        self._text = text
+        self._renderer = renderer
+        self._is_new_request = True
+        if text is not CHATML:
+            renderer.compile(text)
         shape = SHAPES.get(self.tool_format)
-        self._habits = TemplateCapabilities(
-            self._render,
+        self._capabilities = TemplateCapabilities(
+            self._rendered,
             knows_developer="developer" in text,
             writes_json=shape is None or not (shape.quote or shape.tagged),
         )
@@ -81,11 +85,13 @@ class ChatTemplate:
         """
         if prompt.continues and (not prompt.messages or prompt.messages[-1].role != "assistant"):
             raise TemplateFailed("Only a turn of the assistant can be continued, and only the last one")
-        self._template.renew()
-        literals = self._shield.literals()
-        variables: dict[str, Any] = literals.shield_all(prompt.template_kwargs)
-        variables |= Conversation(self.tool_format, self._habits, literals).variables(prompt)
-        text = self._render(variables)
+        self._is_new_request = True
+        texts = self._escaper.new_conversation()
+        variables: dict[str, Any] = texts.escape_all(prompt.template_kwargs)
+        variables |= Conversation(self.tool_format, self._capabilities, texts).variables(prompt)
+        [text] = self._rendered([variables])
+        if isinstance(text, TemplateFailed):
+            raise text
         if prompt.continues:
             text, found, _ = text.rpartition(END_MARK)
             if not found:
@@ -94,7 +100,7 @@ class ChatTemplate:
                 )
         check_chars(len(text), self._backend.info.n_ctx)  # tools, and what the template itself adds
         has_bos = bool(self._bos) and text.startswith(self._bos)
-        return literals.tokenize(text, add_special=not has_bos)
+        return texts.tokenize(text, add_special=not has_bos)
 
     def ends_in_thoughts(self, prompt: ChatPrompt, tokens: list[int]) -> bool:
         """Whether the answer to a prompt begins within thoughts."""
@@ -128,5 +134,8 @@ class ChatTemplate:
                 found[tokens[0]] = marker.encode()
         return found
 
-    def _render(self, variables: dict[str, Any]) -> str:
-        return self._template.render(variables | self._context)
+    def _rendered(self, variables: list[dict[str, Any]]) -> list[str | TemplateFailed]:
+        """What the template makes of each; all of one request together has the processor time of one."""
+        renew, self._is_new_request = self._is_new_request, False
+        given = [each | self._context for each in variables]
+        return self._renderer.render(self._text, given, renew=renew)

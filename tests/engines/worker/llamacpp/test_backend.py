@@ -19,7 +19,7 @@ from kolosal.engines.worker.schedule.scheduler import MAX_DECODE_TOKENS
 from kolosal.engines.worker.templates.template import ChatTemplate
 from kolosal.schema import ChatPrompt, GenerateRequest, Message
 from tests import tiny_gguf as tiny
-from tests.engines.worker.helpers import InProcessWorker, ask, engine_config
+from tests.engines.worker.helpers import RENDERER, InProcessWorker, ask, engine_config
 
 PRECISE: dict[str, Any] = {
     "cache_type_k": "f32",
@@ -234,7 +234,7 @@ def test_control_token_adds_no_text(load: Load, text: str) -> None:
 )
 def test_spelling_of_a_control_token_in_user_text_stays_characters(load: Load, text: str) -> None:
     backend = load()
-    tokens = ChatTemplate(backend, "{{ messages[0].content }}").tokenize(
+    tokens = ChatTemplate(backend, "{{ messages[0].content }}", RENDERER).tokenize(
         ChatPrompt((Message("user", f"a{text}b"),))
     )
 
@@ -243,7 +243,7 @@ def test_spelling_of_a_control_token_in_user_text_stays_characters(load: Load, t
 
 def test_begin_of_text_token_is_not_doubled(load: Load) -> None:
     backend = load()
-    tokens = ChatTemplate(backend, "{{ bos_token }}x").tokenize(ChatPrompt(()))
+    tokens = ChatTemplate(backend, "{{ bos_token }}x", RENDERER).tokenize(ChatPrompt(()))
 
     assert tokens == backend.tokenize("x", add_special=True, parse_special=True)
 

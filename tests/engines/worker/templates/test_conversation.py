@@ -1,14 +1,16 @@
-"""What chat templates of different habits make of tools, calls, results, thoughts and roles."""
+"""What chat templates of different capabilities make of tools, calls, results, thoughts and roles."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
 
+from kolosal.engines.worker.templates.renderer import TemplateRenderer
 from kolosal.engines.worker.templates.template import ChatTemplate, TemplateFailed
 from kolosal.schema import ChatPrompt, Message, Tool, ToolCall, ToolMode, ToolUse
-from tests.engines.worker.helpers import fake_backend
+from tests.engines.worker.helpers import RENDERER, fake_backend
 from tests.fake_worker.backend import BOS, END
 
 HERMES = """
@@ -66,7 +68,7 @@ LOOP = (
 
 def render(source: str | None, prompt: ChatPrompt) -> str:
     names = {BOS: b"", END: b"[END]"}
-    tokens = ChatTemplate(fake_backend(), source).tokenize(prompt)
+    tokens = ChatTemplate(fake_backend(), source, RENDERER).tokenize(prompt)
     return b"".join(names.get(token, bytes([token % 256])) for token in tokens).decode()
 
 
@@ -235,7 +237,7 @@ def test_gpt_oss_gets_thoughts_beside_calls_only_without_content() -> None:
     ],
 )
 def test_prompt_that_ends_within_thoughts_is_known(source: str, within: bool) -> None:
-    template = ChatTemplate(fake_backend(), "{# </think> #}" + source)
+    template = ChatTemplate(fake_backend(), "{# </think> #}" + source, RENDERER)
     prompt = ChatPrompt((Message("user", "Hi"),))
 
     assert template.ends_in_thoughts(prompt, template.tokenize(prompt)) is within
@@ -245,7 +247,7 @@ def test_prompt_that_ends_within_thoughts_is_known(source: str, within: bool) ->
     ("content", "within"), [("<think>Hm", True), ("<think>Hm</think>Yes", False), ("Yes", False)]
 )
 def test_continued_turn_may_be_within_thoughts(content: str, within: bool) -> None:
-    template = ChatTemplate(fake_backend(), "{# </think> #}" + PLAIN)
+    template = ChatTemplate(fake_backend(), "{# </think> #}" + PLAIN, RENDERER)
     prompt = ChatPrompt((Message("assistant", content),), continues=True)
 
     assert template.ends_in_thoughts(prompt, template.tokenize(prompt)) is within
@@ -320,8 +322,10 @@ def test_control_tokens_in_tools_calls_results_and_variables_stay_characters() -
     ],
 )
 def test_template_that_makes_too_much_is_refused(source: str) -> None:
-    with pytest.raises(TemplateFailed):
-        render(source, ChatPrompt((Message("user", "Hi"),)))
+    with contextlib.closing(TemplateRenderer()) as renderer:
+        template = ChatTemplate(fake_backend(), source, renderer)
+        with pytest.raises(TemplateFailed):
+            template.tokenize(ChatPrompt((Message("user", "Hi"),)))
 
 
 def test_small_sums_are_computed() -> None:

@@ -7,14 +7,14 @@ import pytest
 from kolosal.engines.worker.backend import TemplateSource
 from kolosal.engines.worker.templates.template import ChatTemplate, TemplateFailed
 from kolosal.schema import ChatPrompt, Message
-from tests.engines.worker.helpers import fake_backend
+from tests.engines.worker.helpers import RENDERER, fake_backend
 from tests.fake_worker.backend import BOS, END, FakeBackend
 
 USER = (Message("user", "Hi"),)
 
 
 def template(source: str | None = None) -> ChatTemplate:
-    return ChatTemplate(fake_backend(), source)
+    return ChatTemplate(fake_backend(), source, RENDERER)
 
 
 def render(source: str | None, *messages: Message) -> str:
@@ -42,7 +42,7 @@ def with_model_template(source: str | None) -> FakeBackend:
 def test_configured_template_goes_before_the_models_before_chatml(
     of_model: str | None, configured: str | None, origin: str
 ) -> None:
-    assert ChatTemplate(with_model_template(of_model), configured).origin == origin
+    assert ChatTemplate(with_model_template(of_model), configured, RENDERER).origin == origin
 
 
 def test_model_without_a_template_gets_chatml() -> None:
@@ -75,7 +75,7 @@ def test_begin_of_text_token_is_added_where_the_template_has_none() -> None:
     assert render("{{ messages[0].content }}") == "[BOS]Hi"
 
 
-def test_begin_of_text_token_is_not_doubled_around_shielded_text() -> None:
+def test_begin_of_text_token_is_not_doubled_around_escaped_text() -> None:
     assert render("{{ bos_token }}{{ messages[0].content }}", Message("user", "<end>")) == "[BOS]<end>"
 
 
@@ -200,7 +200,6 @@ def test_no_code_of_a_template_runs(tmp_path: Path) -> None:
         "{{ 5 | dictsort }}",
         "{{ cycler() }}",
         "{{ messages[0].content.encode('no-such-codec') }}",
-        "{{ 'a' * 10 ** 15 }}",
         "{{ 10 ** 5000 }}",
         "{{ strftime_now(5) }}",
         r"{{ '\ud800' }}",
@@ -227,7 +226,7 @@ def test_spelling_in_a_role_stays_characters() -> None:
     assert render("{{ messages[0].role }}", Message("<end>", "")) == "[BOS]<end>"
 
 
-def test_control_tokens_of_the_template_work_beside_shielded_text() -> None:
+def test_control_tokens_of_the_template_work_beside_escaped_text() -> None:
     source = "{{ messages[0].content }}<end>{{ messages[0].content }}"
 
     assert render(source, Message("user", "<end>")) == "[BOS]<end>[END]<end>"
@@ -249,7 +248,7 @@ def test_marks_that_meet_across_fields_survive(number: str) -> None:
     assert render(source, message) == f"[BOS]\uf8fe{number}\uf8ff<end>"
 
 
-def test_shielded_text_reaches_the_template_more_than_once() -> None:
+def test_escaped_text_reaches_the_template_more_than_once() -> None:
     assert render("{{ messages[0].content * 2 }}", Message("user", "<end>")) == "[BOS]<end><end>"
 
 
