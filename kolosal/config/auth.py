@@ -12,29 +12,13 @@ from kolosal.config.section import FilePath, SettingsSection
 class AuthSettings(SettingsSection):
     """Where keys stand, and what they keep apart."""
 
-    api_key: Annotated[
-        Annotated[SecretStr, Field(min_length=16, max_length=512)] | None,
-        Field(
-            description="An API key with both scopes; client commands send it too. At least 16 characters."
-        ),
-    ] = None
-    api_key_file: Annotated[
-        FilePath | None,
-        Field(description="File of API keys, one a line; a key may be followed by its scopes."),
-    ] = None
-    keys_file: Annotated[
-        FilePath | None,
-        Field(description="File that `kolosal keys` writes; empty: `keys.json` in `server.state_dir`."),
-    ] = None
-    lockout_failures: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=1000,
-            description="Wrong keys in a minute after which an address is refused with 429; 0 never refuses.",
-        ),
-    ] = 10
-    share_prefix_across_keys: Annotated[
-        bool,
-        Field(description="Let requests of different keys share the KV cells of prompts that begin alike."),
-    ] = False
+    api_key: Annotated[SecretStr, Field(min_length=16, max_length=512)] | None = None
+    """An API key with both scopes; client commands send it too. At least 16 characters."""
+    api_key_file: FilePath | None = None
+    """File of API keys, one a line; a key may be followed by its scopes."""
+    keys_file: FilePath | None = None
+    """File that `kolosal keys` writes; empty: `keys.json` in `server.state_dir`."""
+    lockout_failures: int = Field(default=10, ge=0, le=1000)
+    """Wrong keys in a minute after which an address is refused with 429; 0 never refuses."""
+    share_prefix_across_keys: bool = False
+    """Let requests of different keys share the KV cells of prompts that begin alike."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from kolosal.config.section import SettingsSection
 
@@ -14,28 +14,9 @@ class ResponseSettings(SettingsSection):
 
     variable_prefix: ClassVar[str] = "RESPONSES_"
 
-    max_count: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=1_000_000,
-            description="Responses of the Responses API to keep at most; the least recently used go first.",
-        ),
-    ] = 1000
-    max_bytes: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=64 * 1024**3,
-            description="Bytes of memory for kept responses, each with the conversation before it.",
-        ),
-    ] = 64 * 1024 * 1024
-    ttl_s: Annotated[
-        float,
-        Field(
-            ge=1,
-            le=30 * 86_400,
-            allow_inf_nan=False,
-            description="Seconds after which a kept response is forgotten.",
-        ),
-    ] = 86_400.0
+    max_count: int = Field(default=1000, ge=0, le=1_000_000)
+    """Responses of the Responses API to keep at most; the least recently used go first."""
+    max_bytes: int = Field(default=64 * 1024 * 1024, ge=0, le=64 * 1024**3)
+    """Bytes of memory for kept responses, each with the conversation before it."""
+    ttl_s: FiniteFloat = Field(default=86_400.0, ge=1, le=30 * 86_400)
+    """Seconds after which a kept response is forgotten."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -14,11 +14,5 @@ class RpcSettings(SettingsSection):
 
     variable_prefix: ClassVar[str] = "RPC_"
 
-    max_iterations: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=10_000,
-            description="Times that results of tools may be sent back in one conversation over `/rpc`; then it must end.",
-        ),
-    ] = 30
+    max_iterations: int = Field(default=30, ge=1, le=10_000)
+    """Times that results of tools may be sent back in one conversation over `/rpc`; then it must end."""

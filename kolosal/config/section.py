@@ -12,11 +12,13 @@ class SettingsSection(BaseModel):
     """One section of the configuration file, valid and unchangeable.
 
     A field's name is its key in the file. `section.key` is set by the variable `KOLOSAL_` + `variable_prefix` + the name
-    in capitals, or by the one that a `Variable` names. The description is what the documentation and `kolosal config show`
+    in capitals, or by the one that a `Variable` names. Its docstring is what the documentation and `kolosal config show`
     say of it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
     variable_prefix: ClassVar[str] = ""
 

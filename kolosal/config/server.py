@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from kolosal.config.section import COMMAS, FilePath, SettingsSection, Variable
 from kolosal.engines.parameters import EngineId
@@ -17,111 +17,42 @@ _Network: TypeAlias = Annotated[str, Field(max_length=64, pattern=r"^[0-9A-Fa-f.
 class ServerSettings(SettingsSection):
     """The socket, its limits and its security; `docs/security.md` explains the latter."""
 
-    host: Annotated[
-        str,
-        Field(
-            max_length=253,
-            pattern=r"^[A-Za-z0-9_.:%-]+$",
-            description="Address to listen on. Any but a loopback address lets other machines in.",
-        ),
-    ] = "127.0.0.1"
-    port: Annotated[
-        int,
-        Field(ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose a free one."),
-    ] = 8080
-    default_engine: Annotated[
-        EngineId | None,
-        Field(
-            description="Engine for requests that name none; empty: most protocols then want a name, the others take "
-            "the first engine."
-        ),
-    ] = None
-    max_request_size: Annotated[
-        int,
-        Variable("MAX_BODY_BYTES"),
-        Field(
-            ge=1024, le=1024**3, description="Bytes of one request body; a longer one is refused with 413."
-        ),
-    ] = 16 * 1024 * 1024
-    shutdown_drain_s: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=3600,
-            allow_inf_nan=False,
-            description="Seconds that running requests get to finish when the daemon stops; then they fail.",
-        ),
-    ] = 30.0
-    state_dir: Annotated[
-        FilePath | None, Field(description="Folder for what is remembered over restarts.")
-    ] = None
-    max_requests: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=100_000,
-            description="Requests that may load, wait or generate at the same time; more are refused with 503.",
-        ),
-    ] = 1024
-    max_requests_per_key: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=100_000,
-            description="The same for one API key, where keys are used; more are refused with 429.",
-        ),
-    ] = 512
-    queue_timeout_s: Annotated[
-        float,
-        Field(
-            ge=0.1,
-            le=86_400,
-            allow_inf_nan=False,
-            description="Seconds that a request may wait for its first token; then it is refused with 503.",
-        ),
-    ] = 600.0
-    max_connections: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=100_000,
-            description="Connections that are open at the same time at most; when there are more, an idle one is "
-            "closed, or the new one is refused with 503.",
-        ),
-    ] = 1000
-    allow_open_access: Annotated[
-        bool, Field(description="Listen on an address that other machines reach although there is no key.")
-    ] = False
-    allowed_hosts: Annotated[
-        tuple[_Host, ...],
-        COMMAS,
-        Field(
-            max_length=100,
-            description="Names, besides loopback ones and `server.host`, that requests may have in `Host`; "
-            "`.example.com` stands for all names in it, `*` for any name at all.",
-        ),
-    ] = ()
-    cors_origins: Annotated[
-        tuple[_Origin, ...],
-        COMMAS,
-        Field(max_length=100, description="Origins whose web pages may use this daemon; none: CORS is off."),
-    ] = ()
-    trusted_proxies: Annotated[
-        tuple[_Network, ...],
-        COMMAS,
-        Field(
-            max_length=100,
-            description="Addresses or networks of reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count.",
-        ),
-    ] = ()
-    tls_certificate: Annotated[
-        FilePath | None,
-        Field(description="PEM file with the certificate and its chain; with it the daemon speaks HTTPS."),
-    ] = None
-    tls_key: Annotated[
-        FilePath | None,
-        Field(description="PEM file with the private key of the certificate, without a pass phrase."),
-    ] = None
+    host: str = Field(default="127.0.0.1", max_length=253, pattern=r"^[A-Za-z0-9_.:%-]+$")
+    """Address to listen on. Any but a loopback address lets other machines in."""
+    port: int = Field(default=8080, ge=0, le=65535)
+    """TCP port to listen on; 0 lets the system choose a free one."""
+    default_engine: EngineId | None = None
+    """Engine for requests that name none; empty: most protocols then want a name, the others take the first engine."""
+    max_request_size: Annotated[int, Variable("MAX_BODY_BYTES")] = Field(
+        default=16 * 1024 * 1024, ge=1024, le=1024**3
+    )
+    """Bytes of one request body; a longer one is refused with 413."""
+    shutdown_drain_s: FiniteFloat = Field(default=30.0, ge=0, le=3600)
+    """Seconds that running requests get to finish when the daemon stops; then they fail."""
+    state_dir: FilePath | None = None
+    """Folder for what is remembered over restarts."""
+    max_requests: int = Field(default=1024, ge=1, le=100_000)
+    """Requests that may load, wait or generate at the same time; more are refused with 503."""
+    max_requests_per_key: int = Field(default=512, ge=1, le=100_000)
+    """The same for one API key, where keys are used; more are refused with 429."""
+    queue_timeout_s: FiniteFloat = Field(default=600.0, ge=0.1, le=86_400)
+    """Seconds that a request may wait for its first token; then it is refused with 503."""
+    max_connections: int = Field(default=1000, ge=1, le=100_000)
+    """Connections that are open at the same time at most; when there are more, an idle one is closed, or the new one is
+    refused with 503."""
+    allow_open_access: bool = False
+    """Listen on an address that other machines reach although there is no key."""
+    allowed_hosts: Annotated[tuple[_Host, ...], COMMAS] = Field(default=(), max_length=100)
+    """Names, besides loopback ones and `server.host`, that requests may have in `Host`; `.example.com` stands for all names
+    in it, `*` for any name at all."""
+    cors_origins: Annotated[tuple[_Origin, ...], COMMAS] = Field(default=(), max_length=100)
+    """Origins whose web pages may use this daemon; none: CORS is off."""
+    trusted_proxies: Annotated[tuple[_Network, ...], COMMAS] = Field(default=(), max_length=100)
+    """Addresses or networks of reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count."""
+    tls_certificate: FilePath | None = None
+    """PEM file with the certificate and its chain; with it the daemon speaks HTTPS."""
+    tls_key: FilePath | None = None
+    """PEM file with the private key of the certificate, without a pass phrase."""
 
     @property
     def url(self) -> str:

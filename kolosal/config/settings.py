@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,7 +27,9 @@ ENV_PREFIX = "KOLOSAL_"
 class Settings(BaseModel):
     """All settings, valid and unchangeable. Made by `load_settings`, or directly in tests."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
     server: ServerSettings = ServerSettings()
     auth: AuthSettings = AuthSettings()
@@ -37,10 +38,8 @@ class Settings(BaseModel):
     rpc: RpcSettings = RpcSettings()
     sessions: SessionSettings = SessionSettings()
     logging: LoggingSettings = LoggingSettings()
-    models: Annotated[
-        tuple[ModelEntry, ...],
-        Field(max_length=MAX_MODELS, description="Engines to add when the daemon starts."),
-    ] = ()
+    models: tuple[ModelEntry, ...] = Field(default=(), max_length=MAX_MODELS)
+    """Engines to add when the daemon starts."""
 
     def value(self, key: str) -> object:
         """The value of a `section.key`."""
@@ -72,7 +71,9 @@ def _names() -> Iterator[SettingName]:
         for name, field in section.annotation.model_fields.items():
             regular = Variable(prefix + name.upper())
             variable = next((item for item in field.metadata if isinstance(item, Variable)), regular)
-            yield SettingName(f"{title}.{name}", ENV_PREFIX + variable.name, field.description or "")
+            yield SettingName(
+                f"{title}.{name}", ENV_PREFIX + variable.name, " ".join((field.description or "").split())
+            )
 
 
 SETTING_NAMES = tuple(_names())
