@@ -87,9 +87,8 @@ def main(
     del version
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="replace"
-            )  # a character the console does not have must not end an answer
+            # a character the console does not have must not end an answer
+            stream.reconfigure(errors="replace")
 
 
 @app.command(epilog="Example: kolosal serve --port 9000 --model tiny=models/tiny.gguf")
@@ -118,11 +117,9 @@ def serve(
         "log_file": log_file,
     }
     configuration = daemon_configuration(config, flags, models=model or ())
-    from kolosal.commands.serve import (
-        serve as serve_until_told,  # the server, not before the settings are right
-    )
+    from kolosal.commands import serve as command  # the server, not before the settings are right
 
-    raise typer.Exit(serve_until_told(configuration))
+    raise typer.Exit(command.serve(configuration))
 
 
 @app.command(epilog="Example: kolosal load tiny models/tiny.gguf --n-ctx 8192 --set cache_type_k=q8_0")

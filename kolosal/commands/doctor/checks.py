@@ -13,6 +13,7 @@ from kolosal.commands.doctor.gpus import GpuReport
 from kolosal.config.errors import ConfigError
 from kolosal.config.load import Configuration
 from kolosal.config.server import ServerSettings
+from kolosal.security.hosts import is_loopback
 
 OLDEST_PYTHON = (3, 11)
 SCARCE_MEMORY_BYTES = 2 * 1024**3
@@ -98,14 +99,9 @@ def _memory(free: int, total: int) -> Check:
 
 def _configuration(configuration: Configuration | ConfigError) -> Check:
     if isinstance(configuration, ConfigError):
-        return Check(
-            "Configuration",
-            Verdict.FAIL,
-            str(configuration),
-            "correct it; docs/configuration.md lists every setting",
-        )
-    file = configuration.file
-    return Check("Configuration", Verdict.OK, "defaults, no file" if file is None else str(file))
+        advice = "correct it; docs/configuration.md lists every setting"
+        return Check("Configuration", Verdict.FAIL, str(configuration), advice)
+    return Check("Configuration", Verdict.OK, str(configuration.file or "defaults, no file"))
 
 
 def _port(port: tuple[PortState, str], server: ServerSettings) -> Check:
@@ -113,31 +109,19 @@ def _port(port: tuple[PortState, str], server: ServerSettings) -> Check:
     found = f"{server.host}:{server.port}"
     match state:
         case PortState.TAKEN:
-            return Check(
-                "Address",
-                Verdict.FAIL,
-                f"{found} is taken ({word})",
-                "choose another with --port or KOLOSAL_PORT",
-            )
+            advice = "choose another with --port or KOLOSAL_PORT"
+            return Check("Address", Verdict.FAIL, f"{found} is taken ({word})", advice)
         case PortState.REFUSED:
-            return Check(
-                "Address",
-                Verdict.FAIL,
-                f"cannot listen on {found}: {word}",
-                "choose another with --host and --port",
-            )
+            advice = "choose another with --host and --port"
+            return Check("Address", Verdict.FAIL, f"cannot listen on {found}: {word}", advice)
         case PortState.DAEMON:
             found = f"a daemon answers on {found} ({word})"
         case PortState.FREE:
             found = f"{found} is free"
-    if server.host not in ("localhost", "::1") and not server.host.startswith("127."):
-        return Check(
-            "Address",
-            Verdict.WARN,
-            found,
-            "other machines can reach it, so the daemon starts only with an API key: see docs/security.md",
-        )
-    return Check("Address", Verdict.OK, found)
+    if is_loopback(server.host.lower()):
+        return Check("Address", Verdict.OK, found)
+    advice = "other machines can reach it, so the daemon starts only with an API key: see docs/security.md"
+    return Check("Address", Verdict.WARN, found, advice)
 
 
 def _gib(size: int) -> str:
