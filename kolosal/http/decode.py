@@ -42,6 +42,10 @@ class RequestBody(BaseModel):
 
     MISSING: ClassVar[str | None] = None
     """What to say when a required field is missing, where the protocol has a sentence of its own."""
+    BOUNDS: ClassVar[type | None] = None
+    """A type whose bounds, defaults and docstrings hold for the fields of the same name that have none."""
+    DEFAULTS: ClassVar[Mapping[str, object]] = {}
+    """What fields are where they are left out, for those of which neither the field nor `BOUNDS` says it."""
 
 
 B = TypeVar("B", bound=RequestBody)

@@ -15,10 +15,9 @@ from kolosal.engines.parameters import LoadingParameters
 from kolosal.errors import ERROR_TABLE
 from kolosal.routes import all_routes
 from kolosal.routes.admin.engine_body import EngineBody, UnloadBody
-from kolosal.routes.anthropic.body import MessagesBody
+from kolosal.routes.anthropic.body import IGNORED_FIELDS, REFUSED_FIELDS, MessagesBody
 from kolosal.routes.anthropic.conversation import InputMessage
 from kolosal.routes.anthropic.tools import InputTool
-from kolosal.routes.anthropic.unsupported import IGNORED_FIELDS, REFUSED_FIELDS
 from kolosal.routes.conversation.body import ChatQuery, ConversationBody
 from kolosal.routes.jsonrpc.history import HistoryMessage, ToolResult
 from kolosal.routes.jsonrpc.params import CreateMessageParams
@@ -31,7 +30,7 @@ from kolosal.routes.ollama.chat_body import OllamaChatBody
 from kolosal.routes.ollama.embed import EmbedBody, OllamaEmbeddingBody
 from kolosal.routes.ollama.fields import IGNORED_FIELDS as IGNORED_FIELDS_OF_OLLAMA
 from kolosal.routes.ollama.generate_body import GenerateBody
-from kolosal.routes.ollama.manage import CopyBody, DeleteBody
+from kolosal.routes.ollama.manage import CopyBody
 from kolosal.routes.ollama.messages import OllamaInputMessage
 from kolosal.routes.ollama.options import IGNORED_OPTIONS, Options
 from kolosal.routes.ollama.show import ShowBody
@@ -108,7 +107,7 @@ def _other_alias(path: str) -> str:
                 *OllamaEmbeddingBody.model_fields,
             ],
         ),
-        ("ollama.md", [*ShowBody.model_fields, *CopyBody.model_fields, *DeleteBody.model_fields]),
+        ("ollama.md", [*ShowBody.model_fields, *CopyBody.model_fields]),
         (
             "jsonrpc.md",
             [*RpcBody.model_fields, *CreateMessageParams.model_fields, *HistoryMessage.model_fields],

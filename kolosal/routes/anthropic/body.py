@@ -12,14 +12,39 @@ from kolosal.routes.anthropic.blocks import SystemContent
 from kolosal.routes.anthropic.context import ContextManagement, clear_thinking
 from kolosal.routes.anthropic.conversation import InputMessages, to_messages
 from kolosal.routes.anthropic.tools import InputTools, ToolChoice, to_tool_use
-from kolosal.routes.anthropic.unsupported import IGNORED_FIELDS, check_extra
-from kolosal.routes.common.body import ModelBody, required, unsupported
+from kolosal.routes.common.body import ModelBody, NeutralValues, required, unsupported
 from kolosal.routes.common.json_schema import JsonSchema, schema_grammar
 from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams, StopStrings, TopK, TopP
 from kolosal.schema import ChatPrompt, GenerateRequest, Grammar
 
 MIN_BUDGET_TOKENS = 1024
 """The smallest `budget_tokens`: Anthropic's bound."""
+
+
+IGNORED_FIELDS = frozenset(
+    {
+        "anthropic_beta",
+        "anthropic_version",
+        "billing_policy",
+        "cache_control",
+        "diagnostics",
+        "fallback_credit_token",
+        "fallbacks",
+        "inference_geo",
+        "metadata",
+        "service_tier",
+        "speed",
+    }
+)
+"""They change no answer of a daemon that keeps no accounts, computes here, and finds shared prompts by itself."""
+
+REFUSED_FIELDS: NeutralValues = {
+    "compaction": (),
+    "container": (),
+    "mcp_servers": ([],),
+    "thread": (),
+}
+"""Fields that this daemon does not have, each with the values, besides null, that ask for nothing."""
 
 
 class Thinking(RequestBody):
@@ -65,6 +90,21 @@ class MessagesPromptBody(ModelBody):
     output_format: OutputFormat | None = None
     """The older place of `output_config.format`."""
     context_management: ContextManagement | None = None
+
+    def check_undeclared(self, ignored: frozenset[str] = IGNORED_FIELDS) -> None:
+        """Look through the other fields. As in Anthropic's own API none passes unread; null is as good as leaving one out.
+
+        Raises:
+            UnsupportedFeature: one asks for what this daemon does not have.
+            InvalidRequest: one is unknown.
+        """
+        for name, value in (self.model_extra or {}).items():
+            if value is None or name in ignored:
+                continue
+            if name not in REFUSED_FIELDS:
+                raise InvalidRequest(f"Unknown field: {name[:60]}", param=name[:60])
+            if value not in REFUSED_FIELDS[name]:
+                raise unsupported(name)
 
     def to_prompt(self) -> ChatPrompt:
         """The conversation as engines know it.
@@ -118,7 +158,7 @@ class MessagesBody(MessagesPromptBody):
             InvalidRequest: a field is unknown, does not fit the others, or is too long.
             UnsupportedFeature: the request asks for something that this daemon does not have.
         """
-        check_extra(self.model_extra or {})
+        self.check_undeclared()
         sampling = SamplingParams(
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
@@ -162,5 +202,5 @@ class CountBody(MessagesPromptBody):
             InvalidRequest: a field is unknown, or does not fit the others.
             UnsupportedFeature: the request asks for something that this daemon does not have.
         """
-        check_extra(self.model_extra or {}, self.IGNORED)
+        self.check_undeclared(self.IGNORED)
         return self.to_prompt()

@@ -36,9 +36,8 @@ class InputTokens(TypedDict):
 async def create_message(request: Request) -> JsonResponse[AnthropicMessage] | EventStream:
     """Continue a conversation, in Anthropic's way."""
     body = await decode(request, MessagesBody)
-    name = body.requested_model(registry_of(request))
-    generation = await start_generation(request, name, [body.to_request()])
-    model = name or generation.engine.engine_id
+    model = body.requested_model(registry_of(request))
+    generation = await start_generation(request, model, [body.to_request()])
     encoder = MessageEncoder(message_id(), model, body.max_tokens, body.shows_thinking)
     if not body.stream:
         [turn] = await generation.finish(generation.turns())
@@ -57,6 +56,6 @@ async def create_message(request: Request) -> JsonResponse[AnthropicMessage] | E
 async def count_tokens(request: Request) -> JsonResponse[InputTokens]:
     """Count the tokens of a conversation without continuing it."""
     body = await decode(request, CountBody)
-    name = body.requested_model(registry_of(request))
-    n_tokens = await count_prompt_tokens(request, name, body.checked_prompt())
+    model = body.requested_model(registry_of(request))
+    n_tokens = await count_prompt_tokens(request, model, body.checked_prompt())
     return JsonResponse({"input_tokens": n_tokens})

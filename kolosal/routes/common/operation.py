@@ -92,10 +92,6 @@ class Operation:
     """What the endpoint decodes; None: it reads no body."""
     more: type | None = None
     """A type whose fields the body may have besides its own."""
-    bounds: type | None = None
-    """A type whose bounds, defaults and docstrings hold for the body's fields of the same name that have none."""
-    defaults: Mapping[str, object] = field(default_factory=dict)
-    """Defaults of the body's fields that neither the body nor `bounds` knows."""
     example: Mapping[str, object] | None = None
     """A body that works as it is on an engine named `tiny`."""
     path: Mapping[str, Any] = field(default_factory=dict)

@@ -18,8 +18,10 @@ _NAMES = frozenset(field.name for field in dataclasses.fields(SamplingParams))
 class SamplingFields(OpenBody):
     """The fields that every dialect of OpenAI's takes as `SamplingParams` has them.
 
-    They have no bounds here: `sampling_params` checks them, and `Operation.bounds` puts them into the document.
+    They have no bounds here: `sampling_params` checks them.
     """
+
+    BOUNDS = SamplingParams
 
     temperature: float | None = None
     top_p: float | None = None

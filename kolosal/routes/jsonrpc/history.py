@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, ConfigDict, Field, JsonValue
+from pydantic import AliasChoices, Field, JsonValue
 
 from kolosal.http.decode import RequestBody
 from kolosal.http.nesting import json_text
@@ -51,8 +51,6 @@ class HistoryMessage(RequestBody):
 
 class ToolResult(RequestBody):
     """What a tool gave."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", populate_by_name=True)
 
     tool_name: ToolName = Field(validation_alias=AliasChoices("toolName", "tool_name"))
     """The tool's name; `tool_name` is the same."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AliasChoices, ConfigDict, Field
+from pydantic import AliasChoices, Field
 
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import required
@@ -21,8 +21,6 @@ from kolosal.schema import MAX_TOOLS, Tool
 
 class RpcFunction(RequestBody):
     """What is said of a tool."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", populate_by_name=True)
 
     name: ToolName | None = None
     """What the model calls it by; required."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from starlette.requests import Request
@@ -16,8 +16,7 @@ from kolosal.http.sse import EventStream, data_frame
 from kolosal.routes.common.generation import Generation, start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.openai.encode import Timings, error_frame, timings
-from kolosal.routes.openai.fields import UNLIMITED, GenerationBody
-from kolosal.sampling import SamplingParams
+from kolosal.routes.openai.fields import GenerationBody
 from kolosal.schema import FinishReason, GenerateRequest, InfillPrompt
 
 MAX_FILES = 1024
@@ -38,8 +37,6 @@ class ExtraFile(RequestBody):
 
 class InfillBody(GenerationBody):
     """A request to fill in the middle. `model` may be left out: then the default engine is asked, or the first."""
-
-    DEFAULT_MAX_TOKENS: ClassVar[int] = UNLIMITED
 
     input_prefix: str
     """The text before the gap."""
@@ -92,7 +89,6 @@ class InfillAnswer(InfillPiece):
     group=Group.TEXT,
     scope=Access.INFERENCE,
     body=InfillBody,
-    bounds=SamplingParams,
     example={"input_prefix": "def add(a, b):\n    return ", "input_suffix": "\n", "n_predict": 16},
     answer="What fills the gap, or its pieces.",
 )

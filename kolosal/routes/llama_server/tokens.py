@@ -20,7 +20,7 @@ from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import call_model
 from kolosal.routes.openai.chat import ChatCompletionBody
-from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.sampling import MAX_TOKENS_LIMIT
 
 _THREAD_ABOVE_TOKENS = 8192
 """Answers about more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
@@ -138,8 +138,6 @@ async def detokenize(request: Request) -> JsonResponse[TokenText]:
     group=Group.TEXT,
     scope=Access.INFERENCE,
     body=ChatCompletionBody,
-    bounds=SamplingParams,
-    defaults={"max_tokens": ChatCompletionBody.DEFAULT_MAX_TOKENS},
     example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]},
     answer="`prompt`: the text that the model would continue.",
 )

@@ -38,21 +38,26 @@ Input: TypeAlias = Annotated[
 ]
 
 
-class EmbedBody(RequestBody):
-    """Texts to make vectors of."""
+class _EmbedFields(RequestBody):
+    """The fields of both endpoints."""
 
     model: OllamaModelName | None = None
     """An `engine_id`, perhaps with `:latest`; may be left out only where a default engine is configured."""
+    keep_alive: KeepAlive | None = None
+    """How long the model stays in memory, as for `/api/generate`."""
+    options: dict[str, Any] | None = None
+    """Changes nothing: no token is chosen."""
+
+
+class EmbedBody(_EmbedFields):
+    """Texts to make vectors of."""
+
     input: Input | None = None
     """A string or an array of strings; without one the model is only loaded."""
     truncate: bool | None = None
     """Whether a text that is too long is cut off; true unless given."""
     dimensions: Annotated[int, Field(ge=0, le=MAX_DIMENSIONS)] | None = None
     """How many numbers a vector has: the first of the model's, scaled to length 1 again; 0 and not given: all."""
-    keep_alive: KeepAlive | None = None
-    """How long the model stays in memory, as for `/api/generate`."""
-    options: dict[str, Any] | None = None
-    """Changes nothing: no token is chosen."""
 
     def texts(self) -> tuple[str, ...]:
         """The texts.
@@ -67,17 +72,11 @@ class EmbedBody(RequestBody):
         return texts
 
 
-class OllamaEmbeddingBody(RequestBody):
+class OllamaEmbeddingBody(_EmbedFields):
     """A text to make a vector of."""
 
-    model: OllamaModelName | None = None
-    """An `engine_id`, perhaps with `:latest`; may be left out only where a default engine is configured."""
     prompt: Text | None = None
     """The text, cut off where it is too long; without one the model is only loaded."""
-    keep_alive: KeepAlive | None = None
-    """How long the model stays in memory, as for `/api/generate`."""
-    options: dict[str, Any] | None = None
-    """Changes nothing: no token is chosen."""
 
 
 class EmbedResponse(TypedDict):
@@ -179,15 +178,12 @@ async def _embed(
         KolosalError: as `Engine.call`.
     """
     try:
-        _, made = await embed_all(engine, tuple(map(TextPrompt, texts)), dimensions)
+        return await embed_all(engine, tuple(map(TextPrompt, texts)), dimensions)
     except ContextLengthExceeded as exc:
         if not truncate:
             raise ContextLengthExceeded("the input length exceeds the context length", param="input") from exc
-    else:
-        return made
     cut = tuple([await _cut(engine, text) for text in texts])
-    _, made = await embed_all(engine, cut, dimensions)
-    return made
+    return await embed_all(engine, cut, dimensions)
 
 
 async def _cut(engine: Engine, text: str) -> TokensPrompt:

@@ -17,8 +17,8 @@ from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.ollama.errors import OllamaError
 from kolosal.routes.ollama.names import (
+    NamedModelBody,
     OllamaModelName,
-    checked_name,
     decode_ollama,
     find_engine,
     without_latest,
@@ -32,15 +32,6 @@ class CopyBody(RequestBody):
     """An `engine_id`, perhaps with `:latest`."""
     destination: EngineId
     """The id of the new engine; `:latest` is cut off."""
-
-
-class DeleteBody(RequestBody):
-    """A model to remove."""
-
-    model: OllamaModelName | None = None
-    """An `engine_id`, perhaps with `:latest`."""
-    name: OllamaModelName | None = None
-    """The older name of `model`, which wins."""
 
 
 @Operation(
@@ -63,16 +54,16 @@ async def copy(request: Request) -> PlainTextResponse:
 @Operation(
     group=Group.OLLAMA,
     scope=Access.ADMIN,
-    body=DeleteBody,
+    body=NamedModelBody,
     example={"model": "tiny"},
     answer="Nothing.",
     media_type="text/plain",
 )
 async def delete(request: Request) -> PlainTextResponse:
     """Remove an engine. Running answers finish; the model file stays where it is."""
-    body = await decode_ollama(request, DeleteBody)
+    body = await decode_ollama(request, NamedModelBody)
     registry = registry_of(request)
-    engine = find_engine(registry, checked_name(registry, body.model or body.name))
+    engine = body.engine(registry)
     in_flight = engine.in_flight
     ended = registry.remove(engine.engine_id)
     if not in_flight:

@@ -11,7 +11,7 @@ from kolosal.engines.engine import Engine
 from kolosal.engines.parameters import MAX_ENGINE_ID_CHARS
 from kolosal.engines.registry import EngineRegistry
 from kolosal.errors import InvalidRequest, NotFound
-from kolosal.http.decode import B, decode
+from kolosal.http.decode import B, RequestBody, decode
 from kolosal.routes.common.body import requested_model
 
 _LATEST = ":latest"
@@ -43,6 +43,24 @@ def checked_name(registry: EngineRegistry, name: str | None) -> str:
         InvalidRequest: it was left out, and no default engine is configured.
     """
     return requested_model(registry, name, "model is required")
+
+
+class NamedModelBody(RequestBody):
+    """A body about a model."""
+
+    model: OllamaModelName | None = None
+    """An `engine_id`, perhaps with `:latest`."""
+    name: OllamaModelName | None = None
+    """The older name of `model`, which wins."""
+
+    def engine(self, registry: EngineRegistry) -> Engine:
+        """The engine that is meant.
+
+        Raises:
+            InvalidRequest: no name was given, and no default engine is configured.
+            NotFound: there is none of that name.
+        """
+        return find_engine(registry, checked_name(registry, self.model or self.name))
 
 
 def find_engine(registry: EngineRegistry, name: str) -> Engine:

@@ -15,7 +15,6 @@ from typing_extensions import TypedDict
 
 from kolosal.chat.formats import detect_thinking_tags
 from kolosal.engines.engine import Engine
-from kolosal.http.decode import RequestBody
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.access import is_admin
@@ -24,7 +23,7 @@ from kolosal.routes.common.model_cards import ModelCard
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import services_of
 from kolosal.routes.ollama.encode import rfc3339
-from kolosal.routes.ollama.names import OllamaModelName, checked_name, decode_ollama, find_engine
+from kolosal.routes.ollama.names import NamedModelBody, decode_ollama
 
 _QUANTIZATION = re.compile(
     r"\b(I?Q\d\w*|TQ\d_\d|BF16|F16|F32|MXFP4|NVFP4)\b(?: - (Small|Medium|Large)| (mix))?"
@@ -38,13 +37,9 @@ _UNITS = (("B", 10**9, 1), ("M", 10**6, 2), ("K", 10**3, 0))
 """Letters for large numbers, with their decimals."""
 
 
-class ShowBody(RequestBody):
+class ShowBody(NamedModelBody):
     """A model to look at."""
 
-    model: OllamaModelName | None = None
-    """An `engine_id`, perhaps with `:latest`."""
-    name: OllamaModelName | None = None
-    """The older name of `model`, which wins."""
     verbose: bool | None = None
     """Whether `model_info` has the elements of long arrays of numbers, too; vocabularies are always left out."""
 
@@ -85,7 +80,7 @@ async def show(request: Request) -> JsonResponse[ShowResponse]:
     """One engine, as Ollama shows a model."""
     body = await decode_ollama(request, ShowBody)
     services = services_of(request)
-    engine = find_engine(services.registry, checked_name(services.registry, body.model or body.name))
+    engine = body.engine(services.registry)
     n_ctx, path = engine.config.parameters.n_ctx, Path(engine.config.model_path)
     card = await unless_disconnected(request, services.cards.of(path))
     model = describe_model(engine, card, verbose=bool(body.verbose))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -20,7 +21,7 @@ from kolosal.routes.openai.fields import GenerationBody
 from kolosal.routes.openai.messages import Messages, to_messages
 from kolosal.routes.openai.template_kwargs import ReasoningEffort, TemplateKwargs, to_template_kwargs
 from kolosal.routes.openai.tools import ToolChoice, Tools, to_tool_use
-from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKENS_LIMIT
 from kolosal.schema import ChatPrompt, GenerateRequest
 
 
@@ -28,7 +29,7 @@ class ChatCompletionBody(GenerationBody):
     """A chat request."""
 
     MISSING = "Missing required fields (model, messages)"
-    DEFAULT_MAX_TOKENS: ClassVar[int] = 128
+    DEFAULTS: ClassVar[Mapping[str, int]] = {"max_tokens": 128}
 
     messages: Messages
     """The conversation, oldest turn first."""
@@ -113,8 +114,6 @@ class ChatCompletionBody(GenerationBody):
     group=Group.OPENAI,
     scope=Access.INFERENCE,
     body=ChatCompletionBody,
-    bounds=SamplingParams,
-    defaults={"max_tokens": ChatCompletionBody.DEFAULT_MAX_TOKENS},
     example={"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64},
     answer="The chat completion, or its chunks.",
 )
@@ -122,10 +121,9 @@ async def create_chat_completion(request: Request) -> JsonResponse[ChatCompletio
     """Continue a conversation."""
     body = await decode(request, ChatCompletionBody)
     requests = body.to_requests()
-    name = body.requested_model(registry_of(request))
-    generation = await start_generation(request, name, requests)
-    config = generation.engine.config
-    model, fingerprint = name or config.engine_id, system_fingerprint(config)
+    model = body.requested_model(registry_of(request))
+    generation = await start_generation(request, model, requests)
+    fingerprint = system_fingerprint(generation.engine.config)
     if not body.stream:
         whole = await generation.finish(generation.turns())
         return JsonResponse(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
@@ -27,7 +28,7 @@ from kolosal.routes.openai.text_encode import (
     text_completion,
     text_frames,
 )
-from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKENS_LIMIT
 from kolosal.schema import GenerateRequest, InfillPrompt, Prompt, TextPrompt, TokensPrompt
 
 _THREAD_ABOVE_LOGPROBS = 4096
@@ -69,7 +70,7 @@ class CompletionBody(GenerationBody):
     """A completion request."""
 
     MISSING = "Missing required fields (model, prompt)"
-    DEFAULT_MAX_TOKENS: ClassVar[int] = 16
+    DEFAULTS: ClassVar[Mapping[str, int]] = {"max_tokens": 16}
 
     prompt: Prompts
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] | None = None
@@ -159,8 +160,6 @@ class CompletionBody(GenerationBody):
     group=Group.OPENAI,
     scope=Access.INFERENCE,
     body=CompletionBody,
-    bounds=SamplingParams,
-    defaults={"max_tokens": CompletionBody.DEFAULT_MAX_TOKENS},
     example={"model": "tiny", "prompt": "Once upon a time", "max_tokens": 32},
     answer="The completion, or its chunks.",
 )
@@ -168,11 +167,10 @@ async def create_completion(request: Request) -> JsonResponse[TextCompletion] | 
     """Continue one or several texts."""
     body = await decode(request, CompletionBody)
     requests = body.to_requests()
-    name = body.requested_model(registry_of(request))
+    model = body.requested_model(registry_of(request))
     generation = Generation(caller_of(request), request)
-    echoes = await generation.begin(_start(generation, name, requests, body.prompts if body.echo else None))
+    echoes = await generation.begin(_start(generation, model, requests, body.prompts if body.echo else None))
     plan = CompletionPlan(body.n_choices, body.n_generations, body.logprobs is not None, echoes)
-    model = name or generation.engine.engine_id
     if not body.stream:
         whole = await generation.finish(generation.completions())
         if sum(len(completion.logprobs) for completion in whole) > _THREAD_ABOVE_LOGPROBS:

@@ -130,12 +130,9 @@ async def create_embeddings(request: Request) -> JsonResponse[EmbeddingList]:
     """Make a vector of each text, such that texts of like meaning have vectors of like direction."""
     body = await decode(request, EmbeddingBody)
     body.refuse_unsupported()
-    name = body.requested_model(registry_of(request))
-    prompts = body.prompts()
-    engine_id, embedded = await with_engine(
-        request, name, lambda engine: embed_all(engine, prompts, body.dimensions)
-    )
-    model, as_numbers = name or engine_id, body.encoding_format != "base64"
+    model, prompts = body.requested_model(registry_of(request)), body.prompts()
+    embedded = await with_engine(request, model, lambda engine: embed_all(engine, prompts, body.dimensions))
+    as_numbers = body.encoding_format != "base64"
     n_numbers = (
         sum(map(len, embedded.vectors)) * 3 // 16
     )  # base64: 4 characters are 3 bytes, 4 bytes a number
@@ -146,8 +143,8 @@ async def create_embeddings(request: Request) -> JsonResponse[EmbeddingList]:
 
 async def embed_all(
     engine: Engine, prompts: tuple[TextPrompt | TokensPrompt, ...], dimensions: int | None
-) -> tuple[str, Embedded]:
-    """The engine's id, and all vectors, asked for in as many calls as it takes.
+) -> Embedded:
+    """All vectors, asked for in as many calls as it takes.
 
     Raises:
         KolosalError: as `Engine.call`.
@@ -161,7 +158,7 @@ async def embed_all(
         part = await unary_call(engine, Embed(prompts[portion], dimensions, portion.start), Embedded)
         vectors += part.vectors
         n_tokens += part.n_tokens
-    return engine.engine_id, Embedded(vectors, n_tokens)
+    return Embedded(vectors, n_tokens)
 
 
 def _response(model: str, embedded: Embedded, *, as_numbers: bool) -> JsonResponse[EmbeddingList]:

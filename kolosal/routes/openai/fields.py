@@ -37,7 +37,7 @@ T = TypeVar("T")
 _STAGE_ALIASES = {"typical_p": SamplerStage.TYPICAL_P, "temp": SamplerStage.TEMPERATURE}
 """Other names that llama-server takes for stages of `samplers`."""
 
-UNLIMITED = -1
+_UNLIMITED = -1
 """llama-server's word for as many tokens as there is room for."""
 
 
@@ -72,8 +72,8 @@ class GenerationBody(SamplingFields, ModelBody):
         "lora": ([],),
     }
 
-    DEFAULT_MAX_TOKENS: ClassVar[int]
-    """Tokens to generate where the request does not say; `UNLIMITED` means as many as there is room for."""
+    DEFAULTS: ClassVar[Mapping[str, int]] = {}
+    """`max_tokens`, where an answer does not go on for as long as there is room for it."""
 
     stream: bool | None = None
     """Whether the answer comes in pieces, as server-sent events."""
@@ -81,7 +81,7 @@ class GenerationBody(SamplingFields, ModelBody):
     """What a stream has besides its pieces."""
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)] | None = None
     """Tokens to generate at most; the answer also ends where the context window does."""
-    n_predict: Annotated[int, Field(ge=UNLIMITED, le=MAX_TOKENS_LIMIT)] | None = None
+    n_predict: Annotated[int, Field(ge=_UNLIMITED, le=MAX_TOKENS_LIMIT)] | None = None
     """llama-server's name for `max_tokens`, which wins; -1 means as many as there is room for."""
     stop: StringOrStrings | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -156,7 +156,7 @@ class GenerationBody(SamplingFields, ModelBody):
         )
 
     def _sampling(self, max_tokens: int | None, logprobs: int | None, choice: int) -> SamplingParams:
-        limit = _first(max_tokens, self.n_predict, self.DEFAULT_MAX_TOKENS)
+        limit = _first(max_tokens, self.n_predict, self.DEFAULTS.get("max_tokens"))
         samplers = [_STAGE_ALIASES.get(name, name) for name in self.samplers or ()]
         return sampling_params(
             self,
@@ -164,7 +164,7 @@ class GenerationBody(SamplingFields, ModelBody):
                 "repeat_penalty": _first(self.repeat_penalty, self.repetition_penalty),
                 "typical_p": _first(self.typical_p, self.typ_p),
                 "stop": as_tuple(self.stop),
-                "max_tokens": None if limit == UNLIMITED else limit,
+                "max_tokens": None if limit == _UNLIMITED else limit,
                 "logprobs": logprobs,
                 "logit_bias": _biases(self.logit_bias or {}),
                 "seed_offset": choice,

@@ -55,7 +55,8 @@ def build_document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
     entries = sorted(_entries(routes), key=lambda entry: list(Group).index(entry.operation.group))
     schemas = Schemas((*_types(entries), *error_types()))
     # types of bounds are no types of the API, so they are made apart
-    bounds = Schemas((e.operation.bounds, "validation") for e in entries if e.operation.bounds is not None)
+    bodies = [entry.operation.body for entry in entries if entry.operation.body is not None]
+    bounds = Schemas((body.BOUNDS, "validation") for body in bodies if body.BOUNDS is not None)
     for operation in {id(entry.operation): entry.operation for entry in entries}.values():
         _complete_body(operation, schemas, bounds)
     paths: dict[str, dict[str, Any]] = {}
@@ -130,8 +131,9 @@ def _complete_body(operation: Operation, schemas: Schemas, bounds: Schemas) -> N
         more = schemas.resolved(schemas.of(operation.more))
         body["properties"] |= {name: dict(schema) for name, schema in more["properties"].items()}
         body["additionalProperties"] = more.get("additionalProperties", True)
-    others = {} if operation.bounds is None else bounds.resolved(bounds.of(operation.bounds))
-    complete(body, others, operation.defaults)
+    kind = operation.body
+    others = {} if kind.BOUNDS is None else bounds.resolved(bounds.of(kind.BOUNDS))
+    complete(body, others, kind.DEFAULTS)
 
 
 def _operation_object(entry: _PathOperation, schemas: Schemas) -> dict[str, Any]:

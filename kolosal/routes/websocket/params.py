@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AliasChoices, ConfigDict, Field, JsonValue
+from pydantic import AliasChoices, Field, JsonValue
 
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.tools import ToolName
@@ -25,8 +25,6 @@ class GenerateParams(GenerationParams):
 
 class SessionToolResult(RequestBody):
     """What a tool gave."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", populate_by_name=True)
 
     tool_name: ToolName | None = Field(None, validation_alias=AliasChoices("tool_name", "toolName"))
     """The tool's name; the oldest call of that tool is answered."""

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from kolosal.errors import ClientError
 from kolosal.http.decode import decode_body
-from kolosal.routes.anthropic.body import CountBody, MessagesBody
-from kolosal.routes.anthropic.unsupported import IGNORED_FIELDS, REFUSED_FIELDS
+from kolosal.routes.anthropic.body import IGNORED_FIELDS, REFUSED_FIELDS, CountBody, MessagesBody
 from kolosal.sampling import SamplingParams
 from kolosal.schema import (
     ChatPrompt,

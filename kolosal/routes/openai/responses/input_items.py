@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, Tag
 
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import UNION_ERROR, RequestBody
+from kolosal.routes.common.body import required
 from kolosal.routes.common.fields import ARRAY, STRING, kinds
 from kolosal.routes.common.tools import ToolName
 from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_ID_CHARS, MAX_PARTS
@@ -22,10 +23,12 @@ from kolosal.routes.openai.responses.items import (
     new_id,
     output_text,
 )
-from kolosal.routes.openai.responses.parts import MAX_TYPE_CHARS, Content
 
 MAX_ITEMS = 16_384
 """Items of one conversation, the earlier ones included."""
+
+MAX_TYPE_CHARS = 64
+"""Characters of the type of an item, a part or a tool."""
 
 ItemId: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
 
@@ -33,14 +36,53 @@ FindItem: TypeAlias = Callable[[str], Item | None]
 """Looks a kept item up by its id."""
 
 
-class MessageInput(RequestBody):
+class InputPart(RequestBody):
+    """One part of a message or of a call's output: text, or the words of a refusal."""
+
+    type: Annotated[str, Field(max_length=MAX_TYPE_CHARS)]
+    text: str | None = None
+    refusal: str | None = None
+
+    def to_content(self, path: str) -> ContentPart:
+        """The part; `path` is where it stands.
+
+        Raises:
+            InvalidRequest: its text is missing.
+            UnsupportedFeature: it is no text.
+        """
+        match self.type:
+            case "input_text":
+                return {"type": "input_text", "text": required(self.text, f"{path}.text")}
+            case "output_text":
+                return output_text(required(self.text, f"{path}.text"))
+            case "refusal":
+                return {"type": "refusal", "refusal": required(self.refusal, f"{path}.refusal")}
+            case _:
+                raise UnsupportedFeature(
+                    f"{path}.type is {self.type!r}, but this server reads input_text, output_text and refusal only",
+                    param=f"{path}.type",
+                )
+
+
+Content: TypeAlias = Annotated[
+    Annotated[str, STRING] | Annotated[tuple[InputPart, ...], Field(max_length=MAX_PARTS), ARRAY],
+    kinds("a string or an array of text parts"),
+]
+
+
+class ItemInput(RequestBody):
+    """What all items have, and a client may leave out."""
+
+    id: ItemId | None = None
+    status: ItemStatus | None = None
+
+
+class MessageInput(ItemInput):
     """Something that was said; `type` may be left out."""
 
     type: Literal["message"] | None = None
     role: MessageRole
     content: Content
-    id: ItemId | None = None
-    status: ItemStatus | None = None
 
     def to_item(self, path: str) -> Item:
         """The item; `path` is where it stands.
@@ -75,14 +117,12 @@ class ThoughtPart(RequestBody):
 Thoughts: TypeAlias = Annotated[tuple[ThoughtPart, ...], Field(max_length=MAX_PARTS)]
 
 
-class ReasoningInput(RequestBody):
+class ReasoningInput(ItemInput):
     """What the model thought earlier. Its `content` goes to the chat template, or, without any, its `summary`."""
 
     type: Literal["reasoning"]
     content: Thoughts | None = None
     summary: Thoughts | None = None
-    id: ItemId | None = None
-    status: ItemStatus | None = None
 
     def to_item(self, _path: str) -> Item:
         """The item."""
@@ -95,7 +135,7 @@ class ReasoningInput(RequestBody):
         }
 
 
-class CallInput(RequestBody):
+class CallInput(ItemInput):
     """A function that the model called earlier."""
 
     type: Literal["function_call"]
@@ -103,8 +143,6 @@ class CallInput(RequestBody):
     name: ToolName
     arguments: Annotated[str, Field(max_length=MAX_ARGUMENT_CHARS)]
     """JSON text of an object."""
-    id: ItemId | None = None
-    status: ItemStatus | None = None
 
     def to_item(self, path: str) -> Item:
         """The item; `path` is where it stands. One that is not complete may have anything for arguments.
@@ -129,14 +167,12 @@ class CallInput(RequestBody):
         }
 
 
-class CallOutputInput(RequestBody):
+class CallOutputInput(ItemInput):
     """What a call gave."""
 
     type: Literal["function_call_output"]
     call_id: ItemId
     output: Content
-    id: ItemId | None = None
-    status: ItemStatus | None = None
 
     def to_item(self, path: str) -> Item:
         """The item; `path` is where it stands.

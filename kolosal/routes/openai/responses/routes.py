@@ -30,7 +30,6 @@ from kolosal.routes.openai.responses.query import (
     page_of,
 )
 from kolosal.routes.openai.responses.store import OwnResponses, StoredResponse
-from kolosal.sampling import SamplingParams
 
 
 class ResponseDeleted(TypedDict):
@@ -55,18 +54,17 @@ _EXAMPLE = {"model": "tiny", "input": "Hello"}
     group=Group.RESPONSES,
     scope=Access.INFERENCE,
     body=ResponseBody,
-    bounds=SamplingParams,
     example=_EXAMPLE,
     answer="The response, or the events of its stream.",
 )
 async def create_response(request: Request) -> JsonResponse[ResponseObject] | EventStream:
     """Answer the next turn of a conversation, and keep it unless told not to."""
     body = await decode(request, ResponseBody)
-    name = body.requested_model(registry_of(request))
+    model = body.requested_model(registry_of(request))
     store = _store(request)
     earlier, input_items = _conversation(store, body)
-    generation = await start_generation(request, name, [body.request(earlier + input_items)])
-    head = response_head(body, new_id("resp"), int(time.time()), name or generation.engine.engine_id)
+    generation = await start_generation(request, model, [body.request(earlier + input_items)])
+    head = response_head(body, new_id("resp"), int(time.time()), model)
     writer = ResponseWriter(head, time.time)
     active = ActiveResponse(generation, writer, None if body.store is False else store, earlier, input_items)
     if not body.stream:
@@ -85,9 +83,9 @@ async def create_response(request: Request) -> JsonResponse[ResponseObject] | Ev
 async def count_input_tokens(request: Request) -> JsonResponse[InputTokenCount]:
     """Count the tokens of a prompt, the chat template's and the tools' included. Nothing is generated."""
     body = await decode(request, ResponsePromptBody)
-    name = body.requested_model(registry_of(request))
+    model = body.requested_model(registry_of(request))
     earlier, input_items = _conversation(_store(request), body)
-    tokens = await count_prompt_tokens(request, name, body.prompt(earlier + input_items))
+    tokens = await count_prompt_tokens(request, model, body.prompt(earlier + input_items))
     return JsonResponse({"object": "response.input_tokens", "input_tokens": tokens})
 
 

@@ -12,7 +12,7 @@ from kolosal.routes.common.body import required, unsupported
 from kolosal.routes.common.fields import OBJECT, STRING, kinds
 from kolosal.routes.common.tools import ToolDescription, to_tool
 from kolosal.routes.openai.grammar import UNIT
-from kolosal.routes.openai.responses.parts import MAX_TYPE_CHARS
+from kolosal.routes.openai.responses.input_items import MAX_TYPE_CHARS
 from kolosal.routes.openai.tools import OpenAIToolName, check_function, tool_use
 from kolosal.schema import MAX_TOOLS, Tool, ToolMode, ToolUse
 
