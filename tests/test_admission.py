@@ -9,6 +9,7 @@ import pytest
 from kolosal.admission import Admission
 from kolosal.config.server import ServerSettings
 from kolosal.errors import QueueFull, ServerBusy
+from kolosal.security.keys import ApiKey
 from tests.fakes import AsgiRequest, FakeEngine, app_with, eventually, http_client, says
 
 CHAT = {"model": "a", "messages": [{"role": "user", "content": "Hi"}]}
@@ -109,9 +110,9 @@ async def test_who_waits_too_long_for_a_load_is_told_so(path: str, body: dict[st
 async def test_who_asks_is_said_where_keys_are_used() -> None:
     engine = FakeEngine("a", says("Hi"))
     app = app_with(engine, max_requests_per_key=1)
-    for key in ("key-1", None):
+    for key in (ApiKey(id="key-1", name="a", scopes=frozenset(), digest=b""), None):
         request = AsgiRequest("/v1/chat/completions", CHAT)
-        request.scope["state"] = {} if key is None else {"key_id": key}
+        request.scope["state"] = {"api_key": key}
         await request.start(app)
         assert request.status == 200
     assert [request.client for request in engine.requests] == ["key-1", ""]

@@ -99,12 +99,12 @@ class LocalHost:
         await self._engine.ensure_ready()  # again, where the worker died since
         return self._engine.generate(GenerateRequest(prompt, sampling))
 
-    async def _result_of(self, call: Call) -> CallResult:
-        await self._engine.ensure_ready()
-        return await self._engine.call(call)
-
     def _call(self, call: Call, kind: type[A]) -> A:
-        answer = self._wait(self._result_of(call))
+        async def result() -> CallResult:
+            await self._engine.ensure_ready()
+            return await self._engine.call(call)
+
+        answer = self._wait(result())
         if not isinstance(answer, kind):
             raise InternalError
         return answer

@@ -9,15 +9,11 @@ from kolosal.conversation.parameters import GenerationParameters
 from kolosal.conversation.yaml_loading import load_system_prompt
 
 
-def _package_prompts() -> Mapping[str, str]:
-    return load_system_prompt({})
-
-
 @dataclass(frozen=True, slots=True)
 class ConversationSettings:
     """System prompts, sampling and key; the package's own files where nothing else is said."""
 
-    system_prompts: Mapping[str, str] = field(default_factory=_package_prompts)
+    system_prompts: Mapping[str, str] = field(default_factory=lambda: load_system_prompt({}))
     """A text for each role; `assistant` and `reviser` are always there."""
     parameters: GenerationParameters = field(default_factory=GenerationParameters)
     api_key: str | None = field(default=None, repr=False)

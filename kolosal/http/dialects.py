@@ -18,17 +18,13 @@ from kolosal.http.responses import error_response
 _STATE_KEY = "dialect"
 
 
-def _openai_error(error: KolosalError, _request_id: str) -> Response:
-    return error_response(error)
-
-
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """One protocol's way."""
 
     prefixes: tuple[str, ...] = ()
     """The paths it answers, with everything below them."""
-    encode_error: Callable[[KolosalError, str], Response] = _openai_error
+    encode_error: Callable[[KolosalError, str], Response] = lambda error, _request_id: error_response(error)
     """An error as an answer; the text is the id of the request."""
     request_id_header: str | None = None
     """A name, besides `X-Request-Id`, under which answers say the id of the request."""

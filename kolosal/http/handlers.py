@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import ExceptionHandler, Scope
+from starlette.types import ExceptionHandler
 
 from kolosal.errors import AuthenticationFailed, InvalidRequest, KolosalError, MethodNotAllowed, NotFound
 from kolosal.http.dialects import dialect_of
@@ -36,7 +36,10 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         case 404:
             return _answer(request, NotFound(f"Unknown route: {asked}"))
         case 405:
-            allowed = ", ".join(sorted(_verbs(request.app.routes, request.scope)))
+            # Starlette's own answer names the verbs of the path's first route only
+            routes = [route for route in request.app.routes if isinstance(route, Route)]
+            here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+            allowed = ", ".join(sorted({verb for route in here for verb in route.methods or ()}))
             message = f"Method not allowed: {asked} (allowed: {allowed})"
             response = _answer(request, MethodNotAllowed(message))
             response.headers["allow"] = allowed
@@ -55,12 +58,6 @@ def _answer(request: Request, error: KolosalError) -> Response:
     if isinstance(error, AuthenticationFailed):
         response.headers["www-authenticate"] = "Bearer"  # HTTP demands it of every 401
     return response
-
-
-def _verbs(routes: list[object], scope: Scope) -> set[str]:
-    """All verbs a path has. Starlette's own answer names those of its first route only."""
-    here = [r for r in routes if isinstance(r, Route) and r.matches(scope)[0] is not Match.NONE]
-    return {verb for route in here for verb in route.methods or ()}
 
 
 EXCEPTION_HANDLERS: dict[type[Exception], ExceptionHandler] = {

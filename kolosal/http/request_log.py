@@ -24,7 +24,7 @@ _CLIENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """A request id that a client may choose. Anything else is replaced: it goes into log lines and headers."""
 
 _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-"""The W3C's header by which a client says which trace a request belongs to."""
+"""The header by which a client says which trace a request belongs to: https://www.w3.org/TR/trace-context/#traceparent-header."""
 
 _LOGGED_PATH_CHARS = 200
 """How much of a path a log line holds."""
@@ -61,10 +61,12 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        headers = Headers(scope=scope)
+        given, parent = headers.get("x-request-id", ""), headers.get("traceparent", "")
+        request_id = given if _CLIENT_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
         REQUEST_ID.set(request_id)  # for what this request starts: tasks inherit it
-        TRACE_PARENT.set(_trace_parent(scope))
+        TRACE_PARENT.set(parent if _TRACE_PARENT.fullmatch(parent) else None)
         dialect = note_dialect(scope, self._dialects)
         started = time.monotonic()
         status = 0
@@ -100,26 +102,6 @@ class RequestLog:
 def request_id(scope: Scope) -> str:
     """The id of the request at hand, for log lines."""
     return str(scope.get("state", {}).get("request_id", "-"))
-
-
-def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get("x-request-id", "")
-    return given if _CLIENT_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
-
-
-KEY_ID = "key_id"
-"""Where a request's state has the id of its API key."""
-
-
-def key_id(scope: Scope) -> str | None:
-    """The id of the API key of the request at hand; None where no key was needed."""
-    found = scope.get("state", {}).get(KEY_ID)
-    return found if isinstance(found, str) else None
-
-
-def _trace_parent(scope: Scope) -> str | None:
-    given = Headers(scope=scope).get("traceparent", "")
-    return given if _TRACE_PARENT.fullmatch(given) else None
 
 
 def _fields(scope: Scope) -> dict[str, object]:

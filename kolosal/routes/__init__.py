@@ -1,7 +1,8 @@
-"""Routes: one module per dialect, each a decoder to `GenerateRequest` and an encoder from `TokenDelta`.
+"""Routes: a package for each dialect, which decodes requests into `GenerateRequest`s and encodes what comes of them.
 
-`all_routes` is the only list of paths, `DIALECTS` the only one of protocols with errors of their own shape. A route decodes,
-calls an engine and encodes; it holds no policy.
+`all_routes` is the only list of paths, `DIALECTS` the only one of protocols with errors of their own shape. What a protocol
+promises by itself is decided in its package: Ollama's `keep_alive` and `truncate`, the turns of a session, what the Responses API
+keeps. Which engines there are, which have memory, and whose turn it is, no route decides.
 """
 
 from __future__ import annotations

@@ -14,14 +14,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from kolosal.errors import Forbidden, KeyMissing, KolosalError
-from kolosal.http.request_log import KEY_ID
 from kolosal.routes.common.operation import Access, operation_of
 from kolosal.security.auth import Authenticator
 from kolosal.security.keys import ApiKey
 from kolosal.security.keys import Scope as KeyScope
 
 _KEY = "api_key"
-"""Where a request's state has the API key itself, which no layer below the routes knows."""
+"""Where a request's state has the API key that it was let in with."""
 
 _IN_QUERY = "x_api_key"
 """The parameter that has the key, for clients that can set no header."""
@@ -82,7 +81,7 @@ class _Check:
             raise
         if key is None:
             return
-        scope.setdefault("state", {}).update({_KEY: key, KEY_ID: key.id})
+        scope.setdefault("state", {})[_KEY] = key
         if self._access is not Access.ANY_KEY and KeyScope(self._access) not in key.scopes:
             has = " and ".join(f"'{scope}'" for scope in sorted(key.scopes))
             raise Forbidden(

@@ -12,9 +12,9 @@ from kolosal.admission import Admission, Place
 from kolosal.config.settings import Settings
 from kolosal.conversation.settings import ConversationSettings
 from kolosal.engines.registry import EngineRegistry
-from kolosal.http.request_log import key_id
 from kolosal.observe.system import SystemMonitor
 from kolosal.paths import ModelRoots, Roots
+from kolosal.routes.common.access import key_of
 from kolosal.routes.common.digests import FileDigests
 from kolosal.routes.common.model_cards import ModelCards
 from kolosal.schema import MAX_CACHE_SCOPE_CHARS, GenerateRequest
@@ -98,9 +98,5 @@ class Caller:
 
 def caller_of(request: HTTPConnection) -> Caller:
     """Who sent this request."""
-    return Caller(services_of(request), key_id(request.scope))
-
-
-def place_of(request: HTTPConnection) -> Place:
-    """A place for this request, see `Caller.place`."""
-    return caller_of(request).place()
+    key = key_of(request.scope)
+    return Caller(services_of(request), None if key is None else key.id)

@@ -12,7 +12,7 @@ from kolosal.engines.ipc.calls import Call, CallResult, Render, Rendered
 from kolosal.errors import InternalError
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.routes.common.generation import within
-from kolosal.routes.common.services import place_of, services_of
+from kolosal.routes.common.services import caller_of
 from kolosal.schema import ChatPrompt
 
 MAX_CALL_CHARS = 1_048_576
@@ -29,13 +29,14 @@ async def with_engine(request: Request, model: str | None, work: Callable[[Engin
         KolosalError: there is no such engine, it cannot be loaded in time or is full, or it refused.
         ClientDisconnect: the client left.
     """
-    services = services_of(request)
+    caller = caller_of(request)
+    services = caller.services
 
     async def run() -> T:
         loaded = services.registry.acquire(model)
         return await work(await within(services.settings.server.queue_timeout_s, loaded))
 
-    place = place_of(request)
+    place = caller.place()
     try:
         return await unless_disconnected(request, run())
     finally:

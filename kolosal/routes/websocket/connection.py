@@ -20,10 +20,9 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kolosal.errors import KolosalError, QueueFull
-from kolosal.http.request_log import key_id
 from kolosal.routes.common.access import key_of
 from kolosal.routes.common.operation import Access, Group, Operation
-from kolosal.routes.common.services import caller_of, services_of
+from kolosal.routes.common.services import Caller, caller_of
 from kolosal.routes.jsonrpc.envelope import Code, RpcError, notification
 from kolosal.routes.jsonrpc.errors import transport_error
 from kolosal.routes.websocket.session_handler import Outgoing, SessionHandler
@@ -80,11 +79,12 @@ async def reject(websocket: WebSocket, error: KolosalError) -> None:
 )
 async def serve_session(websocket: WebSocket) -> None:
     """Speak with one client until it leaves, or must."""
-    store = services_of(websocket).sessions
+    caller = caller_of(websocket)
+    store = caller.services.sessions
     session_id = str(websocket.path_params["session_id"])
     await websocket.accept()
     try:
-        session = store.connect(session_id, key_id(websocket.scope))
+        session = store.connect(session_id, caller.key_id)
         if session is None:
             await _end(websocket, "Invalid session ID", WS_1008_POLICY_VIOLATION)
             return
@@ -95,16 +95,15 @@ async def serve_session(websocket: WebSocket) -> None:
         return
     started = time.monotonic()
     try:
-        code = await _serve(websocket, session)
+        code = await _serve(websocket, caller, session)
     finally:
         store.disconnect(session)
     duration_s = round(time.monotonic() - started, 1)
     log.debug("websocket.finished", extra={"code": code, "s": duration_s})
 
 
-async def _serve(websocket: WebSocket, session: Session) -> int:
+async def _serve(websocket: WebSocket, caller: Caller, session: Session) -> int:
     """The code with which the connection ends."""
-    caller = caller_of(websocket)
 
     async def send(message: Outgoing) -> None:
         await websocket.send_text(orjson.dumps(message).decode())

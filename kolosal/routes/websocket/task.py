@@ -90,7 +90,7 @@ class SessionTask:
                 self._options,
                 to_messages(history),
                 calls_made(history),
-                self._show,
+                lambda text: self._notify("text_chunk", chunk=text),
                 tools_disabled=n_called >= limits.max_legs,
             )
             if not turn.calls:
@@ -120,9 +120,6 @@ class SessionTask:
 
     async def _tell(self, error: RpcError) -> None:
         await self._notify("error", error=error.body())
-
-    async def _show(self, text: str) -> None:
-        await self._notify("text_chunk", chunk=text)
 
     async def _notify(self, method: str, **params: object) -> None:
         await self._send(notification(method, {"session_id": self._session_id, "task_id": self.id, **params}))

@@ -10,13 +10,12 @@ from typing_extensions import TypedDict
 
 from kolosal.errors import InvalidRequest, NotFound, UnsupportedFeature
 from kolosal.http.decode import decode
-from kolosal.http.request_log import key_id
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
 from kolosal.routes.common.generation import start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.query import read_query
-from kolosal.routes.common.services import registry_of, services_of
+from kolosal.routes.common.services import caller_of, registry_of
 from kolosal.routes.common.unary_calls import count_prompt_tokens
 from kolosal.routes.openai.responses.active import ActiveResponse
 from kolosal.routes.openai.responses.body import ResponseBody, ResponsePromptBody, check_include
@@ -148,7 +147,8 @@ async def list_input_items(request: Request) -> JsonResponse[InputItemList]:
 
 def _store(request: Request) -> OwnResponses:
     """The responses of whoever sent this request."""
-    return services_of(request).responses.of(key_id(request.scope))
+    caller = caller_of(request)
+    return caller.services.responses.of(caller.key_id)
 
 
 def _stored(request: Request) -> StoredResponse:
