@@ -29,7 +29,7 @@ from kolosal.engines.ipc.system import end_workers_with_this_process
 from kolosal.engines.memory.machine import ThisMachine
 from kolosal.engines.memory.sizing import FileSizes
 from kolosal.engines.parameters import EngineConfig
-from kolosal.engines.persist import Keeper, load_stored
+from kolosal.engines.persist import EngineFileWriter, load_stored
 from kolosal.engines.registry import EngineRegistry
 from kolosal.errors import Conflict, KolosalError, ModelFileError
 from kolosal.http.server import HttpServer, listen
@@ -126,7 +126,7 @@ def _registry(
         command if worker_argv is None else replace(command, argv=worker_argv),
         default_engine=settings.server.default_engine,
         sizes=FileSizes(ThisMachine(environ.get("CUDA_VISIBLE_DEVICES"))),
-        keeper=None if state is None else Keeper(state),
+        engine_file=None if state is None else EngineFileWriter(state),
     )
 
 

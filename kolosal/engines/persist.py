@@ -130,8 +130,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-class Keeper:
-    """Writes the file behind the event loop's back: one write at a time, always of the latest state."""
+class EngineFileWriter:
+    """Writes the file in a thread: one write at a time, always of the latest state. Used on the event loop only."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -18,7 +18,7 @@ from kolosal.engines.memory.load_scheduler import LoadScheduler, Preview
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules
 from kolosal.engines.memory.sizing import NoSizes, Sizes
 from kolosal.engines.parameters import EngineConfig
-from kolosal.engines.persist import Keeper, StoredEngine
+from kolosal.engines.persist import EngineFileWriter, StoredEngine
 from kolosal.engines.state import EngineState
 from kolosal.errors import Conflict, Draining, EngineNotFound, InsufficientMemory, NotFound
 from kolosal.observe.observer import Observer
@@ -35,7 +35,7 @@ class EngineRegistry:
         *,
         default_engine: str | None = None,
         sizes: Sizes | None = None,
-        keeper: Keeper | None = None,
+        engine_file: EngineFileWriter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.default_engine = default_engine
@@ -43,7 +43,7 @@ class EngineRegistry:
         self._command = command
         self.load_scheduler = LoadScheduler(command.settings, sizes or NoSizes(), clock)
         """Which engines are in memory."""
-        self._keeper = keeper
+        self._engine_file = engine_file
         self._kept: set[str] = set()
         """Engines that come back after a restart of the daemon."""
         self._engines: dict[str, Engine] = {}
@@ -310,8 +310,8 @@ class EngineRegistry:
                 await asyncio.wait(late)
         # Again, and surely: a late task may have been cancelled while it ended its worker.
         await asyncio.gather(*(engine.close() for engine in retiring.values()))
-        if self._keeper is not None:
-            await self._keeper.flush()
+        if self._engine_file is not None:
+            await self._engine_file.flush()
 
     def _retire_later(self, engine: Engine) -> asyncio.Task[None]:
         task = asyncio.create_task(self._retire(engine), name=f"retire {engine.engine_id}")
@@ -334,8 +334,8 @@ class EngineRegistry:
         """Have an engine come back after a restart of the daemon, or no more."""
         before = set(self._kept)
         (self._kept.add if keep else self._kept.discard)(engine_id)
-        if self._keeper is not None and (keep or before != self._kept):
-            self._keeper.save(
+        if self._engine_file is not None and (keep or before != self._kept):
+            self._engine_file.save(
                 [
                     StoredEngine(engine.config, engine.rules)
                     for engine in self._engines.values()

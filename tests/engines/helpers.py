@@ -110,6 +110,7 @@ class Launched:
             on_progress=self._on_progress,
             on_frame=self._on_frame,
             on_exit=self._on_exit,
+            on_stderr=lambda _chunk: None,
         )
 
     async def exit_reason(self) -> str:

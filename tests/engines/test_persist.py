@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kolosal.engines.memory.policy import Rules
 from kolosal.engines.parameters import CacheType, EngineConfig, LoadingParameters
-from kolosal.engines.persist import FILE_NAME, Keeper, StoredEngine, load_stored, store
+from kolosal.engines.persist import FILE_NAME, EngineFileWriter, StoredEngine, load_stored, store
 from tests.engines.helpers import config
 
 ENGINES = [
@@ -95,20 +95,20 @@ def test_nobody_else_may_read_it(tmp_path: Path) -> None:
 
 
 async def test_the_last_state_is_written(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path)
+    engine_file = EngineFileWriter(tmp_path)
     for n in range(20):
-        keeper.save([StoredEngine(config(f"e{n}"), Rules())])
-    keeper.save(ENGINES)
-    await keeper.flush()
+        engine_file.save([StoredEngine(config(f"e{n}"), Rules())])
+    engine_file.save(ENGINES)
+    await engine_file.flush()
     assert load_stored(tmp_path) == ENGINES
 
 
 async def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    keeper = Keeper(tmp_path / "file" / "folder")
-    keeper.save(ENGINES)
-    await keeper.flush()
-    await Keeper(tmp_path).flush()
+    engine_file = EngineFileWriter(tmp_path / "file" / "folder")
+    engine_file.save(ENGINES)
+    await engine_file.flush()
+    await EngineFileWriter(tmp_path).flush()
 
 
 names = st.text(

@@ -70,7 +70,7 @@ class WorkerProcess:
         engine_id: str,
         on_frame: Callable[[FromWorker], None],
         on_exit: Callable[[str], None],
-        on_stderr: Callable[[bytes], None] | None = None,
+        on_stderr: Callable[[bytes], None],
     ) -> None:
         self._process = process
         self._command = command
@@ -103,7 +103,7 @@ class WorkerProcess:
         on_progress: Callable[[float], None],
         on_frame: Callable[[FromWorker], None],
         on_exit: Callable[[str], None],
-        on_stderr: Callable[[bytes], None] | None = None,
+        on_stderr: Callable[[bytes], None],
     ) -> tuple[WorkerProcess, EngineInfo]:
         """Spawn a worker and load its model; return when it is ready. A cancelled launch leaves no process.
 
@@ -252,10 +252,8 @@ class WorkerProcess:
         self._abandon()
 
     def _on_stderr_chunk(self, chunk: bytes) -> None:
-        if chunk:
-            self._note_activity()
-        if self._on_stderr is not None:
-            self._on_stderr(chunk)
+        self._note_activity()
+        self._on_stderr(chunk)
 
     def _note_activity(self) -> None:
         if self._stall is not None and not self._stall.expired():
@@ -282,7 +280,7 @@ class WorkerProcess:
     def _why_killed(self) -> str:
         """What is known of a SIGKILL that was not ours, as an addition to a reason.
 
-        The kernel counts how often it had to make room. Others who do that (systemd-oomd, a container's supervisor,
+        The kernel counts how often it killed for want of memory. Others who do that (systemd-oomd, a container's supervisor,
         macOS) tell nobody.
         """
         if self._killed or self._process.returncode != _KILLED:

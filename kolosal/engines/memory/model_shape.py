@@ -73,7 +73,7 @@ class ModelShape:
         return sum(layer.weight_bytes for layer in self.layers) + self.input_bytes + once
 
     @property
-    def has_plain_memory(self) -> bool:
+    def has_plain_attention(self) -> bool:
         """Whether every cell can be shared: not with sliding windows or recurrent states."""
         return not self.window and not self.state_values
 

@@ -123,7 +123,7 @@ def _estimate_model(
     shape: ModelShape, parameters: LoadingParameters, gpus: Sequence[GpuFree], cells: int
 ) -> Estimate:
     devices = _devices(shape, parameters, gpus)
-    slots = sequence_slots(parameters, plain_attention=shape.has_plain_memory)
+    slots = sequence_slots(parameters, plain_attention=shape.has_plain_attention)
     host = DeviceMemory(weights=shape.input_bytes)
     placed: dict[int, DeviceMemory] = {}
     mapped = shape.input_bytes

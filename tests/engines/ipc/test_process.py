@@ -604,7 +604,7 @@ def say(*words):
     print(*words, flush=True)
 async def main():
     worker, _ = await WorkerProcess.launch(command, config(), on_progress=lambda f: say("progress"),
-        on_frame=lambda f: say("frame"), on_exit=lambda r: say("exit"))
+        on_frame=lambda f: say("frame"), on_exit=lambda r: say("exit"), on_stderr=lambda c: None)
     worker.send(Submit(1, ask("5:")))
     await asyncio.sleep(3600)
 asyncio.run(main())

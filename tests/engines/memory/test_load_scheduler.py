@@ -20,7 +20,7 @@ from kolosal.engines.memory.placement import DeviceMemory, Estimate
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules
 from kolosal.engines.memory.sizing import FileSizes, Sizing
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
-from kolosal.engines.persist import Keeper, load_stored
+from kolosal.engines.persist import EngineFileWriter, load_stored
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.state import EngineState
 from kolosal.engines.stream import RequestStream
@@ -66,7 +66,7 @@ async def registry_of(
     room_for: float = 2,
     clock: Callable[[], float] | None = None,
     sizes: dict[str, Estimate] | None = None,
-    keeper: Keeper | None = None,
+    engine_file: EngineFileWriter | None = None,
     room_wait_s: float = DEADLINE_S,
     pause_after_s: float = 0.0,
     rules: Rules = DEFAULT_RULES,
@@ -77,7 +77,7 @@ async def registry_of(
             command, max_queued=500, memory_limit_bytes=int(room_for * GIB), room_wait_s=room_wait_s
         ),
         sizes=FakeSizes(sizes or {}),
-        keeper=keeper,
+        engine_file=engine_file,
         clock=clock or Clock(),
     )
     registry.load_scheduler.pause_after_s = pause_after_s
@@ -614,8 +614,8 @@ async def test_an_engine_removed_while_it_is_replaced_stays_removed(fake_worker:
 
 
 async def test_engines_added_at_run_time_are_kept(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path)
-    async with registry_of(keeper=keeper) as registry:
+    engine_file = EngineFileWriter(tmp_path)
+    async with registry_of(engine_file=engine_file) as registry:
         await registry.add(config("configured"), load=False)
         for name in "abc":
             await registry.add(config(name), load=False, rules=Rules(pin=True), keep=True)
@@ -632,8 +632,8 @@ async def test_engines_added_at_run_time_are_kept(tmp_path: Path) -> None:
 
 
 async def test_an_engine_that_cannot_load_is_not_kept(tmp_path: Path, fake_worker: FakeWorker) -> None:
-    keeper = Keeper(tmp_path)
-    async with registry_of(fake_worker("load_error"), keeper=keeper) as registry:
+    engine_file = EngineFileWriter(tmp_path)
+    async with registry_of(fake_worker("load_error"), engine_file=engine_file) as registry:
         with pytest.raises(LoadFailed):
             await registry.add(config("a"), load=True, keep=True)
     assert load_stored(tmp_path) == []

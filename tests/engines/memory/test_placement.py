@@ -54,7 +54,12 @@ def test_a_model_is_read_as_what_it_is(file: Path) -> None:
         50,
         2048,
     )
-    assert (shape.key_width, shape.value_width, shape.tied, shape.has_plain_memory) == (16, 16, False, True)
+    assert (shape.key_width, shape.value_width, shape.tied, shape.has_plain_attention) == (
+        16,
+        16,
+        False,
+        True,
+    )
     assert [(layer.weight_bytes, layer.kv_heads) for layer in shape.layers] == [(16_384, 2), (8192, 2)]
     assert (shape.input_bytes, shape.output_bytes, shape.weight_bytes) == (12_800, 12_800, 50_176)
 
@@ -72,7 +77,7 @@ def test_some_layers_see_a_window_only(file: Path, pattern: Typed | None, window
     given: dict[str, Any] = {} if pattern is None else {"llama__attention__sliding_window_pattern": pattern}
     shape = shape_of(file, llama__attention__sliding_window=(UINT32, 256), **given)
     assert [layer.windowed for layer in shape.layers] == windowed
-    assert shape.has_plain_memory == (not any(windowed))
+    assert shape.has_plain_attention == (not any(windowed))
 
 
 @pytest.mark.parametrize(
