@@ -7,6 +7,8 @@ come back. Used on the event loop only; knows no clock.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 
 from kolosal.config.server import ServerSettings
 from kolosal.errors import QueueFull, ServerBusy
@@ -48,7 +50,7 @@ class Admission:
             )
         self._total += 1
         self._by_key[key_id] += 1
-        return Place(self, key_id)
+        return Place(partial(self._leave, key_id))
 
     def _leave(self, key_id: str | None) -> None:
         self._total -= 1
@@ -60,15 +62,13 @@ class Admission:
 class Place:
     """One request's place. `leave()` is idempotent."""
 
-    __slots__ = ("_admission", "_key_id", "_left")
+    __slots__ = ("_give_back",)
 
-    def __init__(self, admission: Admission, key_id: str | None) -> None:
-        self._admission = admission
-        self._key_id = key_id
-        self._left = False
+    def __init__(self, give_back: Callable[[], None]) -> None:
+        self._give_back: Callable[[], None] | None = give_back
 
     def leave(self) -> None:
         """Give the place to others."""
-        if not self._left:
-            self._left = True
-            self._admission._leave(self._key_id)  # noqa: SLF001 - the two are one thing
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back()

@@ -72,7 +72,7 @@ def registry_of(request: HTTPConnection) -> EngineRegistry:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and what he asks: all that is counted, shared or kept apart by API key goes through here."""
+    """Whose a request is: all that is counted, shared or kept apart by API key goes through here."""
 
     services: Services
     key_id: str | None
