@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kolosal.commands.doctor.facts import Facts, NativeProbe, PortState, settings_of
-from kolosal.commands.doctor.gpus import GpuReport
 from kolosal.config.errors import ConfigError
 from kolosal.config.load import Configuration
 from kolosal.config.server import ServerSettings
+from kolosal.engines.memory.nvml import GpuReport
 from kolosal.security.hosts import is_loopback
 
 OLDEST_PYTHON = (3, 11)

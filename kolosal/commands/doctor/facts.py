@@ -20,12 +20,12 @@ import psutil
 
 from kolosal.commands.address import Address
 from kolosal.commands.client import DaemonClient
-from kolosal.commands.doctor.gpus import GpuReport, read_gpus
 from kolosal.commands.errors import CommandError, DaemonUnreachable
 from kolosal.config.errors import ConfigError
 from kolosal.config.load import Configuration, load_settings
 from kolosal.config.settings import Settings
 from kolosal.engines.ipc.system import describe_exit
+from kolosal.engines.memory.nvml import GpuReport, read_gpus
 
 PROBE_TIMEOUT_S = 60.0
 """Loading the native library takes a second, behind a virus scanner many."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import psutil
+
+from kolosal.engines.memory.nvml import GpuFacts, read_gpus
 
 _GPU_LIBRARY = re.compile(r"ggml-(cuda|hip|vulkan|sycl|musa)\b", re.ASCII)
 _NO_LIMIT = 1 << 60
@@ -66,7 +68,9 @@ class ThisMachine:
             total, free = min(total, limit), min(free, max(0, limit - used))
         if self._uses_gpus is None:
             self._uses_gpus = has_gpu_backend()
-        return MachineMemory(total, free, read_gpus(self._visible) if self._uses_gpus else ())
+        return MachineMemory(
+            total, free, visible_gpus(read_gpus().gpus, self._visible) if self._uses_gpus else ()
+        )
 
 
 def has_gpu_backend() -> bool:
@@ -81,59 +85,25 @@ def has_gpu_backend() -> bool:
         return False
 
 
-def read_gpus(visible: str | None, nvml: Any = None) -> tuple[Gpu, ...]:
-    """The GPUs that the driver tells of, in the order in which CUDA counts those that are visible."""
-    import pynvml  # noqa: PLC0415 - 2 MiB, and most machines that run this have no such driver
+def visible_gpus(gpus: Sequence[GpuFacts], visible: str | None) -> tuple[Gpu, ...]:
+    """Those with memory of their own, in the order in which CUDA counts them.
 
-    nvml = nvml or pynvml
-    try:
-        nvml.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
-    try:
-        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        found = [
-            _gpu(nvml, index, handle, pynvml.NVMLError)
-            for index, handle in enumerate(_visible(nvml, handles, visible))
-        ]
-        return tuple(gpu for gpu in found if gpu is not None)
-    except pynvml.NVMLError:
-        return ()
-    finally:
-        nvml.nvmlShutdown()
-
-
-def _visible(nvml: Any, handles: list[Any], visible: str | None) -> list[Any]:
-    """As CUDA reads CUDA_VISIBLE_DEVICES (CUDA C++ programming guide, environment variables): indices or beginnings of UUIDs; the
-    first that names nothing ends the list."""
-    if visible is None:
-        return handles
-    chosen = []
-    for word in (part.strip() for part in visible.split(",")):
-        match = [
-            h for i, h in enumerate(handles) if word == str(i) or (word and _uuid(nvml, h).startswith(word))
-        ]
-        if not match:
-            break
-        chosen.append(match[0])
-    return chosen
-
-
-def _gpu(nvml: Any, index: int, handle: Any, failure: type[Exception]) -> Gpu | None:
-    try:
-        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    except failure:  # integrated: its memory is the host's
-        return None
-    return Gpu(index, _text(nvml.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free))
-
-
-def _uuid(nvml: Any, handle: Any) -> str:
-    return _text(nvml.nvmlDeviceGetUUID(handle))
-
-
-def _text(value: object) -> str:
-    """Older bindings answer in bytes."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    `visible` is read as CUDA reads CUDA_VISIBLE_DEVICES (CUDA C++ programming guide, environment variables): indices or beginnings
+    of UUIDs; the first that names nothing ends the list.
+    """
+    chosen = [*gpus]
+    if visible is not None:
+        chosen.clear()
+        for word in (part.strip() for part in visible.split(",")):
+            named = [gpu for gpu in gpus if word == str(gpu.index) or (word and gpu.uuid.startswith(word))]
+            if not named:
+                break
+            chosen.append(named[0])
+    return tuple(
+        Gpu(index, gpu.name, gpu.total_bytes, gpu.free_bytes)
+        for index, gpu in enumerate(chosen)
+        if gpu.total_bytes is not None and gpu.free_bytes is not None  # else its memory is the host's
+    )
 
 
 # --- control groups ---

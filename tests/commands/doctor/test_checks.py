@@ -13,13 +13,13 @@ import pytest
 
 from kolosal.commands.doctor.checks import Check, Verdict, diagnose
 from kolosal.commands.doctor.facts import PROBE, Facts, NativeProbe, PortState, probe_native, probe_port
-from kolosal.commands.doctor.gpus import GpuFacts, GpuReport, read_gpus
 from kolosal.config.errors import ConfigError
 from kolosal.config.load import Configuration, load_settings
+from kolosal.engines.memory.nvml import GpuFacts, GpuReport, read_gpus
 from tests.settings import settings_of
 
 GIB = 1024**3
-H200 = GpuFacts(0, "NVIDIA H200", 140 * GIB, 139 * GIB)
+H200 = GpuFacts(0, "NVIDIA H200", 140 * GIB, 139 * GIB, "GPU-1")
 
 
 @pytest.fixture
@@ -179,6 +179,7 @@ def nvml(**changes: Any) -> Any:
         "nvmlDeviceGetCount": lambda: 1,
         "nvmlDeviceGetHandleByIndex": lambda index: index,
         "nvmlDeviceGetName": lambda _: "NVIDIA H200",
+        "nvmlDeviceGetUUID": lambda _: "GPU-1",
         "nvmlDeviceGetMemoryInfo": lambda _: SimpleNamespace(total=140 * GIB, free=139 * GIB),
     }
     return SimpleNamespace(**(functions | changes))
@@ -193,7 +194,9 @@ def test_gpus_are_read() -> None:
 
 
 def test_a_gpu_that_counts_no_memory_is_read() -> None:
-    assert read_gpus(nvml(nvmlDeviceGetMemoryInfo=failing)).gpus == (GpuFacts(0, "NVIDIA H200", None, None),)
+    assert read_gpus(nvml(nvmlDeviceGetMemoryInfo=failing)).gpus == (
+        GpuFacts(0, "NVIDIA H200", None, None, "GPU-1"),
+    )
 
 
 @pytest.mark.parametrize("function", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetName"])

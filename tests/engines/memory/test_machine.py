@@ -11,7 +11,8 @@ import psutil
 import pynvml
 import pytest
 
-from kolosal.engines.memory.machine import Gpu, ThisMachine, has_gpu_backend, read_gpus
+from kolosal.engines.memory.machine import Gpu, ThisMachine, has_gpu_backend, visible_gpus
+from kolosal.engines.memory.nvml import read_gpus
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
 
@@ -87,6 +88,9 @@ class Nvml:
 
     def nvmlShutdown(self) -> None: ...
 
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "1"
+
     def nvmlDeviceGetCount(self) -> int:
         return len(self._names)
 
@@ -110,16 +114,16 @@ class Nvml:
     [(None, ["a", "b", "c"]), ("", []), ("2,0", ["c", "a"]), ("GPU-b", ["b"]), ("1,9,0", ["b"]), ("-1", [])],
 )
 def test_gpus_are_counted_as_cuda_counts_them(visible: str | None, names: list[str]) -> None:
-    found = read_gpus(visible, Nvml("a", "b", "c"))
+    found = visible_gpus(read_gpus(Nvml("a", "b", "c")).gpus, visible)
     assert found == tuple(Gpu(index, name, 10, 7) for index, name in enumerate(names))
 
 
 def test_gpus_without_memory_of_their_own_are_left_out() -> None:
-    assert [gpu.name for gpu in read_gpus(None, Nvml("integrated", "a"))] == ["a"]
+    assert [gpu.name for gpu in visible_gpus(read_gpus(Nvml("integrated", "a")).gpus, None)] == ["a"]
 
 
 def test_a_machine_without_a_driver_has_no_gpus() -> None:
-    assert read_gpus(None, Nvml()) == ()
+    assert visible_gpus(read_gpus(Nvml()).gpus, None) == ()
 
 
 def test_whether_llama_cpp_uses_gpus_is_seen_without_loading_it() -> None:
