@@ -1,7 +1,7 @@
 """A streamed HTTP/1.1 answer, read as it arrives with as little work as possible.
 
-Owns response heads, chunked transfer and the data of server-sent events. A general HTTP client costs more processor
-time per token than the server under test may spend on it, and both run on the same machine.
+Owns response heads, chunked transfer and the data of server-sent events. A general HTTP client, and httpx-sse above it, cost more
+processor time per token than the server under test may spend on it, and both run on the same machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The daemon's answers, as the client reads them: JSON bodies and event streams in, small types and errors out.
+"""The daemon's answers, as the client reads them: JSON in, small types and errors out.
 
 Trusts nothing of what it reads: whatever listens at an address may not be a daemon at all.
 """
@@ -6,7 +6,6 @@ Trusts nothing of what it reads: whatever listens at an address may not be a dae
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
@@ -17,9 +16,6 @@ from kolosal.commands.errors import ApiError, CommandError
 
 Body: TypeAlias = dict[str, JsonValue]
 """A JSON object that is sent or was received."""
-
-MAX_EVENT_BYTES = 16 * 1024 * 1024
-"""Bytes of one line of a stream; a longer one is no answer of ours."""
 
 _UNAUTHORIZED = 401
 
@@ -53,27 +49,6 @@ class EngineView:
             load_progress=_number(body.get("load_progress")),
             last_error=_text(body.get("last_error")),
         )
-
-
-async def event_stream(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[str, str]]:
-    """The kind and the data of server-sent events, each of one line; a kind that is not named is `message`.
-
-    Lines end at a line feed only: text may hold U+2028, which httpx's own splitting takes for an end.
-
-    Raises:
-        CommandError: a line is longer than `MAX_EVENT_BYTES`.
-    """
-    kind, buffer = "message", b""
-    async for chunk in chunks:
-        *lines, buffer = (buffer + chunk).split(b"\n")
-        if len(buffer) > MAX_EVENT_BYTES:
-            raise CommandError("The daemon sent an event of more than 16 MiB")
-        for line in lines:
-            if line.startswith(b"event:"):
-                kind = line[6:].strip().decode(errors="replace")
-            elif line.startswith(b"data:"):
-                yield kind, line[5:].strip().decode(errors="replace")
-                kind = "message"
 
 
 def piece_of(data: str) -> str:

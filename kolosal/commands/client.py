@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import httpx
@@ -20,12 +22,15 @@ from kolosal.commands.answers import (
     Body,
     EngineView,
     api_error,
-    event_stream,
     items,
     json_object,
     piece_of,
 )
 from kolosal.commands.errors import ApiError, CommandError, DaemonUnreachable
+from kolosal.event_source import EventStreamError, aiter_events
+
+if TYPE_CHECKING:
+    from httpx_sse import ServerSentEvent
 
 CONNECT_TIMEOUT_S = 5.0
 """Until the daemon's address accepts a connection."""
@@ -121,20 +126,12 @@ class DaemonClient:
     ) -> AsyncGenerator[str, None]:
         """The pieces of an answer as they are made. Closing the iterator stops the daemon's work."""
         body: Body = {"model": model, "messages": [*messages], "stream": True, **(options or {})}
-        timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
-        try:
-            async with self._http.stream(
-                "POST", "/v1/chat/completions", json=body, timeout=timeout
-            ) as response:
-                if response.is_error:
-                    raise api_error(response.status_code, await response.aread())
-                async for _, data in event_stream(response.aiter_bytes()):
-                    if data == "[DONE]":
-                        return
-                    if piece := piece_of(data):
-                        yield piece
-        except httpx.TransportError as exc:
-            raise self._unreachable(exc) from exc
+        async with aclosing(self._events("POST", "/v1/chat/completions", body)) as events:
+            async for event in events:
+                if event.data == "[DONE]":
+                    return
+                if piece := piece_of(event.data):
+                    yield piece
         raise CommandError("The daemon ended the answer early")
 
     async def events(self) -> AsyncGenerator[tuple[str, Body], None]:
@@ -158,13 +155,22 @@ class DaemonClient:
                 yield f"({data.get('lost')} lines were lost)"
 
     async def _follow(self, path: str) -> AsyncGenerator[tuple[str, Body], None]:
+        async with aclosing(self._events("GET", path)) as events:
+            async for event in events:
+                yield event.event, json_object(event.data)
+
+    async def _events(
+        self, method: str, path: str, body: Body | None = None
+    ) -> AsyncGenerator[ServerSentEvent, None]:
         timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
         try:
-            async with self._http.stream("GET", path, timeout=timeout) as response:
+            async with self._http.stream(method, path, json=body, timeout=timeout) as response:
                 if response.is_error:
                     raise api_error(response.status_code, await response.aread())
-                async for kind, data in event_stream(response.aiter_bytes()):
-                    yield kind, json_object(data)
+                async for event in aiter_events(response):
+                    yield event
+        except EventStreamError as exc:
+            raise CommandError(str(exc)) from exc
         except httpx.TransportError as exc:
             raise self._unreachable(exc) from exc
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -21,14 +21,12 @@ from kolosal.errors import (
     NotFound,
     QueueFull,
 )
+from kolosal.event_source import EventStreamError, iter_events
 from kolosal.sampling import SamplingParams
 from kolosal.schema import ChatPrompt, TokensPrompt
 
 CONNECT_TIMEOUT_S = 10.0
 """Until the connection is there. For the answer there is no limit: a model may be loaded first."""
-
-MAX_EVENT_BYTES = 16 * 1024 * 1024
-"""Bytes of one line of a stream; a longer one is no answer of a daemon."""
 
 
 class DaemonHost:
@@ -80,11 +78,13 @@ class DaemonHost:
             with self._http.stream("POST", path, json={**body, "stream": True}) as response:
                 if response.is_error:
                     raise _error(response.status_code, response.read())
-                for event in _events(response.iter_bytes()):
-                    if event == b"[DONE]":
+                for event in iter_events(response):
+                    if event.data == "[DONE]":
                         return
-                    if text := _piece(_object(event)):
+                    if text := _piece(_object(event.data)):
                         yield text
+        except EventStreamError as exc:
+            raise EngineDied(str(exc)) from exc
         except httpx.HTTPError as exc:
             raise self._unreachable(exc) from exc
         raise EngineDied("The daemon ended the answer early")
@@ -143,7 +143,7 @@ def _messages(prompt: ChatPrompt) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in prompt.messages]
 
 
-def _object(content: bytes) -> dict[str, Any]:
+def _object(content: str | bytes) -> dict[str, Any]:
     """The JSON object in an answer."""
     try:
         value = json.loads(content)
@@ -160,16 +160,6 @@ def _piece(event: dict[str, Any]) -> str:
         raise EngineDied(str(event["error"].get("message")))
     choice: dict[str, Any] = next(iter(event.get("choices", ())), {})
     return str(choice.get("text") or choice.get("delta", {}).get("content") or "")
-
-
-def _events(chunks: Iterable[bytes]) -> Iterable[bytes]:
-    """The data of server-sent events. Lines end at a line feed only: text may hold what Unicode calls one."""
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > MAX_EVENT_BYTES:
-            raise EngineDied(f"The daemon sent an event of more than {MAX_EVENT_BYTES} bytes")
-        yield from (line[5:].strip() for line in lines if line.startswith(b"data:"))
 
 
 _KINDS: dict[int, type[KolosalError]] = {

@@ -93,7 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
             rows = [{"engine_id": name, "status": "loaded"} for name in engines]
             self._send(200, {"status": "healthy", "server": {"version": "9.9"}, "engines": rows})
         elif self.path == "/v1/events" or "follow=true" in self.path:
-            self._send(200, "".join(f": a comment\n\nid: 1-1\n{text}\n\n" for text in self.server.happenings))
+            events = "".join(f": a comment\n\nid: 1-1\n{text}\n\n" for text in self.server.happenings)
+            self._send(200, events, "text/event-stream; charset=utf-8")
         elif self.path.partition("?")[0].endswith("/logs"):
             self._send(200, {"engine_id": "tiny", "lines": self.server.log_lines, "dropped": 0})
         elif self.path == "/engines":
@@ -133,6 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             sys.stderr.write("out of luck\n")
             os._exit(3)
         self.send_response(200)
+        self.send_header("content-type", "text/event-stream; charset=utf-8")
         self.end_headers()
         first, *others = self.server.events
         self._event(first)
@@ -148,9 +150,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(f": a comment\n\ndata: {data}\n\n".encode())
         self.wfile.flush()
 
-    def _send(self, status: int, body: Any) -> None:
+    def _send(self, status: int, body: Any, content_type: str = "application/json") -> None:
         content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         self.send_response(status)
+        self.send_header("content-type", content_type)
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

@@ -17,6 +17,7 @@ from kolosal.commands.text import printable
 from kolosal.sampling import MAX_TOKENS_LIMIT
 
 END = EOFError()
+EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 
 
 class Conversation:
@@ -49,7 +50,7 @@ class Conversation:
         if isinstance(answer, int):
             return httpx.Response(answer, json={"error": {"message": "no"}})
         data = json.dumps({"choices": [{"delta": {"content": answer}}]})
-        return httpx.Response(200, content=f"data: {data}\n\ndata: [DONE]\n\n")
+        return httpx.Response(200, headers=EVENTS, content=f"data: {data}\n\ndata: [DONE]\n\n")
 
 
 def said(role: str, content: str) -> Body:
@@ -103,7 +104,7 @@ async def test_a_stopped_answer_stays_as_far_as_it_came() -> None:
             waits.set()
             await asyncio.Event().wait()
 
-    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Hanging()))
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, headers=EVENTS, stream=Hanging()))
     async with DaemonClient("http://daemon", transport) as client:
         chat = Chat(client, "a", None, {})
         answering = asyncio.create_task(chat.answer("one", lambda _: None))

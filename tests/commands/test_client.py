@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kolosal.commands.answers import MAX_EVENT_BYTES, EngineView, event_stream
+from kolosal.commands.answers import EngineView
 from kolosal.commands.client import DaemonClient
 from kolosal.commands.errors import ApiError, CommandError, DaemonUnreachable
+from kolosal.event_source import MAX_EVENT_BYTES, aiter_events
+
+EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 
 
 def chunk(text: str) -> str:
@@ -35,7 +38,7 @@ def client_of(answer: Callable[[httpx.Request], httpx.Response]) -> DaemonClient
 
 
 async def answer_to(*chunks: bytes) -> list[str]:
-    async with client_of(lambda _: httpx.Response(200, content=chunks_of(*chunks))) as client:
+    async with client_of(lambda _: httpx.Response(200, headers=EVENTS, content=chunks_of(*chunks))) as client:
         return [piece async for piece in client.chat("a", [])]
 
 
@@ -45,7 +48,8 @@ def test_an_answer_is_the_same_however_the_network_cuts_it(pieces: list[str], si
     cut = [content[i : i + size] for i in range(0, len(content), size)]
 
     async def read() -> list[str]:
-        return [json.loads(data) async for _, data in event_stream(chunks_of(*cut))]
+        response = httpx.Response(200, headers=EVENTS, content=chunks_of(*cut))
+        return [json.loads(event.data) async for event in aiter_events(response)]
 
     assert asyncio.run(read()) == pieces
 
@@ -86,6 +90,19 @@ async def test_an_endless_line_is_an_error() -> None:
         await answer_to(b"data: ", b"x" * MAX_EVENT_BYTES)
 
 
+async def test_an_endless_event_of_many_lines_is_an_error() -> None:
+    line = b"data: " + b"x" * 1024 * 1024 + b"\n"
+    with pytest.raises(CommandError, match="16 MiB"):
+        await answer_to(*[line] * 17)
+
+
+async def test_what_sends_no_events_is_no_daemon() -> None:
+    page = httpx.Response(200, headers={"content-type": "text/html"}, content=b"data: x\n\n")
+    async with client_of(lambda _: page) as client:
+        with pytest.raises(CommandError, match="not a Kolosal daemon"):
+            await anext(client.chat("a", []))
+
+
 async def test_a_refused_chat_is_told_in_the_daemons_words() -> None:
     refusal = httpx.Response(404, json={"error": {"message": "Model 'a' not found"}})
     async with client_of(lambda _: refusal) as client:
@@ -108,7 +125,7 @@ class Endless(httpx.AsyncByteStream):
 
 async def test_closing_an_answer_closes_its_connection() -> None:
     stream = Endless()
-    async with client_of(lambda _: httpx.Response(200, stream=stream)) as client:
+    async with client_of(lambda _: httpx.Response(200, headers=EVENTS, stream=stream)) as client:
         async with aclosing(client.chat("a", [])) as pieces:
             await anext(pieces)
         assert stream.closed

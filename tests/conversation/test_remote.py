@@ -21,6 +21,7 @@ from kolosal.schema import ChatPrompt, Message, TokensPrompt
 from tests.fakes import FakeEngine, app_with, says
 from tests.routes.conversation.chats import DRAFT, REVIEW1, REVIEW2, in_turn
 
+EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 PROMPTS = {"assistant": "Answer.", "reviser": "Revise."}
 PROMPT = ChatPrompt((Message("user", "Hi"),))
 
@@ -50,7 +51,7 @@ def canned(status: int, content: bytes) -> DaemonHost:
     return DaemonHost(
         "http://localhost",
         "fake",
-        transport=httpx.MockTransport(lambda _: httpx.Response(status, content=content)),
+        transport=httpx.MockTransport(lambda _: httpx.Response(status, headers=EVENTS, content=content)),
     )
 
 
