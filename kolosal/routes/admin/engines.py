@@ -29,7 +29,7 @@ from kolosal.routes.admin.engine_details import (
     engine_status,
     resolved_parameters,
 )
-from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.operation import Access, Group, Operation, with_v1
 from kolosal.routes.common.services import model_roots_of, registry_of
 
 _engine_id: TypeAdapter[str] = TypeAdapter(EngineId)
@@ -82,18 +82,15 @@ class EngineRemoved(TypedDict):
 
 def routes() -> list[Route]:
     """The paths of this module, each with and without `/v1`."""
-    return [
-        route
-        for prefix in ("", "/v1")
-        for route in (
-            Route(f"{prefix}/engines", add_engine, methods=["POST"]),
-            Route(f"{prefix}/engines", list_engines),
-            Route(f"{prefix}/engines/{{engine_id}}", show_engine),
-            Route(f"{prefix}/engines/{{engine_id}}", put_engine, methods=["PUT"]),
-            Route(f"{prefix}/engines/{{engine_id}}", remove_engine, methods=["DELETE"]),
-            Route(f"{prefix}/engines/{{engine_id}}/status", show_status),
-        )
-    ]
+    return with_v1(
+        Route("/engines", add_engine, methods=["POST"]),
+        Route("/engines", list_engines),
+        Route("/engines/{engine_id}", show_engine),
+        Route("/engines/{engine_id}", put_engine, methods=["PUT"]),
+        Route("/engines/{engine_id}", remove_engine, methods=["DELETE"]),
+        Route("/engines/{engine_id}/status", show_status),
+        first="",
+    )
 
 
 @Operation(

@@ -18,7 +18,7 @@ from kolosal.http.sse import EventStream
 from kolosal.observe.events import Event, EventLog
 from kolosal.observe.logtail import MAX_LINES
 from kolosal.observe.ring import Batch, Ring
-from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.operation import Access, Group, Operation, with_v1
 from kolosal.routes.common.query import read_query
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.openai.encode import error_frame
@@ -57,14 +57,10 @@ class EngineLog(TypedDict):
 
 def routes() -> list[Route]:
     """The paths of this module, each with and without `/v1`."""
-    return [
-        route
-        for prefix in ("/v1", "")
-        for route in (
-            Route(f"{prefix}/events", follow_events),
-            Route(f"{prefix}/engines/{{engine_id}}/logs", show_logs),
-        )
-    ]
+    return with_v1(
+        Route("/events", follow_events),
+        Route("/engines/{engine_id}/logs", show_logs),
+    )
 
 
 @Operation(

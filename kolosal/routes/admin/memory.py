@@ -22,7 +22,7 @@ from kolosal.paths import engine_config
 from kolosal.routes.admin.engine_body import EngineBody, UnloadBody
 from kolosal.routes.admin.engine_details import DeviceBytes, EngineDetails, engine_details
 from kolosal.routes.common.body import required
-from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.operation import Access, Group, Operation, with_v1
 from kolosal.routes.common.services import model_roots_of, registry_of
 
 _UNLOAD_LIMIT_S = 30.0
@@ -85,16 +85,13 @@ class EngineEstimate(EngineBytes):
 
 def routes() -> list[Route]:
     """The paths of this module, each with and without `/v1`."""
-    return [
-        route
-        for prefix in ("", "/v1")
-        for route in (
-            Route(f"{prefix}/engines/estimate", estimate_body, methods=["POST"]),
-            Route(f"{prefix}/engines/{{engine_id}}/estimate", estimate_engine),
-            Route(f"{prefix}/engines/{{engine_id}}/load", load_engine, methods=["POST"]),
-            Route(f"{prefix}/engines/{{engine_id}}/unload", unload_engine, methods=["POST"]),
-        )
-    ]
+    return with_v1(
+        Route("/engines/estimate", estimate_body, methods=["POST"]),
+        Route("/engines/{engine_id}/estimate", estimate_engine),
+        Route("/engines/{engine_id}/load", load_engine, methods=["POST"]),
+        Route("/engines/{engine_id}/unload", unload_engine, methods=["POST"]),
+        first="",
+    )
 
 
 @Operation(

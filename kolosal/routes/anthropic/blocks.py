@@ -9,16 +9,13 @@ from pydantic import Discriminator, Field, Tag
 
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.fields import ARRAY, STRING, kinds
-from kolosal.routes.common.tools import ToolName
+from kolosal.routes.common.tools import ToolCallId, ToolName
 from kolosal.schema import MAX_TOOL_NAME_CHARS
 
 MAX_BLOCKS = 4096
 """Blocks of one message, and of one tool's result."""
 
-MAX_ID_CHARS = 256
-"""Characters of a call's id."""
-
-CallId: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
+CallId: TypeAlias = Annotated[ToolCallId, Field(min_length=1)]
 
 
 class TextBlock(RequestBody):

@@ -1,4 +1,7 @@
-"""The Messages request: its fields with their bounds, and what they mean to an engine."""
+"""The Messages request: its fields with their bounds, and what they mean to an engine.
+
+https://docs.anthropic.com/en/api/messages
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`context_management`: which earlier thoughts the model still gets to see. Pure."""
+"""`context_management`: which earlier thoughts the model still gets to see. Pure.
+
+https://docs.anthropic.com/en/docs/build-with-claude/context-editing
+"""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def _check_place(block: Block, role: str, path: str) -> None:
 def _assistant_turn(blocks: Sequence[Block], path: str, calls: dict[str, str]) -> Message:
     text: list[str] = []
     thinking: list[str] = []
-    made: list[ToolCall] = []
+    tool_calls: list[ToolCall] = []
     for index, block in enumerate(blocks):
         match block:
             case TextBlock():
@@ -119,13 +119,15 @@ def _assistant_turn(blocks: Sequence[Block], path: str, calls: dict[str, str]) -
                 thinking.append(block.thinking)
             case ToolUseBlock():
                 calls[block.id] = block.name
-                made.append(ToolCall(block.id, block.name, json_text(block.input, f"{path}.{index}.input")))
+                tool_calls.append(
+                    ToolCall(block.id, block.name, json_text(block.input, f"{path}.{index}.input"))
+                )
             case RedactedThinkingBlock() | ToolResultBlock() | OtherBlock():
                 pass  # the first is of no use to any other model; the others were refused
             case _:
                 assert_never(block)
     thought = "\n".join(thinking)
-    return Message("assistant", "".join(text), tool_calls=tuple(made), thinking=thought or None)
+    return Message("assistant", "".join(text), tool_calls=tuple(tool_calls), thinking=thought or None)
 
 
 def _result_turn(block: ToolResultBlock, path: str, calls: Mapping[str, str]) -> Message:

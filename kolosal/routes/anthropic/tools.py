@@ -1,4 +1,7 @@
-"""`tools` and `tool_choice` → how an engine is to use tools. Pure."""
+"""`tools` and `tool_choice` → how an engine is to use tools. Pure.
+
+https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/overview
+"""
 
 from __future__ import annotations
 
@@ -94,9 +97,9 @@ def to_tool_use(tools: Sequence[InputTool], choice: ToolChoice | None) -> ToolUs
 
 def _mode(choice: ToolChoice, names: set[str]) -> ToolMode:
     if choice.type == "tool" and choice.name not in names:
-        given = "nothing" if choice.name is None else repr(choice.name[:60])
+        name = "nothing" if choice.name is None else repr(choice.name[:60])
         raise InvalidRequest(
-            f"tool_choice.name must be the name of one of the tools, not {given}", param="tool_choice.name"
+            f"tool_choice.name must be the name of one of the tools, not {name}", param="tool_choice.name"
         )
     if choice.type == "any" and not names:
         raise InvalidRequest(

@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
+from starlette.routing import Route
 from starlette.websockets import WebSocket
 
 from kolosal.errors import KolosalError
@@ -117,3 +118,13 @@ def operation_of(endpoint: object) -> Operation | None:
     """What was attached to an endpoint, if anything was."""
     found = getattr(endpoint, _ATTRIBUTE, None)
     return found if isinstance(found, Operation) else None
+
+
+def with_v1(*routes: Route, first: Literal["/v1", ""] = "/v1") -> list[Route]:
+    """Each route under `/v1` and without it. Those under `first` come first: in the document the others are their aliases."""
+    prefixes = ("/v1", "") if first else ("", "/v1")
+    return [
+        Route(prefix + route.path, route.endpoint, methods=route.methods)
+        for prefix in prefixes
+        for route in routes
+    ]

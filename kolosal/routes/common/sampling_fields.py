@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from kolosal.http.decode import RequestBody, decode_fields
 from kolosal.routes.common.body import OpenBody
 from kolosal.sampling import SamplingParams
+from kolosal.schema import MAX_PRIORITY
 
 _sampling_params: TypeAdapter[SamplingParams] = TypeAdapter(SamplingParams)
 
@@ -16,9 +18,9 @@ _NAMES = frozenset(field.name for field in dataclasses.fields(SamplingParams))
 
 
 class SamplingFields(OpenBody):
-    """The fields that every dialect of OpenAI's takes as `SamplingParams` has them.
+    """What both of OpenAI's APIs take besides a prompt.
 
-    They have no bounds here: `sampling_params` checks them.
+    Fields with names of `SamplingParams` have no bounds here: `sampling_params` checks them.
     """
 
     BOUNDS = SamplingParams
@@ -33,6 +35,10 @@ class SamplingFields(OpenBody):
     repeat_last_n: int | None = None
     seed: int | None = None
     ignore_eos: bool | None = None
+    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] | None = None
+    """Higher is started first and preempted last."""
+    cache_prompt: bool | None = None
+    """False takes no KV cells of other requests and leaves none for them."""
 
 
 def sampling_params(body: RequestBody, own: dict[str, object], prefix: str = "") -> SamplingParams:

@@ -13,6 +13,8 @@ from kolosal.schema import MAX_SCHEMA_CHARS, MAX_TOOL_NAME_CHARS, Tool
 
 ToolName: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)]
 
+ToolCallId: TypeAlias = Annotated[str, Field(max_length=256)]
+
 ToolDescription: TypeAlias = Annotated[str, Field(max_length=65_536)]
 
 

@@ -141,9 +141,9 @@ def decode_query(request: Request) -> ConversationBody:
     Raises:
         InvalidRequest: a parameter is missing, mistyped or out of range.
     """
-    given = {name: value for name, value in request.query_params.items() if value or name == "prompt"}
+    parameters = {name: value for name, value in request.query_params.items() if value or name == "prompt"}
     try:
-        query = _QUERY.validate_strings(given)
+        query = _QUERY.validate_strings(parameters)
     except ValidationError as exc:
         raise _refusal(exc, "query") from None
     return ConversationBody(
@@ -162,14 +162,14 @@ def _refusal(error: ValidationError, where: str) -> InvalidRequest:
     )
 
 
-def _shown(given: object) -> JsonValue:
-    """What was given, in part."""
-    match given:
+def _shown(value: object) -> JsonValue:
+    """A value that was refused, cut where it is long."""
+    match value:
         case str():
-            return given[:_SHOWN_CHARS]
+            return value[:_SHOWN_CHARS]
         case bool() | float() | None:
-            return given
+            return value
         case int():
-            return given if abs(given) < 2**53 else str(given)[:_SHOWN_CHARS]
+            return value if abs(value) < 2**53 else str(value)[:_SHOWN_CHARS]
         case _:
-            return kind_of(given)
+            return kind_of(value)

@@ -76,12 +76,12 @@ def with_message(history: Sequence[HistoryMessage], message: str | None) -> tupl
 
 def calls_made(history: Sequence[HistoryMessage]) -> frozenset[CallKey]:
     """The calls since the user last said something."""
-    made: set[CallKey] = set()
+    keys: set[CallKey] = set()
     for turn in reversed(history):
         if turn.role == "user":
             break
-        made |= {call_key(call.tool, call.parameters) for call in turn.tool_calls or ()}
-    return frozenset(made)
+        keys |= {call_key(call.tool, call.parameters) for call in turn.tool_calls or ()}
+    return frozenset(keys)
 
 
 def to_messages(history: Iterable[HistoryMessage]) -> tuple[Message, ...]:

@@ -16,10 +16,10 @@ from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams, Seed, StopString,
 from kolosal.schema import Tool, ToolMode
 
 DEFAULT_MAX_NEW_TOKENS = 4096
-"""Tokens to generate where a request does not say: the seed's number."""
+"""Tokens to generate where a request does not say, as in the server that first had this API."""
 
 DEFAULT_TEMPERATURE = 0.6
-"""Temperature of sampling where a request does not say: the seed's number."""
+"""Temperature of sampling where a request does not say, as there."""
 
 MAX_ITERATION_COUNT = 1_000_000
 """How far a client may count; far beyond what is ever allowed."""
@@ -30,7 +30,7 @@ Stop: TypeAlias = Annotated[
 
 
 class GenerationParams(RequestBody):
-    """What is to be said, and how."""
+    """The conversation, its tools and how to sample: what `create_message`, `/stream` and a session's `generate` share."""
 
     message: str | None = None
     """What the user says; added to the history unless it ends the user's part of it already."""
@@ -45,7 +45,7 @@ class GenerationParams(RequestBody):
     do_sample: bool | None = None
     """False takes the most probable token each time."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """Of sampling."""
+    """0 takes the most probable token; 0.6 unless given."""
     top_p: TopP | None = None
     """Keep the most probable tokens whose probabilities add up to this; off unless given."""
     seed: Seed | None = None

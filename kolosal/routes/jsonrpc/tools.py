@@ -46,22 +46,22 @@ class RpcTool(RpcFunction):
 RpcTools: TypeAlias = Annotated[tuple[RpcTool, ...], Field(max_length=MAX_TOOLS)]
 
 
-def to_tools(offered: Sequence[RpcTool]) -> tuple[Tool, ...]:
+def to_tools(tools: Sequence[RpcTool]) -> tuple[Tool, ...]:
     """The tools as engines know them.
 
     Raises:
         InvalidRequest: one has no name or that of another, or its schema is too long or not that of an object.
     """
     return distinct_tools(
-        _to_tool(each if each.function is None else each.function, f"tools.{index}")
-        for index, each in enumerate(offered)
+        _to_tool(tool if tool.function is None else tool.function, f"tools.{index}")
+        for index, tool in enumerate(tools)
     )
 
 
 def _to_tool(fields: RpcFunction, path: str) -> Tool:
     name = required(fields.name, f"{path}.name")
     param = f"{path}.parameters"
-    given = fields.parameters or fields.input_schema or {}
-    schema = {name: value for name, value in given.items() if name != "$schema"}
+    schema = dict(fields.parameters or fields.input_schema or {})
+    schema.pop("$schema", None)
     check_object_schema(schema, param)
     return to_tool(name, fields.description, schema, param)

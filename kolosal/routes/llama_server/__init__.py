@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute, Route
 
+from kolosal.routes.common.operation import with_v1
 from kolosal.routes.llama_server import rerank, tokens
 from kolosal.routes.llama_server.infill import infill
 
@@ -11,7 +12,7 @@ from kolosal.routes.llama_server.infill import infill
 def routes() -> list[BaseRoute]:
     """`/infill`, `/tokenize`, `/detokenize`, `/apply-template` and the names of ranking."""
     return [
-        *(Route(f"{prefix}/infill", infill, methods=["POST"]) for prefix in ("/v1", "")),
+        *with_v1(Route("/infill", infill, methods=["POST"])),
         *rerank.routes(),
         *tokens.routes(),
     ]

@@ -1,4 +1,7 @@
-"""`POST /infill`, as llama-server and the editor plug-ins written for it know it: fill in the middle of a file."""
+"""`POST /infill`: fill in the middle of a file, for editor plug-ins that were written for llama-server.
+
+https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Reranking: which documents answer a query best, in the shape that Jina's and llama-server's clients know."""
+"""Reranking: which documents answer a query best, in the shape that Jina's and llama-server's clients know.
+
+https://jina.ai/reranker, https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
+"""
 
 from __future__ import annotations
 

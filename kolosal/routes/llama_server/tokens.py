@@ -1,4 +1,7 @@
-"""Tokens and templates, as llama-server names them: what a model makes of a text before it computes anything."""
+"""Tokens and templates, as llama-server names them: what a model makes of a text before it computes anything.
+
+https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from kolosal.http.decode import RequestBody, decode
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.body import optional_model
 from kolosal.routes.common.fields import ModelName, Text, TokenId
-from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.common.operation import Access, Group, Operation, with_v1
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import call_model
 from kolosal.routes.openai.chat import ChatCompletionBody
@@ -28,15 +31,12 @@ _THREAD_ABOVE_TOKENS = 8192
 
 def routes() -> list[Route]:
     """The paths of this module, each with and without `/v1`."""
-    return [
-        route
-        for prefix in ("", "/v1")
-        for route in (
-            Route(f"{prefix}/tokenize", tokenize, methods=["POST"]),
-            Route(f"{prefix}/detokenize", detokenize, methods=["POST"]),
-            Route(f"{prefix}/apply-template", apply_template, methods=["POST"]),
-        )
-    ]
+    return with_v1(
+        Route("/tokenize", tokenize, methods=["POST"]),
+        Route("/detokenize", detokenize, methods=["POST"]),
+        Route("/apply-template", apply_template, methods=["POST"]),
+        first="",
+    )
 
 
 class TokenizeBody(RequestBody):

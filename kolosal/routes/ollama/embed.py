@@ -110,7 +110,7 @@ async def embed(request: Request) -> JsonResponse[EmbedResponse]:
     began = time.monotonic()
     keep_alive, texts = keep_alive_seconds(body.keep_alive), body.texts()
     name = checked_name(registry_of(request), body.model)
-    made, load_s = await _vectors(
+    embedded, load_s = await _vectors(
         request, name, keep_alive, texts, body.dimensions or None, truncate=body.truncate is not False
     )
 
@@ -118,14 +118,16 @@ async def embed(request: Request) -> JsonResponse[EmbedResponse]:
         return JsonResponse(
             {
                 "model": name,
-                "embeddings": [numbers(vector) for vector in made.vectors],
+                "embeddings": [numbers(vector) for vector in embedded.vectors],
                 "total_duration": int((time.monotonic() - began) * _NS),
                 "load_duration": int(load_s * _NS),
-                "prompt_eval_count": sum(made.n_tokens),
+                "prompt_eval_count": sum(embedded.n_tokens),
             }
         )
 
-    if len(made.vectors) > 1:  # many numbers are written in a thread: they would hold up everyone's tokens
+    if (
+        len(embedded.vectors) > 1
+    ):  # many numbers are written in a thread: they would hold up everyone's tokens
         return await asyncio.to_thread(response)
     return response()
 
@@ -143,8 +145,8 @@ async def embeddings(request: Request) -> JsonResponse[EmbeddingsResponse]:
     keep_alive = keep_alive_seconds(body.keep_alive)
     name = checked_name(registry_of(request), body.model)
     texts = (body.prompt,) if body.prompt else ()
-    made, _ = await _vectors(request, name, keep_alive, texts, None, truncate=True)
-    return JsonResponse({"embedding": numbers(made.vectors[0]) if made.vectors else []})
+    embedded, _ = await _vectors(request, name, keep_alive, texts, None, truncate=True)
+    return JsonResponse({"embedding": numbers(embedded.vectors[0]) if embedded.vectors else []})
 
 
 async def _vectors(
@@ -161,9 +163,9 @@ async def _vectors(
 
     async def work(engine: Engine) -> tuple[Embedded, float]:
         load_s = time.monotonic() - began
-        made = await _embed(engine, texts, dimensions, truncate=truncate) if texts else Embedded((), ())
+        embedded = await _embed(engine, texts, dimensions, truncate=truncate) if texts else Embedded((), ())
         await apply_keep_alive(request, engine, keep_alive)
-        return made, load_s
+        return embedded, load_s
 
     return await with_engine(request, find_engine(registry_of(request), name).engine_id, work)
 

@@ -1,4 +1,7 @@
-"""The request fields that `/api/generate` and `/api/chat` share, and what they mean to an engine."""
+"""The request fields that `/api/generate` and `/api/chat` share, and what they mean to an engine.
+
+https://github.com/ollama/ollama/blob/main/docs/api.md
+"""
 
 from __future__ import annotations
 

@@ -37,21 +37,21 @@ KeepAlive: TypeAlias = Annotated[
     | Annotated[float, Field(allow_inf_nan=False), NUMBER],
     kinds('a number of seconds or a duration such as "5m"'),
 ]
-"""Seconds, or a duration as Go writes it: `"5m"`, `"1h30m"`, `"-1m"`."""
+"""Seconds, or a duration as Go writes it (https://pkg.go.dev/time#ParseDuration): `"5m"`, `"1h30m"`, `"-1m"`."""
 
 
-def keep_alive_seconds(given: str | float | None) -> float | None:
+def keep_alive_seconds(keep_alive: str | float | None) -> float | None:
     """Seconds to stay in memory after the answer: 0 is not at all, -1 for ever, None: the request does not say.
 
     Raises:
         InvalidRequest: it is no duration.
     """
-    if given is None or given == "":
+    if keep_alive is None or keep_alive == "":
         return None
-    seconds = _seconds(given) if isinstance(given, str) else given
+    seconds = _seconds(keep_alive) if isinstance(keep_alive, str) else keep_alive
     if seconds is None:
         raise InvalidRequest(
-            f'keep_alive must be a number of seconds or a duration such as "5m" or "1h30m", not {given!r}',
+            f'keep_alive must be a number of seconds or a duration such as "5m" or "1h30m", not {keep_alive!r}',
             param="keep_alive",
         )
     return -1.0 if seconds < 0 else min(seconds, MAX_KEEP_ALIVE_S)

@@ -15,8 +15,8 @@ from kolosal.errors import InvalidRequest
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import NeutralValues, OpenBody
 from kolosal.routes.common.json_schema import bounded_json
-from kolosal.routes.common.tools import ToolName
-from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_ID_CHARS, MAX_MESSAGES
+from kolosal.routes.common.tools import ToolCallId, ToolName
+from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_MESSAGES
 from kolosal.routes.openai.tools import FunctionDefinition, function_tool, tool_use
 from kolosal.schema import MAX_TOOL_NAME_CHARS, MAX_TOOLS, Message, ToolCall, ToolMode, ToolUse
 
@@ -33,7 +33,7 @@ class OllamaInputFunction(RequestBody):
 class OllamaInputCall(RequestBody):
     """One call that an assistant's turn made."""
 
-    id: Annotated[str, Field(max_length=MAX_ID_CHARS)] | None = None
+    id: ToolCallId | None = None
     """What the turn with its result may name as `tool_call_id`."""
     function: OllamaInputFunction
 
@@ -53,7 +53,7 @@ class OllamaInputMessage(OpenBody):
     """Calls an assistant's turn made."""
     tool_name: Annotated[str, Field(max_length=MAX_TOOL_NAME_CHARS)] | None = None
     """The tool whose result a tool's turn holds."""
-    tool_call_id: Annotated[str, Field(max_length=MAX_ID_CHARS)] | None = None
+    tool_call_id: ToolCallId | None = None
     """The call that a tool's turn answers."""
 
 
@@ -79,11 +79,11 @@ def to_tool_use(tools: Sequence[OllamaTool]) -> ToolUse:
         InvalidRequest: one is not complete, or its parameters are too long or too deep, or two have the same name.
         UnsupportedFeature: one is no function.
     """
-    offered = tuple(
+    functions = tuple(
         function_tool(tool.type or "function", tool.function, f"tools.{index}")
         for index, tool in enumerate(tools)
     )
-    return tool_use(offered, ToolMode.AUTO, (), parallel=True)
+    return tool_use(functions, ToolMode.AUTO, (), parallel=True)
 
 
 def to_messages(messages: Sequence[OllamaInputMessage]) -> tuple[Message, ...]:

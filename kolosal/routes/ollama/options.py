@@ -1,5 +1,7 @@
 """`options`: how tokens are chosen, with Ollama's names and defaults. Pure.
 
+https://github.com/ollama/ollama/blob/main/docs/modelfile.md#valid-parameters-and-values
+
 Ollama has options for loading a model here too (`num_gpu`, `num_thread`, …). How an engine is loaded is for its owner to say,
 who may have others wait for it as well, so they are not looked at. Neither are options that no one knows, as in Ollama.
 Of `num_ctx` is done what can be done for one request: it bounds its prompt and its answer.
@@ -69,8 +71,7 @@ class Options(RequestBody):
     @property
     def max_context(self) -> int | None:
         """`num_ctx` as engines know it; None where it can bound nothing."""
-        given = self.num_ctx
-        return given if given is not None and 0 < given <= MAX_TOKENS_LIMIT else None
+        return self.num_ctx if self.num_ctx is not None and 0 < self.num_ctx <= MAX_TOKENS_LIMIT else None
 
     def to_sampling(self, logprobs: int | None) -> SamplingParams:
         """The options as engines know them; `logprobs` is how many of the most probable tokens to report.

@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`."""
+"""`POST /v1/chat/completions`: https://platform.openai.com/docs/api-reference/chat/create, with what vLLM has besides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`POST /v1/completions`: raw text is continued as it is, without a chat template."""
+"""`POST /v1/completions`: raw text is continued as it is, without a chat template.
+
+https://platform.openai.com/docs/api-reference/completions/create
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`POST /v1/embeddings`: texts as vectors, with any engine."""
+"""`POST /v1/embeddings`: texts as vectors, with any engine. https://platform.openai.com/docs/api-reference/embeddings/create"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The request fields that chat completions and completions share, and what they mean to an engine."""
+"""The request fields that chat completions, completions and `/infill` share, and what they mean to an engine.
+
+Those that are not OpenAI's are llama-server's: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ from kolosal.errors import InvalidRequest
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import ModelBody, NeutralValues
 from kolosal.routes.common.fields import StringOrStrings, as_tuple
-from kolosal.routes.common.json_schema import JsonSchema
+from kolosal.routes.common.json_schema import JsonSchema, schema_grammar
 from kolosal.routes.common.sampling_fields import SamplingFields, sampling_params
-from kolosal.routes.openai.grammar import GrammarText, ResponseFormat, only_grammar
+from kolosal.routes.openai.grammar import UNIT, GrammarText, ResponseFormat
 from kolosal.sampling import (
     MAX_LOGIT_BIASES,
     MAX_TOKENS_LIMIT,
@@ -24,7 +27,7 @@ from kolosal.sampling import (
     SamplingParams,
     TypicalP,
 )
-from kolosal.schema import MAX_PRIORITY, GenerateRequest, GrammarKind, Prompt
+from kolosal.schema import GenerateRequest, Grammar, GrammarKind, Prompt
 
 _MAX_TOKEN_DIGITS = 9
 """Digits of a token's id: no vocabulary is near as large."""
@@ -117,10 +120,6 @@ class GenerationBody(SamplingFields, ModelBody):
     """A regular expression that the whole answer must match."""
     lark: GrammarText | None = None
     """A Lark grammar that the answer must conform to."""
-    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] | None = None
-    """Higher is started first and preempted last."""
-    cache_prompt: bool | None = None
-    """False takes no KV cells of other requests and leaves none for them."""
 
     @property
     def include_usage(self) -> bool:
@@ -145,15 +144,33 @@ class GenerationBody(SamplingFields, ModelBody):
             UnsupportedFeature: the request asks for something that this daemon does not have.
         """
         self.refuse_unsupported()
-        written = {GrammarKind.GBNF: self.grammar, GrammarKind.REGEX: self.regex, GrammarKind.LARK: self.lark}
         return GenerateRequest(
             prompt,
             self._sampling(max_tokens, logprobs, choice),
-            grammar=only_grammar(self.response_format, self.json_schema, written),
+            grammar=self._grammar(),
             priority=self.priority or 0,
             use_cache=self.cache_prompt is not False,
             prompt_logprobs=prompt_logprobs,
         )
+
+    def _grammar(self) -> Grammar | None:
+        """The one grammar that the answer must conform to; None where the request asks for none."""
+        grammars = [] if self.response_format is None else [self.response_format.to_grammar()]
+        if self.json_schema is not None:
+            grammars.append(schema_grammar(self.json_schema, "json_schema", UNIT))
+        texts = (
+            (GrammarKind.GBNF, self.grammar, "grammar"),
+            (GrammarKind.REGEX, self.regex, "regex"),
+            (GrammarKind.LARK, self.lark, "lark"),
+        )
+        grammars += [Grammar(kind, text, field) for kind, text, field in texts if text is not None]
+        chosen = [grammar for grammar in grammars if grammar is not None]
+        if len(chosen) > 1:
+            fields = " and ".join(str(grammar.param) for grammar in chosen)
+            raise InvalidRequest(
+                f"An answer can follow one grammar only, but {fields} were given", param=chosen[1].param
+            )
+        return chosen[0] if chosen else None
 
     def _sampling(self, max_tokens: int | None, logprobs: int | None, choice: int) -> SamplingParams:
         limit = _first(max_tokens, self.n_predict, self.DEFAULTS.get("max_tokens"))

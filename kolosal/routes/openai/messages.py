@@ -10,7 +10,7 @@ from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import NeutralValues, OpenBody, required
 from kolosal.routes.common.fields import ARRAY, STRING, kinds
-from kolosal.routes.common.tools import ToolName
+from kolosal.routes.common.tools import ToolCallId, ToolName
 from kolosal.schema import MAX_TOOLS, Message, ToolCall
 
 MAX_MESSAGES = 16_384
@@ -18,9 +18,6 @@ MAX_MESSAGES = 16_384
 
 MAX_PARTS = 1024
 """Parts of one turn's content."""
-
-MAX_ID_CHARS = 256
-"""Characters of the id of a tool call."""
 
 MAX_ARGUMENT_CHARS = 1_048_576
 """Characters of the arguments of one call that a turn made."""
@@ -68,7 +65,7 @@ class InputFunctionCall(RequestBody):
 class InputToolCall(RequestBody):
     """One call that an assistant's turn made."""
 
-    id: Annotated[str, Field(max_length=MAX_ID_CHARS)] = ""
+    id: ToolCallId = ""
     """What the turn with its result names as `tool_call_id`."""
     type: Literal["function"] = "function"
     function: InputFunctionCall
@@ -87,7 +84,7 @@ class ChatMessage(OpenBody):
     """Goes to the model's chat template."""
     tool_calls: Annotated[tuple[InputToolCall, ...], Field(max_length=MAX_TOOLS)] | None = None
     """Calls an assistant's turn made."""
-    tool_call_id: Annotated[str, Field(max_length=MAX_ID_CHARS)] | None = None
+    tool_call_id: ToolCallId | None = None
     """The call that a tool's turn answers."""
     reasoning_content: str | None = None
     """What an assistant's turn thought before it answered."""

@@ -30,7 +30,7 @@ ALLOWED = (
 
 
 def to_template_kwargs(
-    given: dict[str, JsonValue] | None, effort: ReasoningEffort | None
+    variables: dict[str, JsonValue] | None, effort: ReasoningEffort | None
 ) -> dict[str, bool | int | float | str]:
     """The variables of a request; the effort `none` asks a template not to let the model think.
 
@@ -42,7 +42,7 @@ def to_template_kwargs(
         kwargs["reasoning_effort"] = effort
         if effort == "none":
             kwargs["enable_thinking"] = False
-    for name, value in (given or {}).items():
+    for name, value in (variables or {}).items():
         if name not in ALLOWED:
             raise InvalidRequest(
                 f"chat_template_kwargs may set {', '.join(ALLOWED)}, not {name[:64]!r}",

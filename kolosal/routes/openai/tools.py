@@ -1,4 +1,7 @@
-"""Tools as OpenAI clients offer them, and which of them are to be called."""
+"""`tools` and `tool_choice` of chat completions, which Ollama and the Responses API build on.
+
+https://platform.openai.com/docs/guides/function-calling
+"""
 
 from __future__ import annotations
 
@@ -109,11 +112,11 @@ def to_tool_use(
         InvalidRequest: two tools have the same name, or the choice names one that is not offered.
         UnsupportedFeature: a tool is no function.
     """
-    offered = tuple(
+    functions = tuple(
         function_tool(tool.type, tool.function, f"tools.{index}") for index, tool in enumerate(tools or ())
     )
     mode, only = choice.to_mode() if isinstance(choice, ChoiceObject) else (ToolMode(choice or "auto"), ())
-    return tool_use(offered, mode, only, parallel=parallel is not False)
+    return tool_use(functions, mode, only, parallel=parallel is not False)
 
 
 def tool_use(tools: tuple[Tool, ...], mode: ToolMode, only: tuple[str, ...], *, parallel: bool) -> ToolUse:

@@ -1,4 +1,4 @@
-"""`POST /create_session`."""
+"""`POST /create_session`: tools and a model, kept for the connections to `/ws/{session_id}`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_SESSION_BYTES = 1024 * 1024
 """Bytes of the body: what a session keeps."""
 
 _INVALID_BODY = "Invalid request body or internal error."
-"""What clients of the seed look for; the reason stands beside it."""
+"""The `detail` that older clients look for; `reason` says what was wrong."""
 
 
 class SessionBody(RequestBody):
@@ -51,12 +51,12 @@ async def create_session(request: Request) -> JsonResponse[SessionCreated] | Jso
         body = await read_json(request)
         if len(body) > MAX_SESSION_BYTES:
             raise PayloadTooLarge(f"The body is longer than {MAX_SESSION_BYTES} bytes")
-        given = decode_body(body, SessionBody) if body.strip() not in (b"", b"null") else SessionBody()
-        tools = to_tools(given.tools or ())
+        settings = decode_body(body, SessionBody) if body.strip() not in (b"", b"null") else SessionBody()
+        tools = to_tools(settings.tools or ())
     except PayloadTooLarge:
         raise
     except ClientError as exc:
         return JsonResponse(DetailError(detail=_INVALID_BODY, reason=exc.message), 400)
     caller = caller_of(request)
-    session = caller.services.sessions.create(tools, given.model, len(body), caller.key_id)
+    session = caller.services.sessions.create(tools, settings.model, len(body), caller.key_id)
     return JsonResponse(SessionCreated(session_id=session.id))

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AliasChoices, Field, JsonValue
 
 from kolosal.http.decode import RequestBody
-from kolosal.routes.common.tools import ToolName
+from kolosal.routes.common.tools import ToolCallId, ToolName
 from kolosal.routes.jsonrpc.envelope import MAX_ID_CHARS
 from kolosal.routes.jsonrpc.history import MAX_CALLS, HistoryMessage
 from kolosal.routes.jsonrpc.params import GenerationParams
@@ -20,7 +20,7 @@ class GenerateParams(GenerationParams):
     """Parameters of `generate`; unknown ones are ignored."""
 
     temperature: Annotated[float, Field(ge=0.01, le=2)] | None = None
-    """Of sampling."""
+    """As for `create_message`, but more than 0."""
 
 
 class SessionToolResult(RequestBody):
@@ -28,7 +28,7 @@ class SessionToolResult(RequestBody):
 
     tool_name: ToolName | None = Field(None, validation_alias=AliasChoices("tool_name", "toolName"))
     """The tool's name; the oldest call of that tool is answered."""
-    tool_call_id: Annotated[str, Field(max_length=MAX_ID_CHARS)] | None = None
+    tool_call_id: ToolCallId | None = None
     """The call it answers, where several are of one tool."""
     result: JsonValue = None
     """What it gave; anything."""

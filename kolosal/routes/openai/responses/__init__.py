@@ -16,15 +16,13 @@ from kolosal.routes.openai.responses.routes import (
 __all__ = ["routes"]
 
 
-def routes(prefix: str) -> list[Route]:
-    """The paths of this API under a prefix. What is written out comes before what could be an id."""
-    path = f"{prefix}/responses"
-    one = f"{path}/{{response_id}}"
+def routes() -> list[Route]:
+    """The paths of this API. What is written out comes before what could be an id."""
     return [
-        Route(path, create_response, methods=["POST"]),
-        Route(f"{path}/input_tokens", count_input_tokens, methods=["POST"]),
-        Route(one, show_response),
-        Route(one, delete_response, methods=["DELETE"]),
-        Route(f"{one}/cancel", cancel_response, methods=["POST"]),
-        Route(f"{one}/input_items", list_input_items),
+        Route("/responses", create_response, methods=["POST"]),
+        Route("/responses/input_tokens", count_input_tokens, methods=["POST"]),
+        Route("/responses/{response_id}", show_response),
+        Route("/responses/{response_id}", delete_response, methods=["DELETE"]),
+        Route("/responses/{response_id}/cancel", cancel_response, methods=["POST"]),
+        Route("/responses/{response_id}/input_items", list_input_items),
     ]

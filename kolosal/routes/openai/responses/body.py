@@ -1,4 +1,7 @@
-"""The fields of a request to the Responses API, and what they mean to an engine."""
+"""The fields of a request to the Responses API, and what they mean to an engine.
+
+https://platform.openai.com/docs/api-reference/responses/create
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from kolosal.routes.openai.responses.options import (
 from kolosal.routes.openai.responses.tools import ToolChoiceInput, ToolsInput, to_tool_use
 from kolosal.routes.openai.template_kwargs import TemplateKwargs, to_template_kwargs
 from kolosal.sampling import MAX_LOGPROBS, MAX_TOKENS_LIMIT
-from kolosal.schema import MAX_PRIORITY, ChatPrompt, GenerateRequest
+from kolosal.schema import ChatPrompt, GenerateRequest
 
 MAX_CONVERSATION_BYTES = 12 * 1024 * 1024
 """JSON of one conversation, the earlier items included: it has to fit into one frame to a worker."""
@@ -151,10 +154,6 @@ class ResponseBody(SamplingFields, ResponsePromptBody):
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     """Ignored."""
     prompt_cache_options: CacheOptions | None = None
-    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] | None = None
-    """Higher starts first and is preempted last."""
-    cache_prompt: bool | None = None
-    """Whether KV cells of other requests may be used, and this one's left for them."""
 
     def request(self, items: tuple[Item, ...]) -> GenerateRequest:
         """The request as engines know it, for the whole conversation.
@@ -194,7 +193,8 @@ def check_include(include: tuple[str, ...]) -> None:
             )
 
 
-def _refuse(field: str, value: object, *neutral: object) -> None:
-    if not any(value is harmless or value == harmless for harmless in neutral):
-        wanted = "left out" if neutral[-1] is None else str(neutral[-1]).lower()
-        raise UnsupportedFeature(f"{field} must be {wanted}: this server has nothing else", param=field)
+def _refuse(field: str, value: object, *allowed: object) -> None:
+    """Refuse any other value of a field; of those that are allowed the last is named."""
+    if not any(value is each or value == each for each in allowed):
+        named = "left out" if allowed[-1] is None else str(allowed[-1]).lower()
+        raise UnsupportedFeature(f"{field} must be {named}: this server has nothing else", param=field)

@@ -1,4 +1,7 @@
-"""`input`: what a request adds to a conversation, from JSON to items."""
+"""`input`: what a request adds to a conversation, from JSON to items.
+
+https://platform.openai.com/docs/api-reference/responses/create#responses_create-input
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import UNION_ERROR, RequestBody
 from kolosal.routes.common.body import required
 from kolosal.routes.common.fields import ARRAY, STRING, kinds
-from kolosal.routes.common.tools import ToolName
-from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_ID_CHARS, MAX_PARTS
+from kolosal.routes.common.tools import ToolCallId, ToolName
+from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_PARTS
 from kolosal.routes.openai.responses.items import (
     CallItem,
     ContentPart,
@@ -30,7 +33,8 @@ MAX_ITEMS = 16_384
 MAX_TYPE_CHARS = 64
 """Characters of the type of an item, a part or a tool."""
 
-ItemId: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
+ItemId: TypeAlias = Annotated[ToolCallId, Field(min_length=1)]
+"""Of an item, or of the call that an item is about."""
 
 FindItem: TypeAlias = Callable[[str], Item | None]
 """Looks a kept item up by its id."""

@@ -105,6 +105,6 @@ def to_tool_use(
         InvalidRequest: a tool is not complete, two have the same name, or the choice names none of them.
         UnsupportedFeature: a tool or the choice is none of a function.
     """
-    offered = tuple(tool.to_tool(f"tools.{index}") for index, tool in enumerate(tools or ()))
+    functions = tuple(tool.to_tool(f"tools.{index}") for index, tool in enumerate(tools or ()))
     mode, only = choice.to_mode() if isinstance(choice, ChoiceInput) else (ToolMode(choice or "auto"), ())
-    return tool_use(offered, mode, only, parallel=parallel is not False)
+    return tool_use(functions, mode, only, parallel=parallel is not False)
