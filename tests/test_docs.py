@@ -1,7 +1,8 @@
-"""Documents name what is there: files, and the places that their links lead to."""
+"""Documents name what is there: files, functions, and the places that their links lead to."""
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ _FULL = re.compile(r"(?<![\w/.])(?:kolosal|scripts|tests)/[\w./{},*-]*[\w}*/]")
 """A path from the root; `{a,b}` stands for several names, `*` for any."""
 _SHORT = re.compile(r"`([a-z_]+/)*\w+\.py`")
 """The end of the path of a module, e.g. `memory/policy.py`."""
+_WALK = re.compile(r"^\| \d+ \| (.+?) \| (.+?) \|", re.MULTILINE)
+"""A step of a walk of docs/architecture.md: modules below kolosal/, and their functions."""
 _LINK = re.compile(r"\]\((?!\w+:)([^)#]*)(?:#([^)]*))?\)")
 
 
@@ -47,6 +50,34 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if not target.exists() or (anchor and anchor not in _anchors(target)):
             broken.append(f"{path}#{anchor}")
     assert broken == []
+
+
+@pytest.mark.parametrize(
+    ("modules", "functions"), _WALK.findall((ROOT / "docs/architecture.md").read_text(encoding="utf-8"))
+)
+def test_every_step_of_a_walk_is_there(modules: str, functions: str) -> None:
+    defined = {name for module in _quoted(modules) for name in _functions(ROOT / "kolosal" / module)}
+    assert [name for name in _quoted(functions) if name not in defined] == []
+
+
+def test_every_package_is_in_the_list() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    packages = [path.parent for path in ROOT.glob("kolosal/*/**/__init__.py")]
+    assert [package for package in packages if f"{package.name}/`" not in text] == []
+
+
+def _quoted(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def _functions(module: Path) -> Iterator[str]:
+    for node in ast.parse(module.read_text(encoding="utf-8")).body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.ClassDef(name=name, body=body):
+                methods = (each for each in body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef))
+                yield from (f"{name}.{each.name}" for each in methods)
 
 
 def _spelt_out(path: str) -> Iterator[str]:
