@@ -1,6 +1,6 @@
 """One server and the requests to it: each is sent on its own connection and timed where its bytes arrive.
 
-While an answer streams, arrivals are noted and nothing else is done; it is decoded when it is complete. Owns no
+While an answer streams, arrivals are noted and nothing else is done; `answer_reader` decodes it when it is complete. Owns no
 workloads and no statistics.
 """
 
@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import h11
 import orjson
 
-from kolosal.bench.answer import Answer, AnswerBuilder, error_message
+from kolosal.bench.answer import Answer
+from kolosal.bench.answer_reader import AnswerReader
 from kolosal.bench.errors import BenchError, Refused, Unreachable
-from kolosal.bench.http_stream import StreamReader
 
 DEFAULT_TIMEOUT_S = 600.0
 """Bounds one request, from connecting to its last byte."""
@@ -101,7 +102,7 @@ class Client:
         return answer
 
     async def _send(self, request: Request, streaming: asyncio.Event | None = None) -> Answer:
-        exchange = _Exchange(self._bytes_of(request), streaming or asyncio.Event())
+        exchange = _Exchange(*self._bytes_of(request), streaming or asyncio.Event())
         try:
             async with asyncio.timeout(self.target.timeout_s):
                 await self._connect(exchange)
@@ -122,30 +123,37 @@ class Client:
             where = f"{self._host} port {self._port}"
             raise Unreachable(f"nothing answers at {where} ({exc.strerror or exc})") from exc
 
-    def _bytes_of(self, request: Request) -> bytes:
+    def _bytes_of(self, request: Request) -> tuple[bytes, h11.Connection]:
+        """What to send, and the connection that reads the answer to it."""
         fields = {"model": self.target.model, **request.fields}
         if request.fixed_length and self._ignore_eos:
             fields["ignore_eos"] = True
         body = orjson.dumps(fields)
-        head = [
-            f"POST {self._base}{request.path} HTTP/1.1",
-            f"Host: {self._netloc}",
-            "Content-Type: application/json",
-            "Accept: text/event-stream",
-            f"Content-Length: {len(body)}",
-            "Connection: close",
+        headers = [
+            (b"Host", self._netloc.encode()),
+            (b"Content-Type", b"application/json"),
+            (b"Accept", b"text/event-stream"),
+            (b"Content-Length", b"%d" % len(body)),
+            (b"Connection", b"close"),
         ]
         if self.target.api_key:
-            head.append(f"Authorization: Bearer {self.target.api_key}")
-        return "\r\n".join([*head, "", ""]).encode() + body
+            headers.append((b"Authorization", b"Bearer " + self.target.api_key.encode()))
+        connection = h11.Connection(h11.CLIENT)
+        try:
+            head = h11.Request(method="POST", target=f"{self._base}{request.path}", headers=headers)
+        except (h11.LocalProtocolError, UnicodeError) as exc:
+            raise BenchError(f"--url or --api-key: cannot stand in an HTTP request ({exc})") from exc
+        events = (head, h11.Data(data=body), h11.EndOfMessage())
+        return b"".join(connection.send(event) or b"" for event in events), connection
 
 
 class _Exchange(asyncio.Protocol):
     """One request and the arrivals of its answer."""
 
-    def __init__(self, request: bytes, streaming: asyncio.Event) -> None:
+    def __init__(self, request: bytes, connection: h11.Connection, streaming: asyncio.Event) -> None:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._request = request
+        self._connection = connection
         self._streaming = streaming
         self._transport: asyncio.Transport | None = None
         self._sent_at = time.perf_counter()
@@ -178,16 +186,10 @@ class _Exchange(asyncio.Protocol):
         Raises:
             BenchError: it is an error, or not complete.
         """
-        reader = StreamReader()
-        builder = AnswerBuilder(self._sent_at)
+        reader = AnswerReader(self._connection, self._sent_at)
         for arrived_at, data in self._arrivals:
-            for event in reader.feed(data):
-                builder.add(arrived_at, event)
-        if reader.status is None:
-            raise Unreachable("the server closed the connection without an answer")
-        if reader.status != 200:
-            raise Refused(reader.status, error_message(bytes(reader.body)))
-        return builder.complete(self._arrivals[-1][0], cleanly=reader.finished)
+            reader.feed(arrived_at, data)
+        return reader.answer()
 
     def _done(self) -> None:
         if not self.closed.done():

@@ -18,7 +18,8 @@ from urllib.parse import quote
 import httpx
 
 from kolosal.bench import prompts
-from kolosal.bench.answer import Answer, error_message
+from kolosal.bench.answer import Answer
+from kolosal.bench.answer_reader import error_message
 from kolosal.bench.client import Client, Request, Target
 from kolosal.bench.errors import BenchError, Refused, Skipped, Unreachable
 from kolosal.bench.measures import Measures, measure
@@ -40,16 +41,13 @@ async def load_to_first_token(client: Client, rng: Random) -> Measures:
         started_at = time.perf_counter()
         async with _started_server(client.target) as (other, process):
             answer = await _first_answer(other, request, process)
-        measured = measure([replace(answer, sent_at=started_at)])
         load_s = None
     else:
         async with _engine(client.target, f"bench-{rng.randrange(16**8):08x}") as (other, started_at):
-            loaded_at = time.perf_counter()
+            load_s = time.perf_counter() - started_at
             answer = await other.ask(request)
-        measured = measure([replace(answer, sent_at=started_at)])
-        load_s = loaded_at - started_at
     client.on_answer()
-    return replace(measured, load_s=load_s)
+    return replace(measure([replace(answer, sent_at=started_at)]), load_s=load_s)
 
 
 @asynccontextmanager

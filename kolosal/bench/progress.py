@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import TextIO
 
 from rich.console import Console
@@ -23,71 +22,54 @@ REFRESH_PER_SECOND = 4
 
 
 class BenchProgress:
-    """What a benchmark tells while it runs; this one shows nothing."""
+    """What a benchmark tells on a stream while it runs. A context manager, in which the bar is drawn."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[answers]}"),
+            TimeElapsedColumn(),
+            console=Console(file=stream),
+            refresh_per_second=REFRESH_PER_SECOND,
+            transient=True,
+            disable=not stream.isatty(),
+        )
+        self._task = self._bar.add_task("connecting", total=None, answers="")
+        self._answers = 0
+
+    def __enter__(self) -> BenchProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
 
     def begin(self, runs: int) -> None:
         """So many runs there will be, of all workloads together."""
-
-    def start(self, name: str, number: int, repeat: int) -> None:
-        """A run of a workload begins, the `number`th of `repeat`."""
-
-    def answered(self) -> None:
-        """One answer has come."""
-
-    def finish(self, result: Result, repeat: int) -> None:
-        """All `repeat` runs of a workload are over, or a failure has ended them."""
-
-
-@contextmanager
-def progress_on(stream: TextIO) -> Iterator[BenchProgress]:
-    """Progress on a stream, in the form that suits it."""
-    if not stream.isatty():
-        yield _Lines(stream)
-        return
-    bar = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[answers]}"),
-        TimeElapsedColumn(),
-        console=Console(file=stream),
-        refresh_per_second=REFRESH_PER_SECOND,
-        transient=True,
-    )
-    with bar:
-        yield _Bar(bar)
-
-
-class _Lines(BenchProgress):
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def finish(self, result: Result, repeat: int) -> None:
-        del repeat
-        self._stream.write(f"{summary(result)}\n")
-        self._stream.flush()
-
-
-class _Bar(BenchProgress):
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._task = bar.add_task("connecting", total=None, answers="")
-        self._answers = 0
-
-    def begin(self, runs: int) -> None:
         self._bar.update(self._task, total=runs)
 
     def start(self, name: str, number: int, repeat: int) -> None:
+        """A run of a workload begins, the `number`th of `repeat`."""
         self._answers = 0
         title = name if repeat == 1 else f"{name} {number}/{repeat}"
         self._bar.update(self._task, description=title, answers="")
 
     def answered(self) -> None:
+        """One answer has come."""
         self._answers += 1
         self._bar.update(self._task, answers=f"{self._answers} answers")
 
     def finish(self, result: Result, repeat: int) -> None:
+        """All `repeat` runs of a workload are over, or a failure has ended them."""
         self._bar.advance(self._task, repeat)  # runs that a failure left out count as done
-        if result.status is not Status.OK:
+        if self._bar.disable:
+            self._stream.write(f"{summary(result)}\n")
+            self._stream.flush()
+        elif result.status is not Status.OK:
             self._bar.console.print(summary(result), markup=False, highlight=False)

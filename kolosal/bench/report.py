@@ -6,7 +6,7 @@ The JSON has a number for its form and the same keys for every workload; what do
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -18,7 +18,6 @@ from rich.table import Table
 
 from kolosal import __version__
 from kolosal.bench.measures import Measures, median_of
-from kolosal.bench.workloads import Workload
 
 JSON_FORM = 1
 """Raised when a key of the JSON output is removed or changes its meaning."""
@@ -106,12 +105,6 @@ def print_table(report: Report) -> None:
 def print_json(report: Report) -> None:
     """The whole report to stdout, in one object."""
     sys.stdout.write(orjson.dumps(as_json(report), option=orjson.OPT_INDENT_2).decode() + "\n")
-
-
-def print_workloads(workloads: Iterable[Workload]) -> None:
-    """Names and titles, one a line."""
-    for workload in workloads:
-        sys.stdout.write(f"{workload.name:<22}{workload.title}\n")
 
 
 def as_json(report: Report) -> dict[str, object]:

@@ -16,9 +16,9 @@ from kolosal.bench import prompts
 from kolosal.bench.client import DEFAULT_TIMEOUT_S, Client, Target
 from kolosal.bench.errors import BenchError, Skipped
 from kolosal.bench.measures import Measures
-from kolosal.bench.memory import rss_bytes, server_pids
-from kolosal.bench.progress import BenchProgress, progress_on
-from kolosal.bench.report import Report, Result, Status, print_json, print_table, print_workloads
+from kolosal.bench.processes import rss_bytes, server_pids
+from kolosal.bench.progress import BenchProgress
+from kolosal.bench.report import Report, Result, Status, print_json, print_table
 from kolosal.bench.workloads import WORKLOADS, Workload
 
 EXIT_FAILED = 1
@@ -52,7 +52,7 @@ def run_bench(options: BenchOptions) -> int:
     """Run, print the table or the JSON to stdout and progress to stderr, and return the exit status."""
     try:
         workloads = chosen(options.only)
-        with progress_on(sys.stderr) as progress:
+        with BenchProgress(sys.stderr) as progress:
             report = asyncio.run(_bench(options, workloads, progress))
     except BenchError as exc:
         sys.stderr.write(f"Error: {exc}\n")
@@ -65,8 +65,9 @@ def run_bench(options: BenchOptions) -> int:
 
 
 def list_workloads() -> None:
-    """Print the names and titles of all workloads."""
-    print_workloads(WORKLOADS)
+    """Print the names and titles of all workloads, one a line."""
+    for workload in WORKLOADS:
+        sys.stdout.write(f"{workload.name:<22}{workload.title}\n")
 
 
 def chosen(names: Sequence[str]) -> list[Workload]:

@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 from kolosal.bench import prompts
 from kolosal.bench.answer import Answer
 from kolosal.bench.client import Client, Request
-from kolosal.bench.errors import first_of
 from kolosal.bench.json_task import json_request, matches_schema
 from kolosal.bench.load import load_to_first_token
 from kolosal.bench.measures import Measures, measure
@@ -129,12 +128,13 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, Result]]) -> list[Re
     Raises:
         BenchError: one of them failed.
     """
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in coroutines]
-    except BaseExceptionGroup as failures:
-        raise first_of(failures) from failures
-    return [task.result() for task in tasks]
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def _chat(rng: Random, tokens: int, max_tokens: int) -> Request:

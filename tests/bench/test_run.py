@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from kolosal.bench.memory import is_loopback, rss_bytes, server_pids
+from kolosal.bench.processes import rss_bytes, server_pids
 from kolosal.bench.run import BenchOptions, api_base, list_workloads, run_bench
 from kolosal.bench.workloads import WORKLOADS
 from tests.bench.stub_server import StubServer
@@ -104,11 +104,3 @@ def test_a_bare_address_means_its_v1(given: str, base: str) -> None:
 def test_no_process_no_memory() -> None:
     assert rss_bytes([]) is None
     assert rss_bytes([2**22 + 1]) is None
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [("localhost", True), ("127.0.0.5", True), ("::1", True), ("10.0.0.1", False), ("x", False)],
-)
-def test_loopback(host: str, expected: bool) -> None:
-    assert is_loopback(host) is expected
