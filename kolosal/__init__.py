@@ -1,4 +1,4 @@
-"""Kolosal: a model-manager daemon over llama.cpp."""
+"""Kolosal: a model-manager daemon over llama.cpp. docs/architecture.md says where things are and what its words mean."""
 
 from __future__ import annotations
 

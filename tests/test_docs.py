@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,10 +61,24 @@ def test_every_step_of_a_walk_is_there(modules: str, functions: str) -> None:
     assert [name for name in _quoted(functions) if name not in defined] == []
 
 
-def test_every_package_is_in_the_list() -> None:
+def test_every_package_and_every_module_beside_them_is_in_the_list() -> None:
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    packages = [path.parent for path in ROOT.glob("kolosal/*/**/__init__.py")]
-    assert [package for package in packages if f"{package.name}/`" not in text] == []
+    packages = [f"{path.parent.name}/" for path in ROOT.glob("kolosal/*/**/__init__.py")]
+    modules = [path.name for path in ROOT.glob("kolosal/[!_]*.py")]
+    assert [name for name in (*packages, *modules) if f"{name}`" not in text] == []
+
+
+def test_the_layers_are_those_that_are_checked() -> None:
+    text = " ".join((ROOT / "docs/architecture.md").read_text(encoding="utf-8").split())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    drawn = {"kolosal", "kolosal.engines", "kolosal.engines.memory"}
+    for contract in project["tool"]["importlinter"]["contracts"]:
+        layers = " → ".join(contract.get("layers", ())).replace(" | ", ", ")
+        container = contract.get("containers", ["kolosal.engines"])[0]
+        if layers and container in drawn:
+            assert layers.replace("kolosal.engines.", "").replace("kolosal.", "") in text
+            drawn.discard(container)
+    assert not drawn
 
 
 def _quoted(cell: str) -> list[str]:

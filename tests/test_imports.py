@@ -134,3 +134,14 @@ def test_nothing_is_pickled(module: str) -> None:
 @pytest.mark.parametrize("module", ["llama_cpp", "numpy"])
 def test_native_libraries_are_imported_by_workers_only(module: str) -> None:
     assert all(name.startswith("engines/worker/") for name in files_that_import(module))
+
+
+def test_no_class_has_the_name_of_another() -> None:
+    classes = [
+        node.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    ]
+
+    assert [name for name in set(classes) if classes.count(name) > 1] == []

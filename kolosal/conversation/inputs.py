@@ -25,7 +25,7 @@ def prepare_inputs(
     """The tokens of a conversation: the role's system prompt, the history and the new message.
 
     The text is read as tokens after the template was applied, so control tokens that are written in a message act as such;
-    `ConversationEngine` and `get_reply` shield them.
+    `ConversationEngine` and `get_reply` escape them.
 
     Raises:
         KeyError: there is no system prompt of that role.

@@ -1,1 +1,1 @@
-"""What the daemon tells of itself: counts, events, the tails of logs, traces. Never a prompt, an answer, a key or a path."""
+"""What the daemon tells of itself: counts, events, the tails of logs, traces. Never a prompt, an answer or a key."""

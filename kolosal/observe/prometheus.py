@@ -90,7 +90,7 @@ def _requests(rows: Sequence[tuple[EngineFacts, Counts]]) -> Iterator[Metric]:
     )
     prompt = _counter("kolosal_prompt_tokens", "Tokens of prompts, cached ones included.")
     cached = _counter("kolosal_cached_prompt_tokens", "Tokens of prompts that were found in the KV cache.")
-    questions = _counter("kolosal_questions", "What was asked besides generating.", "kind", "outcome")
+    calls = _counter("kolosal_questions", "What was asked besides generating.", "kind", "outcome")
     ttft = HistogramMetricFamily(
         "kolosal_time_to_first_token_seconds", "Until the first token, waiting included.", labels=["engine"]
     )
@@ -104,12 +104,12 @@ def _requests(rows: Sequence[tuple[EngineFacts, Counts]]) -> Iterator[Metric]:
         for code, count in sorted(counts.errors.items()):
             errors.add_metric([engine_id, code], count)
         for (kind, outcome), count in sorted(counts.unary_calls.items()):
-            questions.add_metric([engine_id, kind, outcome], count)
+            calls.add_metric([engine_id, kind, outcome], count)
         prompt.add_metric([engine_id], counts.prompt_tokens)
         cached.add_metric([engine_id], counts.cached_tokens)
         ttft.add_metric([engine_id], _buckets(counts.ttft), counts.ttft.total)
         duration.add_metric([engine_id], _buckets(counts.duration), counts.duration.total)
-    yield from (ended, errors, prompt, cached, questions, ttft, duration)
+    yield from (ended, errors, prompt, cached, calls, ttft, duration)
 
 
 def _states(rows: Sequence[tuple[EngineFacts, Counts]]) -> Iterator[Metric]:

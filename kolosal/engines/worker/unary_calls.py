@@ -1,4 +1,4 @@
-"""UnaryCalls: what an engine is asked besides generating; one call, one result.
+"""UnaryCalls: what an engine does besides generating; one call, one result.
 
 What only reads the vocabulary or the template is done at once, on the main thread; the rest by `EmbeddingThread`.
 """

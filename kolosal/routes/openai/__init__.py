@@ -1,4 +1,4 @@
-"""The OpenAI dialect: chat completions, completions, responses and models."""
+"""The OpenAI dialect: chat completions, completions, embeddings, responses and models."""
 
 from __future__ import annotations
 

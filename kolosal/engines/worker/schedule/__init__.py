@@ -1,1 +1,1 @@
-"""Which tokens are computed in the next step: scheduler, KV cache accounting, prefix cache. Pure."""
+"""Which tokens the next step computes, and in whose cells: scheduler, waiting queue, prefix cache, KV accounting, drafts. Pure."""

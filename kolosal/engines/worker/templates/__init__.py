@@ -1,1 +1,1 @@
-"""Chat templates: a conversation becomes the text that the model was trained to see."""
+"""Chat templates: a conversation becomes the text that the model was trained to see, in a process that only renders."""
