@@ -107,13 +107,6 @@ async def test_a_head_request_ends(path: str) -> None:
     assert (response.status_code, response.content) == (200, b"")
 
 
-@pytest.mark.parametrize("query", ["after=" + "x" * 65, "follow=perhaps"])
-async def test_a_bad_query_is_refused(query: str) -> None:
-    async with http_client(app_with()) as client:
-        response = await client.get(f"/v1/events?{query}")
-    assert (response.status_code, response.json()["error"]["param"]) == (400, query.partition("=")[0])
-
-
 async def test_log_lines_are_shown_and_followed() -> None:
     engine = FakeEngine("a")
     engine.logs.feed(b"one\ntwo\nthree\n")
@@ -122,7 +115,6 @@ async def test_log_lines_are_shown_and_followed() -> None:
         body = (await client.get("/engines/a/logs?tail=2")).json()
         assert body == {"engine_id": "a", "lines": ["two", "three"], "dropped": 1}
         assert (await client.get("/engines/b/logs")).status_code == 404
-        assert (await client.get("/engines/a/logs?tail=-1")).status_code == 400
     request = get("/v1/engines/a/logs", "follow=true&tail=1")
     following = request.start(app)
     await request.until(b"three")

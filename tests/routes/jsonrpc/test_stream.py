@@ -52,7 +52,7 @@ async def test_R09_an_engine_that_dies_half_way_ends_the_stream_with_an_error() 
         ({}, 400, "Stream request must contain either 'message' or 'history'"),
         ({"history": []}, 400, "Stream request must contain either 'message' or 'history'"),
         (b"{", 400, "Invalid JSON"), (b"", 400, "Invalid JSON"), (b"[]", 400, "must be an object"),
-        ({"message": 5}, 422, "message must be a string"), ({"message": "x", "top_p": 2}, 422, "top_p must be at most 1"),
+        ({"message": 5}, 422, "message must be a string"),
         ({"message": "x", "tools": [{}]}, 422, "tools.0.name"), ({"message": "x", "model": "nope"}, 404, "'nope' not found"),
     ],
 )  # fmt: skip

@@ -95,33 +95,6 @@ async def test_scores_may_be_negative(engine: FakeEngine) -> None:
     assert [row["index"] for row in answer["results"]] == [1, 2, 0]
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"query": None}, "query"),
-        ({"query": ""}, "query"),
-        ({"query": "x" * 65_537}, "query"),
-        ({"documents": None}, "documents"),
-        ({"documents": "a"}, "documents"),
-        ({"documents": []}, "documents"),
-        ({"documents": ["a"] * 2049}, "documents"),
-        ({"documents": [5]}, "documents.0"),
-        ({"documents": [{"title": "a"}]}, "documents.0.text"),
-        ({"top_n": 0}, "top_n"),
-        ({"top_n": 1_000_001}, "top_n"),
-        ({"return_documents": 1}, "return_documents"),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-async def test_field_out_of_bounds_is_refused_by_name(
-    engine: FakeEngine, fields: dict[str, Any], param: str
-) -> None:
-    status, answer = await rerank(engine, **fields)
-
-    assert (status, answer["error"]["param"]) == (400, param)
-    assert not engine.calls
-
-
 @pytest.mark.parametrize("name", RerankBody.UNSUPPORTED)
 async def test_what_is_not_had_is_refused(engine: FakeEngine, name: str) -> None:
     field: dict[str, Any] = {name: 1}

@@ -74,38 +74,6 @@ async def test_tools_are_rendered_too(engine: FakeEngine) -> None:
     assert [tool.name for tool in call.prompt.tool_use.tools] == ["look"]
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "param"),
-    [
-        ("/tokenize", {}, "content"),
-        ("/tokenize", {"content": 5}, "content"),
-        ("/tokenize", {"content": ["a", 1]}, "content"),
-        ("/tokenize", {"content": "x" * 1_048_577}, "content"),
-        ("/tokenize", {"content": "a", "add_special": 1}, "add_special"),
-        ("/detokenize", {}, "tokens"),
-        ("/detokenize", {"tokens": "a"}, "tokens"),
-        ("/detokenize", {"tokens": [-1]}, "tokens.0"),
-        ("/detokenize", {"tokens": [2**31]}, "tokens.0"),
-        ("/detokenize", {"tokens": [0] * 1_000_001}, "tokens"),
-        ("/apply-template", {}, "messages"),
-        ("/apply-template", {"messages": []}, "messages"),
-        (
-            "/apply-template",
-            {"messages": [{"role": "user", "content": "a"}], "temperature": 9},
-            "temperature",
-        ),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-async def test_field_out_of_bounds_is_refused_by_name(
-    engine: FakeEngine, path: str, body: dict[str, Any], param: str
-) -> None:
-    status, answer = await post(engine, path, body)
-
-    assert (status, answer["error"]["param"]) == (400, param)
-    assert not engine.calls
-
-
 async def test_one_of_several_engines_must_be_named() -> None:
     engines = FakeEngine("a"), FakeEngine("b")
     async with http_client(app_with(*engines)) as client:

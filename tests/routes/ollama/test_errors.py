@@ -35,23 +35,15 @@ def _deep(levels: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("fields", "path"),
     [
-        ({"model": 5}, "model"), ({"model": "x" * 300}, "model"), ({"stream": "yes"}, "stream"), ({"think": "much"}, "think"),
-        ({"think": 5}, "think"), ({"format": 5}, "format"), ({"format": "xml"}, 'format: "xml"'), ({"format": _deep(101)}, "format"),
-        ({"format": {"title": "x" * 300_000}}, "format"), ({"logprobs": 1}, "logprobs"), ({"top_logprobs": -1}, "top_logprobs"),
-        ({"messages": {}}, "messages"), ({"messages": [{"content": "x"}]}, "messages.0.role"),
-        ({"messages": [{"role": "robot"}]}, "messages.0.role"), ({"messages": [{"role": "user", "content": []}]}, "messages.0.content"),
+        ({"format": "xml"}, 'format: "xml"'), ({"format": _deep(101)}, "format"), ({"format": {"title": "x" * 300_000}}, "format"),
         ({"messages": [{"role": "user", "tool_calls": [USE]}]}, "messages.0.tool_calls"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]},
-         "messages.0.tool_calls.0.function.arguments"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": _deep(101)}}]}]},
          "messages.0.tool_calls.0.function.arguments"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": "x" * 1_100_000}}}]}]},
          "messages.0.tool_calls.0.function.arguments"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{"function": {}}]}]}, "messages.0.tool_calls.0.function.name"),
         ({"tools": [{"type": "function"}]}, "tools.0.function"), ({"tools": [WEATHER, WEATHER]}, "tools.1"),
         ({"tools": [{"function": {"name": "f", "parameters": _deep(101)}}]}, "tools.0.function.parameters"),
         ({"tools": [{"function": {"name": "f", "parameters": {"title": "x" * 300_000}}}]}, "tools.0.function.parameters"),
-        ({"tools": [WEATHER] * 129}, "tools"), ({"tools": [{"function": {"name": "a b"}}]}, "tools.0.function.name"),
     ],
 )  # fmt: skip
 async def test_a_bad_value_in_a_chat_is_named(fields: dict[str, Any], path: str) -> None:
@@ -66,13 +58,11 @@ async def test_a_bad_value_in_a_chat_is_named(fields: dict[str, Any], path: str)
 @pytest.mark.parametrize(
     ("fields", "path"),
     [
-        ({"prompt": 5}, "prompt"), ({"prompt": ["a"]}, "prompt"), ({"suffix": 5}, "suffix"), ({"context": [-1]}, "context.0"),
-        ({"context": "x"}, "context"), ({"raw": "yes"}, "raw"), ({"template": 5}, "template"),
         ({"suffix": "b", "system": "c"}, "system"), ({"suffix": "b", "context": [1]}, "context"),
         ({"template": "{{ .Prompt }}", "system": "c"}, "system"), ({"template": "{{ .Prompt }}", "context": [1]}, "context"),
     ],
 )  # fmt: skip
-async def test_a_bad_value_in_a_prompt_is_named(fields: dict[str, Any], path: str) -> None:
+async def test_what_does_not_go_together_is_named(fields: dict[str, Any], path: str) -> None:
     engine = FakeEngine(script=says("a"))
     status, error = await refused(engine, "/api/generate", **{"prompt": "a"} | fields)
     assert (status, error.split()[0]) == (400, path)

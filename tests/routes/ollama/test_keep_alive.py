@@ -50,10 +50,9 @@ def test_hours_minutes_and_seconds_add_up(hours: int, minutes: int, seconds: int
     assert math.isclose(total, hours * 3600 + minutes * 60 + seconds)
 
 
-@pytest.mark.parametrize("value", [True, [], {}, "5 years", "1" * 65])
-async def test_a_request_with_another_value_is_refused(value: object) -> None:
+async def test_a_request_with_another_text_is_refused() -> None:
     engine = FakeEngine(script=says("a"))
-    status, error = await refused(engine, "/api/generate", prompt="a", keep_alive=value)
+    status, error = await refused(engine, "/api/generate", prompt="a", keep_alive="5 years")
     assert (status, error.split()[0]) == (400, "keep_alive")
     assert not engine.requests
 

@@ -119,13 +119,9 @@ async def test_the_last_turn_is_continued_where_asked_for() -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"n": 0}, "n"),
-        ({"n": 129}, "n"),
         ({"top_logprobs": 3}, "top_logprobs"),
-        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"chat_template_kwargs": {"messages": "x"}}, "chat_template_kwargs"),
         ({"chat_template_kwargs": {"thinking": ["x"]}}, "chat_template_kwargs.thinking"),
-        ({"reasoning_effort": "huge"}, "reasoning_effort"),
         ({"continue_final_message": True}, "continue_final_message"),
         ({"continue_final_message": True, "add_generation_prompt": True}, "add_generation_prompt"),
         ({"add_generation_prompt": False}, "add_generation_prompt"),

@@ -144,7 +144,6 @@ async def test_a_call_that_was_cut_off_says_length() -> None:
     ("fields", "param"),
     [
         ({"tools": [WEATHER, WEATHER]}, "tools.1"),
-        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools.0.function.name"),
         ({"tools": [{"type": "function"}]}, "tools.0.function"),
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools.0.type"),
         (
@@ -153,10 +152,7 @@ async def test_a_call_that_was_cut_off_says_length() -> None:
         ),
         ({"tools": [WEATHER], "tool_choice": {"type": "function"}}, "tool_choice.function"),
         ({"tools": [WEATHER], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.allowed_tools"),
-        ({"tools": [WEATHER], "tool_choice": 7}, "tool_choice"),
-        ({"tools": [WEATHER], "tool_choice": "any"}, "tool_choice"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"tools": [TIME] * 129}, "tools"),
         (
             {"messages": [{"role": "user", "content": "x", "tool_calls": [{"function": {"name": "f"}}]}]},
             "messages.0.tool_calls",

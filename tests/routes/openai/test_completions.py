@@ -150,21 +150,14 @@ async def test_when_all_prompts_fail_at_once_it_is_told_once(streaming: bool) ->
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"prompt": ""}, "prompt"), ({"prompt": []}, "prompt"), ({"prompt": ["a", ""]}, "prompt.1"),
-        ({"prompt": [-1, 2]}, "prompt.0"), ({"prompt": [1, "x"]}, "prompt.1"), ({"prompt": ["x", 1]}, "prompt.1"),
-        ({"prompt": [[1], [2**31]]}, "prompt.1.0"), ({"prompt": [[]]}, "prompt.0"), ({"prompt": [True]}, "prompt.0"),
-        ({"prompt": ["x"] * 129}, "prompt"), ({"prompt": [[1]] * 129}, "prompt"), ({"prompt": 5}, "prompt"),
-        ({"prompt": "x", "max_tokens": -1}, "max_tokens"), ({"prompt": "x", "echo": 1}, "echo"),
-        ({"prompt": "x", "n": 0}, "n"), ({"prompt": "x", "n": 129}, "n"), ({"prompt": ["x"] * 43, "n": 3}, "n"),
-        ({"prompt": "x", "best_of": 129}, "best_of"), ({"prompt": "x", "n": 3, "best_of": 2}, "best_of"),
-        ({"prompt": "x", "best_of": 2, "stream": True}, "best_of"),
-        ({"prompt": ["x"] * 43, "best_of": 3}, "best_of"),
-        ({"prompt": "x", "logprobs": 21}, "logprobs"), ({"prompt": "x", "logprobs": True}, "logprobs"),
+        ({"prompt": ""}, "prompt"), ({"prompt": []}, "prompt"), ({"prompt": [1, "x"]}, "prompt.1"), ({"prompt": ["x", 1]}, "prompt.1"),
+        ({"prompt": ["x"] * 43, "n": 3}, "n"), ({"prompt": ["x"] * 43, "best_of": 3}, "best_of"),
+        ({"prompt": "x", "n": 3, "best_of": 2}, "best_of"), ({"prompt": "x", "best_of": 2, "stream": True}, "best_of"),
         ({"prompt": "x", "suffix": "y", "echo": True}, "echo"), ({"prompt": [1], "suffix": "y"}, "prompt"),
         ({"prompt": "x", "top_logprobs": 2}, "top_logprobs"), ({"prompt": "x", "lora": [{"id": 0}]}, "lora"),
     ],
 )  # fmt: skip
-async def test_a_bad_value_is_a_400_that_names_it(fields: dict[str, Any], param: str) -> None:
+async def test_what_does_not_go_together_is_named(fields: dict[str, Any], param: str) -> None:
     status, body = await ask(FakeEngine(script=says("a")), **fields)
     assert (status, body["error"]["param"]) == (400, param)
 

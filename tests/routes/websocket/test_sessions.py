@@ -25,8 +25,7 @@ async def test_W01_a_session_is_made_with_or_without_a_body(content: bytes) -> N
 
 
 @pytest.mark.parametrize(("content", "reason"), [
-    (b"{", "Invalid JSON"), (b"[]", "object"), (b'{"tools": 5}', "tools must be an array"), (b'{"tools": [{}]}', "tools.0.name"),
-    (b'{"model": 5}', "model must be a string"),
+    (b"{", "Invalid JSON"), (b"[]", "object"), (b'{"tools": [{}]}', "tools.0.name"),
 ])  # fmt: skip
 async def test_W01_a_bad_body_is_refused(content: bytes, reason: str) -> None:
     async with http_client(app_with()) as client:
@@ -182,7 +181,6 @@ async def test_what_is_no_text_closes_the_connection_and_what_runs() -> None:
         ('{"jsonrpc": "2.0", "method": "generate", "id": 1}', -32602, "Cannot generate without history or message"),
         ('{"jsonrpc": "2.0", "method": "generate", "params": 5, "id": 1}', -32602, "params must be an object"),
         ('{"jsonrpc": "2.0", "method": "generate", "params": {"message": 5}, "id": 1}', -32602, "message must be a string"),
-        ('{"jsonrpc": "2.0", "method": "generate", "params": {"message": "a", "temperature": 0}, "id": 1}', -32602, "at least 0.01"),
         ('{"jsonrpc": "2.0", "method": "generate", "params": {"message": "a", "tools": [{}]}, "id": 1}', -32602, "tools.0.name"),
         ('{"jsonrpc": "2.0", "method": "tool_result", "params": {"results": [{}]}, "id": 1}', -32602, "task_id"),
     ],
