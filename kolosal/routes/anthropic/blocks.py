@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
 from kolosal.http.decode import RequestBody
-from kolosal.routes.common.fields import ARRAY, STRING, kinds
+from kolosal.routes.common.fields import ARRAY, STRING, by_kind, by_type
 from kolosal.routes.common.tools import ToolCallId, ToolName
 from kolosal.schema import MAX_TOOL_NAME_CHARS
 
@@ -60,25 +59,15 @@ class OtherBlock(RequestBody):
     type: str
 
 
-def _tag(value: object, known: frozenset[str]) -> str:
-    """The tag of a block. Tags in angle brackets never show in an error."""
-    kind = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
-    return f"<{kind}>" if isinstance(kind, str) and kind in known else "<other>"
-
-
-def _result_tag(value: object) -> str:
-    return _tag(value, frozenset({"text", "tool_reference"}))
-
-
 ResultBlock: TypeAlias = Annotated[
     Annotated[TextBlock, Tag("<text>")]
     | Annotated[ToolReferenceBlock, Tag("<tool_reference>")]
     | Annotated[OtherBlock, Tag("<other>")],
-    Discriminator(_result_tag),
+    by_type("text", "tool_reference"),
 ]
 
 
-_STRING_OR_BLOCKS = kinds("a string or an array of content blocks")
+_STRING_OR_BLOCKS = by_kind("a string or an array of content blocks")
 
 ResultContent: TypeAlias = Annotated[
     Annotated[str, STRING] | Annotated[tuple[ResultBlock, ...], Field(max_length=MAX_BLOCKS), ARRAY],
@@ -95,10 +84,6 @@ class ToolResultBlock(RequestBody):
     is_error: bool | None = None
 
 
-def _block_tag(value: object) -> str:
-    return _tag(value, frozenset({"text", "thinking", "redacted_thinking", "tool_use", "tool_result"}))
-
-
 Block: TypeAlias = Annotated[
     Annotated[TextBlock, Tag("<text>")]
     | Annotated[ThinkingBlock, Tag("<thinking>")]
@@ -106,7 +91,7 @@ Block: TypeAlias = Annotated[
     | Annotated[ToolUseBlock, Tag("<tool_use>")]
     | Annotated[ToolResultBlock, Tag("<tool_result>")]
     | Annotated[OtherBlock, Tag("<other>")],
-    Discriminator(_block_tag),
+    by_type("text", "thinking", "redacted_thinking", "tool_use", "tool_result"),
 ]
 
 Content: TypeAlias = Annotated[

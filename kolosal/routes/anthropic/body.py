@@ -110,12 +110,7 @@ class MessagesPromptBody(ModelBody):
                 raise unsupported(name)
 
     def to_prompt(self) -> ChatPrompt:
-        """The conversation as engines know it.
-
-        Raises:
-            InvalidRequest: a field does not fit the others, or is too long.
-            UnsupportedFeature: the request asks for something that this daemon does not have.
-        """
+        """The conversation as engines know it."""
         messages = to_messages(self.system, self.messages)
         if self.context_management is not None:
             messages = clear_thinking(messages, self.context_management.kept_thoughts())
@@ -155,12 +150,7 @@ class MessagesBody(MessagesPromptBody):
     """The text ends before the first of these."""
 
     def to_request(self) -> GenerateRequest:
-        """The request as engines know it.
-
-        Raises:
-            InvalidRequest: a field is unknown, does not fit the others, or is too long.
-            UnsupportedFeature: the request asks for something that this daemon does not have.
-        """
+        """The request as engines know it."""
         self.check_undeclared()
         sampling = SamplingParams(
             temperature=1.0 if self.temperature is None else self.temperature,
@@ -198,12 +188,6 @@ class CountBody(MessagesPromptBody):
         MessagesBody.model_fields.keys() - MessagesPromptBody.model_fields.keys()
     )
 
-    def checked_prompt(self) -> ChatPrompt:
-        """The prompt, after a look at the other fields.
-
-        Raises:
-            InvalidRequest: a field is unknown, or does not fit the others.
-            UnsupportedFeature: the request asks for something that this daemon does not have.
-        """
+    def to_prompt(self) -> ChatPrompt:
         self.check_undeclared(self.IGNORED)
-        return self.to_prompt()
+        return super().to_prompt()

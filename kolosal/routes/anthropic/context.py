@@ -13,7 +13,7 @@ from pydantic import Field
 
 from kolosal.errors import UnsupportedFeature
 from kolosal.http.decode import RequestBody
-from kolosal.routes.common.fields import OBJECT, STRING, kinds
+from kolosal.routes.common.fields import OBJECT, STRING, by_kind
 from kolosal.schema import Message
 
 MAX_EDITS = 16
@@ -38,7 +38,7 @@ class KeptTurns(RequestBody):
 
 Keep: TypeAlias = Annotated[
     Annotated[Literal["all"], STRING] | Annotated[KeptTurns, OBJECT],
-    kinds("'all' or an object with a type"),
+    by_kind("'all' or an object with a type"),
 ]
 
 

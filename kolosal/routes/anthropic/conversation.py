@@ -52,16 +52,12 @@ InputMessages = Annotated[tuple[InputMessage, ...], Field(min_length=1, max_leng
 
 
 def to_messages(system: SystemContent | None, messages: Sequence[InputMessage]) -> tuple[Message, ...]:
-    """The conversation as engines know it.
-
-    Raises:
-        UnsupportedFeature: a block is of a type that this daemon does not have.
-        InvalidRequest: a block stands where it may not, or a result answers no call.
-    """
+    """The conversation as engines know it."""
     turns: list[Message] = []
     calls: dict[str, str] = {}
     if system:
-        turns.append(Message("system", _system_text(system)))
+        text = system if isinstance(system, str) else "\n".join(block.text for block in system)
+        turns.append(Message("system", text))
     for index, message in enumerate(messages):
         path = f"messages.{index}.content"
         for turn in _turns(message, path, calls):
@@ -73,10 +69,6 @@ def to_messages(system: SystemContent | None, messages: Sequence[InputMessage]) 
             param=f"messages.{len(messages) - 1}",
         )
     return tuple(turns)
-
-
-def _system_text(system: SystemContent) -> str:
-    return system if isinstance(system, str) else "\n".join(block.text for block in system)
 
 
 def _turns(message: InputMessage, path: str, calls: dict[str, str]) -> list[Message]:

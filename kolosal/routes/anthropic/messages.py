@@ -57,5 +57,5 @@ async def count_tokens(request: Request) -> JsonResponse[InputTokens]:
     """Count the tokens of a conversation without continuing it."""
     body = await decode(request, CountBody)
     model = body.requested_model(registry_of(request))
-    n_tokens = await count_prompt_tokens(request, model, body.checked_prompt())
+    n_tokens = await count_prompt_tokens(request, model, body.to_prompt())
     return JsonResponse({"input_tokens": n_tokens})

@@ -36,12 +36,7 @@ class InputTool(RequestBody):
     """Refuse a schema with keywords that cannot be enforced; otherwise those are passed over."""
 
     def to_tool(self, path: str) -> Tool:
-        """The tool as engines know it; `path` is where it stands in the request.
-
-        Raises:
-            UnsupportedFeature: it is one of Anthropic's own, or not for the model itself to call.
-            InvalidRequest: its schema is missing, too long, or not that of an object.
-        """
+        """The tool as engines know it; `path` is where it stands in the request."""
         if self.type not in (None, "custom"):
             raise UnsupportedFeature(
                 f"{path}.type: tools of the type {self.type[:60]!r} are not supported by this server, only 'custom'",
@@ -77,12 +72,7 @@ InputTools = Annotated[tuple[InputTool, ...], Field(max_length=MAX_TOOLS)]
 
 
 def to_tool_use(tools: Sequence[InputTool], choice: ToolChoice | None) -> ToolUse:
-    """The tools of a request and how they are to be used.
-
-    Raises:
-        UnsupportedFeature: a tool is not the client's own.
-        InvalidRequest: a tool is not complete, two have one name, or the choice names none of them.
-    """
+    """The tools of a request and how they are to be used."""
     known = distinct_tools([tool.to_tool(f"tools.{index}") for index, tool in enumerate(tools)])
     names = {tool.name for tool in known}
     if choice is None:

@@ -1,4 +1,9 @@
-"""What request bodies of several dialects share: the engine they name, and fields that are known but not had here."""
+"""What request bodies of several dialects share: the engine they name, and fields that are known but not had here.
+
+Bodies and their parts turn into the types of `kolosal.schema` by methods and functions called `to_…`, for which `path` is where a
+part stands in the request. All of them raise `InvalidRequest` for fields that are not valid or do not fit together, and
+`UnsupportedFeature` for those that ask for what this daemon does not have; the error names the field.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +84,9 @@ class OpenBody(RequestBody):
         """
         for name, neutral in self.UNSUPPORTED.items():
             value = (self.model_extra or {}).get(name)
-            if value is not None and not any(_same(value, harmless) for harmless in neutral):
+            # equal as JSON is: true is not 1
+            asks = not any(type(value) is type(other) and value == other for other in neutral)
+            if value is not None and asks:
                 raise unsupported(f"{prefix}{name}")
 
 
@@ -92,8 +99,3 @@ class ModelBody(OpenBody):
     def requested_model(self, registry: EngineRegistry) -> str:
         """See the function of that name."""
         return requested_model(registry, self.model, self.MISSING or "Missing required field: model")
-
-
-def _same(value: object, other: object) -> bool:
-    """Equal as JSON: true is not 1."""
-    return type(value) is type(other) and value == other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, TypeAlias
 
 from pydantic import BaseModel, Discriminator, Field, Tag
@@ -27,10 +28,10 @@ NUMBER = Tag("<number>")
 BOOLEAN = Tag("<boolean>")
 
 
-def kinds(wanted: str) -> Discriminator:
+def by_kind(wanted: str) -> Discriminator:
     """Of a union that has at most one member for each kind of JSON value, each with its tag from above:
 
-        Annotated[Annotated[str, STRING] | Annotated[tuple[Part, ...], ARRAY], kinds("a string or an array of parts")]
+        Annotated[Annotated[str, STRING] | Annotated[tuple[Part, ...], ARRAY], by_kind("a string or an array of parts")]
 
     Errors name the field of the member that was meant, without the tag. A value of any other kind is told that the field
     must be `wanted`.
@@ -54,11 +55,21 @@ def _tag(value: object) -> str | None:
             return None
 
 
-def as_tuple(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
+def by_type(*known: str) -> Discriminator:
+    """Of a union of objects by their `type`: a member for each of these, tagged `<type>`, and one tagged `<other>`."""
+
+    def tag(value: object) -> str:
+        kind = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
+        return f"<{kind}>" if isinstance(kind, str) and kind in known else "<other>"
+
+    return Discriminator(tag)
+
+
+def as_tuple(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
     """The strings of a `StringOrStrings` field."""
-    return (given,) if isinstance(given, str) else given or ()
+    return (value,) if isinstance(value, str) else value or ()
 
 
 StringOrStrings: TypeAlias = Annotated[
-    Annotated[str, STRING] | Annotated[tuple[str, ...], ARRAY], kinds("a string or an array of strings")
+    Annotated[str, STRING] | Annotated[tuple[str, ...], ARRAY], by_kind("a string or an array of strings")
 ]

@@ -66,11 +66,7 @@ class ConversationBody(RequestBody):
     """The system prompt to answer with; `assistant` unless given."""
 
     def to_pipeline(self, system_prompts: Mapping[str, str]) -> Pipeline:
-        """How the answer is made.
-
-        Raises:
-            InvalidRequest: there is no system prompt of that role.
-        """
+        """How the answer is made."""
         role = self.role or ASSISTANT
         if role not in system_prompts:
             known = ", ".join(sorted(system_prompts))

@@ -85,11 +85,7 @@ def calls_made(history: Sequence[HistoryMessage]) -> frozenset[CallKey]:
 
 
 def to_messages(history: Iterable[HistoryMessage]) -> tuple[Message, ...]:
-    """The conversation as engines know it. The same history gives the same ids, so that KV cells can be shared.
-
-    Raises:
-        InvalidRequest: a call's parameters or a result are nested too deeply.
-    """
+    """The conversation as engines know it. The same history gives the same ids, so that KV cells can be shared."""
     turns: list[Message] = []
     unanswered: list[tuple[str, str]] = []
     n_calls = 0

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from kolosal.http.decode import RequestBody
-from kolosal.routes.common.fields import ARRAY, STRING, ModelName, as_tuple, kinds
+from kolosal.routes.common.fields import ARRAY, STRING, ModelName, as_tuple, by_kind
 from kolosal.routes.common.tool_turn import TurnOptions
 from kolosal.routes.jsonrpc.history import MAX_CALLS, MAX_TURNS, HistoryMessage, ToolResult
 from kolosal.routes.jsonrpc.tools import RpcTools, to_tools
@@ -25,7 +25,7 @@ MAX_ITERATION_COUNT = 1_000_000
 """How far a client may count; far beyond what is ever allowed."""
 
 Stop: TypeAlias = Annotated[
-    Annotated[StopString, STRING] | Annotated[StopStrings, ARRAY], kinds("a string or an array of strings")
+    Annotated[StopString, STRING] | Annotated[StopStrings, ARRAY], by_kind("a string or an array of strings")
 ]
 
 

@@ -47,11 +47,7 @@ RpcTools: TypeAlias = Annotated[tuple[RpcTool, ...], Field(max_length=MAX_TOOLS)
 
 
 def to_tools(tools: Sequence[RpcTool]) -> tuple[Tool, ...]:
-    """The tools as engines know them.
-
-    Raises:
-        InvalidRequest: one has no name or that of another, or its schema is too long or not that of an object.
-    """
+    """The tools as engines know them."""
     return distinct_tools(
         _to_tool(tool if tool.function is None else tool.function, f"tools.{index}")
         for index, tool in enumerate(tools)

@@ -53,12 +53,7 @@ class InfillBody(GenerationBody):
     """Whether to give the ids of the generated tokens, too."""
 
     def to_request(self) -> GenerateRequest:
-        """The request as engines know it.
-
-        Raises:
-            InvalidRequest: a value is out of range.
-            UnsupportedFeature: the request asks for something that this daemon does not have.
-        """
+        """The request as engines know it."""
         extra = tuple((file.filename or _UNNAMED, file.text) for file in self.input_extra or ())
         prompt = InfillPrompt(self.input_prefix, self.input_suffix, self.prompt or "", extra, "input_suffix")
         return self.request(prompt, self.max_tokens)

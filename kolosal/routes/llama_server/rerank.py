@@ -17,7 +17,7 @@ from kolosal.engines.ipc.calls import MAX_INPUTS, MAX_QUERY_CHARS, Rank, Ranked,
 from kolosal.http.decode import RequestBody, decode
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.body import NeutralValues, OpenBody, optional_model
-from kolosal.routes.common.fields import OBJECT, STRING, ModelName, Text, kinds
+from kolosal.routes.common.fields import OBJECT, STRING, ModelName, Text, by_kind
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import MAX_CALL_CHARS, unary_call, with_engine
@@ -37,7 +37,7 @@ class TextDocument(RequestBody):
 
 
 Document: TypeAlias = Annotated[
-    Annotated[Text, STRING] | Annotated[TextDocument, OBJECT], kinds("a string or an object with a text")
+    Annotated[Text, STRING] | Annotated[TextDocument, OBJECT], by_kind("a string or an object with a text")
 ]
 
 

@@ -22,12 +22,7 @@ class OllamaChatBody(OllamaBody):
     """Functions that the model may call."""
 
     def to_prompt(self) -> ChatPrompt:
-        """The conversation as engines know it. A last turn of the assistant is continued.
-
-        Raises:
-            InvalidRequest: a field does not fit the others.
-            UnsupportedFeature: the request asks for something that this daemon does not have.
-        """
+        """The conversation as engines know it. A last turn of the assistant is continued."""
         messages = to_messages(self.messages or ())
         last = messages[-1] if messages else None
         return ChatPrompt(

@@ -21,7 +21,7 @@ from kolosal.engines.ipc.calls import (
 from kolosal.errors import ContextLengthExceeded, InvalidRequest
 from kolosal.http.decode import RequestBody
 from kolosal.http.responses import JsonResponse
-from kolosal.routes.common.fields import ARRAY, STRING, Text, as_tuple, kinds
+from kolosal.routes.common.fields import ARRAY, STRING, Text, as_tuple, by_kind
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import unary_call, with_engine
@@ -34,7 +34,7 @@ _NS = 1_000_000_000
 
 Input: TypeAlias = Annotated[
     Annotated[Text, STRING] | Annotated[tuple[Text, ...], Field(max_length=MAX_INPUTS), ARRAY],
-    kinds("a string or an array of strings"),
+    by_kind("a string or an array of strings"),
 ]
 
 

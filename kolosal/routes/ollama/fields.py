@@ -13,7 +13,7 @@ from pydantic import Field
 from kolosal.engines.engine import Engine
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.routes.common.body import NeutralValues, OpenBody
-from kolosal.routes.common.fields import BOOLEAN, OBJECT, STRING, kinds
+from kolosal.routes.common.fields import BOOLEAN, OBJECT, STRING, by_kind
 from kolosal.routes.common.json_schema import ANY_OBJECT, JsonSchema, schema_grammar
 from kolosal.routes.ollama.keep_alive import KeepAlive
 from kolosal.routes.ollama.names import OllamaModelName
@@ -27,13 +27,13 @@ IGNORED_FIELDS = ("shift",)
 
 Format: TypeAlias = Annotated[
     Annotated[str, STRING] | Annotated[JsonSchema, OBJECT],
-    kinds('"json" or a JSON schema, an object'),
+    by_kind('"json" or a JSON schema, an object'),
 ]
 
 
 Think: TypeAlias = Annotated[
     Annotated[bool, BOOLEAN] | Annotated[Literal["low", "medium", "high", "max"], STRING],
-    kinds('true, false, "low", "medium", "high" or "max"'),
+    by_kind('true, false, "low", "medium", "high" or "max"'),
 ]
 
 
@@ -73,12 +73,7 @@ class OllamaBody(OpenBody):
         return self.stream is not False
 
     def to_request(self, prompt: Prompt) -> GenerateRequest:
-        """The request as engines know it.
-
-        Raises:
-            InvalidRequest: a value is out of range.
-            UnsupportedFeature: the request asks for something that this daemon does not have.
-        """
+        """The request as engines know it."""
         self.refuse_unsupported()
         options = self.options or Options()
         sampling = options.to_sampling(self._logprobs())

@@ -17,7 +17,7 @@ from kolosal.engines.engine import Engine
 from kolosal.engines.state import EngineState
 from kolosal.errors import Forbidden, InvalidRequest
 from kolosal.routes.common.access import is_admin
-from kolosal.routes.common.fields import NUMBER, STRING, kinds
+from kolosal.routes.common.fields import NUMBER, STRING, by_kind
 
 MAX_KEEP_ALIVE_S = 100 * 365 * 86_400.0
 """Longer than this is as good as for ever: seconds of a hundred years."""
@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
 KeepAlive: TypeAlias = Annotated[
     Annotated[str, Field(max_length=MAX_DURATION_CHARS), STRING]
     | Annotated[float, Field(allow_inf_nan=False), NUMBER],
-    kinds('a number of seconds or a duration such as "5m"'),
+    by_kind('a number of seconds or a duration such as "5m"'),
 ]
 """Seconds, or a duration as Go writes it (https://pkg.go.dev/time#ParseDuration): `"5m"`, `"1h30m"`, `"-1m"`."""
 

@@ -73,12 +73,7 @@ Tools: TypeAlias = Annotated[tuple[OllamaTool, ...], Field(max_length=MAX_TOOLS)
 
 
 def to_tool_use(tools: Sequence[OllamaTool]) -> ToolUse:
-    """The tools of a request, any of which may be called, in any number.
-
-    Raises:
-        InvalidRequest: one is not complete, or its parameters are too long or too deep, or two have the same name.
-        UnsupportedFeature: one is no function.
-    """
+    """The tools of a request, any of which may be called, in any number."""
     functions = tuple(
         function_tool(tool.type or "function", tool.function, f"tools.{index}")
         for index, tool in enumerate(tools)
@@ -87,12 +82,7 @@ def to_tool_use(tools: Sequence[OllamaTool]) -> ToolUse:
 
 
 def to_messages(messages: Sequence[OllamaInputMessage]) -> tuple[Message, ...]:
-    """The conversation as engines know it.
-
-    Raises:
-        InvalidRequest: a field does not belong to its turn's role, or is too long or too deep.
-        UnsupportedFeature: a turn holds what this daemon does not have.
-    """
+    """The conversation as engines know it."""
     waiting: list[ToolCall] = []
     return tuple(_turn(message, f"messages.{index}", waiting) for index, message in enumerate(messages))
 

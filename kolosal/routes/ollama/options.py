@@ -31,11 +31,10 @@ _DEFAULTS: dict[str, float] = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "m
 """Ollama's, where they are not those of `SamplingParams`."""
 
 
-def _whole(value: object) -> object:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Whole: TypeAlias = Annotated[int, BeforeValidator(_whole)]
+Whole: TypeAlias = Annotated[
+    int,
+    BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value),
+]
 """An integer, also where it is written as 40.0: to Ollama, too, all numbers of JSON are alike."""
 
 
@@ -74,11 +73,7 @@ class Options(RequestBody):
         return self.num_ctx if self.num_ctx is not None and 0 < self.num_ctx <= MAX_TOKENS_LIMIT else None
 
     def to_sampling(self, logprobs: int | None) -> SamplingParams:
-        """The options as engines know them; `logprobs` is how many of the most probable tokens to report.
-
-        Raises:
-            InvalidRequest: one is out of range.
-        """
+        """The options as engines know them; `logprobs` is how many of the most probable tokens to report."""
         own: dict[str, object] = {
             name: value for name, value in _DEFAULTS.items() if getattr(self, name) is None
         }

@@ -57,12 +57,7 @@ class ChatCompletionBody(GenerationBody):
     """False only together with `continue_final_message`."""
 
     def to_prompt(self) -> ChatPrompt:
-        """The conversation as engines know it.
-
-        Raises:
-            InvalidRequest: a field does not fit the others.
-            UnsupportedFeature: the request asks for something that this daemon does not have.
-        """
+        """The conversation as engines know it."""
         return ChatPrompt(
             to_messages(self.messages),
             to_tool_use(self.tools, self.tool_choice, parallel=self.parallel_tool_calls),
@@ -71,11 +66,7 @@ class ChatCompletionBody(GenerationBody):
         )
 
     def to_requests(self) -> list[GenerateRequest]:
-        """One request for each choice.
-
-        Raises:
-            InvalidRequest, UnsupportedFeature: see `to_prompt`.
-        """
+        """One request for each choice."""
         prompt, logprobs = self.to_prompt(), self._logprobs()
         max_tokens = self.max_completion_tokens or self.max_tokens
         return [

@@ -110,12 +110,7 @@ class CompletionBody(GenerationBody):
         return self.best_of or self.n_choices
 
     def to_requests(self) -> list[GenerateRequest]:
-        """The generations: those of the first prompt, then those of the next.
-
-        Raises:
-            InvalidRequest: a field does not fit the others.
-            UnsupportedFeature: the request asks for something that this daemon does not have.
-        """
+        """The generations: those of the first prompt, then those of the next."""
         self._check_counts()
         ranks = self.n_generations > self.n_choices
         return [

@@ -39,11 +39,7 @@ class ResponseFormat(RequestBody):
     """Required for the type `json_schema`."""
 
     def to_grammar(self) -> Grammar | None:
-        """The format as a grammar; None for text.
-
-        Raises:
-            InvalidRequest: the schema is missing or too long.
-        """
+        """The format as a grammar; None for text."""
         if self.type == "text":
             return None
         if self.type == "json_object":

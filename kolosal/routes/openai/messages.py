@@ -9,7 +9,7 @@ from pydantic import Field
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import NeutralValues, OpenBody, required
-from kolosal.routes.common.fields import ARRAY, STRING, kinds
+from kolosal.routes.common.fields import ARRAY, STRING, by_kind
 from kolosal.routes.common.tools import ToolCallId, ToolName
 from kolosal.schema import MAX_TOOLS, Message, ToolCall
 
@@ -34,12 +34,7 @@ class ContentPart(RequestBody):
     """The text of a refusal."""
 
     def to_text(self, path: str) -> str:
-        """What the part says.
-
-        Raises:
-            InvalidRequest: its text is missing.
-            UnsupportedFeature: it is no text.
-        """
+        """What the part says."""
         if self.type not in ("text", "refusal"):
             raise UnsupportedFeature(
                 f"{path}.type is {self.type!r}, but this server reads text only", param=f"{path}.type"
@@ -49,7 +44,7 @@ class ContentPart(RequestBody):
 
 Content: TypeAlias = Annotated[
     Annotated[str, STRING] | Annotated[tuple[ContentPart, ...], Field(max_length=MAX_PARTS), ARRAY],
-    kinds("a string, null or an array of text parts"),
+    by_kind("a string, null or an array of text parts"),
 ]
 
 
@@ -92,12 +87,7 @@ class ChatMessage(OpenBody):
     """Text of an assistant's turn, where it had no other."""
 
     def to_message(self, path: str) -> Message:
-        """The turn as engines know it; `path` is where it stands.
-
-        Raises:
-            InvalidRequest: a field does not belong to this role, or is missing.
-            UnsupportedFeature: it holds what this daemon does not have.
-        """
+        """The turn as engines know it; `path` is where it stands."""
         self.refuse_unsupported(f"{path}.")
         if self.tool_calls and self.role != "assistant":
             raise InvalidRequest(
@@ -128,9 +118,5 @@ Messages: TypeAlias = Annotated[tuple[ChatMessage, ...], Field(min_length=1, max
 
 
 def to_messages(messages: tuple[ChatMessage, ...]) -> tuple[Message, ...]:
-    """All turns, as engines know them.
-
-    Raises:
-        InvalidRequest, UnsupportedFeature: see `ChatMessage.to_message`.
-    """
+    """All turns, as engines know them."""
     return tuple(message.to_message(f"messages.{i}") for i, message in enumerate(messages))

@@ -32,11 +32,7 @@ ALLOWED = (
 def to_template_kwargs(
     variables: dict[str, JsonValue] | None, effort: ReasoningEffort | None
 ) -> dict[str, bool | int | float | str]:
-    """The variables of a request; the effort `none` asks a template not to let the model think.
-
-    Raises:
-        InvalidRequest: a name is not one that a request may set, or its value is no short text, number or boolean.
-    """
+    """The variables of a request; the effort `none` asks a template not to let the model think."""
     kwargs: dict[str, bool | int | float | str] = {}
     if effort is not None:
         kwargs["reasoning_effort"] = effort

@@ -12,7 +12,7 @@ from pydantic import Field
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import required
-from kolosal.routes.common.fields import OBJECT, STRING, kinds
+from kolosal.routes.common.fields import OBJECT, STRING, by_kind
 from kolosal.routes.common.tools import ToolDescription, ToolName, distinct_tools, to_tool
 from kolosal.routes.openai.grammar import UNIT
 from kolosal.schema import MAX_TOOLS, Tool, ToolMode, ToolUse
@@ -34,11 +34,7 @@ class FunctionDefinition(RequestBody):
     """Makes no difference: arguments always conform."""
 
     def to_tool(self, path: str) -> Tool:
-        """The function as engines know it; `path` is where it stands.
-
-        Raises:
-            InvalidRequest: its parameters are too long or too deep.
-        """
+        """The function as engines know it; `path` is where it stands."""
         param = f"{path}.parameters"
         return to_tool(
             self.name, self.description, self.parameters or {}, param, strict=self.strict, unit=UNIT
@@ -86,11 +82,7 @@ class ChoiceObject(RequestBody):
     allowed_tools: AllowedTools | None = None
 
     def to_mode(self) -> tuple[ToolMode, tuple[str, ...]]:
-        """Whether tools are called, and which may be.
-
-        Raises:
-            InvalidRequest: the field that the type asks for is missing.
-        """
+        """Whether tools are called, and which may be."""
         if self.type == "function":
             return ToolMode.REQUIRED, (required(self.function, "tool_choice.function").name,)
         allowed = required(self.allowed_tools, "tool_choice.allowed_tools")
@@ -99,19 +91,14 @@ class ChoiceObject(RequestBody):
 
 ToolChoice: TypeAlias = Annotated[
     Annotated[Literal["none", "auto", "required"], STRING] | Annotated[ChoiceObject, OBJECT],
-    kinds('"none", "auto", "required" or an object'),
+    by_kind('"none", "auto", "required" or an object'),
 ]
 
 
 def to_tool_use(
     tools: tuple[ToolDefinition, ...] | None, choice: ToolChoice | None, *, parallel: bool | None
 ) -> ToolUse:
-    """The tools of a request and how they are to be used.
-
-    Raises:
-        InvalidRequest: two tools have the same name, or the choice names one that is not offered.
-        UnsupportedFeature: a tool is no function.
-    """
+    """The tools of a request and how they are to be used."""
     functions = tuple(
         function_tool(tool.type, tool.function, f"tools.{index}") for index, tool in enumerate(tools or ())
     )

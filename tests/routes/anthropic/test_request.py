@@ -220,7 +220,7 @@ def test_earlier_thoughts_are_cleared_where_asked_for(
 
 def test_counting_takes_what_a_message_takes() -> None:
     fields = HELLO | {"tools": [WEATHER], "temperature": 0.5, "stream": True, "metadata": {"user_id": "x"}}
-    counted = decode_body(orjson.dumps(fields), CountBody).checked_prompt()
+    counted = decode_body(orjson.dumps(fields), CountBody).to_prompt()
     assert counted == prompt(tools=[WEATHER])
 
 

@@ -80,13 +80,8 @@ class ResponsePromptBody(ModelBody):
     chat_template_kwargs: TemplateKwargs | None = None
     """Variables for the model's chat template. Not OpenAI's."""
 
-    def items(self, earlier: tuple[Item, ...], find: FindItem) -> tuple[Item, ...]:
-        """What the request adds to the conversation so far.
-
-        Raises:
-            InvalidRequest: there is nothing to answer, or too much, or an item is not complete.
-            UnsupportedFeature: an item is of a kind that this daemon does not have.
-        """
+    def to_items(self, earlier: tuple[Item, ...], find: FindItem) -> tuple[Item, ...]:
+        """What the request adds to the conversation so far."""
         if self.previous_response_id is None:
             required(self.input, "input")
         added = to_items(self.input, earlier, find)
@@ -104,13 +99,8 @@ class ResponsePromptBody(ModelBody):
             )
         return added
 
-    def prompt(self, items: tuple[Item, ...]) -> ChatPrompt:
-        """The conversation as engines know it.
-
-        Raises:
-            InvalidRequest: the tools do not fit together.
-            UnsupportedFeature: the request asks for something that this daemon does not have.
-        """
+    def to_prompt(self, items: tuple[Item, ...]) -> ChatPrompt:
+        """The conversation as engines know it."""
         self.refuse_unsupported()
         reasoning = self.reasoning or ReasoningConfig()
         _refuse("truncation", self.truncation, None, "disabled")
@@ -155,20 +145,15 @@ class ResponseBody(SamplingFields, ResponsePromptBody):
     """Ignored."""
     prompt_cache_options: CacheOptions | None = None
 
-    def request(self, items: tuple[Item, ...]) -> GenerateRequest:
-        """The request as engines know it, for the whole conversation.
-
-        Raises:
-            InvalidRequest: a value is out of range, or fields do not fit together.
-            UnsupportedFeature: the request asks for something that this daemon does not have.
-        """
+    def to_request(self, items: tuple[Item, ...]) -> GenerateRequest:
+        """The request as engines know it, for the whole conversation."""
         cache = self.prompt_cache_options or CacheOptions()
         _refuse("prompt_cache_options.prewarm", cache.prewarm, None, False)
         _refuse("prompt_cache_options.comparison_response_id", cache.comparison_response_id, None)
         check_include(self.include or ())
         form = None if self.text is None else self.text.format
         return GenerateRequest(
-            self.prompt(items),
+            self.to_prompt(items),
             sampling_params(self, {"max_tokens": self.max_output_tokens, "logprobs": self._logprobs()}),
             None if form is None else form.to_grammar(),
             priority=self.priority or 0,

@@ -14,7 +14,7 @@ from pydantic import Discriminator, Field, Tag
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import UNION_ERROR, RequestBody
 from kolosal.routes.common.body import required
-from kolosal.routes.common.fields import ARRAY, STRING, kinds
+from kolosal.routes.common.fields import ARRAY, STRING, by_kind
 from kolosal.routes.common.tools import ToolCallId, ToolName
 from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_PARTS
 from kolosal.routes.openai.responses.items import (
@@ -48,12 +48,7 @@ class InputPart(RequestBody):
     refusal: str | None = None
 
     def to_content(self, path: str) -> ContentPart:
-        """The part; `path` is where it stands.
-
-        Raises:
-            InvalidRequest: its text is missing.
-            UnsupportedFeature: it is no text.
-        """
+        """The part; `path` is where it stands."""
         match self.type:
             case "input_text":
                 return {"type": "input_text", "text": required(self.text, f"{path}.text")}
@@ -70,7 +65,7 @@ class InputPart(RequestBody):
 
 Content: TypeAlias = Annotated[
     Annotated[str, STRING] | Annotated[tuple[InputPart, ...], Field(max_length=MAX_PARTS), ARRAY],
-    kinds("a string or an array of text parts"),
+    by_kind("a string or an array of text parts"),
 ]
 
 
@@ -89,12 +84,7 @@ class MessageInput(ItemInput):
     content: Content
 
     def to_item(self, path: str) -> Item:
-        """The item; `path` is where it stands.
-
-        Raises:
-            InvalidRequest: a part's text is missing.
-            UnsupportedFeature: a part is no text.
-        """
+        """The item; `path` is where it stands."""
         return {
             "id": self.id or new_id("msg"),
             "type": "message",
@@ -149,11 +139,7 @@ class CallInput(ItemInput):
     """JSON text of an object."""
 
     def to_item(self, path: str) -> Item:
-        """The item; `path` is where it stands. One that is not complete may have anything for arguments.
-
-        Raises:
-            InvalidRequest: the arguments are no JSON object.
-        """
+        """The item; `path` is where it stands. One that is not complete may have anything for arguments."""
         status = self.status or "completed"
         arguments = self.arguments.strip() or "{}"
         if status == "completed" and not _is_object(arguments):
@@ -179,12 +165,7 @@ class CallOutputInput(ItemInput):
     output: Content
 
     def to_item(self, path: str) -> Item:
-        """The item; `path` is where it stands.
-
-        Raises:
-            InvalidRequest: a part's text is missing.
-            UnsupportedFeature: a part is no text.
-        """
+        """The item; `path` is where it stands."""
         output: str | list[ContentPart]
         if isinstance(self.output, str):
             output = self.output
@@ -245,17 +226,12 @@ InputItem: TypeAlias = Annotated[
 
 Input: TypeAlias = Annotated[
     Annotated[str, STRING] | Annotated[tuple[InputItem, ...], Field(max_length=MAX_ITEMS), ARRAY],
-    kinds("a string or an array of items"),
+    by_kind("a string or an array of items"),
 ]
 
 
 def to_items(added: Input | None, earlier: tuple[Item, ...], find: FindItem) -> tuple[Item, ...]:
-    """What a request adds to the conversation so far.
-
-    Raises:
-        InvalidRequest: an item refers to what is not there, or is not complete.
-        UnsupportedFeature: an item, or a part of one, is of a kind that this daemon does not have.
-    """
+    """What a request adds to the conversation so far."""
     if added is None:
         return ()
     if isinstance(added, str):

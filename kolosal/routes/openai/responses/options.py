@@ -26,11 +26,7 @@ class TextFormat(RequestBody):
     strict: bool | None = None
 
     def to_grammar(self) -> Grammar | None:
-        """The format as a grammar; None for text.
-
-        Raises:
-            InvalidRequest: the name or the schema is missing, or the schema is too long.
-        """
+        """The format as a grammar; None for text."""
         if self.type == "text":
             return None
         if self.type == "json_object":

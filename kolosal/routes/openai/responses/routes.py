@@ -62,7 +62,7 @@ async def create_response(request: Request) -> JsonResponse[ResponseObject] | Ev
     model = body.requested_model(registry_of(request))
     store = _store(request)
     earlier, input_items = _conversation(store, body)
-    generation = await start_generation(request, model, [body.request(earlier + input_items)])
+    generation = await start_generation(request, model, [body.to_request(earlier + input_items)])
     head = response_head(body, new_id("resp"), int(time.time()), model)
     writer = ResponseWriter(head, time.time)
     active = ActiveResponse(generation, writer, None if body.store is False else store, earlier, input_items)
@@ -84,7 +84,7 @@ async def count_input_tokens(request: Request) -> JsonResponse[InputTokenCount]:
     body = await decode(request, ResponsePromptBody)
     model = body.requested_model(registry_of(request))
     earlier, input_items = _conversation(_store(request), body)
-    tokens = await count_prompt_tokens(request, model, body.prompt(earlier + input_items))
+    tokens = await count_prompt_tokens(request, model, body.to_prompt(earlier + input_items))
     return JsonResponse({"object": "response.input_tokens", "input_tokens": tokens})
 
 
@@ -165,7 +165,7 @@ def _conversation(store: OwnResponses, body: ResponsePromptBody) -> tuple[tuple[
     earlier: tuple[Item, ...] = ()
     if body.previous_response_id is not None:
         earlier = _previous(store, body.previous_response_id).conversation
-    return earlier, body.items(earlier, store.item)
+    return earlier, body.to_items(earlier, store.item)
 
 
 def _previous(store: OwnResponses, response_id: str) -> StoredResponse:

@@ -9,7 +9,7 @@ from pydantic import Field
 from kolosal.errors import UnsupportedFeature
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import required, unsupported
-from kolosal.routes.common.fields import OBJECT, STRING, kinds
+from kolosal.routes.common.fields import OBJECT, STRING, by_kind
 from kolosal.routes.common.tools import ToolDescription, to_tool
 from kolosal.routes.openai.grammar import UNIT
 from kolosal.routes.openai.responses.input_items import MAX_TYPE_CHARS
@@ -35,12 +35,7 @@ class ToolInput(RequestBody):
     """Must be false: there is no search for tools."""
 
     def to_tool(self, path: str) -> Tool:
-        """The function as engines know it; `path` is where it stands.
-
-        Raises:
-            InvalidRequest: it has no name, or its parameters are too long.
-            UnsupportedFeature: it is no function, or asks for what this daemon does not have.
-        """
+        """The function as engines know it; `path` is where it stands."""
         check_function(self.type, path)
         name = required(self.name, f"{path}.name")
         refused = {
@@ -71,12 +66,7 @@ class ChoiceInput(RequestBody):
     tools: Annotated[tuple[NamedToolInput, ...], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
 
     def to_mode(self) -> tuple[ToolMode, tuple[str, ...]]:
-        """Whether tools are called, and which may be.
-
-        Raises:
-            InvalidRequest: a field that the type asks for is missing.
-            UnsupportedFeature: the type is one of OpenAI's own tools.
-        """
+        """Whether tools are called, and which may be."""
         if self.type == "function":
             return ToolMode.REQUIRED, (required(self.name, "tool_choice.name"),)
         if self.type != "allowed_tools":
@@ -92,19 +82,14 @@ ToolsInput: TypeAlias = Annotated[tuple[ToolInput, ...], Field(max_length=MAX_TO
 
 ToolChoiceInput: TypeAlias = Annotated[
     Annotated[Literal["none", "auto", "required"], STRING] | Annotated[ChoiceInput, OBJECT],
-    kinds('"none", "auto", "required" or an object'),
+    by_kind('"none", "auto", "required" or an object'),
 ]
 
 
 def to_tool_use(
     tools: ToolsInput | None, choice: ToolChoiceInput | None, *, parallel: bool | None
 ) -> ToolUse:
-    """The tools of a request and how they are to be used.
-
-    Raises:
-        InvalidRequest: a tool is not complete, two have the same name, or the choice names none of them.
-        UnsupportedFeature: a tool or the choice is none of a function.
-    """
+    """The tools of a request and how they are to be used."""
     functions = tuple(tool.to_tool(f"tools.{index}") for index, tool in enumerate(tools or ()))
     mode, only = choice.to_mode() if isinstance(choice, ChoiceInput) else (ToolMode(choice or "auto"), ())
     return tool_use(functions, mode, only, parallel=parallel is not False)

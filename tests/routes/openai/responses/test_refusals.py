@@ -129,7 +129,7 @@ async def test_an_unknown_previous_response_has_its_own_code() -> None:
 def test_a_conversation_has_its_bounds(earlier: tuple[Item, ...], words: str) -> None:
     body = decode_body(b'{"model": "m", "input": "Hello"}', ResponseBody)
     with pytest.raises(InvalidRequest, match=words):
-        body.items(earlier, lambda _: None)
+        body.to_items(earlier, lambda _: None)
 
 
 def test_no_official_field_is_dropped_silently() -> None:
@@ -162,4 +162,4 @@ json = st.recursive(
 def test_whatever_comes_is_a_request_or_a_client_error(**fields: object) -> None:
     with contextlib.suppress(ClientError):
         body = decode_body(orjson.dumps({"model": "m"} | fields), ResponseBody)
-        body.request(body.items((), lambda _: None))
+        body.to_request(body.to_items((), lambda _: None))
