@@ -4,65 +4,69 @@ from typing import Any
 
 import pytest
 
-from kolosal.engines.worker.sampler_chain import (
-    Bias,
-    Draw,
-    Dry,
-    Greedy,
-    MinP,
-    Mirostat,
-    Penalties,
-    Stage,
-    Temperature,
-    TopK,
-    TopNSigma,
-    TopP,
-    Typical,
-    Xtc,
-    sampler_chain,
-)
+from kolosal.engines.worker.sampler_chain import GREEDY, ChainSampler, sampler_chain
 from kolosal.sampling import SamplerStage, SamplingParams
 
+N_CTX, N_VOCAB = 100, 300
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 7}
 RESERVED_SEED = 0xFFFF_FFFF
 """llama.cpp's word for "draw one"."""
 
 
-def stages(default_seed: int | None = None, **params: Any) -> list[Stage]:
-    return sampler_chain(SamplingParams(**PLAIN | params), n_ctx=100, default_seed=default_seed)
+DRAW = ChainSampler("dist", (7,))
+REPEAT = ChainSampler("penalties", (N_VOCAB, 64, 1.1, 0.0, 0.0), n_prompt=64)
+BREAKERS = ("\n", ":", '"', "*")
+
+
+def stages(default_seed: int | None = None, **params: Any) -> list[ChainSampler]:
+    given = SamplingParams(**PLAIN | params)
+    return sampler_chain(given, n_ctx=N_CTX, n_vocab=N_VOCAB, default_seed=default_seed)
+
+
+def temperature(t: float, spread: float = 0.0, exponent: float = 1.0) -> ChainSampler:
+    return ChainSampler("temp_ext", (t, spread, exponent))
 
 
 def seed(default_seed: int | None = None, **params: Any) -> int:
-    last = stages(default_seed, **params)[-1]
-    assert isinstance(last, Draw)
-    return last.seed
+    name, [drawn], n_prompt = stages(default_seed, **params)[-1]
+    assert (name, n_prompt) == ("dist", 0)
+    assert isinstance(drawn, int)
+    return drawn
 
 
 @pytest.mark.parametrize(
     ("params", "stage"),
     [
-        ({"top_k": 5}, TopK(5)),
-        ({"top_p": 0.5}, TopP(0.5)),
-        ({"min_p": 0.1}, MinP(0.1)),
-        ({"temperature": 0.7}, Temperature(0.7)),
-        ({"frequency_penalty": 0.5}, Penalties(100, 1.0, 0.5, 0.0, sees_prompt=False)),
-        ({"presence_penalty": -1.0}, Penalties(100, 1.0, 0.0, -1.0, sees_prompt=False)),
-        ({"repeat_penalty": 1.1}, Penalties(64, 1.1, 0.0, 0.0, sees_prompt=True)),
-        ({"typical_p": 0.5}, Typical(0.5)),
-        ({"top_n_sigma": 1.5}, TopNSigma(1.5)),
-        ({"xtc_probability": 0.5}, Xtc(0.5, 0.1, 7)),
-        ({"dry_multiplier": 0.8}, Dry(0.8, 1.75, 2, 100, ("\n", ":", '"', "*"))),
-        ({"dry_multiplier": 0.8, "dry_penalty_last_n": 9}, Dry(0.8, 1.75, 2, 9, ("\n", ":", '"', "*"))),
-        ({"ignore_eos": True}, Bias(forbids_end=True)),
-        ({"logit_bias": ((5, -100.0), (6, 2.0), (7, 0.0))}, Bias((5,), ((6, 2.0),))),
+        ({"top_k": 5}, ChainSampler("top_k", (5,))),
+        ({"top_p": 0.5}, ChainSampler("top_p", (0.5, 1))),
+        ({"min_p": 0.1}, ChainSampler("min_p", (0.1, 1))),
+        ({"temperature": 0.7}, temperature(0.7)),
+        ({"frequency_penalty": 0.5}, ChainSampler("penalties", (N_VOCAB, N_CTX, 1.0, 0.5, 0.0))),
+        ({"presence_penalty": -1.0}, ChainSampler("penalties", (N_VOCAB, N_CTX, 1.0, 0.0, -1.0))),
+        ({"repeat_penalty": 1.1}, REPEAT),
+        ({"top_n_sigma": 1.5}, ChainSampler("top_n_sigma", (1.5,))),
+        ({"xtc_probability": 0.5}, ChainSampler("xtc", (0.5, 0.1, 1, 7))),
+        ({"dry_multiplier": 0.8}, ChainSampler("dry", (0.8, 1.75, 2, N_CTX, BREAKERS), N_CTX)),
+        (
+            {"dry_multiplier": 0.8, "dry_penalty_last_n": 9},
+            ChainSampler("dry", (0.8, 1.75, 2, 9, BREAKERS), 9),
+        ),
     ],
 )
-def test_parameter_has_its_stage(params: dict[str, Any], stage: Stage) -> None:
-    assert stages(**params) == [stage, Draw(7)]
+def test_parameter_has_its_stage(params: dict[str, Any], stage: ChainSampler) -> None:
+    assert stages(**params) == [stage, DRAW]
+
+
+def test_only_what_is_possible_can_be_typical() -> None:
+    assert stages(typical_p=0.5) == [
+        ChainSampler("min_p", (1e-30, 1)),
+        ChainSampler("typical", (0.5, 1)),
+        DRAW,
+    ]
 
 
 def test_stages_that_do_nothing_are_left_out() -> None:
-    assert stages() == [Draw(7)]
+    assert stages() == [DRAW]
 
 
 @pytest.mark.parametrize(
@@ -72,61 +76,67 @@ def test_stages_that_do_nothing_are_left_out() -> None:
         {"dry_multiplier": 0.8, "dry_penalty_last_n": 0},
         {"top_n_sigma": 0.0},
         {"mirostat_tau": 1.0},
-        {"logit_bias": ((5, 0.0),)},
     ],
 )
 def test_what_would_change_nothing_is_left_out(params: dict[str, Any]) -> None:
-    assert stages(**params) == [Draw(7)]
+    assert stages(**params) == [DRAW]
 
 
 def test_stages_come_in_the_order_that_is_asked_for() -> None:
     order = (SamplerStage.MIN_P, SamplerStage.TEMPERATURE, SamplerStage.TOP_K)
 
     assert stages(top_k=5, top_p=0.5, min_p=0.1, temperature=0.7, samplers=order) == [
-        MinP(0.1), Temperature(0.7), TopK(5), Draw(7),
+        ChainSampler("min_p", (0.1, 1)), temperature(0.7), ChainSampler("top_k", (5,)), DRAW,
     ]  # fmt: skip
 
 
 def test_the_default_order_is_llama_cpps() -> None:
     everything: dict[str, Any] = {
         "top_k": 5, "top_p": 0.5, "min_p": 0.1, "temperature": 0.7, "repeat_penalty": 1.1, "dry_multiplier": 1.0,
-        "top_n_sigma": 1.0, "typical_p": 0.5, "xtc_probability": 0.5, "logit_bias": ((1, 1.0),),
+        "top_n_sigma": 1.0, "typical_p": 0.5, "xtc_probability": 0.5,
     }  # fmt: skip
 
-    assert [type(stage) for stage in stages(**everything)] == [
-        Bias, Penalties, Dry, TopNSigma, TopK, Typical, TopP, MinP, Xtc, Temperature, Draw,
+    assert [sampler.name for sampler in stages(**everything)] == [
+        "penalties", "dry", "top_n_sigma", "top_k", "min_p", "typical", "top_p", "min_p", "xtc", "temp_ext", "dist",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_mirostat_takes_the_place_of_what_chooses_among_tokens(version: int) -> None:
+@pytest.mark.parametrize(
+    ("version", "last"),
+    [
+        (1, ChainSampler("mirostat", (N_VOCAB, 7, 5.0, 0.1, 100))),
+        (2, ChainSampler("mirostat_v2", (7, 5.0, 0.1))),
+    ],
+)
+def test_mirostat_takes_the_place_of_what_chooses_among_tokens(version: int, last: ChainSampler) -> None:
     chain = stages(
         mirostat=version, top_k=5, min_p=0.1, xtc_probability=0.5, temperature=0.7, repeat_penalty=1.1
     )
 
-    assert chain == [
-        Penalties(64, 1.1, 0.0, 0.0, sees_prompt=True), Temperature(0.7), Mirostat(version, 5.0, 0.1, 7),
-    ]  # fmt: skip
+    assert chain == [REPEAT, temperature(0.7), last]
 
 
 def test_dynamic_temperature_moves_between_its_ends() -> None:
     [stage, _] = stages(temperature=1.0, dynatemp_range=0.5, dynatemp_exponent=2.0)
 
-    assert stage == Temperature(1.0, 0.5, 2.0)
+    assert stage == temperature(1.0, 0.5, 2.0)
 
 
 def test_dynamic_temperature_stays_above_zero() -> None:
-    [stage, _] = stages(temperature=0.5, dynatemp_range=1.0)
+    [(name, (t, spread, _), _), _] = stages(temperature=0.5, dynatemp_range=1.0)
 
-    assert isinstance(stage, Temperature)
-    assert 0 < stage.t - stage.spread < 0.01
-    assert stage.t + stage.spread == pytest.approx(1.5)
+    assert name == "temp_ext"
+    assert 0 < t - spread < 0.01
+    assert t + spread == pytest.approx(1.5)
 
 
 def test_values_that_would_overflow_are_kept_in_range() -> None:
     chain = stages(temperature=1e-40, repeat_penalty=1e-40)
 
-    assert chain[:2] == [Penalties(64, 0.001, 0.0, 0.0, sees_prompt=True), Temperature(0.001)]
+    assert chain[:2] == [
+        ChainSampler("penalties", (N_VOCAB, 64, 0.001, 0.0, 0.0), n_prompt=64),
+        temperature(0.001),
+    ]
 
 
 def test_choices_of_a_request_have_seeds_of_their_own() -> None:
@@ -143,28 +153,27 @@ def test_stages_come_in_llama_cpps_order() -> None:
         top_k=5, top_p=0.5, min_p=0.1, temperature=0.7, presence_penalty=0.5, repeat_penalty=1.1, seed=1
     )
 
-    assert [type(stage) for stage in chain] == [Penalties, Penalties, TopK, TopP, MinP, Temperature, Draw]
+    assert [sampler.name for sampler in chain] == [
+        "penalties", "penalties", "top_k", "top_p", "min_p", "temp_ext", "dist",
+    ]  # fmt: skip
 
 
 def test_temperature_zero_is_greedy_whatever_else_is_asked() -> None:
-    assert stages(temperature=0.0, top_k=5, top_p=0.5, min_p=0.1) == [Greedy()]
+    assert stages(temperature=0.0, top_k=5, top_p=0.5, min_p=0.1) == [GREEDY]
 
 
 def test_greedy_keeps_the_penalties() -> None:
-    assert stages(temperature=0.0, repeat_penalty=1.1) == [
-        Penalties(64, 1.1, 0.0, 0.0, sees_prompt=True),
-        Greedy(),
-    ]
+    assert stages(temperature=0.0, repeat_penalty=1.1) == [REPEAT, GREEDY]
 
 
 def test_repetition_penalty_looks_back_no_further_than_the_window() -> None:
-    assert stages(repeat_penalty=1.1, repeat_last_n=1000)[0] == Penalties(
-        100, 1.1, 0.0, 0.0, sees_prompt=True
-    )
+    looks_back = ChainSampler("penalties", (N_VOCAB, N_CTX, 1.1, 0.0, 0.0), n_prompt=N_CTX)
+
+    assert stages(repeat_penalty=1.1, repeat_last_n=1000)[0] == looks_back
 
 
 def test_repetition_penalty_over_no_tokens_is_off() -> None:
-    assert stages(repeat_penalty=1.1, repeat_last_n=0) == [Draw(7)]
+    assert stages(repeat_penalty=1.1, repeat_last_n=0) == [DRAW]
 
 
 def test_seed_of_the_request_goes_before_the_engines() -> None:

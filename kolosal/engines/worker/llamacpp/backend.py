@@ -30,8 +30,8 @@ from kolosal.engines.worker.llamacpp.embedder import LlamaCppEmbedder
 from kolosal.engines.worker.llamacpp.load import LoadedModel, load_draft, load_model
 from kolosal.engines.worker.llamacpp.logits_row import LogitsRow
 from kolosal.engines.worker.llamacpp.native import native
-from kolosal.engines.worker.llamacpp.sampler import GreedySampler, NativeSampler, logits, make_sampler
-from kolosal.engines.worker.sampler_chain import sampler_chain
+from kolosal.engines.worker.llamacpp.sampler import GreedySampler, LogitBias, NativeSampler, logits
+from kolosal.engines.worker.sampler_chain import GREEDY, sampler_chain
 from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.sampling import SamplingParams
 
@@ -132,8 +132,13 @@ class LlamaCppBackend:
         return (text or b"").decode(errors="replace")
 
     def new_sampler(self, params: SamplingParams, prompt: Seq[int]) -> Sampler:
-        stages = sampler_chain(params, n_ctx=self.info.n_ctx, default_seed=self._default_seed)
-        return make_sampler(stages, self._vocab, prompt, self._end_tokens)
+        n_ctx, n_vocab = self.info.n_ctx, self.info.n_vocab
+        chain = sampler_chain(params, n_ctx=n_ctx, n_vocab=n_vocab, default_seed=self._default_seed)
+        forbidden = self._end_tokens() if params.ignore_eos else ()
+        bias = LogitBias(params.logit_bias, forbidden) if params.logit_bias or forbidden else None
+        if chain == [GREEDY]:
+            return GreedySampler(n_vocab, bias)
+        return NativeSampler(chain, self._vocab, prompt, bias)
 
     def tokenize_pair(self, query: str, document: str) -> list[int]:
         vocab = self._vocab

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend
+from kolosal.engines.worker.llamacpp.sampler import LogitBias
 from kolosal.errors import InvalidRequest
 from kolosal.sampling import SamplerStage
 from kolosal.schema import GenerateRequest, Grammar, GrammarKind
@@ -109,6 +112,14 @@ def test_dry_keeps_the_model_from_repeating_itself(backend: LlamaCppBackend) -> 
 
 
 # --- bias ---
+
+
+def test_logits_are_added_to_or_forbidden() -> None:
+    row = np.arange(6, dtype=np.float32)
+
+    LogitBias(((1, -100.0), (2, 2.5), (3, 0.0), (4, -99.5)), forbidden=(5,)).apply(row)
+
+    assert row.tolist() == [0.0, -math.inf, 4.5, 3.0, -95.5, -math.inf]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
