@@ -1,1 +1,1 @@
-"""The backend over llama.cpp: the only native code."""
+"""The backend over llama.cpp: the only code that calls it."""
