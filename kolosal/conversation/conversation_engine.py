@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING
 
-from kolosal.conversation.pipeline import make_pipeline, run_pipeline
+from kolosal.conversation.pipeline import Pipeline, run_pipeline
 
 if TYPE_CHECKING:
     from kolosal.conversation.model import Model
@@ -56,7 +56,7 @@ class ConversationEngine:
             KeyError: a system prompt is missing.
             KolosalError: the model could not answer.
         """
-        pipeline = make_pipeline(
+        pipeline = Pipeline(
             self.system_prompt,
             self.conversation_history,
             user_message,

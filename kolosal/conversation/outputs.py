@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from kolosal.conversation.pipeline import ImprovementPipeline, ReplyPipeline, pipeline_result, run_pipeline
+from kolosal.conversation.pipeline import Pipeline, run_pipeline
 from kolosal.conversation.prompts import ASSISTANT, REVISER, build_review_message
 from kolosal.conversation.review import MISSING, parse_review_sections
 
@@ -31,6 +31,7 @@ __all__ = [
 
 Prompts: TypeAlias = Mapping[str, str]
 History: TypeAlias = Sequence[Mapping[str, str]] | None
+Pieces: TypeAlias = Generator[str, None, dict[str, str]]
 
 
 def generate_reply(inputs: Mapping[str, TokenArray], tok: Tokenizer, model: Model) -> str:
@@ -61,10 +62,7 @@ def get_reply(
     conversation_history: History = None,
 ) -> str:
     """The answer to a message."""
-    del tok
-    return pipeline_result(ReplyPipeline(system_prompt_dict, conversation_history, message, role), model)[
-        "reply"
-    ]
+    return "".join(stream_reply(tok, model, system_prompt_dict, message, role, conversation_history))
 
 
 def stream_reply(
@@ -74,14 +72,11 @@ def stream_reply(
     user_message: str,
     role: str = ASSISTANT,
     conversation_history: History = None,
-) -> Generator[str, None, dict[str, str]]:
+) -> Pieces:
     """The pieces of the answer to a message; returns `{"reply": …}`."""
     del tok
-    return (
-        yield from run_pipeline(
-            ReplyPipeline(system_prompt_dict, conversation_history, user_message, role), model
-        )
-    )
+    reply = Pipeline(system_prompt_dict, conversation_history, user_message, role=role)
+    return (yield from run_pipeline(reply, model))
 
 
 def get_revised_reply(
@@ -112,10 +107,10 @@ def get_and_improve_reply(
 ) -> dict[str, str]:
     """A draft and two reviews of it: `user_question`, `draft_answer`, of each pass suggestions, revision and comments, and `reply`."""
     del tok
-    improvement = ImprovementPipeline(
-        system_prompt_dict, conversation_history, user_message, show_steps=False
-    )
-    return pipeline_result(improvement, model)
+    improvement = Pipeline(system_prompt_dict, conversation_history, user_message, improvement=True)
+    for _ in run_pipeline(improvement, model):
+        pass
+    return improvement.result
 
 
 def stream_and_improve_reply(
@@ -124,12 +119,10 @@ def stream_and_improve_reply(
     system_prompt_dict: Prompts,
     user_message: str,
     conversation_history: History = None,
-) -> Generator[str, None, dict[str, str]]:
+) -> Pieces:
     """A status for each of three generations, then the pieces of the last revision; returns as `get_and_improve_reply`."""
     del tok
-    improvement = ImprovementPipeline(
-        system_prompt_dict, conversation_history, user_message, show_steps=False
-    )
+    improvement = Pipeline(system_prompt_dict, conversation_history, user_message, improvement=True)
     return (yield from run_pipeline(improvement, model))
 
 
@@ -139,8 +132,10 @@ def stream_and_improve_reply_display_intermediate(
     system_prompt_dict: Prompts,
     user_message: str,
     conversation_history: History = None,
-) -> Generator[str, None, dict[str, str]]:
+) -> Pieces:
     """The pieces of the draft and of both reviews; returns as `get_and_improve_reply`."""
     del tok
-    improvement = ImprovementPipeline(system_prompt_dict, conversation_history, user_message, show_steps=True)
+    improvement = Pipeline(
+        system_prompt_dict, conversation_history, user_message, improvement=True, show_steps=True
+    )
     return (yield from run_pipeline(improvement, model))

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from starlette.requests import Request
 
-from kolosal.conversation.pipeline import Pipeline, make_pipeline
+from kolosal.conversation.pipeline import Pipeline
 from kolosal.conversation.prompts import ASSISTANT
 from kolosal.errors import InvalidRequest
 from kolosal.http.body import kind_of, parse_object, read_json
@@ -74,7 +74,7 @@ class ConversationBody(RequestBody):
                 "value_error", ("body", "role"), f"role must be one of {known}, not {role!r}", role
             )
         history = [{"role": turn.role, "content": turn.content} for turn in self.history or ()]
-        return make_pipeline(
+        return Pipeline(
             system_prompts,
             history,
             self.prompt,
