@@ -15,9 +15,10 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from kolosal.observe.counts import Counts, Histogram
+from kolosal.observe.nvml import GpuFacts
 from kolosal.observe.observer import Observer
 from kolosal.observe.report import EngineFacts
-from kolosal.observe.system import GpuUse, SystemUse
+from kolosal.observe.system import SystemUse
 
 _STATES = ("unloaded", "loading", "ready", "unloading", "closed")
 """States that every engine has a row for; another one it is in gets a row too."""
@@ -139,7 +140,7 @@ def _machine(use: SystemUse) -> Iterator[Metric]:
     for engine_id, size in use.worker_bytes.items():
         workers.add_metric([engine_id], size)
     yield workers
-    values: list[tuple[str, str, Callable[[GpuUse], float | None]]] = [
+    values: list[tuple[str, str, Callable[[GpuFacts], float | None]]] = [
         ("kolosal_gpu_memory_total_bytes", "Memory of a GPU.", lambda gpu: gpu.total_bytes),
         ("kolosal_gpu_memory_used_bytes", "Memory of a GPU in use.", lambda gpu: gpu.used_bytes),
         ("kolosal_gpu_utilization_percent", "How busy a GPU is.", lambda gpu: gpu.gpu_percent),
@@ -148,7 +149,7 @@ def _machine(use: SystemUse) -> Iterator[Metric]:
     ]
     for name, words, value_of in values:
         family = GaugeMetricFamily(name, words, labels=["gpu"])
-        for gpu in use.gpus:
+        for gpu in use.gpus.gpus:
             if (value := value_of(gpu)) is not None:
                 family.add_metric([str(gpu.index)], value)
         yield family

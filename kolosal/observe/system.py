@@ -1,7 +1,7 @@
 """SystemMonitor: what this machine and our processes use now.
 
-Owns the calls to psutil and NVML, which block and therefore run in a thread; answers are shared for a second, so that
-many who ask cost no more than one. Changes no setting of any device.
+Owns the calls to psutil, which block as those to the driver of GPUs do, and therefore run in a thread; answers are shared for a
+second, so that many who ask cost no more than one.
 """
 
 from __future__ import annotations
@@ -14,24 +14,10 @@ from typing import Any
 
 import psutil
 
+from kolosal.observe.nvml import GpuReport, read_gpus
+
 FRESH_S = 1.0
 """How long an answer holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class GpuUse:
-    """One GPU; None: the driver does not say."""
-
-    index: int
-    name: str
-    driver: str
-    total_bytes: int | None
-    used_bytes: int | None
-    gpu_percent: float | None
-    memory_percent: float | None
-    """How busy its memory interface is."""
-    temperature_c: float | None
-    power_w: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +28,7 @@ class SystemUse:
     """Of all cores together, since the moment before."""
     memory_total: int
     memory_available: int
-    gpus: tuple[GpuUse, ...]
-    gpu_driver: bool
-    """Whether there is a driver to ask."""
+    gpus: GpuReport
     daemon_bytes: int
     """Resident memory of this process."""
     worker_bytes: Mapping[str, int]
@@ -72,14 +56,12 @@ class SystemMonitor:
 
     def _read(self, worker_pids: Mapping[str, int]) -> SystemUse:
         memory = psutil.virtual_memory()
-        gpus = self._read_gpus()
         resident = {engine_id: _resident(pid) for engine_id, pid in worker_pids.items()}
         return SystemUse(
             cpu_percent=self._cpu_percent(),
             memory_total=memory.total,
             memory_available=memory.available,
-            gpus=gpus or (),
-            gpu_driver=gpus is not None,
+            gpus=read_gpus(self._nvml),
             daemon_bytes=psutil.Process().memory_info().rss,
             worker_bytes={engine_id: size for engine_id, size in resident.items() if size is not None},
         )
@@ -91,25 +73,6 @@ class SystemMonitor:
         passed = total - all_before
         return round(min(100.0, max(0.0, 100 * (busy - busy_before) / passed)), 1) if passed > 0 else 0.0
 
-    def _read_gpus(self) -> tuple[GpuUse, ...] | None:
-        """All GPUs; None where there is no driver."""
-        if self._nvml is None:
-            import pynvml  # noqa: PLC0415 - most who start the daemon never look here
-
-            self._nvml = pynvml
-        nvml = self._nvml
-        try:
-            nvml.nvmlInit()
-        except nvml.NVMLError:
-            return None
-        try:
-            driver = _text(nvml.nvmlSystemGetDriverVersion())
-            return tuple(_read_gpu(nvml, index, driver) for index in range(nvml.nvmlDeviceGetCount()))
-        except nvml.NVMLError:
-            return None
-        finally:
-            nvml.nvmlShutdown()
-
 
 def _cpu_seconds() -> tuple[float, float]:
     """Seconds that the cores were busy, and all seconds, since the machine started."""
@@ -120,39 +83,8 @@ def _cpu_seconds() -> tuple[float, float]:
     return total - times["idle"] - times.get("iowait", 0.0), total
 
 
-def _read_gpu(nvml: Any, index: int, driver: str) -> GpuUse:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-
-    def said(ask: Callable[..., Any], *more: Any) -> Any:
-        try:
-            return ask(handle, *more)
-        except nvml.NVMLError:  # not every device knows everything of itself
-            return None
-
-    memory = said(nvml.nvmlDeviceGetMemoryInfo)
-    rates = said(nvml.nvmlDeviceGetUtilizationRates)
-    temperature = said(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU)
-    milliwatts = said(nvml.nvmlDeviceGetPowerUsage)
-    return GpuUse(
-        index=index,
-        name=_text(nvml.nvmlDeviceGetName(handle)),
-        driver=driver,
-        total_bytes=None if memory is None else int(memory.total),
-        used_bytes=None if memory is None else int(memory.used),
-        gpu_percent=None if rates is None else float(rates.gpu),
-        memory_percent=None if rates is None else float(rates.memory),
-        temperature_c=None if temperature is None else float(temperature),
-        power_w=None if milliwatts is None else round(milliwatts / 1000, 1),
-    )
-
-
 def _resident(pid: int) -> int | None:
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:  # it has just ended
         return None
-
-
-def _text(value: object) -> str:
-    """Older bindings answer in bytes."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from typing_extensions import TypedDict
 
+from kolosal.observe.nvml import GpuFacts
 from kolosal.observe.report import SERVER_NAME, now_ms
-from kolosal.observe.system import GpuUse, SystemUse
+from kolosal.observe.system import SystemUse
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
@@ -116,7 +117,7 @@ def system_report(use: SystemUse) -> SystemMetrics:
     """The machine and our processes."""
     used = use.memory_total - use.memory_available
     memory_percent = round(100 * used / use.memory_total, 1) if use.memory_total else 0.0
-    gpus = [_gpu(gpu) for gpu in use.gpus]
+    gpus, driver = use.gpus.gpus, use.gpus.driver
     return {
         "timestamp": now_ms(),
         "cpu": {"usage_percent": use.cpu_percent},
@@ -135,24 +136,24 @@ def system_report(use: SystemUse) -> SystemMetrics:
                 {"engine_id": engine_id, "memory_bytes": size} for engine_id, size in use.worker_bytes.items()
             ],
         },
-        "gpus": gpus,
-        "gpu_monitoring_available": use.gpu_driver,
+        "gpus": [_gpu(gpu, driver or "") for gpu in gpus],
+        "gpu_monitoring_available": driver is not None,
         "summary": {
             "cpu_usage_percent": use.cpu_percent,
             "ram_utilization_percent": memory_percent,
             "gpu_count": len(gpus),
-            "average_gpu_utilization_percent": _mean(gpu.gpu_percent for gpu in use.gpus),
-            "average_vram_utilization_percent": _mean(map(_vram_percent, use.gpus)),
+            "average_gpu_utilization_percent": _mean(gpu.gpu_percent for gpu in gpus),
+            "average_vram_utilization_percent": _mean(map(_vram_percent, gpus)),
         },
         "metadata": {
             "version": "1.0",
             "server": SERVER_NAME,
-            "monitoring_capabilities": {"cpu": True, "memory": True, "gpu": use.gpu_driver},
+            "monitoring_capabilities": {"cpu": True, "memory": True, "gpu": driver is not None},
         },
     }
 
 
-def _gpu(gpu: GpuUse) -> GpuState:
+def _gpu(gpu: GpuFacts, driver: str) -> GpuState:
     memory: MemoryUse | None = None
     if gpu.total_bytes is not None and gpu.used_bytes is not None:
         free = gpu.total_bytes - gpu.used_bytes
@@ -172,11 +173,11 @@ def _gpu(gpu: GpuUse) -> GpuState:
         "memory": memory,
         "temperature_celsius": gpu.temperature_c,
         "power_usage_watts": gpu.power_w,
-        "driver_version": gpu.driver,
+        "driver_version": driver,
     }
 
 
-def _vram_percent(gpu: GpuUse) -> float | None:
+def _vram_percent(gpu: GpuFacts) -> float | None:
     if not gpu.total_bytes or gpu.used_bytes is None:
         return None
     return 100 * gpu.used_bytes / gpu.total_bytes

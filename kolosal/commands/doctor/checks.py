@@ -12,7 +12,7 @@ from kolosal.commands.doctor.facts import Facts, NativeProbe, PortState, setting
 from kolosal.config.errors import ConfigError
 from kolosal.config.load import Configuration
 from kolosal.config.server import ServerSettings
-from kolosal.engines.memory.nvml import GpuReport
+from kolosal.observe.nvml import GpuReport
 from kolosal.security.hosts import is_loopback
 
 OLDEST_PYTHON = (3, 11)

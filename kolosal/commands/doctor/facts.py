@@ -25,7 +25,7 @@ from kolosal.config.errors import ConfigError
 from kolosal.config.load import Configuration, load_settings
 from kolosal.config.settings import Settings
 from kolosal.engines.ipc.system import describe_exit
-from kolosal.engines.memory.nvml import GpuReport, read_gpus
+from kolosal.observe.nvml import GpuReport, read_gpus
 
 PROBE_TIMEOUT_S = 60.0
 """Loading the native library takes a second, behind a virus scanner many."""

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import psutil
 
-from kolosal.engines.memory.nvml import GpuFacts, read_gpus
+from kolosal.observe.nvml import GpuFacts, read_gpus
 
 _GPU_LIBRARY = re.compile(r"ggml-(cuda|hip|vulkan|sycl|musa)\b", re.ASCII)
 _NO_LIMIT = 1 << 60

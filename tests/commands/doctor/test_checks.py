@@ -5,21 +5,19 @@ from __future__ import annotations
 import dataclasses
 import socket
 import sys
-from types import SimpleNamespace
 from typing import Any
 
-import pynvml
 import pytest
 
 from kolosal.commands.doctor.checks import Check, Verdict, diagnose
 from kolosal.commands.doctor.facts import PROBE, Facts, NativeProbe, PortState, probe_native, probe_port
 from kolosal.config.errors import ConfigError
 from kolosal.config.load import Configuration, load_settings
-from kolosal.engines.memory.nvml import GpuFacts, GpuReport, read_gpus
+from kolosal.observe.nvml import GpuFacts, GpuReport
 from tests.settings import settings_of
 
 GIB = 1024**3
-H200 = GpuFacts(0, "NVIDIA H200", 140 * GIB, 139 * GIB, "GPU-1")
+H200 = GpuFacts(0, "NVIDIA H200", 140 * GIB, 139 * GIB)
 
 
 @pytest.fixture
@@ -165,40 +163,3 @@ def test_a_free_port_is_free() -> None:
 
 def test_a_name_that_is_no_address_is_refused() -> None:
     assert probe_port(settings_of(host="no-such-host.invalid", port=1))[0] is PortState.REFUSED
-
-
-# --- the driver ---
-
-
-def nvml(**changes: Any) -> Any:
-    """A driver with one GPU."""
-    functions: dict[str, Any] = {
-        "nvmlInit": lambda: None,
-        "nvmlShutdown": lambda: None,
-        "nvmlSystemGetDriverVersion": lambda: b"580.1",
-        "nvmlDeviceGetCount": lambda: 1,
-        "nvmlDeviceGetHandleByIndex": lambda index: index,
-        "nvmlDeviceGetName": lambda _: "NVIDIA H200",
-        "nvmlDeviceGetUUID": lambda _: "GPU-1",
-        "nvmlDeviceGetMemoryInfo": lambda _: SimpleNamespace(total=140 * GIB, free=139 * GIB),
-    }
-    return SimpleNamespace(**(functions | changes))
-
-
-def failing(*_: object) -> None:
-    raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-
-
-def test_gpus_are_read() -> None:
-    assert read_gpus(nvml()) == GpuReport((H200,), "580.1")
-
-
-def test_a_gpu_that_counts_no_memory_is_read() -> None:
-    assert read_gpus(nvml(nvmlDeviceGetMemoryInfo=failing)).gpus == (
-        GpuFacts(0, "NVIDIA H200", None, None, "GPU-1"),
-    )
-
-
-@pytest.mark.parametrize("function", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetName"])
-def test_a_driver_that_fails_is_a_reason_and_no_error(function: str) -> None:
-    assert read_gpus(nvml(**{function: failing})).reason == "Not Supported"

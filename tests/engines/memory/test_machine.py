@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import psutil
-import pynvml
 import pytest
 
 from kolosal.engines.memory.machine import Gpu, ThisMachine, has_gpu_backend, visible_gpus
-from kolosal.engines.memory.nvml import read_gpus
+from kolosal.observe.nvml import read_gpus
+from tests.fake_nvml import failing, fake_nvml
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
 
@@ -76,54 +74,24 @@ def test_without_a_limit_the_machine_counts(tmp_path: Path, text: str) -> None:
     assert group(tmp_path, text).read().host_total == psutil.virtual_memory().total
 
 
-class Nvml:
-    """A driver with some GPUs of 10 MB each; `integrated` has no memory of its own."""
-
-    def __init__(self, *names: str) -> None:
-        self._names = names
-
-    def nvmlInit(self) -> None:
-        if not self._names:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
-
-    def nvmlShutdown(self) -> None: ...
-
-    def nvmlSystemGetDriverVersion(self) -> str:
-        return "1"
-
-    def nvmlDeviceGetCount(self) -> int:
-        return len(self._names)
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
-        return self._names[index]
-
-    def nvmlDeviceGetName(self, handle: str) -> bytes:
-        return handle.encode()
-
-    def nvmlDeviceGetUUID(self, handle: str) -> str:
-        return f"GPU-{handle}"
-
-    def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:
-        if handle == "integrated":
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-        return SimpleNamespace(total=10, free=7)
-
-
 @pytest.mark.parametrize(
     ("visible", "names"),
     [(None, ["a", "b", "c"]), ("", []), ("2,0", ["c", "a"]), ("GPU-b", ["b"]), ("1,9,0", ["b"]), ("-1", [])],
 )
 def test_gpus_are_counted_as_cuda_counts_them(visible: str | None, names: list[str]) -> None:
-    found = visible_gpus(read_gpus(Nvml("a", "b", "c")).gpus, visible)
-    assert found == tuple(Gpu(index, name, 10, 7) for index, name in enumerate(names))
+    found = visible_gpus(read_gpus(fake_nvml("a", "b", "c")).gpus, visible)
+    assert found == tuple(Gpu(index, name, 1000, 750) for index, name in enumerate(names))
 
 
 def test_gpus_without_memory_of_their_own_are_left_out() -> None:
-    assert [gpu.name for gpu in visible_gpus(read_gpus(Nvml("integrated", "a")).gpus, None)] == ["a"]
+    driver = fake_nvml("integrated", "a")
+    told = driver.nvmlDeviceGetMemoryInfo
+    driver.nvmlDeviceGetMemoryInfo = lambda name: failing() if name == "integrated" else told(name)
+    assert [gpu.name for gpu in visible_gpus(read_gpus(driver).gpus, None)] == ["a"]
 
 
 def test_a_machine_without_a_driver_has_no_gpus() -> None:
-    assert visible_gpus(read_gpus(Nvml()).gpus, None) == ()
+    assert visible_gpus(read_gpus(fake_nvml(nvmlInit=failing)).gpus, None) == ()
 
 
 def test_whether_llama_cpp_uses_gpus_is_seen_without_loading_it() -> None:
