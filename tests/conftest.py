@@ -112,8 +112,15 @@ class _Children:
         return self._known
 
     def since(self, before: set[psutil.Process]) -> set[psutil.Process]:
-        """Those that were not there before."""
-        return self.known() - before
+        """Those that were not there before, without the renderer that a worker starts with its first chat and keeps."""
+        return {child for child in self.known() - before if not _renders_for(child, before)}
+
+
+def _renders_for(child: psutil.Process, parents: set[psutil.Process]) -> bool:
+    try:
+        return child.parent() in parents and any("templates.jinja" in word for word in child.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 children = _Children()
@@ -138,8 +145,8 @@ def _target(name: str) -> str:
 
 @pytest.fixture
 def sized(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
-    """`sized(20, 1000)`: how many of something, in each run of the tests and in the full fault suite."""
-    full: bool = request.config.getoption("--full-size")
+    """`sized(20, 1000)`: how many of something, in each run of the tests and in thorough ones or the full fault suite."""
+    full = request.config.getoption("--full-size") or request.config.getoption("--thorough")
     return lambda small, large: large if full else small
 
 
