@@ -29,19 +29,19 @@ def read_calls(
 ) -> Reading[None]:
     """All calls that follow each other, after their announcement `begun` was taken. What is no call is shown as text.
 
-    `strings`: for each tool, the arguments that are strings; where it is empty, any name is taken for a tool's.
+    `strings`: for each tool, the arguments that are strings.
     """
     head = (shape.opens + shape.before).removeprefix(begun if begun == shape.trigger else "")
     while True:
         source.note()
         found = yield from _head(source, shape, head)
         skipped = source.noted()
-        if found is None or (strings and found[0] not in strings):
+        if found is None or found[0] not in strings:
             writer.text(begun + skipped)
             return
         writer.begin_call(*found)
         if shape.tagged:
-            complete = yield from read_tagged(source, strings.get(found[0]), writer.arguments)
+            complete = yield from read_tagged(source, strings[found[0]], writer.arguments)
         elif shape.quote:
             complete = yield from read_notation(source, shape.quote, writer.arguments)
         else:

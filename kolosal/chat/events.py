@@ -63,7 +63,8 @@ class Ended:
     stop: str | None = None
     """The stop string that ended it."""
     thinking_tokens: int = 0
-    """How many of the usage's `completion_tokens` were thoughts; put in by `ThoughtCounter`."""
+    """How many of the usage's `completion_tokens` were thoughts: all before the first one of the answer, markers included. What the
+    OpenAI API calls reasoning tokens."""
 
 
 ChatEvent: TypeAlias = TextPiece | ThinkingPiece | CallBegin | CallPiece | CallEnd | Ended
@@ -84,7 +85,8 @@ class ChatTurn:
 
 
 def parsed_arguments(arguments: str) -> dict[str, Any] | None:
-    """The arguments of a call; None where the answer's end cut them off, so that they are no JSON object."""
+    """The arguments of a call; None where they are no JSON object: the answer's end cut them off, or a surrogate is alone,
+    which could not be written out again."""
     try:
         value = orjson.loads(arguments)
     except orjson.JSONDecodeError:

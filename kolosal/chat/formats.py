@@ -43,6 +43,10 @@ class ToolFormat(StrEnum):
     """As Hermes, but told to the model by us: its template knows no tools."""
 
 
+SHORT_ID_CHARS = 9
+"""Length of a call's id where it is short."""
+
+
 @dataclass(frozen=True, slots=True)
 class CallShape:
     """How calls are written around names and arguments.
@@ -70,8 +74,8 @@ class CallShape:
     """Where not empty: arguments are in Gemma's notation, with this around strings."""
     tagged: bool = False
     """Arguments are in tags, one for each."""
-    id_chars: int = 24
-    """Length of a call's id after `call_`; 9 is without that, as Mistral's templates want it."""
+    short_ids: bool = False
+    """Ids of calls are nine letters and digits, which is what Mistral's templates take."""
 
 
 _HERMES = CallShape(
@@ -103,7 +107,7 @@ SHAPES: dict[ToolFormat, CallShape] = {
         separator=", ",
         closes="]",
         markers=("[TOOL_CALLS]",),
-        id_chars=9,
+        short_ids=True,
     ),
     ToolFormat.MISTRAL_ARGS: CallShape(
         trigger="[TOOL_CALLS]",
@@ -113,7 +117,7 @@ SHAPES: dict[ToolFormat, CallShape] = {
         separator="",
         quoted=False,
         markers=("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"),
-        id_chars=9,
+        short_ids=True,
     ),
     ToolFormat.DEEPSEEK: CallShape(
         trigger="<｜tool▁calls▁begin｜>",

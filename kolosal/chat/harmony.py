@@ -17,13 +17,8 @@ _CHANNEL = re.compile(r"<\|channel\|>\s*([a-z]+)")
 _FUNCTION = re.compile(r"\bto=functions\.([^\s<]{1,256})")
 
 
-def read_harmony(
-    source: TextSource, writer: EventWriter, *, tools: bool, names: Collection[str]
-) -> Reading[None]:
-    """One turn: thoughts in the channel `analysis`, calls where a recipient is named, all else is text.
-
-    `names`: the tools; where it is empty, any name is taken for one.
-    """
+def read_harmony(source: TextSource, writer: EventWriter, tools: Collection[str]) -> Reading[None]:
+    """One turn: thoughts in the channel `analysis`, calls where one of the `tools` is the recipient, all else is text."""
     while (yield from source.more()):
         blanks = yield from source.blanks()
         source.note()
@@ -31,8 +26,7 @@ def read_harmony(
         skipped = source.noted()
         channel, function = _CHANNEL.search(header), _FUNCTION.search(header)
         if function is not None:
-            known = tools and (not names or function[1] in names)
-            yield from _call(source, writer, function[1] if known else "", skipped)
+            yield from _call(source, writer, function[1] if function[1] in tools else "", skipped)
         elif channel is not None and channel[1] == "analysis":
             writer.begin_thinking()
             yield from source.until(_ENDS, writer.thinking)

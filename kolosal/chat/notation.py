@@ -38,7 +38,7 @@ def _value(
     """A string or scalar, or an opening bracket with all that leads to the first value in it."""
     yield from source.blanks()
     if (yield from source.starts_with(quote)):
-        return (yield from _string(source, quote, show))
+        return (yield from source.string((quote,), show))
     char = yield from source.peek()
     if char in _CLOSES and char:
         if len(open_ones) >= MAX_DEPTH:
@@ -77,7 +77,7 @@ def _after_value(
 
 def _key(source: TextSource, quote: str, show: Callable[[str], None]) -> Reading[bool]:
     if (yield from source.starts_with(quote)):
-        if not (yield from _string(source, quote, show)):
+        if not (yield from source.string((quote,), show)):
             return False
     else:
         key = yield from source.while_in(_KEY, _MAX_CHARS)
@@ -89,14 +89,4 @@ def _key(source: TextSource, quote: str, show: Callable[[str], None]) -> Reading
         return False
     source.take(1)
     show(": ")
-    return True
-
-
-def _string(source: TextSource, quote: str, show: Callable[[str], None]) -> Reading[bool]:
-    """The rest of a string, after the mark that begins it."""
-    show('"')
-    ended = yield from source.until((quote,), lambda text: show(json.dumps(text, ensure_ascii=False)[1:-1]))
-    if ended is None:
-        return False
-    show('"')
     return True

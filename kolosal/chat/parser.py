@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kolosal.chat.calls import read_calls
-from kolosal.chat.events import ChatEvent, Ended, TextPiece
+from kolosal.chat.events import CallBegin, CallPiece, ChatEvent, Ended, TextPiece, ThinkingPiece
 from kolosal.chat.formats import SHAPES, CallShape, ToolFormat
 from kolosal.chat.harmony import read_harmony
 from kolosal.chat.tagged import string_arguments
 from kolosal.chat.text_source import Reading, TextSource
 from kolosal.chat.writer import EventWriter
 from kolosal.schema import FinishReason, TokenDelta, Tool
-
-_ID_CHARS = 24
 
 
 class ChatParser:
@@ -27,33 +25,20 @@ class ChatParser:
     """
 
     def __init__(
-        self,
-        tool_format: ToolFormat,
-        thinking_tags: tuple[str, str] | None,
-        *,
-        tools: bool,
-        schemas: Sequence[Tool] = (),
+        self, tool_format: ToolFormat, thinking_tags: tuple[str, str] | None, tools: Sequence[Tool] = ()
     ) -> None:
-        """`tools`: whether any may be called; without, what looks like a call is text.
-
-        `schemas`: these tools. A call of another is text, and strings are told from other values where the format does not;
-        without, any name is taken for a tool's.
-        """
+        """`tools`: those that may be called; what looks like a call of another is text."""
         shape = SHAPES.get(tool_format)
-        strings = {tool.name: string_arguments(tool) for tool in schemas}
+        strings = {tool.name: string_arguments(tool) for tool in tools}
         self._source = TextSource()
-        self._writer = EventWriter(shape.id_chars if shape is not None else _ID_CHARS)
+        self._writer = EventWriter(short_ids=shape is not None and shape.short_ids)
         self._reader = (
-            read_harmony(self._source, self._writer, tools=tools, names=strings)
-            if tool_format is ToolFormat.GPT_OSS
-            else _read_turn(
-                self._source,
-                self._writer,
-                thinking_tags,
-                shape if tools else None,
-                strings,
-            )
+            read_harmony(self._source, self._writer, strings)
+            if shape is None
+            else _read_turn(self._source, self._writer, thinking_tags, shape, strings)
         )
+        self._thinking_tokens = 0
+        self._thought = self._answered = False
 
     def push(self, delta: TokenDelta) -> list[ChatEvent]:
         """What a delta adds; the last one gives `Ended`."""
@@ -65,24 +50,43 @@ class ChatParser:
         if ends:
             self._writer.finish()
         events = self._writer.take()
+        if not self._answered:
+            self._count_thoughts(len(delta.tokens), events)
         if delta.logprobs:
             events = _with_logprobs(events, delta)
         if delta.finish_reason is not None and delta.usage is not None:
             called = self._writer.calls_ended > 0 and delta.finish_reason is FinishReason.STOP
             reason = FinishReason.TOOL_CALLS if called else delta.finish_reason
-            events.append(Ended(reason, delta.usage, delta.stop))
+            thinking_tokens = self._thinking_tokens if self._thought else 0
+            events.append(Ended(reason, delta.usage, delta.stop, thinking_tokens))
         return events
+
+    def _count_thoughts(self, n_tokens: int, events: Sequence[ChatEvent]) -> None:
+        """Tokens are thoughts until the answer begins. Those of a delta that has both are divided by its characters: that
+        happens where its reader was slow, or takes a turn whole."""
+        thought = answer = 0
+        for event in events:
+            match event:
+                case ThinkingPiece(text=text):
+                    thought += len(text)
+                case TextPiece(text=text) | CallBegin(name=text) | CallPiece(arguments=text):
+                    answer += len(text)
+                case _:
+                    pass
+        self._thought = self._thought or thought > 0
+        self._answered = answer > 0
+        self._thinking_tokens += round(n_tokens * (thought / (thought + answer))) if answer else n_tokens
 
 
 def _read_turn(
     source: TextSource,
     writer: EventWriter,
     tags: tuple[str, str] | None,
-    shape: CallShape | None,
+    shape: CallShape,
     strings: Mapping[str, frozenset[str]],
 ) -> Reading[None]:
-    """Thoughts first, then text and calls."""
-    if tags is None and shape is None:
+    """Thoughts first, then text and calls; `strings` as for `read_calls`."""
+    if tags is None and not strings:
         yield from source.until((), writer.verbatim)
         return
     writer.text((yield from source.blanks()))
@@ -91,12 +95,9 @@ def _read_turn(
         yield from source.until(tags[1:], writer.thinking)
         writer.end_thinking()
         writer.text((yield from source.blanks()))
-    if shape is None:
-        yield from source.until((), writer.text)
-        return
-    if not shape.trigger and (yield from source.peek()) == "{":
+    if strings and not shape.trigger and (yield from source.peek()) == "{":
         yield from read_calls(source, writer, shape, "", strings)
-    triggers = tuple(marker for marker in (shape.trigger, shape.prefix) if marker)
+    triggers = tuple(marker for marker in (shape.trigger, shape.prefix) if marker and strings)
     while (trigger := (yield from source.until(triggers, writer.text))) is not None:
         yield from read_calls(source, writer, shape, trigger, strings)
 

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from kolosal.chat.events import parsed_arguments
 from kolosal.chat.json_scanner import JsonScanner
 from kolosal.chat.text_source import Reading, TextSource
 
@@ -104,11 +103,8 @@ class PlainJsonCallParser:
 
 def as_call(text: str) -> PlainJsonCall | None:
     """An object of the form of a call; None where it has another."""
-    try:
-        value = orjson.loads(text)  # refuses lone surrogates, which could not be written out again
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(value, dict):
+    value = parsed_arguments(text)
+    if value is None:
         return None
     name = next((value[key] for key in _NAMES if key in value), None)
     parameters = next((value[key] for key in _ARGUMENTS if key in value), None)

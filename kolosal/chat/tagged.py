@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kolosal.chat.schemas import JSON_SPACING, dump
@@ -56,12 +56,10 @@ def _is_string(schema: object) -> bool:
     return schema.get("type") == "string"
 
 
-def read_tagged(
-    source: TextSource, strings: frozenset[str] | None, show: Callable[[str], None]
-) -> Reading[bool]:
+def read_tagged(source: TextSource, strings: frozenset[str], show: Callable[[str], None]) -> Reading[bool]:
     """Show arguments as a JSON object while they come; False where they are broken, or the text ends before.
 
-    `strings`: those written as they are; None where that is not known, which takes what is no JSON for a string.
+    `strings`: those written as they are, see `string_arguments`.
     """
     show("{")
     separator = ""
@@ -78,42 +76,21 @@ def read_tagged(
         yield from source.starts_with("\n")
         show(f"{separator}{json.dumps(key, ensure_ascii=False)}: ")
         separator = ", "
-        if strings is not None and key in strings:
-            complete = yield from _string(source, show)
-        else:
-            complete = yield from _json(source, show, or_string=strings is None)
-        if not complete:
+        ends = ("\n" + _END, _END)
+        if not (yield from source.string(ends, show) if key in strings else _json(source, ends, show)):
             return False
 
 
-def _string(source: TextSource, show: Callable[[str], None]) -> Reading[bool]:
-    show('"')
-    ended = yield from source.until(("\n" + _END, _END), lambda text: show(_inside(text)))
-    if ended is not None:
-        show('"')
-    return ended is not None
-
-
-def _json(source: TextSource, show: Callable[[str], None], *, or_string: bool) -> Reading[bool]:
+def _json(source: TextSource, ends: Sequence[str], show: Callable[[str], None]) -> Reading[bool]:
     pieces: list[str] = []
-    ended = yield from source.until(("\n" + _END, _END), pieces.append)
+    end = yield from source.until(ends, pieces.append)
     text = "".join(pieces)
-    if ended is None:
-        show(text)
-        return False
+    show(text)
     try:
         json.loads(text)
     except (ValueError, RecursionError):
-        if not or_string:
-            show(text)
-            return False
-        text = f'"{_inside(text)}"'
-    show(text)
-    return True
-
-
-def _inside(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)[1:-1]
+        return False
+    return end is not None
 
 
 class TaggedRules:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Sequence
+from json import dumps
 from typing import TypeAlias, TypeVar
 
 from kolosal.chat.json_scanner import BLANK, JsonScanner
@@ -129,6 +130,15 @@ class TextSource:
                     return marker
             show(self.take(1))
         return None
+
+    def string(self, ends: Sequence[str], show: Callable[[str], None]) -> Reading[bool]:
+        """Show text until one of `ends` as a JSON string; False where the text ends before."""
+        show('"')
+        end = yield from self.until(ends, lambda text: show(dumps(text, ensure_ascii=False)[1:-1]))
+        if end is None:
+            return False
+        show('"')
+        return True
 
     def json(self, scanner: JsonScanner, show: Callable[[str], None]) -> Reading[bool]:
         """Show text until the scanner's value is complete; False where it is broken, or the text ends before."""

@@ -8,12 +8,11 @@ from enum import Enum, auto
 from typing import TypeAlias
 
 from kolosal.chat.events import CallBegin, CallEnd, CallPiece, ChatEvent, TextPiece, ThinkingPiece
+from kolosal.chat.formats import SHORT_ID_CHARS
 from kolosal.chat.json_scanner import BLANK
 
 _ALPHABET = string.ascii_letters + string.digits
-
-SHORT_ID_CHARS = 9
-"""Length of an id without `call_` before it."""
+_LONG_ID_CHARS = 24
 
 _Piece: TypeAlias = TextPiece | ThinkingPiece | CallPiece
 """What grows part by part."""
@@ -33,9 +32,9 @@ class EventWriter:
     held until it is known to stand within text.
     """
 
-    def __init__(self, id_chars: int) -> None:
-        """`id_chars`: the length of the ids made for calls."""
-        self._id_chars = id_chars
+    def __init__(self, *, short_ids: bool) -> None:
+        """`short_ids`: see `CallShape`; else the ids made for calls look like the OpenAI API's."""
+        self._short_ids = short_ids
         self._events: list[ChatEvent] = []
         self._kind: type[_Piece] | None = None
         self._parts: list[str] = []
@@ -116,8 +115,9 @@ class EventWriter:
         return shown
 
     def _new_id(self) -> str:
-        word = "".join(secrets.choice(_ALPHABET) for _ in range(self._id_chars))
-        return word if self._id_chars == SHORT_ID_CHARS else f"call_{word}"
+        n_chars = SHORT_ID_CHARS if self._short_ids else _LONG_ID_CHARS
+        word = "".join(secrets.choice(_ALPHABET) for _ in range(n_chars))
+        return word if self._short_ids else f"call_{word}"
 
     def _add(self, event: CallBegin | CallEnd) -> None:
         self._end_piece()

@@ -113,7 +113,7 @@ class LocalHost:
         info = self._engine.info
         if info is None:
             raise EngineDied(f"Engine '{self.name}' is not loaded")
-        return ChatParser(info.tool_format, info.thinking_tags, tools=False)
+        return ChatParser(info.tool_format, info.thinking_tags)
 
     def _abort(self, stream: RequestStream) -> None:
         if self._close.alive:

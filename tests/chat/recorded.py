@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kolosal.chat.formats import HARMONY_THINKING, ToolFormat
+from kolosal.schema import Tool
 
 THINK = ("<think>", "</think>")
 
@@ -32,6 +33,21 @@ NESTED = (
     '{"days": [{"at": "9:00", "what": "say \\"}\\" \\u00e9\\n"}, []], "ok": true, "n": -1.5e3, "x": null}',
 )
 EMPTY = ("now", "{}")
+
+
+def _tool(name: str, *strings: str) -> Tool:
+    properties = {string: {"type": "string"} for string in strings}
+    return Tool(name, parameters={"type": "object", "properties": properties})
+
+
+TOOLS = (
+    _tool("get_weather", "city", "unit"),
+    _tool("plan"),
+    _tool("now"),
+    _tool("f"),
+    _tool("write", "text"),
+)
+"""What turns are read with."""
 
 
 def hermes(*calls: tuple[str, str]) -> str:

@@ -84,7 +84,7 @@ def test_every_turn_that_is_allowed_is_read_as_valid_calls(tool_format: ToolForm
     compiler = ConstraintCompiler(vocabulary.tokenizer)
     for seed in range(8):
         written = walk(compiler, TurnFacts(tool_format, tags), vocabulary, front=front, seed=seed)
-        parser = ChatParser(tool_format, tags, tools=True, schemas=TOOLS)
+        parser = ChatParser(tool_format, tags, TOOLS)
         delta = TokenDelta(written, finish_reason=FinishReason.STOP, usage=Usage(1, 1))
         turn = whole_turn(parser.push(delta))
 

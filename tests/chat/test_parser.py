@@ -23,7 +23,7 @@ from kolosal.chat.events import (
 from kolosal.chat.formats import ToolFormat
 from kolosal.chat.parser import ChatParser
 from kolosal.schema import FinishReason, TokenDelta, TokenLogprob, TokenLogprobs, Tool, Usage
-from tests.chat.recorded import BROKEN, EMPTY, NESTED, RECORDED, THINK, WEATHER, Recorded, hermes
+from tests.chat.recorded import BROKEN, EMPTY, NESTED, RECORDED, THINK, TOOLS, WEATHER, Recorded, hermes
 
 USAGE = Usage(1, 1)
 
@@ -36,7 +36,7 @@ def events(
     reason: FinishReason = FinishReason.STOP,
 ) -> list[ChatEvent]:
     """All events of a turn that comes in pieces cut at these places."""
-    parser = ChatParser(recorded.tool_format, recorded.tags, tools=tools)
+    parser = ChatParser(recorded.tool_format, recorded.tags, TOOLS if tools else ())
     edges = [0, *sorted(cuts or []), len(recorded.written)]
     found: list[ChatEvent] = []
     for start, end in pairwise(edges):
@@ -171,7 +171,7 @@ def test_broken_call_is_shown_as_it_is(tool_format: ToolFormat, written: str) ->
     ],
 )
 def test_call_of_a_tool_that_is_none_is_text(tool_format: ToolFormat, written: str) -> None:
-    parser = ChatParser(tool_format, None, tools=True, schemas=(Tool("f"),))
+    parser = ChatParser(tool_format, None, (Tool("f"),))
     turn = whole_turn(parser.push(TokenDelta(written, finish_reason=FinishReason.STOP, usage=USAGE)))
 
     assert meaning(turn) == (written, "", (), FinishReason.STOP)
@@ -255,7 +255,7 @@ def test_schema_tells_strings_in_tags_from_other_values() -> None:
         "type": "object",
         "properties": {"a": {"type": "string"}, "b": {"enum": ["5"]}, "c": {"type": "integer"}},
     }
-    parser = ChatParser(ToolFormat.QWEN_CODER, None, tools=True, schemas=(Tool("f", parameters=parameters),))
+    parser = ChatParser(ToolFormat.QWEN_CODER, None, (Tool("f", parameters=parameters),))
     arguments = "".join(f"<parameter={name}>\n5\n</parameter>\n" for name in "abc")
     written = f"<tool_call>\n<function=f>\n{arguments}</function>\n</tool_call>"
     turn = whole_turn(parser.push(TokenDelta(written, finish_reason=FinishReason.STOP, usage=USAGE)))
@@ -288,35 +288,35 @@ def test_without_tools_a_call_in_a_channel_is_text() -> None:
 
 
 def test_arguments_are_streamed_as_they_come() -> None:
-    parser = ChatParser(ToolFormat.HERMES, None, tools=True)
+    parser = ChatParser(ToolFormat.HERMES, None, TOOLS)
     parser.push(TokenDelta('<tool_call>\n{"name": "plan", "arguments": {"days'))
 
     assert parser.push(TokenDelta('": [1, ')) == [CallPiece(0, '": [1, ')]
 
 
 def test_text_is_streamed_as_it_comes() -> None:
-    parser = ChatParser(ToolFormat.HERMES, THINK, tools=True)
+    parser = ChatParser(ToolFormat.HERMES, THINK, TOOLS)
     parser.push(TokenDelta("Good"))
 
     assert parser.push(TokenDelta(" morning")) == [TextPiece(" morning")]
 
 
 def test_thoughts_are_streamed_as_they_come() -> None:
-    parser = ChatParser(ToolFormat.HERMES, THINK, tools=True)
+    parser = ChatParser(ToolFormat.HERMES, THINK, TOOLS)
     parser.push(TokenDelta("<think>\nGood"))
 
     assert parser.push(TokenDelta(" morning")) == [ThinkingPiece(" morning")]
 
 
 def test_only_the_possible_beginning_of_a_marker_is_held_back() -> None:
-    parser = ChatParser(ToolFormat.HERMES, None, tools=True)
+    parser = ChatParser(ToolFormat.HERMES, None, TOOLS)
 
     assert parser.push(TokenDelta("if a <t")) == [TextPiece("if a")]
     assert parser.push(TokenDelta("e")) == [TextPiece(" <te")]
 
 
 def test_call_begins_when_its_arguments_do() -> None:
-    parser = ChatParser(ToolFormat.HERMES, None, tools=True)
+    parser = ChatParser(ToolFormat.HERMES, None, TOOLS)
 
     assert parser.push(TokenDelta('<tool_call>\n{"name": "f", "arguments":')) == []
     assert isinstance(parser.push(TokenDelta(" {"))[0], CallBegin)
@@ -349,7 +349,7 @@ def test_turn_cut_off_after_a_call_ends_by_length() -> None:
 
 
 def test_stop_string_is_told() -> None:
-    parser = ChatParser(ToolFormat.HERMES, None, tools=False)
+    parser = ChatParser(ToolFormat.HERMES, None)
     delta = TokenDelta("a", finish_reason=FinishReason.STOP, usage=USAGE, stop="END")
 
     assert parser.push(delta)[-1] == Ended(FinishReason.STOP, USAGE, "END")
@@ -359,13 +359,13 @@ LOGPROBS = (TokenLogprobs(TokenLogprob(1, "a", -0.5)),)
 
 
 def test_logprobs_go_with_the_text() -> None:
-    parser = ChatParser(ToolFormat.HERMES, None, tools=True)
+    parser = ChatParser(ToolFormat.HERMES, None, TOOLS)
 
     assert parser.push(TokenDelta("a", logprobs=LOGPROBS)) == [TextPiece("a", LOGPROBS)]
 
 
 def test_logprobs_without_text_go_with_empty_text() -> None:
-    parser = ChatParser(ToolFormat.HERMES, THINK, tools=True)
+    parser = ChatParser(ToolFormat.HERMES, THINK, TOOLS)
 
     assert parser.push(TokenDelta("<think>a", logprobs=LOGPROBS)) == [
         TextPiece("", LOGPROBS),
@@ -375,7 +375,7 @@ def test_logprobs_without_text_go_with_empty_text() -> None:
 
 @pytest.mark.parametrize("tool_format", [ToolFormat.HERMES, ToolFormat.GPT_OSS, ToolFormat.QWEN_CODER])
 def test_what_one_delta_adds_is_one_piece(tool_format: ToolFormat) -> None:
-    parser = ChatParser(tool_format, None, tools=True)
+    parser = ChatParser(tool_format, None, TOOLS)
     found = parser.push(TokenDelta("x" + "<" * 3000 + "y"))
 
     assert found == [TextPiece("x" + "<" * 3000 + "y")]

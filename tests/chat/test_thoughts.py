@@ -1,37 +1,36 @@
-"""ThoughtCounter: tokens before the answer count as thoughts."""
+"""How many of a turn's tokens are thoughts: those before the answer."""
 
 from __future__ import annotations
 
 import pytest
 
-from kolosal.chat.events import CallBegin, ChatEvent, Ended, TextPiece, ThinkingPiece
-from kolosal.chat.thoughts import ThoughtCounter
-from kolosal.schema import FinishReason, TokenDelta, Usage
+from kolosal.chat.events import Ended
+from kolosal.chat.formats import ToolFormat
+from kolosal.chat.parser import ChatParser
+from kolosal.schema import FinishReason, TokenDelta, TokenLogprob, TokenLogprobs, Usage
+from tests.chat.recorded import THINK, TOOLS
 
-ENDED = Ended(FinishReason.STOP, Usage(1, 9))
-THOUGHT, TEXT, NOTHING = ThinkingPiece("aaa"), TextPiece("b"), TextPiece("")
+LOGPROBS = (TokenLogprobs(TokenLogprob(1, "a", -0.5)),)
+"""Of a token whose text is held back: they come with an empty piece of text, which is no answer."""
 
 
 @pytest.mark.parametrize(
     ("deltas", "expected"),
     [
-        ([(1, []), (1, [THOUGHT]), (1, []), (1, [TEXT]), (5, [TEXT]), (0, [ENDED])], 3),
-        ([(1, []), (1, [TEXT]), (0, [ENDED])], 0),
-        ([(1, [THOUGHT]), (1, [NOTHING]), (1, [CallBegin(0, "c", "f")]), (0, [ENDED])], 2),
-        ([(8, [THOUGHT, TEXT, ENDED])], 6),
-        ([(3, [THOUGHT]), (0, [ENDED])], 3),
-        ([(0, [ENDED])], 0),
+        ([(1, ""), (1, "<think>aaa"), (1, "</think>"), (1, "b"), (5, "bb"), (0, "")], 3),
+        ([(1, ""), (1, "b"), (0, "")], 0),
+        ([(2, "<think>aaa</think><tool_call>"), (1, '{"name": "f", "arguments": {'), (0, "")], 2),
+        ([(8, "<think>aaa</think>b")], 6),
+        ([(3, "<think>aaa"), (0, "")], 3),
+        ([(0, "")], 0),
     ],
 )
-def test_tokens_before_the_answer_are_thoughts(
-    deltas: list[tuple[int, list[ChatEvent]]], expected: int
-) -> None:
-    counter = ThoughtCounter()
-    made = [
-        event
-        for count, events in deltas
-        for event in counter.count(TokenDelta("", tuple(range(count))), events)
-    ]
-    assert isinstance(made[-1], Ended)
-    assert made[-1].thinking_tokens == expected
-    assert made[:-1] == [event for _, events in deltas for event in events][:-1]
+def test_tokens_before_the_answer_are_thoughts(deltas: list[tuple[int, str]], expected: int) -> None:
+    parser = ChatParser(ToolFormat.HERMES, THINK, TOOLS)
+    *before, (n_last, last) = deltas
+    for n_tokens, text in before:
+        parser.push(TokenDelta(text, tuple(range(n_tokens)), logprobs=LOGPROBS[:n_tokens]))
+    end = parser.push(TokenDelta(last, tuple(range(n_last)), FinishReason.STOP, Usage(1, 9)))[-1]
+
+    assert isinstance(end, Ended)
+    assert end.thinking_tokens == expected

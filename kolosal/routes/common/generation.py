@@ -12,7 +12,6 @@ from kolosal.admission import Place
 from kolosal.chat.events import ChatEvent, ChatTurn, Ended, TextPiece, whole_turn
 from kolosal.chat.formats import ToolFormat
 from kolosal.chat.parser import ChatParser
-from kolosal.chat.thoughts import ThoughtCounter
 from kolosal.engines.engine import Engine
 from kolosal.engines.state import EngineState
 from kolosal.engines.stream import Completion, RequestStream
@@ -132,7 +131,7 @@ class Generation:
             delta = TokenDelta(
                 whole.text, whole.tokens, whole.finish_reason, whole.usage, whole.logprobs, whole.stop
             )
-            turns.append(whole_turn(ThoughtCounter().count(delta, self._reader(prompt)(delta))))
+            turns.append(whole_turn(self._reader(prompt)(delta)))
         return turns
 
     async def deltas(self) -> AsyncIterator[tuple[int, TokenDelta]]:
@@ -167,9 +166,8 @@ class Generation:
             KolosalError: one of them failed.
         """
         readers = [self._reader(prompt) for prompt in self._prompts]
-        counters = [ThoughtCounter() for _ in self._prompts]
         async for index, delta in self.deltas():
-            for event in counters[index].count(delta, readers[index](delta)):
+            for event in readers[index](delta):
                 yield index, event
 
     def _reader(self, prompt: GenerateRequest) -> Callable[[TokenDelta], list[ChatEvent]]:
@@ -179,8 +177,8 @@ class Generation:
         info = self.engine.info
         tools = prompt.prompt.tool_use.callable if isinstance(prompt.prompt, ChatPrompt) else ()
         if info is None:  # the engine was unloaded meanwhile; its streams have failed
-            return ChatParser(ToolFormat.GENERIC, None, tools=bool(tools)).push
-        return ChatParser(info.tool_format, info.thinking_tags, tools=bool(tools), schemas=tools).push
+            return ChatParser(ToolFormat.GENERIC, None, tools).push
+        return ChatParser(info.tool_format, info.thinking_tags, tools).push
 
     # --- ending ---
 

@@ -81,7 +81,7 @@ def turn(
     sampling = SamplingParams(temperature=1.0, seed=seed, max_tokens=200)
     answer = InProcessWorker(backend).answer(GenerateRequest(ChatPrompt(QUESTION, use), sampling, grammar))
     assert answer.error is None
-    parser = ChatParser(ToolFormat.GENERIC, None, tools=True)
+    parser = ChatParser(ToolFormat.GENERIC, None, use.callable)
     whole = whole_turn(
         parser.push(TokenDelta(answer.text, finish_reason=answer.finish_reason, usage=answer.usage))
     )

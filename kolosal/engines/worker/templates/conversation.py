@@ -10,13 +10,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from kolosal.chat.formats import SHAPES, ToolFormat
+from kolosal.chat.formats import SHAPES, SHORT_ID_CHARS, ToolFormat
 from kolosal.chat.generic import describe_tools, write_calls, write_result
 from kolosal.engines.worker.templates.capabilities import TemplateCapabilities
 from kolosal.engines.worker.templates.special_tokens import END_MARK, EscapedTexts
 from kolosal.schema import ChatPrompt, Message, Tool, ToolCall, ToolMode
-
-_SHORT_ID_CHARS = 9
 
 
 class Conversation:
@@ -88,10 +86,10 @@ class Conversation:
     def _id(self, call_id: str) -> str:
         """A call's id as the template takes it: Mistral's refuse all but nine letters and digits."""
         shape = SHAPES.get(self._format)
-        short = shape is not None and shape.id_chars == _SHORT_ID_CHARS
-        if not short or (len(call_id) == _SHORT_ID_CHARS and call_id.isalnum()):
+        short = shape is not None and shape.short_ids
+        if not short or (len(call_id) == SHORT_ID_CHARS and call_id.isalnum()):
             return call_id
-        return hashlib.sha256(call_id.encode()).hexdigest()[:_SHORT_ID_CHARS]
+        return hashlib.sha256(call_id.encode()).hexdigest()[:SHORT_ID_CHARS]
 
     def _tool(self, tool: Tool) -> dict[str, Any]:
         parameters = tool.parameters or {"type": "object", "properties": {}}

@@ -56,7 +56,7 @@ def ask(
 def test_call_of_a_model_that_calls() -> None:
     answer = ask(CALL, use=ToolUse((TOOL,), parallel=False))
     delta = TokenDelta(answer.text, finish_reason=answer.finish_reason, usage=answer.usage)
-    turn = whole_turn(ChatParser(ToolFormat.GENERIC, None, tools=True).push(delta))
+    turn = whole_turn(ChatParser(ToolFormat.GENERIC, None, (TOOL,)).push(delta))
 
     assert (turn.text, turn.finish_reason) == ("", FinishReason.TOOL_CALLS)
     assert [(call.name, call.arguments) for call in turn.calls] == [("look", '{"city": "Oslo"}')]
