@@ -29,6 +29,9 @@ MAX_CHOICES = 128
 MAX_TOKEN_ID = 2**31 - 1
 """The largest id of a token that llama.cpp could hold. A model's own bound is its vocabulary, which its worker knows."""
 
+MAX_TOP_K = 1_000_000
+"""Larger than any vocabulary."""
+
 MAX_LOGIT_BIASES = 1024
 """Tokens whose logit one request may change."""
 
@@ -63,15 +66,21 @@ DEFAULT_ORDER = tuple(SamplerStage)
 """llama.cpp's own order."""
 
 
+# Types of numbers that protocols take too, under these names and others.
+Temperature: TypeAlias = Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)]
 TopP: TypeAlias = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-TopK: TypeAlias = Annotated[int, Field(ge=0, le=1_000_000)]
+TopK: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOP_K)]
 RepeatPenalty: TypeAlias = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 TypicalP: TypeAlias = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+TokenId: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 LogitBias: TypeAlias = Annotated[float, Field(ge=-100, le=100)]
 Seed: TypeAlias = Annotated[int, Field(ge=0, le=2**32 - 1)]
+TokenCount: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)]
+TokenLimit: TypeAlias = Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)]
+TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=MAX_LOGPROBS)]
+Choices: TypeAlias = Annotated[int, Field(ge=1, le=MAX_CHOICES)]
 StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 StopStrings: TypeAlias = Annotated[tuple[StopString, ...], Field(max_length=MAX_STOP_STRINGS)]
-# Types that protocols also have under other names.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +91,7 @@ class SamplingParams:
     are llama.cpp's own; the others are the OpenAI API's.
     """
 
-    temperature: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] = 1.0
+    temperature: Temperature = 1.0
     """0 is greedy: the most probable token."""
     top_p: TopP = 1.0
     """Keep the most probable tokens whose probabilities add up to this; 1 is off."""
@@ -96,7 +105,7 @@ class SamplingParams:
     """Subtracted from a token's logit for each time it was generated."""
     repeat_penalty: RepeatPenalty = 1.0
     """Divides the logits of tokens among the last `repeat_last_n`, the prompt's included; negative ones are multiplied. 1 is off."""
-    repeat_last_n: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] = 64
+    repeat_last_n: TokenCount = 64
     """How far back `repeat_penalty` looks, in tokens; 0 turns it off."""
     typical_p: TypicalP = 1.0
     """Keep the tokens whose information is nearest to the entropy, until their probabilities add up to this; 1 is off."""
@@ -114,7 +123,7 @@ class SamplingParams:
     """The penalty of a token is this times `dry_base` to the power of by how much a repetition would be too long; 0 is off."""
     dry_base: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] = 1.75
     """See `dry_multiplier`."""
-    dry_allowed_length: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] = 2
+    dry_allowed_length: TokenCount = 2
     """Repetitions up to this many tokens are free."""
     dry_penalty_last_n: Annotated[int, Field(ge=-1, le=MAX_TOKENS_LIMIT)] = -1
     """How far back repetitions are looked for, in tokens; -1 is the whole context, 0 is off."""
@@ -131,7 +140,7 @@ class SamplingParams:
     samplers: Annotated[tuple[SamplerStage, ...], Field(max_length=len(SamplerStage))] = DEFAULT_ORDER
     """The stages to use, in this order; those left out do nothing."""
     logit_bias: Annotated[
-        tuple[tuple[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)], LogitBias], ...],
+        tuple[tuple[TokenId, LogitBias], ...],
         Field(max_length=MAX_LOGIT_BIASES),
     ] = ()
     """(token, what is added to its logit); -100 forbids it, whatever its logit."""
@@ -139,11 +148,11 @@ class SamplingParams:
     """The same seed gives the same text for the same request; None draws a fresh one."""
     seed_offset: Annotated[int, Field(ge=0, le=MAX_CHOICES)] = 0
     """Added to the seed, also to an engine's own: tells the choices of one request apart."""
-    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] | None = None
+    max_tokens: TokenCount | None = None
     """Tokens to generate at most; None means to the end of the context window."""
     stop: StopStrings = ()
     """The text ends before the first of these; it is never part of the output."""
     ignore_eos: bool = False
     """Go on after the model's end-of-turn token, until `max_tokens`."""
-    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    logprobs: TopLogprobs | None = None
     """How many of the most probable tokens to report beside each chosen one; None reports nothing."""

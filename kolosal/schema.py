@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams, TokenLimit
 
 MAX_GRAMMAR_CHARS = 262_144
 """Characters of a grammar or JSON schema."""
@@ -34,6 +34,11 @@ MAX_CACHE_SCOPE_CHARS = 256
 
 MAX_TEMPLATE_KWARGS = 16
 """Variables one request may set for the chat template."""
+
+
+Priority: TypeAlias = Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)]
+
+ToolName: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)]
 
 
 class FinishReason(StrEnum):
@@ -78,7 +83,7 @@ class Message:
 class Tool:
     """A function the model may call."""
 
-    name: Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)]
+    name: ToolName
     description: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
     """JSON schema of the arguments, an object; an empty one allows any object."""
@@ -196,7 +201,7 @@ class GenerateRequest:
     prompt: Prompt
     sampling: SamplingParams
     grammar: Grammar | None = None
-    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] = 0
+    priority: Priority = 0
     """Higher is started first and preempted last."""
     use_cache: bool = True
     """Whether KV cells of other requests may be used, and this one's left for others."""
@@ -206,7 +211,7 @@ class GenerateRequest:
     """Who asks, e.g. the id of an API key: waiting requests of different clients take turns. Empty: `cache_scope` says who."""
     prompt_logprobs: bool = False
     """Whether the prompt's own tokens get log-probabilities too; then its cells are computed anew."""
-    max_context: Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)] | None = None
+    max_context: TokenLimit | None = None
     """Tokens that prompt and answer may have together, where that is less than the engine's context window."""
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from kolosal.engines.parameters import LoadingParameters, SplitMode
-from kolosal.sampling import MAX_TOKENS_LIMIT, RepeatPenalty, SamplingParams, TopP
+from kolosal.sampling import RepeatPenalty, SamplingParams, Temperature, TokenLimit, TopP
 
 IGNORED_PARAMETERS = frozenset({"use_cache", "return_dict_in_generate"})
 """Accepted without effect: the KV cache is always used, and what `generate` returns does not vary."""
@@ -21,9 +20,9 @@ _MAX_GPU = 15
 class GenerationParameters:
     """How an answer is sampled, by the names of `model_config.yaml`."""
 
-    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)] = 4096
+    max_new_tokens: TokenLimit = 4096
     """Tokens of one generation at most; it also ends where the context window does."""
-    temperature: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] = 0.7
+    temperature: Temperature = 0.7
     top_p: TopP = 0.9
     do_sample: bool = True
     """False takes the most probable token, whatever the temperature."""

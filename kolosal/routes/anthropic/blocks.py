@@ -8,8 +8,8 @@ from pydantic import Field, Tag
 
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.fields import ARRAY, STRING, by_kind, by_type
-from kolosal.routes.common.tools import ToolCallId, ToolName
-from kolosal.schema import MAX_TOOL_NAME_CHARS
+from kolosal.routes.common.tools import ToolCallId
+from kolosal.schema import MAX_TOOL_NAME_CHARS, ToolName
 
 MAX_BLOCKS = 4096
 """Blocks of one message, and of one tool's result."""

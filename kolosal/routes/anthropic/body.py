@@ -17,7 +17,7 @@ from kolosal.routes.anthropic.conversation import InputMessages, to_messages
 from kolosal.routes.anthropic.tools import InputTools, ToolChoice, to_tool_use
 from kolosal.routes.common.body import ModelBody, NeutralValues, required, unsupported
 from kolosal.routes.common.json_schema import JsonSchema, schema_grammar
-from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams, StopStrings, TopK, TopP
+from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams, StopStrings, TokenCount, TopK, TopP
 from kolosal.schema import ChatPrompt, GenerateRequest, Grammar
 
 MIN_BUDGET_TOKENS = 1024
@@ -136,7 +136,7 @@ class MessagesPromptBody(ModelBody):
 class MessagesBody(MessagesPromptBody):
     """A request for a message."""
 
-    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)]
+    max_tokens: TokenCount
     """Tokens to generate at most, thoughts included."""
     stream: bool | None = None
     """Whether the answer comes in pieces, as server-sent events."""

@@ -14,8 +14,8 @@ from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import RequestBody
 from kolosal.http.nesting import json_text
 from kolosal.routes.common.body import required
-from kolosal.routes.common.tools import ToolName, check_object_schema, distinct_tools, to_tool
-from kolosal.schema import MAX_TOOL_NAME_CHARS, MAX_TOOLS, Tool, ToolMode, ToolUse
+from kolosal.routes.common.tools import check_object_schema, distinct_tools, to_tool
+from kolosal.schema import MAX_TOOL_NAME_CHARS, MAX_TOOLS, Tool, ToolMode, ToolName, ToolUse
 
 MAX_EXAMPLES = 20
 """Examples of one tool's input."""

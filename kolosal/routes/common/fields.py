@@ -10,13 +10,9 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 from kolosal.engines.ipc.calls import MAX_TEXT_CHARS
 from kolosal.engines.parameters import MAX_ENGINE_ID_CHARS
 from kolosal.http.decode import UNION_ERROR
-from kolosal.sampling import MAX_TOKEN_ID
 
 ModelName: TypeAlias = Annotated[str, Field(max_length=MAX_ENGINE_ID_CHARS)]
 """An `engine_id`. Whether there is such an engine the registry knows."""
-
-TokenId: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
-"""A token. Whether the model has it its engine knows."""
 
 Text: TypeAlias = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 """A text to tokenise, embed or rank."""

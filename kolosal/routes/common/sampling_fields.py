@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter
 from kolosal.http.decode import RequestBody, decode_fields
 from kolosal.routes.common.body import OpenBody
 from kolosal.sampling import SamplingParams
-from kolosal.schema import MAX_PRIORITY
+from kolosal.schema import Priority
 
 _sampling_params: TypeAdapter[SamplingParams] = TypeAdapter(SamplingParams)
 
@@ -20,12 +20,12 @@ _NAMES = frozenset(field.name for field in dataclasses.fields(SamplingParams))
 class SamplingFields(OpenBody):
     """What both of OpenAI's APIs take besides a prompt.
 
-    Fields with names of `SamplingParams` have no bounds here: `sampling_params` checks them.
+    Fields with names of `SamplingParams` have no bounds here but where OpenAI's are narrower: `sampling_params` checks them.
     """
 
     BOUNDS = SamplingParams
 
-    temperature: float | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
@@ -35,7 +35,7 @@ class SamplingFields(OpenBody):
     repeat_last_n: int | None = None
     seed: int | None = None
     ignore_eos: bool | None = None
-    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] | None = None
+    priority: Priority | None = None
     """Higher is started first and preempted last."""
     cache_prompt: bool | None = None
     """False takes no KV cells of other requests and leaves none for them."""

@@ -9,9 +9,7 @@ from pydantic import Field
 
 from kolosal.errors import InvalidRequest
 from kolosal.routes.common.json_schema import JsonSchema, bounded_json
-from kolosal.schema import MAX_SCHEMA_CHARS, MAX_TOOL_NAME_CHARS, Tool
-
-ToolName: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_TOOL_NAME_CHARS)]
+from kolosal.schema import MAX_SCHEMA_CHARS, Tool
 
 ToolCallId: TypeAlias = Annotated[str, Field(max_length=256)]
 

@@ -13,8 +13,7 @@ from pydantic import AliasChoices, Field, JsonValue
 from kolosal.http.decode import RequestBody
 from kolosal.http.nesting import json_text
 from kolosal.routes.common.tool_turn import CallKey, call_key
-from kolosal.routes.common.tools import ToolName
-from kolosal.schema import Message, ToolCall
+from kolosal.schema import Message, ToolCall, ToolName
 
 MAX_TURNS = 10_000
 """Turns of one history."""

@@ -12,7 +12,7 @@ from kolosal.routes.common.fields import ARRAY, STRING, ModelName, as_tuple, by_
 from kolosal.routes.common.tool_turn import TurnOptions
 from kolosal.routes.jsonrpc.history import MAX_CALLS, MAX_TURNS, HistoryMessage, ToolResult
 from kolosal.routes.jsonrpc.tools import RpcTools, to_tools
-from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams, Seed, StopString, StopStrings, TopP
+from kolosal.sampling import SamplingParams, Seed, StopString, StopStrings, TokenLimit, TopP
 from kolosal.schema import Tool, ToolMode
 
 DEFAULT_MAX_NEW_TOKENS = 4096
@@ -40,7 +40,7 @@ class GenerationParams(RequestBody):
     """Tools that the client has."""
     tool_choice: Literal["auto", "none", "required"] | None = None
     """Whether tools are called; `auto` unless given. `required` is enforced, until a tool has given a result."""
-    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)] | None = None
+    max_new_tokens: TokenLimit | None = None
     """Tokens to generate at most, in each turn."""
     do_sample: bool | None = None
     """False takes the most probable token each time."""

@@ -9,14 +9,8 @@ from pydantic import AliasChoices, Field
 
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import required
-from kolosal.routes.common.tools import (
-    ToolDescription,
-    ToolName,
-    check_object_schema,
-    distinct_tools,
-    to_tool,
-)
-from kolosal.schema import MAX_TOOLS, Tool
+from kolosal.routes.common.tools import ToolDescription, check_object_schema, distinct_tools, to_tool
+from kolosal.schema import MAX_TOOLS, Tool, ToolName
 
 
 class RpcFunction(RequestBody):

@@ -18,12 +18,12 @@ from kolosal.engines.ipc.calls import Detokenize, Render, Rendered, Tokenize, To
 from kolosal.http.decode import RequestBody, decode
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.body import optional_model
-from kolosal.routes.common.fields import ModelName, Text, TokenId
+from kolosal.routes.common.fields import ModelName, Text
 from kolosal.routes.common.operation import Access, Group, Operation, with_v1
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import call_model
 from kolosal.routes.openai.chat import ChatCompletionBody
-from kolosal.sampling import MAX_TOKENS_LIMIT
+from kolosal.sampling import MAX_TOKENS_LIMIT, TokenId
 
 _THREAD_ABOVE_TOKENS = 8192
 """Answers about more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""

@@ -15,10 +15,10 @@ from kolosal.errors import InvalidRequest
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import NeutralValues, OpenBody
 from kolosal.routes.common.json_schema import bounded_json
-from kolosal.routes.common.tools import ToolCallId, ToolName
+from kolosal.routes.common.tools import ToolCallId
 from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_MESSAGES
 from kolosal.routes.openai.tools import FunctionDefinition, function_tool, tool_use
-from kolosal.schema import MAX_TOOL_NAME_CHARS, MAX_TOOLS, Message, ToolCall, ToolMode, ToolUse
+from kolosal.schema import MAX_TOOL_NAME_CHARS, MAX_TOOLS, Message, ToolCall, ToolMode, ToolName, ToolUse
 
 
 class OllamaInputFunction(RequestBody):

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.fields import StringOrStrings, as_tuple
 from kolosal.routes.common.sampling_fields import sampling_params
-from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams
+from kolosal.sampling import MAX_TOKENS_LIMIT, MAX_TOP_K, SamplingParams
 
 MAX_SEED = 2**63 - 1
 """Ollama's seeds are 64-bit numbers."""
@@ -43,7 +43,7 @@ class Options(RequestBody):
 
     temperature: float | None = None
     """0 takes the most probable token; 0.8 unless given."""
-    top_k: Annotated[Whole, Field(ge=-1, le=1_000_000)] | None = None
+    top_k: Annotated[Whole, Field(ge=-1, le=MAX_TOP_K)] | None = None
     """Keep this many of the most probable tokens; 0 and -1 turn it off; 40 unless given."""
     top_p: float | None = None
     """Keep the most probable tokens whose probabilities add up to this; 0.9 unless given."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
 from starlette.requests import Request
 
 from kolosal.errors import InvalidRequest
@@ -21,7 +20,7 @@ from kolosal.routes.openai.fields import GenerationBody
 from kolosal.routes.openai.messages import Messages, to_messages
 from kolosal.routes.openai.template_kwargs import ReasoningEffort, TemplateKwargs, to_template_kwargs
 from kolosal.routes.openai.tools import ToolChoice, Tools, to_tool_use
-from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKENS_LIMIT
+from kolosal.sampling import Choices, TokenLimit, TopLogprobs
 from kolosal.schema import ChatPrompt, GenerateRequest
 
 
@@ -33,13 +32,13 @@ class ChatCompletionBody(GenerationBody):
 
     messages: Messages
     """The conversation, oldest turn first."""
-    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)] | None = None
+    max_completion_tokens: TokenLimit | None = None
     """Another name for `max_tokens`; it wins."""
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    n: Choices | None = None
     """How many answers to give; they share the prompt's KV cells."""
     logprobs: bool | None = None
     """Whether to report log-probabilities of the answer's tokens."""
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    top_logprobs: TopLogprobs | None = None
     """How many of the most probable tokens to report in each place; needs `logprobs`."""
     tools: Tools | None = None
     """Functions that the model may call."""

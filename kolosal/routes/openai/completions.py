@@ -18,7 +18,6 @@ from kolosal.errors import InvalidRequest
 from kolosal.http.decode import UNION_ERROR, decode
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
-from kolosal.routes.common.fields import TokenId
 from kolosal.routes.common.generation import Generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import caller_of, registry_of
@@ -31,7 +30,14 @@ from kolosal.routes.openai.text_encode import (
     text_completion,
     text_frames,
 )
-from kolosal.sampling import MAX_CHOICES, MAX_LOGPROBS, MAX_TOKENS_LIMIT
+from kolosal.sampling import (
+    MAX_CHOICES,
+    MAX_TOKENS_LIMIT,
+    Choices,
+    TokenCount,
+    TokenId,
+    TopLogprobs,
+)
 from kolosal.schema import GenerateRequest, InfillPrompt, Prompt, TextPrompt, TokensPrompt
 
 _THREAD_ABOVE_LOGPROBS = 4096
@@ -76,16 +82,16 @@ class CompletionBody(GenerationBody):
     DEFAULTS: ClassVar[Mapping[str, int]] = {"max_tokens": 16}
 
     prompt: Prompts
-    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] | None = None
+    max_tokens: TokenCount | None = None
     suffix: str | None = None
     """What follows the gap that is to be filled; for models made for that."""
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    n: Choices | None = None
     """Choices for each prompt."""
-    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    best_of: Choices | None = None
     """Generations for each prompt, of which the `n` with the highest mean log-probability are the choices."""
     echo: bool | None = None
     """Whether each choice begins with its prompt."""
-    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    logprobs: TopLogprobs | None = None
     """How many of the most probable tokens to give beside each token; with `echo` for the prompt's tokens too."""
 
     @property

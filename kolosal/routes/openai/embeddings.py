@@ -23,11 +23,12 @@ from kolosal.engines.ipc.calls import (
 from kolosal.http.decode import UNION_ERROR, decode
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.body import ModelBody, NeutralValues
-from kolosal.routes.common.fields import Text, TokenId
+from kolosal.routes.common.fields import Text
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import MAX_CALL_CHARS, unary_call, with_engine
 from kolosal.routes.openai.encode import PromptCounts
+from kolosal.sampling import TokenId
 from kolosal.schema import TextPrompt, TokensPrompt
 
 _MAX_INPUT_TOKENS = 131_072

@@ -25,6 +25,7 @@ from kolosal.sampling import (
     RepeatPenalty,
     SamplerStage,
     SamplingParams,
+    TokenLimit,
     TypicalP,
 )
 from kolosal.schema import GenerateRequest, Grammar, GrammarKind, Prompt
@@ -82,12 +83,11 @@ class GenerationBody(SamplingFields, ModelBody):
     """Whether the answer comes in pieces, as server-sent events."""
     stream_options: StreamOptions | None = None
     """What a stream has besides its pieces."""
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)] | None = None
+    max_tokens: TokenLimit | None = None
     """Tokens to generate at most; the answer also ends where the context window does."""
     n_predict: Annotated[int, Field(ge=_UNLIMITED, le=MAX_TOKENS_LIMIT)] | None = None
     """llama-server's name for `max_tokens`, which wins; -1 means as many as there is room for."""
     stop: StringOrStrings | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     repetition_penalty: RepeatPenalty | None = None
     """Another name for `repeat_penalty`, which wins."""
     typical_p: float | None = None

@@ -10,8 +10,8 @@ from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import NeutralValues, OpenBody, required
 from kolosal.routes.common.fields import ARRAY, STRING, by_kind
-from kolosal.routes.common.tools import ToolCallId, ToolName
-from kolosal.schema import MAX_TOOLS, Message, ToolCall
+from kolosal.routes.common.tools import ToolCallId
+from kolosal.schema import MAX_TOOLS, Message, ToolCall, ToolName
 
 MAX_MESSAGES = 16_384
 """Turns of one chat."""

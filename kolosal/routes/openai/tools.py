@@ -13,9 +13,9 @@ from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import required
 from kolosal.routes.common.fields import OBJECT, STRING, by_kind
-from kolosal.routes.common.tools import ToolDescription, ToolName, distinct_tools, to_tool
+from kolosal.routes.common.tools import ToolDescription, distinct_tools, to_tool
 from kolosal.routes.openai.grammar import UNIT
-from kolosal.schema import MAX_TOOLS, Tool, ToolMode, ToolUse
+from kolosal.schema import MAX_TOOLS, Tool, ToolMode, ToolName, ToolUse
 
 OpenAIToolName: TypeAlias = Annotated[ToolName, Field(pattern=r"^[A-Za-z0-9_.:/-]+$")]
 """Letters, digits and `_ . : / -`: more than OpenAI allows, as tools of other systems have such names."""

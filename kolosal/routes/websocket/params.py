@@ -7,10 +7,11 @@ from typing import Annotated
 from pydantic import AliasChoices, Field, JsonValue
 
 from kolosal.http.decode import RequestBody
-from kolosal.routes.common.tools import ToolCallId, ToolName
+from kolosal.routes.common.tools import ToolCallId
 from kolosal.routes.jsonrpc.envelope import MAX_ID_CHARS
 from kolosal.routes.jsonrpc.history import MAX_CALLS, HistoryMessage
 from kolosal.routes.jsonrpc.params import GenerationParams
+from kolosal.schema import ToolName
 
 _NO_REASON = "the tool failed"
 """What a model is told of a tool that failed without a message."""

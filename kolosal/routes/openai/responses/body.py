@@ -23,7 +23,7 @@ from kolosal.routes.openai.responses.options import (
 )
 from kolosal.routes.openai.responses.tools import ToolChoiceInput, ToolsInput, to_tool_use
 from kolosal.routes.openai.template_kwargs import TemplateKwargs, to_template_kwargs
-from kolosal.sampling import MAX_LOGPROBS, MAX_TOKENS_LIMIT
+from kolosal.sampling import TokenLimit, TopLogprobs
 from kolosal.schema import ChatPrompt, GenerateRequest
 
 MAX_CONVERSATION_BYTES = 12 * 1024 * 1024
@@ -121,17 +121,15 @@ class ResponseBody(SamplingFields, ResponsePromptBody):
     stream_options: ResponseStreamOptions | None = None
     store: bool | None = None
     """Whether the response is kept, so that it can be read again and followed up."""
-    max_output_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)] | None = None
+    max_output_tokens: TokenLimit | None = None
     """Tokens to generate at most, thoughts included; without it, to the end of the context window."""
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """0 takes the most probable token; 1 unless given."""
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    top_logprobs: TopLogprobs | None = None
     """How many of the most probable tokens to report in each place; needs `include`."""
     include: Include | None = None
     """`message.output_text.logprobs` reports log-probabilities."""
     metadata: Metadata | None = None
     """Labels that come back with the response."""
-    max_tool_calls: Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)] | None = None
+    max_tool_calls: TokenLimit | None = None
     """Ignored: it bounds OpenAI's own tools only."""
     user: Label | None = None
     """Ignored."""

@@ -15,7 +15,7 @@ from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import UNION_ERROR, RequestBody
 from kolosal.routes.common.body import required
 from kolosal.routes.common.fields import ARRAY, STRING, by_kind
-from kolosal.routes.common.tools import ToolCallId, ToolName
+from kolosal.routes.common.tools import ToolCallId
 from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_PARTS
 from kolosal.routes.openai.responses.items import (
     CallItem,
@@ -26,6 +26,7 @@ from kolosal.routes.openai.responses.items import (
     new_id,
     output_text,
 )
+from kolosal.schema import ToolName
 
 MAX_ITEMS = 16_384
 """Items of one conversation, the earlier ones included."""

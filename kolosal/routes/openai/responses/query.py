@@ -12,7 +12,7 @@ from kolosal.errors import InvalidRequest
 from kolosal.routes.openai.responses.body import Include
 from kolosal.routes.openai.responses.input_items import ItemId
 from kolosal.routes.openai.responses.items import Item
-from kolosal.sampling import MAX_TOKENS_LIMIT
+from kolosal.sampling import TokenCount
 
 
 class ResponseQuery(BaseModel):
@@ -23,7 +23,7 @@ class ResponseQuery(BaseModel):
     include: Include = ()
     stream: bool | None = None
     """Must be false: a response that has ended is given whole."""
-    starting_after: Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)] | None = None
+    starting_after: TokenCount | None = None
     """Must be left out, as `stream`."""
     include_obfuscation: bool | None = None
     """Ignored."""
