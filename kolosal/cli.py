@@ -253,7 +253,7 @@ def run(
     from kolosal.commands.child_daemon import ChildSpec
     from kolosal.commands.run import RunRequest
     from kolosal.commands.run import run as run_chat
-    from kolosal.commands.stdin_text import decode_piped
+    from kolosal.commands.text import decode_piped
 
     if prompt is None and not sys.stdin.isatty():
         prompt = decode_piped(sys.stdin.buffer.read(), sys.stdin.encoding)

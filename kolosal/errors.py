@@ -18,41 +18,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = [
-    "ERROR_TABLE",
-    "AuthenticationFailed",
-    "ClientError",
-    "Conflict",
-    "ContextLengthExceeded",
-    "Draining",
-    "EngineDied",
-    "EngineError",
-    "EngineNotFound",
-    "ErrorRow",
-    "Forbidden",
-    "GenerationFailed",
-    "HeadersTooLarge",
-    "InsufficientMemory",
-    "InternalError",
-    "InvalidRequest",
-    "KeyMissing",
-    "KolosalError",
-    "LoadFailed",
-    "MethodNotAllowed",
-    "ModelFileError",
-    "NotFound",
-    "Overloaded",
-    "PayloadTooLarge",
-    "QueueFull",
-    "QueueTimeout",
-    "ServerBusy",
-    "TooManyAttempts",
-    "UnsupportedFeature",
-    "UnsupportedMediaType",
-    "error_named",
-    "error_row",
-]
-
 
 class KolosalError(Exception):
     """Base of all. `message` is shown to clients, so it holds no address, no traceback and no secret."""

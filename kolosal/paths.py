@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
 from pathlib import Path, PureWindowsPath
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
+from kolosal.config.models import ModelEntry
 from kolosal.engines.memory.gguf import GGUF_MAGIC
 from kolosal.engines.memory.model_files import PART_NAME, model_path_error, read_shape, shown_path
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
@@ -38,15 +39,6 @@ Roots: TypeAlias = tuple[Path, ...] | Anywhere
 """Folders that models may come from. An empty tuple: none."""
 
 
-class ConfiguredModel(Protocol):
-    """A model of the configuration: a file or folder, and how it is loaded."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def parameters(self) -> LoadingParameters: ...
-
-
 @dataclass(frozen=True, slots=True)
 class ModelRoots:
     """Where models that requests add may come from."""
@@ -57,7 +49,7 @@ class ModelRoots:
     """The folders of the models of the configuration."""
 
     @classmethod
-    def of(cls, given: Iterable[str], models: Iterable[ConfiguredModel]) -> ModelRoots:
+    def of(cls, given: Iterable[str], models: Iterable[ModelEntry]) -> ModelRoots:
         """As the settings say. A model's folder is the one given, or the one its file is in."""
         files = [
             Path(path) for each in models for path in (each.path, each.parameters.draft_model_path) if path

@@ -31,16 +31,6 @@ def test_every_error_has_its_row(cls: type[KolosalError]) -> None:
     assert cls in ERROR_TABLE
 
 
-@pytest.mark.parametrize("cls", CLASSES)
-def test_every_error_is_public(cls: type[KolosalError]) -> None:
-    assert cls.__name__ in errors.__all__
-
-
-def test_public_names_exist_and_are_sorted() -> None:
-    assert sorted(errors.__all__) == sorted(set(errors.__all__))
-    assert all(hasattr(errors, name) for name in errors.__all__)
-
-
 @pytest.mark.parametrize("row", ERROR_TABLE.values())
 def test_status_is_an_error_status(row: errors.ErrorRow) -> None:
     assert 400 <= row.status <= 599

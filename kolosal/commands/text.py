@@ -1,13 +1,16 @@
-"""Facts as people read them in a terminal: columns, durations, sizes. Pure but for `show_table`, which prints."""
+"""Text of a terminal: what is piped in, and facts as people read them. Pure but for `show_table`, which prints."""
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import typer
 
 _UNPRINTABLE = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _UNITS_S = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -52,3 +55,18 @@ def size(n_bytes: int) -> str:
     if n_bytes < 1 << 20:
         return f"{n_bytes / 1024:.0f} KiB" if n_bytes >= 1024 else f"{n_bytes} bytes"
     return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 1 << 30 else f"{n_bytes / 2**20:.0f} MiB"
+
+
+def decode_piped(data: bytes, system_encoding: str) -> str:
+    """UTF-16 where a mark says so, UTF-8 where it is valid, else what the system's programs write; never an error.
+
+    On Windows the system's encoding is a code page, while git and PowerShell 7 write UTF-8.
+    """
+    if data.startswith(_UTF16_MARKS):
+        text = data.decode("utf-16", "replace")
+    else:
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = data.decode(system_encoding, "replace")
+    return text.replace("\r\n", "\n")

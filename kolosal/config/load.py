@@ -105,7 +105,7 @@ def config_file_path(given: Path | None, environ: Mapping[str, str], platform: s
     if named is not None:
         return named.expanduser().absolute()
     candidates = [Path("config.yaml").absolute()]
-    if (folder := _user_folder(environ, platform)) is not None:
+    if (folder := _user_folder(environ, platform, "APPDATA", "XDG_CONFIG_HOME", ".config")) is not None:
         candidates.append(folder / "config.yaml")
     return next((path for path in candidates if exists(path)), None)
 
@@ -114,23 +114,21 @@ def state_folder(settings: Settings, environ: Mapping[str, str], platform: str =
     """Where to remember things over restarts: as configured, else the user's own folder; None where there is none."""
     if settings.server.state_dir is not None:
         return Path(settings.server.state_dir).expanduser().absolute()
-    if platform == "win32":
-        return Path(environ["LOCALAPPDATA"], "Kolosal") if environ.get("LOCALAPPDATA") else None
-    if platform != "darwin" and environ.get("XDG_STATE_HOME"):
-        return Path(environ["XDG_STATE_HOME"], "kolosal")
-    if not environ.get("HOME"):
-        return None
-    within = "Library/Application Support/Kolosal" if platform == "darwin" else ".local/state/kolosal"
-    return Path(environ["HOME"], within)
+    return _user_folder(environ, platform, "LOCALAPPDATA", "XDG_STATE_HOME", ".local/state")
 
 
-def _user_folder(environ: Mapping[str, str], platform: str) -> Path | None:
-    """None where the environment does not say who the user is, as in some containers and services."""
+def _user_folder(
+    environ: Mapping[str, str], platform: str, windows: str, xdg: str, fallback: str
+) -> Path | None:
+    """Our folder in the user's, by the variable of Windows or of the XDG base directory specification, and its default.
+
+    None where the environment does not say who the user is, as in some containers and services.
+    """
     if platform == "win32":
-        return Path(environ["APPDATA"], "Kolosal") if environ.get("APPDATA") else None
-    if platform != "darwin" and environ.get("XDG_CONFIG_HOME"):
-        return Path(environ["XDG_CONFIG_HOME"], "kolosal")
+        return Path(environ[windows], "Kolosal") if environ.get(windows) else None
+    if platform != "darwin" and environ.get(xdg):
+        return Path(environ[xdg], "kolosal")
     if not environ.get("HOME"):
         return None
-    within = "Library/Application Support/Kolosal" if platform == "darwin" else ".config/kolosal"
+    within = "Library/Application Support/Kolosal" if platform == "darwin" else f"{fallback}/kolosal"
     return Path(environ["HOME"], within)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import weakref
 from pathlib import Path
 
@@ -112,15 +111,11 @@ def _from_daemon(base_url: str, api_key: str | None, model_id: str, load: Loadin
     is_path = model_id.lower().endswith(_SUFFIX)
     host = DaemonHost(base_url, Path(model_id).stem if is_path else model_id, api_key=api_key)
     try:
-        if is_path and not host.exists():
-            changed = {
-                field.name: getattr(load, field.name)
-                for field in dataclasses.fields(load)
-                if getattr(load, field.name) != getattr(LoadingParameters(), field.name)
-            }
-            host.add(model_id, TypeAdapter(dict[str, object]).dump_python(changed, mode="json"))
-        elif not is_path and not host.exists():
-            raise ModelFileError(f"The daemon at {base_url} has no engine {model_id!r}", param="model_id")
+        if not host.exists():
+            if not is_path:
+                raise ModelFileError(f"The daemon at {base_url} has no engine {model_id!r}", param="model_id")
+            given = TypeAdapter(LoadingParameters).dump_python(load, mode="json", exclude_defaults=True)
+            host.add(model_id, given)
     except BaseException:
         host.close()
         raise

@@ -59,8 +59,6 @@ class Counts:
     cached_tokens: int = 0
     """How many of `prompt_tokens` were found in the KV cache."""
     output_tokens: int = 0
-    prompt_s: float = 0.0
-    """From the start of generations to their first tokens, waiting included."""
     output_s: float = 0.0
     """From the first tokens of generations to their ends."""
     ttft: Histogram = field(default_factory=lambda: Histogram(TTFT_BUCKETS_S))

@@ -36,16 +36,11 @@ class EventLog:
     def __init__(self, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
         self._now_ms = now_ms
         self._run = secrets.token_hex(4)
-        self._ring: Ring[Event] = Ring(MAX_EVENTS)
-
-    @property
-    def ring(self) -> Ring[Event]:
-        """The events themselves."""
-        return self._ring
+        self.ring: Ring[Event] = Ring(MAX_EVENTS)
 
     def publish(self, kind: str, **data: JsonValue) -> None:
         """Note that something happened."""
-        self._ring.append(Event(kind, self._now_ms(), data))
+        self.ring.append(Event(kind, self._now_ms(), data))
 
     def id_of(self, number: int) -> str:
         """The id of the event of that number."""
@@ -56,8 +51,8 @@ class EventLog:
         run, _, number = event_id.rpartition("-")
         if run != self._run or not number.isascii() or not number.isdigit() or len(number) > 18:
             return None
-        return min(int(number), self._ring.newest)
+        return min(int(number), self.ring.newest)
 
     def close(self) -> None:
         """Let the readers end."""
-        self._ring.close()
+        self.ring.close()

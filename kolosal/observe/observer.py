@@ -191,7 +191,6 @@ class RequestWatch:
             self._first_at = self._observer.clock()
             for counts in self._counts:
                 counts.ttft.add(self._first_at - self._started_at)
-                counts.prompt_s += self._first_at - self._started_at
         if delta.usage is not None:
             self._count_usage(delta.usage)
         self._count_output(len(delta.tokens))

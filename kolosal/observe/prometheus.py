@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
@@ -28,10 +27,8 @@ def prometheus_text(
     accept: str, observer: Observer, engines: Sequence[EngineFacts], use: SystemUse, n_waiting: int
 ) -> tuple[bytes, str]:
     """The text and its content type: OpenMetrics where `accept` wants that, else the classic format."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families([*_families(observer, engines, use, n_waiting)]))
     encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
+    return encode(_Families([*_families(observer, engines, use, n_waiting)])), content_type
 
 
 class _Families(Collector):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kolosal.commands.stdin_text import decode_piped
+from kolosal.commands.text import decode_piped
 
 
 @given(
