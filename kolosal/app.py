@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 
 from kolosal.admission import Admission
 from kolosal.config.settings import Settings
-from kolosal.conversation.settings import ConversationSettings
+from kolosal.conversation.startup import ConversationSettings
 from kolosal.engines.registry import EngineRegistry
 from kolosal.http.cors import Cors
 from kolosal.http.guard import BodyLimit, RequestGuard

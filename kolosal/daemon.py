@@ -22,7 +22,7 @@ from kolosal.app import create_app
 from kolosal.config.load import state_folder
 from kolosal.config.models import ModelEntry
 from kolosal.config.settings import Settings
-from kolosal.conversation.settings import ConversationSettings
+from kolosal.conversation.startup import ConversationSettings
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.command import WorkerCommand, worker_environment
 from kolosal.engines.ipc.system import end_workers_with_this_process

@@ -126,11 +126,7 @@ def is_network_path(path: str) -> bool:
 
 
 def _confine(path: Path, roots: Roots) -> None:
-    """Refuse what lies outside, in the same words whether it exists or not. Nothing outside is touched.
-
-    Raises:
-        ModelFileError: it is outside, or a link in it leads outside.
-    """
+    """Refuse what lies outside, in the same words whether it exists or not. Nothing outside is touched."""
     if isinstance(roots, Anywhere):
         return
     if ".." in path.parts or not _is_within(path, roots):

@@ -37,11 +37,7 @@ class AnswerReader:
         """The protocol's own end was seen."""
 
     def feed(self, arrived_at: float, data: bytes) -> None:
-        """Take what arrived at once.
-
-        Raises:
-            BenchError: it is no HTTP, an event is not JSON, or says that generating failed.
-        """
+        """Take what arrived at once."""
         self._ended_at = arrived_at
         self._connection.receive_data(data)
         try:
@@ -82,11 +78,7 @@ class AnswerReader:
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
 
     def answer(self) -> Answer:
-        """The answer.
-
-        Raises:
-            BenchError: it is an error, ended early, or has no text.
-        """
+        """The answer."""
         if self._status is None:
             raise Unreachable("the server closed the connection without an answer")
         if self._status != 200:

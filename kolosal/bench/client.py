@@ -92,11 +92,7 @@ class Client:
             await self._send(hello)
 
     async def ask(self, request: Request, streaming: asyncio.Event | None = None) -> Answer:
-        """The complete answer; `streaming` is set when its first text is there.
-
-        Raises:
-            BenchError: there is no complete answer.
-        """
+        """The complete answer; `streaming` is set when its first text is there."""
         answer = await self._send(request, streaming)
         self.on_answer()
         return answer
@@ -181,11 +177,7 @@ class _Exchange(asyncio.Protocol):
             self._transport.abort()
 
     def answer(self) -> Answer:
-        """What has arrived, decoded.
-
-        Raises:
-            BenchError: it is an error, or not complete.
-        """
+        """What has arrived, decoded."""
         reader = AnswerReader(self._connection, self._sent_at)
         for arrived_at, data in self._arrivals:
             reader.feed(arrived_at, data)

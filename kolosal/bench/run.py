@@ -71,11 +71,7 @@ def list_workloads() -> None:
 
 
 def chosen(names: Sequence[str]) -> list[Workload]:
-    """The workloads of these names in their usual order; each name may itself be a list with commas.
-
-    Raises:
-        BenchError: there is no such workload.
-    """
+    """The workloads of these names in their usual order; each name may itself be a list with commas."""
     wanted = {name.strip() for text in names for name in text.split(",") if name.strip()}
     known = [workload.name for workload in WORKLOADS]
     unknown = sorted(wanted - set(known))

@@ -123,11 +123,7 @@ WORKLOADS = (
 
 
 async def together(coroutines: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """All results, in order; the first failure ends the others.
-
-    Raises:
-        BenchError: one of them failed.
-    """
+    """All results, in order; the first failure ends the others."""
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         return await asyncio.gather(*tasks)

@@ -45,11 +45,7 @@ def named_address(url: str) -> Address:
 
 
 def configured_address(configuration: Configuration) -> Address:
-    """The daemon of this configuration.
-
-    Raises:
-        ConfigError: its port is not known before it runs.
-    """
+    """The daemon of this configuration."""
     if configuration.settings.server.port == 0:
         raise ConfigError("--url: needed, because the configured port is 0, which can be any")
     return Address.of(configuration.settings, client_key(process_environment()))

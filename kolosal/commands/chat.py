@@ -49,11 +49,7 @@ class Chat:
         self.messages: list[Body] = [*self._system]
 
     async def answer(self, text: str, write: Callable[[str], None]) -> None:
-        """Ask, and write the answer piece by piece. When it fails the question is taken back.
-
-        Raises:
-            CommandError: the daemon could not answer.
-        """
+        """Ask, and write the answer piece by piece. When it fails the question is taken back."""
         self.messages.append({"role": "user", "content": text})
         pieces: list[str] = []
         try:

@@ -66,11 +66,7 @@ class ChildSpec:
 
 @contextmanager
 def child_daemon(spec: ChildSpec) -> Iterator[ChildDaemon]:
-    """A running child, which has ended when the block has. The log is kept when the child failed.
-
-    Raises:
-        CommandError: the process cannot be started.
-    """
+    """A running child, which has ended when the block has. The log is kept when the child failed."""
     child = ChildDaemon(spec)
     previous = [(number, signal.signal(number, _end)) for number in _OUR_END]
     try:

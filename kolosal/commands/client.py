@@ -48,10 +48,8 @@ class DaemonClient:
     Every method raises CommandError: `DaemonUnreachable` where nothing answers, `ApiError` with the daemon's own words.
     """
 
-    def __init__(self, address: Address | str, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """`address` may be a URL alone. Raises CommandError where it cannot be one."""
-        if isinstance(address, str):
-            address = Address(address)
+    def __init__(self, address: Address, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """Raises CommandError where there cannot be such an address."""
         self.url = address.url.rstrip("/")
         headers = {} if address.api_key is None else {"authorization": f"Bearer {address.api_key}"}
         try:

@@ -17,11 +17,7 @@ from kolosal.security.startup_checks import key_file
 
 
 def create_key(config: Path | None, name: str, scopes: Sequence[str]) -> None:
-    """Make a key and print it alone on stdout, once: only its digest is kept.
-
-    Raises:
-        ConfigError: there is no such scope, the name cannot be used, or the file cannot be changed.
-    """
+    """Make a key and print it alone on stdout, once: only its digest is kept."""
     for text in scopes:
         if text not in list(Scope):
             raise ConfigError(f"--scope: must be {' or '.join(Scope)}, not {text[:40]!r}")
@@ -54,11 +50,7 @@ def list_keys(config: Path | None, *, as_json: bool) -> None:
 
 
 def revoke_key(config: Path | None, name: str) -> None:
-    """Remove the key of that name or id: the next request with it is refused.
-
-    Raises:
-        ConfigError: there is no such key, or the file cannot be changed.
-    """
+    """Remove the key of that name or id: the next request with it is refused."""
     file = _file(config)
     left = file.revoke(name)
     typer.echo(f"{name}: revoked")

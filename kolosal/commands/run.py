@@ -40,12 +40,8 @@ class RunRequest:
     """Sampling parameters, as the chat API names them."""
 
 
-def run(request: RunRequest, address: Address | str, start: ChildSpec | None, terminal: Terminal) -> int:
-    """Talk, and return the exit status. `start` is how to start a daemon where none answers; None: do not.
-
-    Raises:
-        CommandError: there is no daemon, no model, or a single answer failed.
-    """
+def run(request: RunRequest, address: Address, start: ChildSpec | None, terminal: Terminal) -> int:
+    """Talk, and return the exit status. `start` is how to start a daemon where none answers; None: do not."""
     if request.prompt is not None and not request.prompt.strip():
         raise CommandError("There is nothing to ask: the prompt is empty")
     with asyncio.Runner() as runner, ExitStack() as stack:
@@ -93,11 +89,7 @@ def _reach_daemon(
 
 
 async def find_or_load(client: DaemonClient, model: str) -> str:
-    """The id of the engine that `model` means; a file that is not loaded yet is loaded under its stem.
-
-    Raises:
-        CommandError: there is no such engine, or its id belongs to another file.
-    """
+    """The id of the engine that `model` means; a file that is not loaded yet is loaded under its stem."""
     if not model.lower().endswith(".gguf"):
         await _expect_engine(client, model)
         return model

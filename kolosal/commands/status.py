@@ -15,11 +15,7 @@ from kolosal.commands.text import ago, duration, show_table, size
 
 
 async def status(client: DaemonClient, engine_id: str | None, *, as_json: bool) -> None:
-    """Show the daemon's health, or everything about one engine; as JSON it is what the daemon answers.
-
-    Raises:
-        CommandError: there is no daemon, or no such engine.
-    """
+    """Show the daemon's health, or everything about one engine; as JSON it is what the daemon answers."""
     body = await (client.health() if engine_id is None else client.engine_facts(engine_id))
     if as_json:
         typer.echo(json.dumps(body, indent=2))

@@ -11,11 +11,7 @@ from kolosal.commands.errors import ApiError, CommandError
 
 
 async def unload(client: DaemonClient, engine_ids: Sequence[str], *, keep: bool = False) -> None:
-    """Remove engines in order, or with `keep` unload their models; the first that cannot be ends it.
-
-    Raises:
-        CommandError: which engine it was, and the daemon's words.
-    """
+    """Remove engines in order, or with `keep` unload their models; the first that cannot be ends it."""
     for engine_id in engine_ids:
         try:
             await (client.unload_engine(engine_id) if keep else client.remove_engine(engine_id))

@@ -46,11 +46,7 @@ T = TypeVar("T")
 
 
 def inference_variables(environ: Mapping[str, str], folder: Path) -> dict[str, tuple[str, str]]:
-    """Those of the three that are set, each with its value and where that stands. An empty one counts as not set.
-
-    Raises:
-        ConfigError: `.env` cannot be read.
-    """
+    """Those of the three that are set, each with its value and where that stands. An empty one counts as not set."""
     found = _dotenv(folder / ".env")
     found |= {name: (environ[name], name) for name in _NAMES if environ.get(name)}
     return {name: (value, place) for name, (value, place) in found.items() if value}
@@ -59,11 +55,7 @@ def inference_variables(environ: Mapping[str, str], folder: Path) -> dict[str, t
 def from_inference(
     variables: Mapping[str, tuple[str, str]], entries: Mapping[str, ModelEntry], folder: Path
 ) -> SettingsSource:
-    """What the variables set. `entries` are the engines that a file has named so far.
-
-    Raises:
-        ConfigError: a value is not one of those that are known.
-    """
+    """What the variables set. `entries` are the engines that a file has named so far."""
     attention = _choice(variables, ATTENTION, _ATTENTION)
     dtype = _choice(variables, DTYPE, _DTYPES)
     if not variables:
@@ -98,11 +90,7 @@ def _choice(variables: Mapping[str, tuple[str, str]], name: str, known: Mapping[
 
 
 def _entry(model: str, said: str, entries: Mapping[str, ModelEntry], folder: Path) -> ModelEntry | None:
-    """The engine that a model's name means: one of the file, a new one for a path, or None for one that is yet to be added.
-
-    Raises:
-        ConfigError: it is neither a path nor an id.
-    """
+    """The engine that a model's name means: one of the file, a new one for a path, or None for one that is yet to be added."""
     if model in entries:
         return entries[model]
     path = folder / Path(model)

@@ -27,11 +27,7 @@ ENTRY_KEYS = ("id", "path", "load_immediately", "load_at_startup", "main_gpu_id"
 
 
 def validated(validate: Callable[[], Settings], place: Callable[[KeyPath], str]) -> Settings:
-    """The settings that `validate` makes; `place` says what a field is called in their source, and where it stands.
-
-    Raises:
-        ConfigError: the first thing that is wrong.
-    """
+    """The settings that `validate` makes; `place` says what a field is called in their source, and where it stands."""
     try:
         return validate()
     except ValidationError as exc:

@@ -79,11 +79,7 @@ _SCALARS: dict[str, Callable[[str], JsonValue]] = {
 
 
 def read_yaml(path: Path) -> YamlFile:
-    """Read a file.
-
-    Raises:
-        ConfigError: the file is missing, unreadable, too long or not YAML.
-    """
+    """What a file says. It is no longer than `MAX_CONFIG_BYTES`."""
     return _parse(_read(path), path)
 
 

@@ -28,7 +28,10 @@ class TokenArray(list[list[int]]):
 
 
 class Model:
-    """A loaded model. Ends with `close`, as a context manager, or with the interpreter."""
+    """A loaded model. Ends with `close`, as a context manager, or with the interpreter.
+
+    A generation raises a KolosalError where the model cannot go on.
+    """
 
     def __init__(
         self, host: ModelHost, *, device: str = "auto", parameters: GenerationParameters | None = None
@@ -39,11 +42,7 @@ class Model:
         """How its answers are sampled, unless a call says otherwise."""
 
     def stream_chat(self, messages: tuple[Message, ...]) -> Generator[str, None, None]:
-        """The pieces of the next turn of a chat; closing the generator stops the model.
-
-        Raises:
-            KolosalError: the model could not answer.
-        """
+        """The pieces of the next turn of a chat; closing the generator stops the model."""
         return self.host.stream(ChatPrompt(messages), self.parameters.sampling())
 
     def stream_tokens(
@@ -53,7 +52,6 @@ class Model:
 
         Raises:
             ValueError: there is not exactly one row, or an option is unknown or out of range.
-            KolosalError: the model could not go on.
         """
         return self.host.stream(_prompt(input_ids), self.parameters.changed(options).sampling())
 
@@ -67,7 +65,6 @@ class Model:
 
         Raises:
             ValueError: there is not exactly one row, or an option is unknown or out of range.
-            KolosalError: the model could not go on.
         """
         del attention_mask
         prompt = _prompt(input_ids)

@@ -61,11 +61,7 @@ _ADAPTER = TypeAdapter(GenerationParameters)
 
 
 def loading_parameters(device: str | int, base: LoadingParameters | None = None) -> LoadingParameters:
-    """Loading parameters for a device: `auto`, `cpu`, `cuda`, `cuda:N` or the number of a GPU.
-
-    Raises:
-        ValueError: it is none of these.
-    """
+    """Loading parameters for a device: `auto`, `cpu`, `cuda`, `cuda:N` or the number of a GPU."""
     base = base or LoadingParameters()
     match str(device).strip().lower().removeprefix("cuda:"):
         case "auto":

@@ -120,11 +120,7 @@ class Pipeline:
 
 
 def run_pipeline(pipeline: Pipeline, model: Model) -> Generator[str, None, dict[str, str]]:
-    """What a pipeline shows, piece by piece; returns its result.
-
-    Raises:
-        KolosalError: the model could not answer.
-    """
+    """What a pipeline shows, piece by piece; returns its result."""
     while (step := pipeline.next_step()) is not None:
         if step.status:
             yield step.status

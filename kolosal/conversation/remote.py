@@ -30,7 +30,7 @@ CONNECT_TIMEOUT_S = 10.0
 
 
 class DaemonHost:
-    """An engine of a daemon. Raises `EngineDied` where the daemon cannot be reached or stops answering."""
+    """An engine of a daemon. What the daemon refuses is raised as in an engine of ours; `EngineDied` where it does not answer."""
 
     def __init__(
         self,
@@ -50,11 +50,7 @@ class DaemonHost:
         return self._engine_id
 
     def exists(self) -> bool:
-        """Whether the daemon has this engine, loaded or not.
-
-        Raises:
-            KolosalError: it does not answer.
-        """
+        """Whether the daemon has this engine, loaded or not."""
         try:
             self._request("GET", f"/engines/{quote(self._engine_id, safe='')}")
         except NotFound:
@@ -62,11 +58,7 @@ class DaemonHost:
         return True
 
     def add(self, model_path: str, parameters: dict[str, object]) -> None:
-        """Add the engine and wait until it is loaded.
-
-        Raises:
-            KolosalError: it cannot be.
-        """
+        """Add the engine and wait until it is loaded."""
         body = {"engine_id": self._engine_id, "model_path": model_path, "loading_parameters": parameters}
         self._request("POST", "/engines", body)
 

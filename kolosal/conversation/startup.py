@@ -1,6 +1,7 @@
 """What the daemon takes from the four YAML files when it starts: address, model, prompts, sampling and key.
 
-Blocks on files and, where a vault is configured, on the network, so it runs before the event loop does.
+Blocks on files and, where a vault is configured, on the network, so it runs before the event loop does. A file that cannot be
+used is a `ConfigError`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ from kolosal.config.server import ServerSettings
 from kolosal.config.sources import SettingsSource
 from kolosal.conversation.key_vault import load_api_key
 from kolosal.conversation.parameters import GenerationParameters, loading_parameters
-from kolosal.conversation.settings import ConversationSettings
 from kolosal.conversation.yaml_loading import (
     CONFIG_DIR_VARIABLE,
     MODEL_CONFIG,
@@ -37,13 +38,23 @@ KeySource = Callable[[str, str], str]
 """From the URL of a vault and the name of a secret to its value."""
 
 
+@dataclass(frozen=True, slots=True)
+class ConversationSettings:
+    """What the daemon's conversation routes are set to; the package's own files where nothing else is said."""
+
+    system_prompts: Mapping[str, str] = field(default_factory=lambda: load_system_prompt({}))
+    """A text for each role; `assistant` and `reviser` are always there."""
+    parameters: GenerationParameters = field(default_factory=GenerationParameters)
+    api_key: str | None = field(default=None, repr=False)
+    """One more key of the daemon, with both scopes; None: there is none of these files."""
+
+
 def load_conversation(
     environ: Mapping[str, str], key_from_vault: KeySource = load_api_key
 ) -> ConversationSettings:
     """Prompts, sampling and key; the vault is asked where one is configured.
 
     Raises:
-        ConfigError: a file cannot be used.
         KeyVaultError: the vault did not give the key.
     """
     with _config_errors(environ):
@@ -61,22 +72,14 @@ def load_conversation(
 
 
 def client_key(environ: Mapping[str, str]) -> str | None:
-    """The key with which this machine's commands come to a daemon of these files. One in a vault is not fetched.
-
-    Raises:
-        ConfigError: a file cannot be used.
-    """
+    """The key with which this machine's commands come to a daemon of these files. One in a vault is not fetched."""
     with _config_errors(environ):
         key = load_chat_server_config(environ).get("api_key")
     return str(key) if key else None
 
 
 def daemon_source(environ: Mapping[str, str]) -> SettingsSource | None:
-    """Settings of the daemon itself: host, port and engine. None where the files say nothing of them.
-
-    Raises:
-        ConfigError: a file cannot be used.
-    """
+    """Settings of the daemon itself: host, port and engine. None where the files say nothing of them."""
     with _config_errors(environ):
         return _source(environ, load_model_config(environ), load_chat_server_config(environ))
 

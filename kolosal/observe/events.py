@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -17,6 +16,11 @@ from kolosal.observe.ring import Ring
 
 MAX_EVENTS = 4096
 """Events that are kept for readers that come late or are slow."""
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +37,13 @@ class Event:
 class EventLog:
     """The last events. Used on the event loop only."""
 
-    def __init__(self, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
-        self._now_ms = now_ms
+    def __init__(self) -> None:
         self._run = secrets.token_hex(4)
         self.ring: Ring[Event] = Ring(MAX_EVENTS)
 
     def publish(self, kind: str, **data: JsonValue) -> None:
         """Note that something happened."""
-        self.ring.append(Event(kind, self._now_ms(), data))
+        self.ring.append(Event(kind, now_ms(), data))
 
     def id_of(self, number: int) -> str:
         """The id of the event of that number."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from kolosal.errors import KolosalError, error_row
 from kolosal.observe.context import REQUEST_ID, TRACE_PARENT
 from kolosal.observe.counts import Counts, Outcome
-from kolosal.observe.events import EventLog
+from kolosal.observe.events import EventLog, now_ms
 from kolosal.schema import TokenDelta, Usage
 
 log = logging.getLogger(__name__)
@@ -154,20 +154,6 @@ class Observer:
 class RequestWatch:
     """One generation as it is counted. A stream calls it for each of its changes; what follows an end is ignored."""
 
-    __slots__ = (
-        "_counts",
-        "_ended",
-        "_engine_id",
-        "_first_at",
-        "_observer",
-        "_started_at",
-        "_started_ns",
-        "_tokens",
-        "_trace_parent",
-        "_usage",
-        "request_id",
-    )
-
     def __init__(
         self, observer: Observer, engine_id: str, counts: tuple[Counts, ...], started_at: float
     ) -> None:
@@ -231,7 +217,7 @@ class RequestWatch:
                 counts.errors[error] += 1
             counts.duration.add(duration)
             counts.output_s += 0.0 if self._first_at is None else now - self._first_at
-            counts.updated_ms = time.time_ns() // 1_000_000
+            counts.updated_ms = now_ms()
         prompt = self._usage or Usage(0, 0)
         self._observer.ended(
             EndedRequest(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from typing_extensions import TypedDict
 
 from kolosal import __version__
 from kolosal.observe.counts import Counts, Outcome, ratio
+from kolosal.observe.events import now_ms
 
 SERVER_NAME = "kolosal-server"
 """What the first server called itself in its metrics."""
@@ -140,11 +140,6 @@ _DESCRIPTIONS: MetricDescriptions = {
     "ttft": "Milliseconds until the first token of a request, waiting included",
     "rps": "Requests completed a second, since the first one",
 }
-
-
-def now_ms() -> int:
-    """Unix time in milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 def completion_report(

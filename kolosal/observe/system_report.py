@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from typing_extensions import TypedDict
 
+from kolosal.observe.events import now_ms
 from kolosal.observe.nvml import GpuFacts
-from kolosal.observe.report import SERVER_NAME, now_ms
+from kolosal.observe.report import SERVER_NAME
 from kolosal.observe.system import SystemUse
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")

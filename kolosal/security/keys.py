@@ -97,7 +97,10 @@ def plain_key(key: str, name: str, scopes: frozenset[Scope] = ALL_SCOPES) -> Api
 
 
 class KeyFile:
-    """The file of `kolosal keys`. Every call reads it anew; changes are atomic and exclude one another."""
+    """The file of `kolosal keys`. Every call reads it anew; changes are atomic and exclude one another.
+
+    Raises ConfigError for a file that cannot be read or changed or holds no keys, and for names that do not fit it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -111,11 +114,7 @@ class KeyFile:
         return found.st_mtime_ns, found.st_size, found.st_ino
 
     def read(self) -> tuple[ApiKey, ...]:
-        """All keys; none where there is no file.
-
-        Raises:
-            ConfigError: it cannot be read, or is no file of keys.
-        """
+        """All keys; none where there is no file."""
         try:
             with self.path.open("rb") as file:
                 content = file.read(MAX_FILE_BYTES + 1)
@@ -140,11 +139,7 @@ class KeyFile:
         )
 
     def create(self, name: str, scopes: Iterable[Scope]) -> tuple[ApiKey, str]:
-        """Add a key; returns it, and the key itself, which nobody can ever be told again.
-
-        Raises:
-            ConfigError: the name cannot be used or is taken, or the file cannot be changed.
-        """
+        """Add a key; returns it, and the key itself, which nobody can ever be told again."""
         if not re.fullmatch(_NAME, name):
             raise ConfigError(f"The name {name[:80]!r} must be 1 to 64 of the characters A-Z a-z 0-9 . _ @ -")
         key = _PREFIX + secrets.token_urlsafe(32)
@@ -166,11 +161,7 @@ class KeyFile:
         return made, key
 
     def revoke(self, name: str) -> int:
-        """Remove the key of that name or id; returns how many are left. An empty file still keeps everybody out.
-
-        Raises:
-            ConfigError: there is no such key, or the file cannot be changed.
-        """
+        """Remove the key of that name or id; returns how many are left. An empty file still keeps everybody out."""
         with self._changing() as keys:
             left = [key for key in keys if name not in (key.name, key.id)]
             if len(left) == len(keys):

@@ -62,8 +62,7 @@ def authenticator_of(
 ) -> Authenticator:
     """Knows the keys of the settings, those of the file, and the one of the conversation engine's files or their vault.
 
-    Raises:
-        ConfigError: a file of keys cannot be read.
+    Raises ConfigError where a file cannot be read.
     """
     lockout = Lockout(settings.auth.lockout_failures, time.monotonic)
     return Authenticator(Keyring(_configured_keys(settings, file_key), file), lockout)

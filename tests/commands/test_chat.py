@@ -10,6 +10,7 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kolosal.commands.address import Address
 from kolosal.commands.answers import Body
 from kolosal.commands.chat import Chat, Terminal, converse
 from kolosal.commands.client import DaemonClient
@@ -31,7 +32,7 @@ class Conversation:
         self.written: list[str] = []
         self.noted: list[str] = []
         self.asked: list[Body] = []
-        client = DaemonClient("http://daemon", httpx.MockTransport(self._daemon))
+        client = DaemonClient(Address("http://daemon"), httpx.MockTransport(self._daemon))
         self.chat = Chat(client, "a", system, {"temperature": 0.5})
         converse(self.chat, Terminal(self._read, self.written.append, self.noted.append), self._run)
 
@@ -105,7 +106,7 @@ async def test_a_stopped_answer_stays_as_far_as_it_came() -> None:
             await asyncio.Event().wait()
 
     transport = httpx.MockTransport(lambda _: httpx.Response(200, headers=EVENTS, stream=Hanging()))
-    async with DaemonClient("http://daemon", transport) as client:
+    async with DaemonClient(Address("http://daemon"), transport) as client:
         chat = Chat(client, "a", None, {})
         answering = asyncio.create_task(chat.answer("one", lambda _: None))
         await waits.wait()

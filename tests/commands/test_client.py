@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kolosal.commands.address import Address
 from kolosal.commands.answers import EngineView
 from kolosal.commands.client import DaemonClient
 from kolosal.commands.errors import ApiError, CommandError, DaemonUnreachable
@@ -34,7 +35,7 @@ async def chunks_of(*chunks: bytes) -> AsyncIterator[bytes]:
 
 
 def client_of(answer: Callable[[httpx.Request], httpx.Response]) -> DaemonClient:
-    return DaemonClient("http://daemon", httpx.MockTransport(answer))
+    return DaemonClient(Address("http://daemon"), httpx.MockTransport(answer))
 
 
 async def answer_to(*chunks: bytes) -> list[str]:
@@ -164,7 +165,7 @@ async def test_progress_is_reported_until_the_load_ends() -> None:
         reported.append(fraction)
         enough.set()
 
-    async with DaemonClient("http://daemon", httpx.MockTransport(answer)) as client:
+    async with DaemonClient(Address("http://daemon"), httpx.MockTransport(answer)) as client:
         assert await client.add_engine({"engine_id": "a"}, on_progress) == {"status": "loaded"}
     assert reported[0] == 0.5
 

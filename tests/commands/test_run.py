@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kolosal.commands import child_daemon
+from kolosal.commands.address import Address
 from kolosal.commands.chat import Terminal
 from kolosal.commands.child_daemon import ChildSpec
 from kolosal.commands.errors import CommandError
@@ -88,7 +89,7 @@ def test_an_answer_that_fails_is_an_error(cli: Cli, stub_with_engine: StubDaemon
 def ask(spec: ChildSpec, port: int, heard: list[str]) -> int:
     request = RunRequest("tiny.gguf", "Hello?", None, {})
     terminal = Terminal(input, heard.append, heard.append)
-    return run(request, f"http://127.0.0.1:{port}", spec, terminal)
+    return run(request, Address(f"http://127.0.0.1:{port}"), spec, terminal)
 
 
 def stub_spec(port: int, engines: int = 0) -> ChildSpec:

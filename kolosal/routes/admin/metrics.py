@@ -11,7 +11,8 @@ from typing_extensions import TypedDict
 
 from kolosal.engines.engine import Engine
 from kolosal.http.responses import JsonResponse
-from kolosal.observe.report import CompletionMetrics, EngineFacts, completion_report, now_ms
+from kolosal.observe.events import now_ms
+from kolosal.observe.report import CompletionMetrics, EngineFacts, completion_report
 from kolosal.observe.system import SystemUse
 from kolosal.observe.system_report import SystemMetrics, system_report
 from kolosal.routes.common.operation import Access, Group, Operation

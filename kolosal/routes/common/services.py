@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 
 from kolosal.admission import Admission, Place
 from kolosal.config.settings import Settings
-from kolosal.conversation.settings import ConversationSettings
+from kolosal.conversation.startup import ConversationSettings
 from kolosal.engines.registry import EngineRegistry
 from kolosal.observe.system import SystemMonitor
 from kolosal.paths import ModelRoots, Roots

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 
 from kolosal.app import create_app
 from kolosal.config.settings import Settings
-from kolosal.conversation.settings import ConversationSettings
+from kolosal.conversation.startup import ConversationSettings
 from kolosal.errors import KolosalError
 from kolosal.schema import ChatPrompt, FinishReason, GenerateRequest, TokenDelta, Usage
 from tests.fakes import FakeEngine, FakeRegistry, Script, http_client

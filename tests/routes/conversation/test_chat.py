@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from kolosal.app import create_app
 from kolosal.conversation.parameters import GenerationParameters
-from kolosal.conversation.settings import ConversationSettings
+from kolosal.conversation.startup import ConversationSettings
 from kolosal.errors import EngineDied, LoadFailed, QueueFull
 from kolosal.sampling import SamplingParams
 from tests.fakes import AsgiRequest, FakeEngine, FakeRegistry, eventually, http_client, says
