@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from kolosal.errors import KolosalError
 from kolosal.http.sse import event_frame
@@ -10,24 +10,24 @@ from kolosal.routes.common.generation import Generation
 from kolosal.routes.openai.responses.encode import ResponseObject
 from kolosal.routes.openai.responses.events import ResponseEvent, ResponseWriter
 from kolosal.routes.openai.responses.items import Item
-from kolosal.routes.openai.responses.store import OwnResponses, StoredResponse
+from kolosal.routes.openai.responses.store import StoredResponse
 
 
 class ActiveResponse:
-    """A response whose turn has started. Either `whole` or `frames`, then `close`, which is idempotent."""
+    """A response whose turn has started. Either `whole` or `frames`, then `cancel`, which is idempotent."""
 
     def __init__(
         self,
         generation: Generation,
         writer: ResponseWriter,
-        store: OwnResponses | None,
+        keep: Callable[[StoredResponse], None],
         earlier: tuple[Item, ...],
         input_items: tuple[Item, ...],
     ) -> None:
-        """Without a store nothing is kept."""
+        """`keep` is called with what there is of it, once, when it has ended."""
         self._generation = generation
         self._writer = writer
-        self._store = store
+        self._keep = keep
         self._earlier = earlier
         self._input_items = input_items
         self._last: list[ResponseEvent] = []
@@ -37,10 +37,10 @@ class ActiveResponse:
         return StoredResponse(self._writer.response(), self._earlier, self._input_items, self._writer.output)
 
     def cancel(self) -> None:
-        """Stop, and keep what there is; its own connection sends the last events."""
+        """Stop, and keep what there is as cancelled, unless it has ended; its own connection sends the last events."""
         if not self._writer.ended:
             self._last = self._writer.cancel()
-            self._keep()
+            self._keep(self.snapshot())
         self._generation.abort()
 
     async def whole(self) -> ResponseObject:
@@ -51,7 +51,7 @@ class ActiveResponse:
             ClientDisconnect: the client left; nothing is kept, and nothing runs on.
         """
         await self._generation.finish(self._write())
-        self._keep()
+        self._keep(self.snapshot())
         return self._writer.response()
 
     async def _write(self) -> None:
@@ -71,28 +71,15 @@ class ActiveResponse:
                 continue
             pushed = self._writer.push(event)
             if self._writer.ended:  # before the last frame is sent: who has it may follow up at once
-                self._keep()
+                self._keep(self.snapshot())
             for each in pushed:
                 yield event_frame(each)
         for last in self._last:
             yield event_frame(last)
 
-    def start(self) -> None:
-        """Let others find the response from now on."""
-        if self._store is not None:
-            self._store.start(self._writer.response_id, self)
-
     def encode_error(self, error: KolosalError) -> bytes:
         """The last frames of a stream that failed."""
         if not self._writer.ended:
             self._last = self._writer.fail(error)
-            self._keep()
+            self._keep(self.snapshot())
         return b"".join(event_frame(event) for event in self._last)
-
-    def close(self) -> None:
-        """The stream is over, however. One whose reader left is kept as cancelled."""
-        self.cancel()
-
-    def _keep(self) -> None:
-        if self._store is not None:
-            self._store.put(self.snapshot())

@@ -17,14 +17,7 @@ from kolosal.routes.openai.responses.encode import (
     response_object,
 )
 from kolosal.routes.openai.responses.items import ItemStatus, OutputItem
-from kolosal.routes.openai.responses.stream_items import (
-    ContentEvent,
-    EventFields,
-    StreamedCall,
-    StreamedItem,
-    StreamedMessage,
-    StreamedReasoning,
-)
+from kolosal.routes.openai.responses.stream_items import ContentEvent, EventFields, ItemKind, StreamedItem
 from kolosal.schema import FinishReason, TokenLogprobs
 
 
@@ -44,10 +37,11 @@ class ResponseWriter:
     def __init__(self, head: ResponseHead, clock: Callable[[], float]) -> None:
         """`clock` gives Unix time."""
         self.status: ResponseStatus = "in_progress"
-        self.response_id = head["id"]
         self._head = head
         self._clock = clock
         self._sequence = 0
+        self._events: list[ResponseEvent] = []
+        """Those that the call at hand will give."""
         self._done: list[OutputItem] = []
         self._open: StreamedItem | None = None
         self._waiting: tuple[TokenLogprobs, ...] = ()
@@ -78,124 +72,117 @@ class ResponseWriter:
 
     def begin(self) -> list[ResponseEvent]:
         """The first events."""
-        return [self._lifecycle("response.created"), self._lifecycle("response.in_progress")]
+        self._emit("response.created", {"response": self.response()})
+        self._emit("response.in_progress", {"response": self.response()})
+        return self._emitted()
 
     def push(self, event: ChatEvent) -> list[ResponseEvent]:
-        """What an event of the turn adds."""
+        """What an event of the turn adds.
+
+        Tokens that are a part of a character wait for the token that completes it. Where a thought or a call comes in its
+        place, they were that one's.
+        """
         match event:
-            case TextPiece():
-                return self._push_text(event.text, event.logprobs)
-            case ThinkingPiece():
-                return self._push_thought(event.text)
+            case TextPiece(text=text, logprobs=logprobs):
+                self._waiting += logprobs
+                if text:
+                    self._write("message", text)
+            case ThinkingPiece(text=text):
+                self._waiting = ()
+                if text:
+                    self._write("reasoning", text)
             case CallBegin():
                 self._waiting = ()
-                return self._begin(StreamedCall(event.id, event.name))
+                self._begin(StreamedItem("function_call", event))
             case CallPiece():
-                assert isinstance(self._open, StreamedCall)  # noqa: S101 - a call's pieces follow its begin
-                return [self._content_event(self._open, self._open.push(event.arguments))]
+                self._write("function_call", event.arguments)
             case CallEnd():
                 self._waiting = ()
-                return self._close("completed")
+                self._close("completed")
             case Ended():
-                return self._finish(event)
+                self._finish(event)
             case _:
                 assert_never(event)
+        return self._emitted()
 
     def fail(self, error: KolosalError) -> list[ResponseEvent]:
         """The generation failed."""
         self._error = error
-        return self._end("failed", "response.failed")
+        self._end("failed", "response.failed")
+        return self._emitted()
 
     def cancel(self) -> list[ResponseEvent]:
         """Nobody wants the rest. There is no event of that name: the response says so in its status."""
-        return self._end("cancelled", "response.incomplete")
+        self._end("cancelled", "response.incomplete")
+        return self._emitted()
 
     # --- items ---
 
-    def _push_text(self, text: str, logprobs: tuple[TokenLogprobs, ...]) -> list[ResponseEvent]:
-        """More of the answer. Tokens that are a part of a character wait for the token that completes it.
-
-        Where a thought or a call comes in its place, they were that one's.
-        """
-        self._waiting += logprobs
-        if not text:
-            return []
-        events = [] if isinstance(self._open, StreamedMessage) else self._begin(StreamedMessage())
-        return [*events, *self._flush(text)]
-
-    def _flush(self, text: str) -> list[ResponseEvent]:
-        """Text, and the tokens that waited for it, go to the open message."""
-        opened, logprobs = self._open, self._waiting
-        if not isinstance(opened, StreamedMessage) or not (text or logprobs):
-            return []
-        self._waiting = ()
-        return [self._content_event(opened, opened.push(text, logprobs))]
-
-    def _push_thought(self, text: str) -> list[ResponseEvent]:
-        self._waiting = ()
-        if not text:
-            return []
-        opened, events = self._open, list[ResponseEvent]()
-        if not isinstance(opened, StreamedReasoning):
-            opened = StreamedReasoning()
-            events = self._begin(opened)
-        return [*events, self._content_event(opened, opened.push(text))]
-
-    def _begin(self, opened: StreamedItem) -> list[ResponseEvent]:
-        events = self._close_for_next()
-        self._open = opened
-        return [
-            *events,
-            self._item_event("response.output_item.added", opened.empty()),
-            *(self._content_event(opened, event) for event in opened.first()),
-        ]
-
-    def _close_for_next(self) -> list[ResponseEvent]:
-        """A call that nobody ended was cut off, whatever comes after it."""
-        return self._close("incomplete" if isinstance(self._open, StreamedCall) else "completed")
-
-    def _close(self, status: ItemStatus) -> list[ResponseEvent]:
+    def _write(self, kind: ItemKind, text: str) -> None:
+        """Text, and the tokens that waited for it, go to the open item, which is a new one where that is of another kind."""
         opened = self._open
-        if opened is None:
-            return []
-        item = opened.item(status)
-        events = [self._content_event(opened, event) for event in opened.last()]
-        events.append(self._item_event("response.output_item.done", item))
+        if opened is None or opened.kind != kind:
+            opened = self._begin(StreamedItem(kind))
+        self._emit_content(opened, opened.push(text, self._waiting))
+        self._waiting = ()
+
+    def _begin(self, opened: StreamedItem) -> StreamedItem:
+        self._close_for_next()
+        self._open = opened
+        self._emit(
+            "response.output_item.added",
+            {"output_index": len(self._done), "item": opened.item("in_progress", begins=True)},
+        )
+        for event in opened.first():
+            self._emit_content(opened, event)
+        return opened
+
+    def _close_for_next(self) -> None:
+        """A call that nobody ended was cut off, whatever comes after it."""
+        cut_off = self._open is not None and self._open.kind == "function_call"
+        self._close("incomplete" if cut_off else "completed")
+
+    def _close(self, status: ItemStatus) -> None:
+        if self._open is None:
+            return
+        item = self._open.item(status)
+        for event in self._open.last():
+            self._emit_content(self._open, event)
+        self._emit("response.output_item.done", {"output_index": len(self._done), "item": item})
         self._open = None
         self._done.append(item)
-        return events
 
     # --- the end ---
 
-    def _finish(self, ended: Ended) -> list[ResponseEvent]:
+    def _finish(self, ended: Ended) -> None:
         self._ended = ended
-        events = self._flush("")
-        if not self.output:
-            events = self._begin(StreamedMessage())
+        if self._open is None:
+            if not self._done:
+                self._begin(StreamedItem("message"))
+        elif self._open.kind == "message" and self._waiting:
+            self._write("message", "")
         if ended.finish_reason is FinishReason.LENGTH:
-            return events + self._end("incomplete", "response.incomplete")
+            self._end("incomplete", "response.incomplete")
+            return
         self._completed_at = int(self._clock())
-        events += self._close_for_next()
-        return events + self._end("completed", "response.completed")
+        self._close_for_next()
+        self._end("completed", "response.completed")
 
-    def _end(self, status: ResponseStatus, name: str) -> list[ResponseEvent]:
-        events = self._close("incomplete")
+    def _end(self, status: ResponseStatus, name: str) -> None:
+        self._close("incomplete")
         self.status = status
-        return [*events, self._lifecycle(name)]
+        self._emit(name, {"response": self.response()})
 
     # --- events ---
 
-    def _lifecycle(self, kind: str) -> ResponseEvent:
-        return self._event(kind, {"response": self.response()})
-
-    def _item_event(self, kind: str, item: OutputItem) -> ResponseEvent:
-        return self._event(kind, {"output_index": len(self._done), "item": item})
-
-    def _content_event(self, opened: StreamedItem, event: ContentEvent) -> ResponseEvent:
+    def _emit_content(self, opened: StreamedItem, event: ContentEvent) -> None:
         kind, fields = event
-        return self._event(kind, {"item_id": opened.id, "output_index": len(self._done), **fields})
+        self._emit(kind, {"item_id": opened.id, "output_index": len(self._done), **fields})
 
-    def _event(self, kind: str, fields: EventFields) -> ResponseEvent:
-        event: ResponseEvent = {"type": kind, "sequence_number": self._sequence, **fields}
+    def _emit(self, kind: str, fields: EventFields) -> None:
+        self._events.append({"type": kind, "sequence_number": self._sequence, **fields})
         self._sequence += 1
-        return event
+
+    def _emitted(self) -> list[ResponseEvent]:
+        events, self._events = self._events, []
+        return events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Literal
 
 from starlette.requests import Request
@@ -15,7 +16,7 @@ from kolosal.http.sse import EventStream
 from kolosal.routes.common.generation import start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.query import read_query
-from kolosal.routes.common.services import caller_of, registry_of
+from kolosal.routes.common.services import Caller, caller_of, registry_of
 from kolosal.routes.common.unary_calls import count_prompt_tokens
 from kolosal.routes.openai.responses.active import ActiveResponse
 from kolosal.routes.openai.responses.body import ResponseBody, ResponsePromptBody, check_include
@@ -28,7 +29,7 @@ from kolosal.routes.openai.responses.query import (
     ResponseQuery,
     page_of,
 )
-from kolosal.routes.openai.responses.store import OwnResponses, StoredResponse
+from kolosal.routes.openai.responses.store import StoredResponse
 
 
 class ResponseDeleted(TypedDict):
@@ -60,16 +61,22 @@ async def create_response(request: Request) -> JsonResponse[ResponseObject] | Ev
     """Answer the next turn of a conversation, and keep it unless told not to."""
     body = await decode(request, ResponseBody)
     model = body.requested_model(registry_of(request))
-    store = _store(request)
-    earlier, input_items = _conversation(store, body)
+    caller = caller_of(request)
+    store, stores = caller.services.responses, body.store is not False
+    earlier, input_items = _conversation(caller, body)
     generation = await start_generation(request, model, [body.to_request(earlier + input_items)])
+
+    def keep(response: StoredResponse) -> None:
+        if stores:
+            store.put(caller.key_id, response)
+
     head = response_head(body, new_id("resp"), int(time.time()), model)
-    writer = ResponseWriter(head, time.time)
-    active = ActiveResponse(generation, writer, None if body.store is False else store, earlier, input_items)
+    active = ActiveResponse(generation, ResponseWriter(head, time.time), keep, earlier, input_items)
     if not body.stream:
         return JsonResponse(await active.whole())
-    active.start()
-    return EventStream(active.frames(), active.close, active.encode_error)
+    if stores:
+        store.start(caller.key_id, head["id"], active)
+    return EventStream(active.frames(), active.cancel, active.encode_error)
 
 
 @Operation(
@@ -83,7 +90,7 @@ async def count_input_tokens(request: Request) -> JsonResponse[InputTokenCount]:
     """Count the tokens of a prompt, the chat template's and the tools' included. Nothing is generated."""
     body = await decode(request, ResponsePromptBody)
     model = body.requested_model(registry_of(request))
-    earlier, input_items = _conversation(_store(request), body)
+    earlier, input_items = _conversation(caller_of(request), body)
     tokens = await count_prompt_tokens(request, model, body.to_prompt(earlier + input_items))
     return JsonResponse({"object": "response.input_tokens", "input_tokens": tokens})
 
@@ -107,8 +114,8 @@ async def show_response(request: Request) -> JsonResponse[ResponseObject]:
 @Operation(group=Group.RESPONSES, scope=Access.INFERENCE, answer="`deleted: true`.")
 async def delete_response(request: Request) -> JsonResponse[ResponseDeleted]:
     """Forget a response. One that is being generated is stopped."""
-    response_id = request.path_params["response_id"]
-    _store(request).delete(response_id)
+    caller, response_id = caller_of(request), request.path_params["response_id"]
+    caller.services.responses.delete(caller.key_id, response_id)
     return JsonResponse({"id": response_id, "object": "response", "deleted": True})
 
 
@@ -119,12 +126,12 @@ async def delete_response(request: Request) -> JsonResponse[ResponseDeleted]:
 )
 async def cancel_response(request: Request) -> JsonResponse[ResponseObject]:
     """Stop a response that is being streamed. What there is of it is kept."""
-    store, response_id = _store(request), request.path_params["response_id"]
-    running = store.running(response_id)
+    caller = caller_of(request)
+    running = caller.services.responses.running(caller.key_id, request.path_params["response_id"])
     if running is not None:
         running.cancel()
         return JsonResponse(running.snapshot().response)
-    response = store.get(response_id).response
+    response = _stored(request).response
     if response["status"] != "cancelled":
         raise InvalidRequest(
             f"The response cannot be cancelled: it is {response['status']} already", param="response_id"
@@ -145,32 +152,24 @@ async def list_input_items(request: Request) -> JsonResponse[InputItemList]:
     return JsonResponse(page_of(_stored(request).input_items, query))
 
 
-def _store(request: Request) -> OwnResponses:
-    """The responses of whoever sent this request."""
-    caller = caller_of(request)
-    return caller.services.responses.of(caller.key_id)
-
-
 def _stored(request: Request) -> StoredResponse:
-    return _store(request).get(request.path_params["response_id"])
+    caller = caller_of(request)
+    return caller.services.responses.get(caller.key_id, request.path_params["response_id"])
 
 
-def _conversation(store: OwnResponses, body: ResponsePromptBody) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+def _conversation(caller: Caller, body: ResponsePromptBody) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """The conversation before a request, and what the request adds.
 
     Raises:
         InvalidRequest: the previous response is not there, or is not finished, or an item is not complete.
         UnsupportedFeature: an item is of a kind that this daemon does not have.
     """
-    earlier: tuple[Item, ...] = ()
-    if body.previous_response_id is not None:
-        earlier = _previous(store, body.previous_response_id).conversation
-    return earlier, body.to_items(earlier, store.item)
-
-
-def _previous(store: OwnResponses, response_id: str) -> StoredResponse:
+    store, response_id = caller.services.responses, body.previous_response_id
+    find = partial(store.item, caller.key_id)
+    if response_id is None:
+        return (), body.to_items((), find)
     try:
-        previous = store.get(response_id)
+        previous = store.get(caller.key_id, response_id)
     except NotFound:
         raise InvalidRequest(
             f"Previous response with id '{response_id}' not found.",
@@ -182,4 +181,4 @@ def _previous(store: OwnResponses, response_id: str) -> StoredResponse:
             f"previous_response_id must be that of a response that has ended, but '{response_id}' is in progress",
             param="previous_response_id",
         )
-    return previous
+    return previous.conversation, body.to_items(previous.conversation, find)

@@ -60,13 +60,12 @@ class RunningResponse(Protocol):
         """Stop it; it is kept as it is then. Idempotent."""
 
 
-_Key: TypeAlias = tuple[str, str]
-"""Whose it is, and its id."""
+_Key: TypeAlias = tuple[str | None, str]
+"""The API key whose it is, None where no keys are used, and its id."""
 
 
 @dataclass(slots=True)
 class _Kept:
-    owner: str
     stored: StoredResponse
     size_bytes: int
     expires_at: float
@@ -82,25 +81,17 @@ class ResponseStore:
         self._by_age: OrderedDict[_Key, _Kept] = OrderedDict()
         self._items: dict[_Key, Item] = {}
         self._running: dict[_Key, RunningResponse] = {}
-        self._bytes = 0
-
-    @property
-    def size_bytes(self) -> int:
+        self.size_bytes = 0
         """What all kept responses take together."""
-        return self._bytes
 
     def __len__(self) -> int:
         return len(self._by_use)
 
-    def of(self, owner: str | None) -> OwnResponses:
-        """What one API key has kept; None: those without a key."""
-        return OwnResponses(self, owner or "")
-
-    def start(self, owner: str, response_id: str, running: RunningResponse) -> None:
+    def start(self, owner: str | None, response_id: str, running: RunningResponse) -> None:
         """Note a response that begins, so that other requests can read and cancel it."""
         self._running[owner, response_id] = running
 
-    def put(self, owner: str, stored: StoredResponse) -> None:
+    def put(self, owner: str | None, stored: StoredResponse) -> None:
         """Keep a response that has ended. One that is larger than the whole store is not kept."""
         key = (owner, stored.id)
         self._running.pop(key, None)
@@ -108,15 +99,15 @@ class ResponseStore:
         size = stored.size_bytes()
         if size > self._limits.max_bytes or self._limits.max_count == 0:
             return
-        kept = _Kept(owner, stored, size, self._clock() + self._limits.ttl_s)
+        kept = _Kept(stored, size, self._clock() + self._limits.ttl_s)
         self._by_use[key] = self._by_age[key] = kept
-        self._bytes += size
+        self.size_bytes += size
         for item in (*stored.input_items, *stored.output):
             self._items.setdefault((owner, item["id"]), item)  # the first wins: an item never changes
-        while len(self._by_use) > self._limits.max_count or self._bytes > self._limits.max_bytes:
+        while len(self._by_use) > self._limits.max_count or self.size_bytes > self._limits.max_bytes:
             self._drop(next(iter(self._by_use)))
 
-    def get(self, owner: str, response_id: str) -> StoredResponse:
+    def get(self, owner: str | None, response_id: str) -> StoredResponse:
         """A kept response, or what there is of a running one.
 
         Raises:
@@ -137,16 +128,16 @@ class ResponseStore:
         self._by_use.move_to_end(key)
         return kept.stored
 
-    def running(self, owner: str, response_id: str) -> RunningResponse | None:
+    def running(self, owner: str | None, response_id: str) -> RunningResponse | None:
         """A response that is being generated."""
         return self._running.get((owner, response_id))
 
-    def item(self, owner: str, item_id: str) -> Item | None:
+    def item(self, owner: str | None, item_id: str) -> Item | None:
         """An item of any kept response."""
         self._drop_expired()
         return self._items.get((owner, item_id))
 
-    def delete(self, owner: str, response_id: str) -> None:
+    def delete(self, owner: str | None, response_id: str) -> None:
         """Forget a response; one that runs is cancelled.
 
         Raises:
@@ -172,39 +163,7 @@ class ResponseStore:
         if kept is None:
             return
         del self._by_age[key]
-        self._bytes -= kept.size_bytes
+        self.size_bytes -= kept.size_bytes
         for item in (*kept.stored.input_items, *kept.stored.output):
-            if self._items.get((kept.owner, item["id"])) is item:
-                del self._items[kept.owner, item["id"]]
-
-
-@dataclass(frozen=True, slots=True)
-class OwnResponses:
-    """The part of a store that belongs to one owner; its methods are the store's."""
-
-    _store: ResponseStore
-    _owner: str
-
-    def start(self, response_id: str, running: RunningResponse) -> None:
-        """Note a response that begins."""
-        self._store.start(self._owner, response_id, running)
-
-    def put(self, stored: StoredResponse) -> None:
-        """Keep a response that has ended."""
-        self._store.put(self._owner, stored)
-
-    def get(self, response_id: str) -> StoredResponse:
-        """A response. Raises NotFound."""
-        return self._store.get(self._owner, response_id)
-
-    def running(self, response_id: str) -> RunningResponse | None:
-        """A response that is being generated."""
-        return self._store.running(self._owner, response_id)
-
-    def item(self, item_id: str) -> Item | None:
-        """An item of any kept response."""
-        return self._store.item(self._owner, item_id)
-
-    def delete(self, response_id: str) -> None:
-        """Forget a response. Raises NotFound."""
-        self._store.delete(self._owner, response_id)
+            if self._items.get((key[0], item["id"])) is item:
+                del self._items[key[0], item["id"]]

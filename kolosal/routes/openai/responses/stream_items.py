@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from typing_extensions import TypedDict
 
+from kolosal.chat.events import CallBegin
 from kolosal.routes.openai.encode import ChosenLogprob, token_logprobs
 from kolosal.routes.openai.responses.encode import ResponseObject
 from kolosal.routes.openai.responses.items import (
-    CallItem,
     ContentPart,
     ItemStatus,
-    MessageItem,
     OutputItem,
     OutputText,
-    ReasoningItem,
     ReasoningText,
     new_id,
     output_text,
@@ -45,125 +42,73 @@ ContentEvent: TypeAlias = tuple[str, EventFields]
 """The type of an event about an item's content, and its fields but the item's id and place, which the writer adds."""
 
 
-@dataclass(slots=True)
-class StreamedMessage:
-    """An answer's text."""
+ItemKind: TypeAlias = Literal["message", "reasoning", "function_call"]
 
-    id: str = field(default_factory=lambda: new_id("msg"))
-    pieces: list[str] = field(default_factory=list)
-    logprobs: list[ChosenLogprob] = field(default_factory=list)
 
-    def empty(self) -> MessageItem:
-        """The item as it begins."""
-        return self._item((), "in_progress")
+class StreamedItem:
+    """An item whose text comes in pieces: an answer, a thought, or a call, whose text is that of its arguments."""
 
-    def item(self, status: ItemStatus) -> MessageItem:
-        """The item with the text so far."""
-        return self._item((self._content(),), status)
+    def __init__(self, kind: ItemKind, call: CallBegin | None = None) -> None:
+        """`call` is there for a `function_call`."""
+        self.kind = kind
+        self.id = new_id({"message": "msg", "reasoning": "rs", "function_call": "fc"}[kind])
+        self._call = call
+        self._pieces: list[str] = []
+        self._logprobs: list[ChosenLogprob] = []
+
+    def item(self, status: ItemStatus, *, begins: bool = False) -> OutputItem:
+        """The item with the text so far; one that `begins` has not even an empty part for it."""
+        if self._call is not None:
+            return {
+                "id": self.id,
+                "type": "function_call",
+                "call_id": self._call.id,
+                "name": self._call.name,
+                "arguments": "".join(self._pieces),
+                "status": status,
+            }
+        part = self._part()
+        if part["type"] == "reasoning_text":
+            thoughts = () if begins else (part,)
+            return {"id": self.id, "type": "reasoning", "summary": [], "content": thoughts, "status": status}
+        text = () if begins else (part,)
+        return {"id": self.id, "type": "message", "role": "assistant", "status": status, "content": text}
 
     def first(self) -> list[ContentEvent]:
         """What comes after the item was added."""
-        return [("response.content_part.added", {"content_index": 0, "part": output_text("")})]
+        if self._call is not None:
+            return []
+        return [("response.content_part.added", {"content_index": 0, "part": self._part()})]
 
-    def push(self, text: str, logprobs: tuple[TokenLogprobs, ...]) -> ContentEvent:
+    def push(self, text: str, logprobs: Sequence[TokenLogprobs] = ()) -> ContentEvent:
         """Add a piece of the text."""
+        self._pieces.append(text)
+        if self._call is not None:
+            return "response.function_call_arguments.delta", {"delta": text}
+        if self.kind == "reasoning":
+            return "response.reasoning_text.delta", {"content_index": 0, "delta": text}
         entries = token_logprobs(logprobs, spell_control=False)
-        self.pieces.append(text)
-        self.logprobs += entries
+        self._logprobs += entries
         return "response.output_text.delta", {"content_index": 0, "delta": text, "logprobs": entries}
 
     def last(self) -> list[ContentEvent]:
         """What comes before the item is done."""
-        part = self._content()
-        text: EventFields = {"content_index": 0, "text": part["text"], "logprobs": part["logprobs"]}
+        if self._call is not None:
+            arguments = "".join(self._pieces)
+            return [
+                ("response.function_call_arguments.done", {"name": self._call.name, "arguments": arguments})
+            ]
+        part = self._part()
+        done: EventFields = {"content_index": 0, "text": part["text"]}
+        if part["type"] == "output_text":
+            done["logprobs"] = part["logprobs"]
         return [
-            ("response.output_text.done", text),
+            (f"response.{part['type']}.done", done),
             ("response.content_part.done", {"content_index": 0, "part": part}),
         ]
 
-    def _content(self) -> OutputText:
-        return output_text("".join(self.pieces), self.logprobs)
-
-    def _item(self, content: Sequence[OutputText], status: ItemStatus) -> MessageItem:
-        return {"id": self.id, "type": "message", "role": "assistant", "status": status, "content": content}
-
-
-@dataclass(slots=True)
-class StreamedReasoning:
-    """What the model thinks."""
-
-    id: str = field(default_factory=lambda: new_id("rs"))
-    pieces: list[str] = field(default_factory=list)
-
-    def empty(self) -> ReasoningItem:
-        """The item as it begins."""
-        return self._item((), "in_progress")
-
-    def item(self, status: ItemStatus) -> ReasoningItem:
-        """The item with the thoughts so far."""
-        return self._item((self._content(),), status)
-
-    def first(self) -> list[ContentEvent]:
-        """What comes after the item was added."""
-        return [("response.content_part.added", {"content_index": 0, "part": self._content()})]
-
-    def push(self, text: str) -> ContentEvent:
-        """Add a piece of the thoughts."""
-        self.pieces.append(text)
-        return "response.reasoning_text.delta", {"content_index": 0, "delta": text}
-
-    def last(self) -> list[ContentEvent]:
-        """What comes before the item is done."""
-        part = self._content()
-        return [
-            ("response.reasoning_text.done", {"content_index": 0, "text": part["text"]}),
-            ("response.content_part.done", {"content_index": 0, "part": part}),
-        ]
-
-    def _content(self) -> ReasoningText:
-        return {"type": "reasoning_text", "text": "".join(self.pieces)}
-
-    def _item(self, content: Sequence[ReasoningText], status: ItemStatus) -> ReasoningItem:
-        return {"id": self.id, "type": "reasoning", "summary": [], "content": content, "status": status}
-
-
-@dataclass(slots=True)
-class StreamedCall:
-    """A call of a function."""
-
-    call_id: str
-    name: str
-    id: str = field(default_factory=lambda: new_id("fc"))
-    pieces: list[str] = field(default_factory=list)
-
-    def empty(self) -> CallItem:
-        """The item as it begins."""
-        return self.item("in_progress")
-
-    def item(self, status: ItemStatus) -> CallItem:
-        """The item with the arguments so far."""
-        return {
-            "id": self.id,
-            "type": "function_call",
-            "call_id": self.call_id,
-            "name": self.name,
-            "arguments": "".join(self.pieces),
-            "status": status,
-        }
-
-    def first(self) -> list[ContentEvent]:
-        """What comes after the item was added."""
-        return []
-
-    def push(self, arguments: str) -> ContentEvent:
-        """Add a piece of the arguments."""
-        self.pieces.append(arguments)
-        return "response.function_call_arguments.delta", {"delta": arguments}
-
-    def last(self) -> list[ContentEvent]:
-        """What comes before the item is done."""
-        fields: EventFields = {"name": self.name, "arguments": "".join(self.pieces)}
-        return [("response.function_call_arguments.done", fields)]
-
-
-StreamedItem: TypeAlias = StreamedMessage | StreamedReasoning | StreamedCall
+    def _part(self) -> OutputText | ReasoningText:
+        text = "".join(self._pieces)
+        if self.kind == "reasoning":
+            return {"type": "reasoning_text", "text": text}
+        return output_text(text, self._logprobs)

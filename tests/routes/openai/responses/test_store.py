@@ -164,13 +164,13 @@ TestMachine = Machine.TestCase
 def test_nobody_finds_what_is_anothers() -> None:
     """Clients choose ids of items themselves, and some choose the same ones."""
     store, _ = store_of()
-    one, other = store.of("key_1"), store.of("key_2")
-    one.put(stored("a", text="mine"))
-    assert (other.item("in_a"), has(store, "a")) == (None, False)
+    one, other = "key_1", "key_2"
+    store.put(one, stored("a", text="mine"))
+    assert (store.item(other, "in_a"), has(store, "a")) == (None, False)
     with pytest.raises(NotFound):
-        other.delete("a")
-    other.put(stored("a", text="yours"))
-    assert one.item("in_a") == message("in_a", "mine")
-    assert other.item("in_a") == message("in_a", "yours")
-    one.delete("a")
-    assert other.get("a").input_items == (message("in_a", "yours"),)
+        store.delete(other, "a")
+    store.put(other, stored("a", text="yours"))
+    assert store.item(one, "in_a") == message("in_a", "mine")
+    assert store.item(other, "in_a") == message("in_a", "yours")
+    store.delete(one, "a")
+    assert store.get(other, "a").input_items == (message("in_a", "yours"),)
