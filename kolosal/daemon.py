@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -26,7 +27,7 @@ from kolosal.conversation.startup import ConversationSettings
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.command import WorkerCommand, worker_environment
 from kolosal.engines.ipc.system import end_workers_with_this_process
-from kolosal.engines.memory.machine import ThisMachine
+from kolosal.engines.memory.machine import read_memory
 from kolosal.engines.memory.sizing import FileSizes
 from kolosal.engines.parameters import EngineConfig
 from kolosal.engines.persist import EngineFileWriter, load_stored
@@ -125,7 +126,7 @@ def _registry(
     return EngineRegistry(
         command if worker_argv is None else replace(command, argv=worker_argv),
         default_engine=settings.server.default_engine,
-        sizes=FileSizes(ThisMachine(environ.get("CUDA_VISIBLE_DEVICES"))),
+        sizes=FileSizes(partial(read_memory, environ.get("CUDA_VISIBLE_DEVICES"))),
         engine_file=None if state is None else EngineFileWriter(state),
     )
 

@@ -72,7 +72,7 @@ class FakeEngine(Engine):
 
     def __init__(self, engine_id: str = "fake", script: Script | None = None) -> None:
         config = EngineConfig(engine_id, f"/models/{engine_id}.gguf", LoadingParameters())
-        super().__init__(config, WorkerCommand(), max_queued=0)
+        super().__init__(config, WorkerCommand())
         self.state = EngineState.READY
         self.script = script
         self.load_error: KolosalError | None = None
@@ -135,7 +135,8 @@ class FakeRegistry(EngineRegistry):
         super().__init__(with_settings(WorkerCommand(), max_queued=0), default_engine=default_engine)
         self._engines = {engine.engine_id: engine for engine in engines}
         for engine in engines:
-            engine.observe(self.observer)
+            engine.observer = self.observer
+            self.observer.engine_state(engine.engine_id, engine.state, None, None)
 
 
 async def eventually(condition: Callable[[], object]) -> None:

@@ -23,9 +23,6 @@ from kolosal.errors import EngineDied, InternalError
 from kolosal.sampling import SamplingParams
 from kolosal.schema import ChatPrompt, GenerateRequest, TokenDelta, TokensPrompt
 
-MAX_QUEUED = 256
-"""Generations of many threads that may wait for the model."""
-
 T = TypeVar("T")
 A = TypeVar("A", Tokenized, Rendered)
 
@@ -41,7 +38,7 @@ class LocalHost:
         """
         command = command or WorkerCommand(environment=worker_environment(process_environment()))
         self._loop = asyncio.new_event_loop()
-        self._engine = Engine(config, command, MAX_QUEUED)
+        self._engine = Engine(config, command)
         thread = threading.Thread(
             target=_run, args=(self._loop,), name=f"model {config.engine_id}", daemon=True
         )

@@ -27,6 +27,7 @@ from kolosal.engines.stream import RequestStream
 from kolosal.errors import EngineDied, InsufficientMemory, KolosalError, LoadFailed, NotFound, QueueFull
 from kolosal.observe.counts import Outcome
 from kolosal.observe.logtail import LogTail
+from kolosal.observe.observer import Observer
 from kolosal.schema import GenerateRequest
 
 log = logging.getLogger(__name__)
@@ -43,13 +44,13 @@ class Engine(ObservedState):
         self,
         config: EngineConfig,
         command: WorkerCommand,
-        max_queued: int,
         *,
         rules: Rules = DEFAULT_RULES,
         load_scheduler: LoadScheduler | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """`load_scheduler` is shared by all engines of a machine; without one this engine may load whenever it likes."""
-        super().__init__(config.engine_id)
+        super().__init__(config.engine_id, observer or Observer())
         self.config = config
         self.rules = rules
         """How long it stays in memory."""
@@ -64,7 +65,6 @@ class Engine(ObservedState):
         self.last_used_at: float | None = None
         """Unix time of the last request."""
         self._command = command
-        self._max_queued = max_queued if rules.max_queued is None else rules.max_queued
         self._load_scheduler = load_scheduler or LoadScheduler(command.settings, NoSizes())
         self.breaker = CircuitBreaker(config.engine_id, command.settings, command.restart_delays_s)
         """Whether a worker may be started."""
@@ -88,6 +88,12 @@ class Engine(ObservedState):
     def busy(self) -> bool:
         """Whether anybody uses it, or is about to: then it stays in memory."""
         return self.in_flight > 0 or self._n_waiting > 0
+
+    @property
+    def max_queued(self) -> int:
+        """Requests that may wait beyond those that run."""
+        own = self.rules.max_queued
+        return self._command.settings.max_queued if own is None else own
 
     @property
     def worker_pid(self) -> int | None:
@@ -180,14 +186,14 @@ class Engine(ObservedState):
         """Have memory reserved, start a worker there, and give it what is in flight."""
         self.load_progress = 0.0
         started_at = time.monotonic()
-        async with self._load_scheduler.reserve(self, self.config) as reservation:
+        async with self._load_scheduler.reserve(self, self.config) as config:
             try:
-                worker, info = await self._launch(reservation.config)
+                worker, info = await self._launch(config)
             except LoadFailed as exc:
-                if not await reservation.evict_idle(exc):
+                if not await self._load_scheduler.evict_after(exc):
                     raise
-                worker, info = await self._launch(reservation.config)
-            reservation.loaded(info)
+                worker, info = await self._launch(config)
+            self._load_scheduler.loaded(self, info)
         self._worker, self.info, self.last_error = worker, info, None
         if self.state is EngineState.LOADING:
             self.state = EngineState.READY
@@ -250,8 +256,7 @@ class Engine(ObservedState):
         fields = {"engine_id": self.engine_id, "reason": reason, "streams": self.in_flight}
         log.error("engine.died", extra=fields)
         message = f"Engine '{self.engine_id}' stopped while it was answering, {MAX_CRASHES} times in a row. {reason}"
-        for request in self._requests.take_crashed():
-            request.fail(EngineDied(message))
+        self._requests.fail_crashed(EngineDied(message))
         if self.in_flight:
             self._begin_load()
 
@@ -289,7 +294,7 @@ class Engine(ObservedState):
         """See that one more request may be submitted."""
         if self.state is not EngineState.READY or self._worker is None or self.info is None:
             raise EngineDied(f"Engine '{self.engine_id}' is not loaded")
-        limit = self.info.n_parallel + self._max_queued
+        limit = self.info.n_parallel + self.max_queued
         if self.in_flight >= limit:
             raise QueueFull(
                 f"Engine '{self.engine_id}' has {limit} requests running and waiting, as many as it may",

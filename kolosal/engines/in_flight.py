@@ -198,16 +198,17 @@ class InFlightRequests:
         self._send = None
         self._aborted.clear()
 
-    def take_crashed(self) -> list[InFlightRequest]:
-        """Note that the worker died; takes out the requests for which that was once too often."""
+    def fail_crashed(self, error: KolosalError) -> None:
+        """Note that the worker died; fail the requests for which that was once too often."""
         for request in self:
             request.crashes += 1
-        return self._take_out([one.request_id for one in self if one.crashes >= MAX_CRASHES])
+            if request.crashes >= MAX_CRASHES:
+                self._fail(request.request_id, error)
 
     def fail_all(self, error: KolosalError) -> None:
-        """End all."""
-        for request in self._take_out([*self._requests]):
-            request.fail(error)
+        """Fail all."""
+        for request in self:
+            self._fail(request.request_id, error)
 
     def take(self, frame: FromWorker) -> None:
         """Pass on what a worker said.
@@ -263,9 +264,6 @@ class InFlightRequests:
         request = self._remove(request_id)
         if request is not None:
             request.fail(error)
-
-    def _take_out(self, request_ids: list[int]) -> list[InFlightRequest]:
-        return [request for key in request_ids if (request := self._remove(key)) is not None]
 
     def _remove(self, request_id: int) -> InFlightRequest | None:
         request = self._requests.pop(request_id, None)

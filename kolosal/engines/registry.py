@@ -53,11 +53,6 @@ class EngineRegistry:
         self.observer = Observer()
         """Where all engines tell what they do."""
 
-    @property
-    def max_queued(self) -> int:
-        """Requests that may wait for an engine that has no limit of its own."""
-        return self._command.settings.max_queued
-
     def list(self) -> list[Engine]:
         """All engines in the order they were added."""
         return [*self._engines.values()]
@@ -76,11 +71,9 @@ class EngineRegistry:
     # --- adding, replacing, removing ---
 
     def _new_engine(self, config: EngineConfig, rules: Rules) -> Engine:
-        engine = Engine(
-            config, self._command, self.max_queued, rules=rules, load_scheduler=self.load_scheduler
+        return Engine(
+            config, self._command, rules=rules, load_scheduler=self.load_scheduler, observer=self.observer
         )
-        engine.observe(self.observer)
-        return engine
 
     async def add(
         self, config: EngineConfig, *, load: bool, rules: Rules = DEFAULT_RULES, keep: bool = False

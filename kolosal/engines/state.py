@@ -26,20 +26,16 @@ class EngineState(StrEnum):
 class ObservedState:
     """State, progress and last error of one engine. Each change of the first two is told to the observer."""
 
-    def __init__(self, engine_id: str) -> None:
+    def __init__(self, engine_id: str, observer: Observer) -> None:
+        """The observer is told at once that there is this engine."""
         self.engine_id = engine_id
-        self.observer = Observer()
-        """What this engine tells; the registry gives all engines its own."""
+        self.observer = observer
         self.last_error: str | None = None
         """Why the last load failed or the last worker ended; None after a good load."""
         self._state = EngineState.UNLOADED
         self._load_progress = 0.0
         self._replaced = False
-
-    def observe(self, observer: Observer) -> None:
-        """Tell another observer from now on, first of the state."""
-        self.observer = observer
-        observer.engine_state(self.engine_id, self._state, None, self.last_error)
+        observer.engine_state(engine_id, self._state, None, None)
 
     def note_replaced(self) -> None:
         """Tell no more of its state: its name is another engine's. Its requests are still counted."""

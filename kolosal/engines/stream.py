@@ -36,7 +36,7 @@ class RequestStream:
     Whoever holds a stream calls `abort()` when it stops reading early; after the end that does nothing.
     """
 
-    def __init__(self, on_abort: Callable[[], None], watch: RequestWatch | None = None) -> None:
+    def __init__(self, on_abort: Callable[[], None], watch: RequestWatch) -> None:
         self._on_abort = on_abort
         self._watch = watch
         self._pending: TokenDelta | None = None
@@ -57,8 +57,7 @@ class RequestStream:
         self._pending = delta if self._pending is None else self._pending.merge(delta)
         self._finished = delta.finish_reason is not None
         self._usage = delta.usage or self._usage
-        if self._watch is not None:
-            self._watch.delta(delta)
+        self._watch.delta(delta)
         if self._first_at is None and (delta.tokens or delta.text or self._finished):
             self._first_at = time.monotonic()
         if self._finished:
@@ -70,8 +69,7 @@ class RequestStream:
         if not self._finished:
             self._error = error
             self._finished = True
-            if self._watch is not None:
-                self._watch.failed(error)
+            self._watch.failed(error)
             self._changed.set()
 
     # --- the consumer's side ---
@@ -93,8 +91,7 @@ class RequestStream:
         if not self._finished:
             self._finished = True
             self._pending = None
-            if self._watch is not None:
-                self._watch.cancelled()
+            self._watch.cancelled()
             self._changed.set()
             self._on_abort()
 

@@ -150,7 +150,7 @@ async def loaded(
     command: WorkerCommand, engine: EngineConfig | None = None, *, max_queued: int = 64
 ) -> AsyncIterator[Engine]:
     """A loaded engine, closed at the end."""
-    one = Engine(engine or config(), command, max_queued)
+    one = Engine(engine or config(), with_settings(command, max_queued=max_queued))
     try:
         await one.ensure_ready()
         yield one

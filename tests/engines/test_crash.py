@@ -347,9 +347,7 @@ async def test_crash_loop_opens_the_breaker(tmp_path: Path, fake_worker: FakeWor
 
 @pytest.mark.fault("P8")
 async def test_loads_that_keep_failing_are_no_storm(tmp_path: Path, fake_worker: FakeWorker) -> None:
-    engine = Engine(
-        config(), replace(in_turn(tmp_path, fake_worker("load_crash")), restart_delays_s=AT_ONCE), 64
-    )
+    engine = Engine(config(), replace(in_turn(tmp_path, fake_worker("load_crash")), restart_delays_s=AT_ONCE))
     errors = []
     for _ in range(10):
         with pytest.raises((LoadFailed, EngineDied)) as error:
@@ -361,7 +359,7 @@ async def test_loads_that_keep_failing_are_no_storm(tmp_path: Path, fake_worker:
 
 async def test_engine_whose_breaker_is_reset_starts_at_once(tmp_path: Path, fake_worker: FakeWorker) -> None:
     command = in_turn(tmp_path, fake_worker("load_crash"), fake_worker("load_crash"), fake_worker())
-    engine = Engine(config(), with_settings(command, max_crashes=2), 64)
+    engine = Engine(config(), with_settings(command, max_crashes=2))
     for kind in (LoadFailed, LoadFailed, EngineDied):
         with pytest.raises(kind):
             await engine.ensure_ready()

@@ -90,7 +90,7 @@ async def test_request_tells_when_the_engine_was_used(fake_worker: FakeWorker) -
 
 async def test_engine_that_was_never_loaded_does_not_generate() -> None:
     with pytest.raises(EngineDied, match="not loaded"):
-        Engine(config(), WorkerCommand(), 1).generate(ask("5:"))
+        Engine(config(), WorkerCommand()).generate(ask("5:"))
 
 
 async def test_closed_engine_does_not_generate(fake_worker: FakeWorker) -> None:
@@ -204,7 +204,7 @@ async def test_engine_tells_what_it_got(fake_worker: FakeWorker) -> None:
 
 async def test_callers_at_once_share_one_load(counted: tuple[WorkerCommand, Callable[[], int]]) -> None:
     command, starts = counted
-    engine = Engine(config(), command, 64)
+    engine = Engine(config(), command)
     try:
         await asyncio.gather(*(engine.ensure_ready() for _ in range(50)))
         assert starts() == 1
@@ -213,7 +213,7 @@ async def test_callers_at_once_share_one_load(counted: tuple[WorkerCommand, Call
 
 
 async def test_caller_who_leaves_does_not_cancel_the_load_of_another(fake_worker: FakeWorker) -> None:
-    engine = Engine(config(), fake_worker(), 64)
+    engine = Engine(config(), fake_worker())
     leaver, stayer = (asyncio.create_task(engine.ensure_ready()) for _ in range(2))
     await asyncio.sleep(0)
     leaver.cancel()
@@ -225,7 +225,7 @@ async def test_caller_who_leaves_does_not_cancel_the_load_of_another(fake_worker
 
 
 async def test_load_goes_on_when_its_only_caller_leaves(fake_worker: FakeWorker) -> None:
-    engine = Engine(config(), fake_worker(), 64)
+    engine = Engine(config(), fake_worker())
     leaver = asyncio.create_task(engine.ensure_ready())
     await asyncio.sleep(0)
     leaver.cancel()
@@ -236,7 +236,7 @@ async def test_load_goes_on_when_its_only_caller_leaves(fake_worker: FakeWorker)
 
 
 async def test_engine_tells_its_progress_while_loading(fake_worker: FakeWorker) -> None:
-    engine = Engine(config(), fake_worker("load_hang"), 64)
+    engine = Engine(config(), fake_worker("load_hang"))
     caller = asyncio.create_task(engine.ensure_ready())
     await eventually(lambda: engine.load_progress == 0.5)
     state = engine.state
@@ -249,14 +249,14 @@ async def test_engine_tells_its_progress_while_loading(fake_worker: FakeWorker) 
 
 
 async def test_failed_load_is_told_to_all_callers(fake_worker: FakeWorker) -> None:
-    engine = Engine(config(), fake_worker("load_error"), 64)
+    engine = Engine(config(), fake_worker("load_error"))
     results = await asyncio.gather(*(engine.ensure_ready() for _ in range(3)), return_exceptions=True)
 
     assert [type(result) for result in results] == [LoadFailed] * 3
 
 
 async def test_failed_load_leaves_the_engine_unloaded_with_its_reason(fake_worker: FakeWorker) -> None:
-    engine = Engine(config(), fake_worker("load_error"), 64)
+    engine = Engine(config(), fake_worker("load_error"))
     with pytest.raises(LoadFailed):
         await engine.ensure_ready()
 
@@ -270,7 +270,7 @@ async def test_next_use_after_a_failed_load_tries_again(tmp_path: Path, fake_wor
         f"import os, sys\nif not os.path.exists({str(flag)!r}):\n    open({str(flag)!r}, 'w'); sys.exit(1)\n"
         f"os.execv(sys.executable, {list(real.argv)!r})"
     )
-    engine = Engine(config(), WorkerCommand((sys.executable, "-c", body), real.environment), 64)
+    engine = Engine(config(), WorkerCommand((sys.executable, "-c", body), real.environment))
     with pytest.raises(LoadFailed):
         await engine.ensure_ready()
     try:
@@ -307,7 +307,7 @@ async def test_two_may_close_at_once(fake_worker: FakeWorker) -> None:
 
 
 async def test_close_of_an_engine_that_was_never_loaded_does_nothing() -> None:
-    await Engine(config(), WorkerCommand(), 1).close()
+    await Engine(config(), WorkerCommand()).close()
 
 
 async def test_close_fails_the_streams_that_run(fake_worker: FakeWorker) -> None:
@@ -328,7 +328,7 @@ async def test_closed_engine_does_not_load_again(fake_worker: FakeWorker) -> Non
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 5, 20])
 async def test_close_while_a_worker_is_started_leaves_no_process(fake_worker: FakeWorker, turns: int) -> None:
-    engine = Engine(config(), fake_worker(), 64)
+    engine = Engine(config(), fake_worker())
     caller = asyncio.create_task(engine.ensure_ready())
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -339,7 +339,7 @@ async def test_close_while_a_worker_is_started_leaves_no_process(fake_worker: Fa
 
 
 async def test_close_while_loading_tells_the_callers_that_it_was_removed(fake_worker: FakeWorker) -> None:
-    engine = Engine(config(), fake_worker("load_hang"), 64)
+    engine = Engine(config(), fake_worker("load_hang"))
     callers = [asyncio.create_task(engine.ensure_ready()) for _ in range(3)]
     await eventually(lambda: engine.load_progress > 0)
     await engine.close()
@@ -349,7 +349,7 @@ async def test_close_while_loading_tells_the_callers_that_it_was_removed(fake_wo
 
 
 async def test_two_may_close_a_loading_engine_at_once(fake_worker: FakeWorker) -> None:
-    engine = Engine(config(), fake_worker("load_hang"), 64)
+    engine = Engine(config(), fake_worker("load_hang"))
     caller = asyncio.create_task(engine.ensure_ready())
     await eventually(lambda: engine.load_progress > 0)
     first = asyncio.create_task(engine.close())
@@ -378,4 +378,4 @@ async def test_draining_engine_takes_nothing_new(fake_worker: FakeWorker) -> Non
 
 
 async def test_name_of_the_engine_is_its_configurations() -> None:
-    assert Engine(EngineConfig("a b", "m.gguf", config().parameters), WorkerCommand(), 1).engine_id == "a b"
+    assert Engine(EngineConfig("a b", "m.gguf", config().parameters), WorkerCommand()).engine_id == "a b"

@@ -6,6 +6,7 @@ import pytest
 
 from kolosal.engines.stream import Completion, RequestStream
 from kolosal.errors import EngineDied, GenerationFailed
+from kolosal.observe.observer import Observer
 from kolosal.schema import FinishReason, TokenDelta, Usage
 
 USAGE = Usage(3, 2)
@@ -29,7 +30,7 @@ def aborts() -> Aborts:
 
 @pytest.fixture
 def stream(aborts: Aborts) -> RequestStream:
-    return RequestStream(aborts)
+    return RequestStream(aborts, Observer().begin("test"))
 
 
 async def rest(stream: RequestStream) -> list[TokenDelta]:

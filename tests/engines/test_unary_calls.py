@@ -81,7 +81,7 @@ async def test_call_that_is_refused_raises_its_own_error(fake_worker: FakeWorker
 
 async def test_engine_that_was_never_loaded_takes_no_calls(fake_worker: FakeWorker) -> None:
     with pytest.raises(EngineDied, match="not loaded"):
-        await Engine(config(), WorkerCommand(), 1).call(Tokenize("a"))
+        await Engine(config(), WorkerCommand()).call(Tokenize("a"))
 
 
 async def test_calls_count_as_requests() -> None:

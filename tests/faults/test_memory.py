@@ -18,7 +18,7 @@ import pytest
 
 from kolosal.app import create_app
 from kolosal.engines.ipc.command import WorkerCommand
-from kolosal.engines.memory.machine import ThisMachine
+from kolosal.engines.memory.machine import read_memory
 from kolosal.engines.memory.out_of_memory import lacked_memory
 from kolosal.engines.memory.sizing import FileSizes
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
@@ -275,7 +275,7 @@ async def test_a_model_file_that_changes_costs_its_worker_at_most(
     path = tmp_path / "model.gguf"
     shutil.copy(tiny_gguf, path)
     command = replace(real_worker, restart_delays_s=(0.0,))
-    registry = EngineRegistry(command, sizes=FileSizes(ThisMachine()))
+    registry = EngineRegistry(command, sizes=FileSizes(read_memory))
     parameters = LoadingParameters(n_ctx=64, n_parallel=1, n_threads=1, use_mmap=True)
     await registry.add(EngineConfig("a", str(path), parameters), load=True)
     body = {"model": "a", "prompt": "Hello", "max_tokens": 4, "ignore_eos": True, "temperature": 0}

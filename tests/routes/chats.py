@@ -1,4 +1,4 @@
-"""InFlightCall for chat completions, as the tests of that route do."""
+"""Asking for chat completions, as the tests of that route do."""
 
 from __future__ import annotations
 

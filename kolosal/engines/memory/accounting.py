@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kolosal.config.engines import EngineSettings
+from kolosal.engines.ipc.messages import EngineInfo
 from kolosal.engines.memory.limits import HOST_RESERVE_BYTES
 from kolosal.engines.memory.machine import MachineMemory
 from kolosal.engines.memory.placement import Estimate
 from kolosal.engines.memory.policy import Bytes, Resident, Rules, next_expiry, total
+from kolosal.engines.memory.sizing import Sizing
 from kolosal.engines.state import EngineState
 
 
@@ -55,6 +57,7 @@ class Entry:
     number: int
     engine: ManagedEngine
     estimate: Estimate
+    sizing: Sizing
     last_used: float
     """On the clock of the accounting."""
     loading: bool = True
@@ -70,9 +73,6 @@ class MemoryAccounting:
         self._numbers = itertools.count(1)
         self._entries: dict[ManagedEngine, Entry] = {}
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def get(self, engine: ManagedEngine) -> Entry | None:
         """The entry of an engine that has one."""
         return self._entries.get(engine)
@@ -81,11 +81,15 @@ class MemoryAccounting:
         """The engine of an entry, by the name that the policy knows it by."""
         return next(entry.engine for entry in self._entries.values() if entry.number == number)
 
-    def reserve(self, engine: ManagedEngine, estimate: Estimate) -> Entry:
+    def reserve(self, engine: ManagedEngine, estimate: Estimate, sizing: Sizing) -> Estimate:
         """Set memory aside for an engine that is about to load."""
-        entry = Entry(next(self._numbers), engine, estimate, self._clock())
-        self._entries[engine] = entry
-        return entry
+        self._entries[engine] = Entry(next(self._numbers), engine, estimate, sizing, self._clock())
+        return estimate
+
+    def loaded(self, engine: ManagedEngine, info: EngineInfo) -> None:
+        """It is loaded: count what it got in place of what was set aside."""
+        if entry := self._entries.get(engine):
+            entry.estimate, entry.loading = entry.sizing.actual(info), False
 
     def remove(self, engine: ManagedEngine) -> None:
         """Its worker is gone, or was never there."""
@@ -124,8 +128,7 @@ class MemoryAccounting:
         """
         entries = [*self._entries.values()]
         hidden = total(_hidden(entry) for entry in entries)
-        gpus = {gpu.index: gpu.free_bytes for gpu in memory.gpus}
-        free = Bytes(memory.host_free - HOST_RESERVE_BYTES, gpus) - hidden
+        free = memory.free - Bytes(HOST_RESERVE_BYTES) - hidden
         if self._settings.memory_limit_bytes:
             allowed = self._settings.memory_limit_bytes - sum(entry.estimate.host.total for entry in entries)
             free = replace(free, host=min(free.host, allowed))

@@ -39,10 +39,6 @@ class RequestAdmission:
         self._changes = changes
         self._paused: list[ManagedEngine] = []  # more than once where several have reasons
 
-    def is_paused(self, engine: ManagedEngine) -> bool:
-        """Whether an engine gets no new requests."""
-        return engine in self._paused
-
     async def wait(self, engine: ManagedEngine) -> None:
         """Wait while an engine is paused."""
         while engine in self._paused:

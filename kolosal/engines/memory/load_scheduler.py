@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from kolosal.config.engines import EngineSettings
 from kolosal.engines.ipc.messages import EngineInfo
-from kolosal.engines.memory.accounting import Entry, ManagedEngine, MemoryAccounting
+from kolosal.engines.memory.accounting import ManagedEngine, MemoryAccounting
 from kolosal.engines.memory.admission import Changes, RequestAdmission, wait_for
 from kolosal.engines.memory.machine import MachineMemory
 from kolosal.engines.memory.out_of_memory import (
@@ -70,27 +70,6 @@ class Preview:
     """Ids of the engines that would have to go."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """Memory that is set aside for one load, while `LoadScheduler.reserve` lasts."""
-
-    config: EngineConfig
-    """What to load: as many cells of a KV cache as there is memory for, where that is fewer than it would take."""
-    _scheduler: LoadScheduler
-    _entry: Entry
-    _sizing: Sizing
-
-    def loaded(self, info: EngineInfo) -> None:
-        """Note that the worker is ready, and what it got. Its memory is released with `LoadScheduler.release` from now on."""
-        self._entry.loading = False
-        self._entry.estimate = self._sizing.actual(info)
-        self._scheduler.note_use(self._entry.engine)
-
-    async def evict_idle(self, error: LoadFailed) -> bool:
-        """After a load that failed: where memory was short, end all idle engines. Whether another try makes sense."""
-        return lacked_memory(error) and await self._scheduler.evict_idle()
-
-
 class LoadScheduler:
     """The memory of a machine, shared by the engines in it."""
 
@@ -119,11 +98,11 @@ class LoadScheduler:
     # --- loading ---
 
     @contextlib.asynccontextmanager
-    async def reserve(self, engine: ManagedEngine, config: EngineConfig) -> AsyncIterator[Reservation]:
+    async def reserve(self, engine: ManagedEngine, config: EngineConfig) -> AsyncIterator[EngineConfig]:
         """Wait for an engine's turn and for its memory, which is set aside until the load fails within this or `release` is called.
 
-        Idle engines are ended for it, busy ones waited for. A load that runs out of memory all the same ends with
-        `InsufficientMemory`.
+        Idle engines are ended for it, busy ones waited for. Gives what to load: with fewer cells of a KV cache than `config`
+        asks for, where there is no memory for all. A load that runs out of memory all the same ends with `InsufficientMemory`.
 
         Raises:
             InsufficientMemory: there is no memory, or there was none in time, or nobody waits for the load any more.
@@ -138,17 +117,21 @@ class LoadScheduler:
             sizing = await self._sizes.of(config, await self._sizes.memory())
         except ModelFileError as exc:
             raise LoadFailed(exc.message) from exc
-        entry = await self._wait_for_turn(engine, sizing.choices)
-        cells = entry.estimate.cells
+        cells = (await self._wait_for_turn(engine, sizing)).cells
         if cells != sizing.choices[0].cells:
             config = replace(config, parameters=replace(config.parameters, kv_pool_tokens=cells))
         try:
-            yield Reservation(config, self, entry, sizing)
+            yield config
         except BaseException as exc:
             self.release(engine)
             if isinstance(exc, LoadFailed) and lacked_memory(exc):
                 raise ran_out_of_memory(engine, exc) from exc
             raise
+
+    def loaded(self, engine: ManagedEngine, info: EngineInfo) -> None:
+        """Note that an engine's worker is ready, and what it got."""
+        self._accounting.loaded(engine, info)
+        self.note_use(engine)
 
     def release(self, engine: ManagedEngine) -> None:
         """Note that an engine's worker is gone, and with it what it held. Idempotent."""
@@ -188,19 +171,19 @@ class LoadScheduler:
             tuple(self._accounting.engine(number).engine_id for number in unloads),
         )
 
-    async def _wait_for_turn(self, engine: ManagedEngine, choices: Sequence[Estimate]) -> Entry:
+    async def _wait_for_turn(self, engine: ManagedEngine, sizing: Sizing) -> Estimate:
         """Reserve one of the amounts once all loads that came before have theirs."""
         self._waiting.append(engine)
         try:
             async with asyncio.timeout(self.settings.room_wait_s):
-                return await self._wait_for_memory(engine, choices)
+                return await self._wait_for_memory(engine, sizing)
         except TimeoutError:
-            raise no_memory_in_time(engine, choices[-1], self.settings.room_wait_s) from None
+            raise no_memory_in_time(engine, sizing.choices[-1], self.settings.room_wait_s) from None
         finally:
             self._waiting.remove(engine)
             self._changes.notify()
 
-    async def _wait_for_memory(self, engine: ManagedEngine, choices: Sequence[Estimate]) -> Entry:
+    async def _wait_for_memory(self, engine: ManagedEngine, sizing: Sizing) -> Estimate:
         pause_at = self._clock() + self.pause_after_s
         paused: list[ManagedEngine] = []
         try:
@@ -208,8 +191,8 @@ class LoadScheduler:
                 change = self._changes.next
                 busy: list[ManagedEngine] = []
                 if self._waiting[0] is engine:
-                    reserved = await self._try_reserve(engine, choices)
-                    if isinstance(reserved, Entry):
+                    reserved = await self._try_reserve(engine, sizing)
+                    if isinstance(reserved, Estimate):
                         return reserved
                     busy = reserved
                 left_s = pause_at - self._clock()
@@ -221,22 +204,21 @@ class LoadScheduler:
         finally:
             self.admission.resume(paused)
 
-    async def _try_reserve(
-        self, engine: ManagedEngine, choices: Sequence[Estimate]
-    ) -> Entry | list[ManagedEngine]:
+    async def _try_reserve(self, engine: ManagedEngine, sizing: Sizing) -> Estimate | list[ManagedEngine]:
         """Reserve memory where there is enough, or can be made; otherwise the busy engines whose end would make it."""
+        choices = sizing.choices
         while True:
             memory = await self._sizes.memory()
             if not engine.busy:
                 raise nobody_waits(engine)
             if not self.settings.memory_check:
-                return self._accounting.reserve(engine, choices[0])
+                return self._accounting.reserve(engine, choices[0], sizing)
             free = self._accounting.free(memory)
             residents = self._accounting.residents(protecting=self._without_evicting.get(engine))
             match make_room(_needs(choices), free, residents):
                 case Load():
                     fitting = next(choice for choice in choices if choice.need.fits(free))
-                    return self._accounting.reserve(engine, fitting)
+                    return self._accounting.reserve(engine, fitting, sizing)
                 case Evict(names=names):
                     await self._evict(names, choices)
                 case Wait(names=names) if engine not in self._without_evicting:
@@ -267,8 +249,10 @@ class LoadScheduler:
         while engine.busy:
             await self._changes.next.wait()
 
-    async def evict_idle(self) -> bool:
-        """End every engine that may be; whether there was one."""
+    async def evict_after(self, error: LoadFailed) -> bool:
+        """Where a load failed because memory was short, end every engine that may be. Whether another try makes sense."""
+        if not lacked_memory(error):
+            return False
         names = [one.name for one in self._accounting.residents() if one.evictable]
         await _all_of(self._unload(names, "out of memory"))
         return bool(names)

@@ -1,4 +1,4 @@
-"""MachineMemory: what memory this machine has, and how much of it is free now.
+"""What memory this machine has, and how much of it is free now.
 
 Owns what is asked of the system: psutil for the host, the limits of control groups (containers, systemd), NVML for GPUs.
 Changes nothing on any device. What cannot be found out is left out: a machine without a driver has no GPUs. Reading
@@ -12,11 +12,12 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 
+from kolosal.engines.memory.policy import Bytes
 from kolosal.observe.nvml import GpuFacts, read_gpus
 
 _GPU_LIBRARY = re.compile(r"ggml-(cuda|hip|vulkan|sycl|musa)\b", re.ASCII)
@@ -43,36 +44,23 @@ class MachineMemory:
     """Bytes that programs can still take; what the system only keeps while nobody wants the memory (its cache of files) counts as free."""
     gpus: tuple[Gpu, ...] = ()
 
-
-class Machine(Protocol):
-    """Who knows the memory of the machine."""
-
-    def read(self) -> MachineMemory:
-        """The facts of this moment. Blocks."""
-        ...
+    @property
+    def free(self) -> Bytes:
+        """What is free of each kind."""
+        return Bytes(self.host_free, {gpu.index: gpu.free_bytes for gpu in self.gpus})
 
 
-class ThisMachine:
-    """The machine this process runs on. `visible_gpus` is the value of CUDA_VISIBLE_DEVICES that workers get."""
-
-    def __init__(self, visible_gpus: str | None = None, *, root: Path = Path("/")) -> None:
-        self._visible = visible_gpus
-        self._root = root
-        self._uses_gpus: bool | None = None
-
-    def read(self) -> MachineMemory:
-        """The facts of this moment. Blocks."""
-        memory = psutil.virtual_memory()
-        total, free = int(memory.total), int(memory.available)
-        for limit, used in _group_limits(self._root):
-            total, free = min(total, limit), min(free, max(0, limit - used))
-        if self._uses_gpus is None:
-            self._uses_gpus = has_gpu_backend()
-        return MachineMemory(
-            total, free, visible_gpus(read_gpus().gpus, self._visible) if self._uses_gpus else ()
-        )
+def read_memory(cuda_visible_devices: str | None = None, *, root: Path = Path("/")) -> MachineMemory:
+    """The memory of this moment. `cuda_visible_devices` is the variable that workers get. Blocks."""
+    memory = psutil.virtual_memory()
+    total, free = int(memory.total), int(memory.available)
+    for limit, used in _group_limits(root):
+        total, free = min(total, limit), min(free, max(0, limit - used))
+    gpus = visible_gpus(read_gpus().gpus, cuda_visible_devices) if has_gpu_backend() else ()
+    return MachineMemory(total, free, gpus)
 
 
+@cache
 def has_gpu_backend() -> bool:
     """Whether the installed llama.cpp was built for GPUs with memory of their own. Looks at files, loads nothing."""
     spec = importlib.util.find_spec("llama_cpp")

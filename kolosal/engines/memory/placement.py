@@ -6,8 +6,11 @@ step needs besides. Calibrated against real workers (tests/engines/memory/test_p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from kolosal.engines.memory.ggml import cache_type
 from kolosal.engines.memory.limits import (
@@ -27,14 +30,8 @@ _TOKEN_BYTES = 400
 """Host memory of one entry of the vocabulary: llama.cpp's tables, and those for grammars."""
 _GPU_CONTEXT_BYTES = 450 * 1024 * 1024
 """What a driver takes on each GPU, and about as much on the host, before anything is in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class GpuFree:
-    """A GPU that llama.cpp can use, as far as placing goes."""
-
-    index: int
-    free_bytes: int
+_HOST = -1
+"""In place of a GPU's index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,41 +73,34 @@ class Estimate:
         """The sums."""
         return Bytes(self.host.total, {index: part.total for index, part in self.gpus.items()})
 
-    def __add__(self, other: Estimate) -> Estimate:
-        names = {**self.gpus, **other.gpus}
-        return Estimate(
-            self.host + other.host,
-            {
-                name: self.gpus.get(name, DeviceMemory()) + other.gpus.get(name, DeviceMemory())
-                for name in names
-            },
-            self.mapped + other.mapped,
-            self.cells,
-        )
-
 
 def estimate(
     shape: ModelShape,
     parameters: LoadingParameters,
-    gpus: Sequence[GpuFree] = (),
+    gpus: Mapping[int, int] = {},
     *,
     cells: int | None = None,
     draft: ModelShape | None = None,
 ) -> Estimate:
-    """What an engine of these parameters takes with a KV cache of `cells`; None: of as many as the parameters ask for."""
+    """What an engine of these parameters takes with a KV cache of `cells`; None: of as many as the parameters ask for.
+
+    `gpus` are the free bytes of each GPU that llama.cpp can use, by index.
+    """
     cells = cells or pool_cells(parameters)
-    whole = _estimate_model(shape, parameters, gpus, cells)
-    if draft is not None:
-        whole += _estimate_model(draft, parameters, gpus, cells)
-    drivers = {index: DeviceMemory(process=_GPU_CONTEXT_BYTES) for index in whole.gpus}
-    process = _PROCESS_BYTES + shape.n_vocab * _TOKEN_BYTES + (_GPU_CONTEXT_BYTES if drivers else 0)
-    return whole + Estimate(DeviceMemory(process=process), drivers)
+    devices: defaultdict[int, DeviceMemory] = defaultdict(DeviceMemory)
+    for model in (shape,) if draft is None else (shape, draft):
+        _place(devices, model, parameters, gpus, cells)
+    if len(devices) > 1:
+        for index in devices:
+            devices[index] += DeviceMemory(process=_GPU_CONTEXT_BYTES)
+    host = devices.pop(_HOST) + DeviceMemory(process=_PROCESS_BYTES + shape.n_vocab * _TOKEN_BYTES)
+    return Estimate(host, dict(devices), host.weights if parameters.use_mmap else 0, cells)
 
 
 def estimates(
     shape: ModelShape,
     parameters: LoadingParameters,
-    gpus: Sequence[GpuFree] = (),
+    gpus: Mapping[int, int] = {},
     draft: ModelShape | None = None,
 ) -> tuple[Estimate, ...]:
     """The amounts an engine can live with, the best first: the whole KV cache it wants, halves of it, that of one request."""
@@ -119,60 +109,43 @@ def estimates(
     return tuple(estimate(shape, parameters, gpus, cells=each, draft=draft) for each in choices)
 
 
-def _estimate_model(
-    shape: ModelShape, parameters: LoadingParameters, gpus: Sequence[GpuFree], cells: int
-) -> Estimate:
-    devices = _devices(shape, parameters, gpus)
+def _place(
+    devices: defaultdict[int, DeviceMemory],
+    shape: ModelShape,
+    parameters: LoadingParameters,
+    gpus: Mapping[int, int],
+    cells: int,
+) -> None:
+    """Add one model to what the devices hold."""
+    *of_layers, of_output = _devices(shape, parameters, gpus)
     slots = sequence_slots(parameters, plain_attention=shape.has_plain_attention)
-    host = DeviceMemory(weights=shape.input_bytes)
-    placed: dict[int, DeviceMemory] = {}
-    mapped = shape.input_bytes
-    for layer, device in zip(shape.layers, devices, strict=False):
+    devices[_HOST] += DeviceMemory(weights=shape.input_bytes)
+    for layer, device in zip(shape.layers, of_layers, strict=True):
         kv_cache = _cache_bytes(shape, layer, parameters, cells, slots)
-        if device is None:
-            host += DeviceMemory(weights=layer.weight_bytes, kv_cache=kv_cache)
-            mapped += layer.weight_bytes
-        else:
-            placed[device] = placed.get(device, DeviceMemory()) + DeviceMemory(
-                weights=layer.weight_bytes, kv_cache=kv_cache
-            )
-    output = devices[-1]
-    if output is not None:
-        placed[output] = placed.get(output, DeviceMemory()) + DeviceMemory(weights=shape.output_bytes)
-    elif not shape.tied:
-        host += DeviceMemory(weights=shape.output_bytes)
-        mapped += shape.output_bytes
+        devices[device] += DeviceMemory(layer.weight_bytes, kv_cache)
+    if of_output != _HOST or not shape.tied:
+        devices[of_output] += DeviceMemory(weights=shape.output_bytes)
     compute = _compute_bytes(shape, parameters, cells, slots)
-    gpu_parts = {index: part + DeviceMemory(compute=compute) for index, part in placed.items()}
-    if None in devices:
-        host += DeviceMemory(compute=compute)
-    return Estimate(host, gpu_parts, mapped if parameters.use_mmap else 0, cells)
+    for device in {*of_layers, of_output}:
+        devices[device] += DeviceMemory(compute=compute)
 
 
-def _devices(
-    shape: ModelShape, parameters: LoadingParameters, gpus: Sequence[GpuFree]
-) -> tuple[int | None, ...]:
-    """The GPU of each layer, and of the output at the end; None is the host. The last layers go to GPUs first."""
+def _devices(shape: ModelShape, parameters: LoadingParameters, gpus: Mapping[int, int]) -> tuple[int, ...]:
+    """The GPU of each layer, and of the output at the end. The last layers go to GPUs first."""
     count = len(shape.layers) + 1
     wanted = count if parameters.n_gpu_layers < 0 else min(parameters.n_gpu_layers, count)
     if not gpus or not wanted:
-        return (None,) * count
-    first = count - wanted
+        return (_HOST,) * count
+    on_host = (_HOST,) * (count - wanted)
+    indices = [*gpus]
     if parameters.split_mode is SplitMode.NONE:
-        chosen = [gpu.index for gpu in gpus if gpu.index == parameters.main_gpu_id] or [gpus[0].index]
-        return (None,) * first + (chosen[0],) * wanted
+        chosen = parameters.main_gpu_id if parameters.main_gpu_id in gpus else indices[0]
+        return on_host + (chosen,) * wanted
     given = parameters.tensor_split[: len(gpus)]
-    shares = list(given) if sum(given) > 0 else [float(max(gpu.free_bytes, 1)) for gpu in gpus]
-    shares += [0.0] * (len(gpus) - len(shares))
-    whole, bounds, so_far = sum(shares), [], 0.0
-    for share in shares:
-        so_far += share
-        bounds.append(so_far / whole)
-    placed = [
-        next((i for i, bound in enumerate(bounds) if n / wanted < bound), len(gpus) - 1)
-        for n in range(wanted)
-    ]
-    return (None,) * first + tuple(gpus[i].index for i in placed)
+    shares = given if sum(given) > 0 else [max(free_bytes, 1) for free_bytes in gpus.values()]
+    ends = [*accumulate(shares)]
+    bounds = [end / ends[-1] for end in ends]
+    return on_host + tuple(indices[bisect_right(bounds, n / wanted)] for n in range(wanted))
 
 
 def _cache_bytes(

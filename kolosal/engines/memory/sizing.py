@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from kolosal.engines.ipc.messages import EngineInfo
-from kolosal.engines.memory.machine import Machine, MachineMemory
+from kolosal.engines.memory.machine import MachineMemory
 from kolosal.engines.memory.model_files import read_shape
-from kolosal.engines.memory.placement import DeviceMemory, Estimate, GpuFree, estimate, estimates
+from kolosal.engines.memory.placement import DeviceMemory, Estimate, estimate, estimates
 from kolosal.engines.parameters import EngineConfig
 
 _UNLIMITED_BYTES = 1 << 60
@@ -55,8 +55,9 @@ class Sizes(Protocol):
 class FileSizes:
     """The sizes as the model files tell them, on a real machine."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+    def __init__(self, read_memory: Callable[[], MachineMemory]) -> None:
+        """`read_memory` blocks."""
+        self._read_memory = read_memory
 
     async def of(self, config: EngineConfig, memory: MachineMemory) -> Sizing:
         """See `Sizes`."""
@@ -64,14 +65,14 @@ class FileSizes:
 
     async def memory(self) -> MachineMemory:
         """See `Sizes`."""
-        return await asyncio.to_thread(self._machine.read)
+        return await asyncio.to_thread(self._read_memory)
 
 
 def _sizing(config: EngineConfig, memory: MachineMemory) -> Sizing:
     parameters = config.parameters
     shape = read_shape(Path(config.model_path))
     draft = None if parameters.draft_model_path is None else read_shape(Path(parameters.draft_model_path))
-    gpus = tuple(GpuFree(gpu.index, gpu.free_bytes) for gpu in memory.gpus)
+    gpus = memory.free.gpus
 
     def actual(info: EngineInfo) -> Estimate:
         placed = replace(parameters, n_gpu_layers=info.n_gpu_layers)

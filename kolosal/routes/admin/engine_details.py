@@ -105,7 +105,7 @@ def engine_details(registry: EngineRegistry, engine: Engine) -> EngineDetails:
         "worker_pid": engine.worker_pid,
         "pin": engine.rules.pin,
         "idle_ttl_s": default_ttl_s if engine.rules.idle_ttl_s is None else engine.rules.idle_ttl_s,
-        "max_queued": registry.max_queued if engine.rules.max_queued is None else engine.rules.max_queued,
+        "max_queued": engine.max_queued,
         "expires_in_s": registry.load_scheduler.expires_in_s(engine),
         "memory": None if held is None else device_bytes(held.need),
     }

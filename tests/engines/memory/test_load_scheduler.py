@@ -15,7 +15,7 @@ from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.ipc.messages import Fatal, Ready, StepOutputs, encode
 from kolosal.engines.memory import load_scheduler
-from kolosal.engines.memory.machine import MachineMemory, ThisMachine
+from kolosal.engines.memory.machine import MachineMemory, read_memory
 from kolosal.engines.memory.placement import DeviceMemory, Estimate
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules
 from kolosal.engines.memory.sizing import FileSizes, Sizing
@@ -206,7 +206,7 @@ async def test_an_engine_gets_the_cells_that_there_is_room_for(
     path = tmp_path / "model.gguf"
     path.write_bytes(gguf())
     model = EngineConfig("a", str(path), LoadingParameters(n_ctx=10_000, n_parallel=8))
-    sizes = FileSizes(ThisMachine())
+    sizes = FileSizes(read_memory)
     whole, half = (await sizes.of(model, await sizes.memory())).choices[:2]
     limit = (whole.need.host + half.need.host) // 2
     registry = EngineRegistry(with_settings(fake_worker(), memory_limit_bytes=limit), sizes=sizes)
@@ -272,7 +272,7 @@ async def test_an_engine_in_constant_use_lets_the_next_one_in(fake_worker: FakeW
     async with registry_of(fake_worker(SLOW), *"ab", room_for=1) as registry:
         first = begin(await registry.acquire("a"), 30)
         waiting = asyncio.create_task(answer(registry, "b", 3))
-        await eventually(lambda: registry.load_scheduler.admission.is_paused(registry.get("a")))
+        await eventually(lambda: registry.get("a") in registry.load_scheduler.admission._paused)
         again = asyncio.create_task(answer(registry, "a", 7))  # held back, or b would wait for it too
         await first.collect()
 
@@ -338,7 +338,7 @@ async def test_whatever_happens_every_waiter_ends(fake_worker: FakeWorker, seed:
         await asyncio.wait([reaping])
         scheduler = registry.load_scheduler
 
-        await eventually(lambda: len(scheduler._accounting) == len(loaded(registry)))
+        await eventually(lambda: len(scheduler._accounting._entries) == len(loaded(registry)))
         assert (scheduler._waiting, scheduler.admission._paused, scheduler._without_evicting) == ([], [], {})
         assert len(loaded(registry)) <= 2
         assert not any(engine.busy for engine in registry.list())
@@ -557,7 +557,7 @@ async def test_without_room_for_both_the_old_one_goes_first(fake_worker: FakeWor
         old = await registry.acquire("a")
         stream = begin(old, 30)
         replacing = asyncio.create_task(registry.replace(config("a", n_ctx=128), load=True))
-        await eventually(lambda: registry.load_scheduler.admission.is_paused(old))
+        await eventually(lambda: old in registry.load_scheduler.admission._paused)
         waiting = asyncio.create_task(registry.acquire("a"))
 
         assert (await stream.collect()).text == counting(5, 30)

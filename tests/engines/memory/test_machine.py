@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kolosal.engines.memory.machine import Gpu, ThisMachine, has_gpu_backend, visible_gpus
+from kolosal.engines.memory.machine import Gpu, MachineMemory, has_gpu_backend, read_memory, visible_gpus
 from kolosal.observe.nvml import read_gpus
 from tests.fake_nvml import failing, fake_nvml
 
@@ -16,24 +16,24 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="control groups are L
 
 
 def test_this_machine_has_memory() -> None:
-    memory = ThisMachine().read()
+    memory = read_memory()
     assert 0 < memory.host_free <= memory.host_total <= psutil.virtual_memory().total
 
 
-def group(root: Path, cgroup: str, **files: str) -> ThisMachine:
-    """A machine whose process is in a control group; `/` in names is written as `__`."""
+def group(root: Path, cgroup: str, **files: str) -> MachineMemory:
+    """The memory of a machine whose process is in a control group; `/` in names is written as `__`."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text(cgroup)
     for name, text in files.items():
         path = root / "sys/fs/cgroup" / name.replace("__", "/").replace("_dot_", ".")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return ThisMachine(root=root)
+    return read_memory(root=root)
 
 
 @LINUX
 def test_the_tightest_limit_counts(tmp_path: Path) -> None:
-    machine = group(
+    memory = group(
         tmp_path,
         "0::/a/b\n",
         a__memory_dot_max="3000000\n",
@@ -41,22 +41,21 @@ def test_the_tightest_limit_counts(tmp_path: Path) -> None:
         a__b__memory_dot_max="max\n",
         a__b__memory_dot_current="100\n",
     )
-    memory = machine.read()
     assert (memory.host_total, memory.host_free) == (3_000_000, 1_000_000)
 
 
 @LINUX
 def test_files_that_may_be_dropped_are_free(tmp_path: Path) -> None:
     stat = "anon 5\ninactive_file 300000\nactive_file 200000\n"
-    machine = group(
+    memory = group(
         tmp_path, "0::/\n", memory_dot_max="1000000", memory_dot_current="900000", memory_dot_stat=stat
     )
-    assert machine.read().host_free == 600_000
+    assert memory.host_free == 600_000
 
 
 @LINUX
 def test_the_first_version_of_control_groups_is_read_too(tmp_path: Path) -> None:
-    machine = group(
+    memory = group(
         tmp_path,
         "3:cpuset:/\n4:memory:/docker/x\n0::/\n",
         memory__docker__x__memory_dot_limit_in_bytes="1000000",
@@ -64,14 +63,13 @@ def test_the_first_version_of_control_groups_is_read_too(tmp_path: Path) -> None
         memory__memory_dot_limit_in_bytes=str(2**63 - 4096),
         memory__memory_dot_usage_in_bytes="5",
     )
-    memory = machine.read()
     assert (memory.host_total, memory.host_free) == (1_000_000, 600_000)
 
 
 @LINUX
 @pytest.mark.parametrize("text", ["", "nonsense", "0::/../../etc", "0::/gone"])
 def test_without_a_limit_the_machine_counts(tmp_path: Path, text: str) -> None:
-    assert group(tmp_path, text).read().host_total == psutil.virtual_memory().total
+    assert group(tmp_path, text).host_total == psutil.virtual_memory().total
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.memory.model_files import read_shape
 from kolosal.engines.memory.model_shape import ModelShape
-from kolosal.engines.memory.placement import Estimate, GpuFree, estimate, estimates
+from kolosal.engines.memory.placement import Estimate, estimate, estimates
 from kolosal.engines.parameters import FlashAttention, LoadingParameters, SplitMode
 from tests.engines.helpers import config
 from tests.engines.worker.helpers import ask
@@ -26,7 +27,8 @@ TOLERANCE = 0.25
 """How far an estimate may be from what a worker takes."""
 
 CPU = LoadingParameters(n_gpu_layers=0, n_ctx=1024, n_parallel=1)
-GPUS = (GpuFree(0, 100), GpuFree(1, 300))
+GPUS = {0: 100, 1: 300}
+ONE_GPU = {0: 100}
 
 
 @pytest.fixture
@@ -95,24 +97,19 @@ def test_numbers_that_make_no_sense_are_done_without(file: Path, name: str, valu
 # --- places ---
 
 
-def places(
-    shape: ModelShape, gpus: tuple[GpuFree, ...] = GPUS, **parameters: object
-) -> tuple[int, list[int]]:
+def places(shape: ModelShape, gpus: Mapping[int, int] = GPUS, **parameters: object) -> tuple[int, list[int]]:
     """Weights on the host and on each GPU."""
     whole = estimate(shape, LoadingParameters(**parameters), gpus)  # type: ignore[arg-type]
-    return whole.host.weights, [
-        whole.gpus[gpu.index].weights if gpu.index in whole.gpus else 0 for gpu in gpus
-    ]
+    return whole.host.weights, [whole.gpus[gpu].weights if gpu in whole.gpus else 0 for gpu in gpus]
 
 
 def test_the_last_layers_go_to_the_gpu_first(file: Path) -> None:
     shape = shape_of(file)
-    one = GPUS[:1]
-    assert places(shape, one, n_gpu_layers=0) == (50_176, [0])
-    assert places(shape, one, n_gpu_layers=1) == (37_376, [12_800])
-    assert places(shape, one, n_gpu_layers=2) == (29_184, [20_992])
-    assert places(shape, one, n_gpu_layers=-1) == (12_800, [37_376])
-    assert places(shape, (), n_gpu_layers=-1) == (50_176, [])
+    assert places(shape, ONE_GPU, n_gpu_layers=0) == (50_176, [0])
+    assert places(shape, ONE_GPU, n_gpu_layers=1) == (37_376, [12_800])
+    assert places(shape, ONE_GPU, n_gpu_layers=2) == (29_184, [20_992])
+    assert places(shape, ONE_GPU, n_gpu_layers=-1) == (12_800, [37_376])
+    assert places(shape, {}, n_gpu_layers=-1) == (50_176, [])
 
 
 def test_layers_are_spread_by_shares_or_by_free_memory(file: Path) -> None:
@@ -126,8 +123,8 @@ def test_layers_are_spread_by_shares_or_by_free_memory(file: Path) -> None:
 def test_tied_embeddings_are_on_the_gpu_again(file: Path) -> None:
     shape = shape_of(file, TENSORS[:3])
     assert (shape.tied, shape.weight_bytes) == (True, 37_376)
-    assert places(shape, GPUS[:1]) == (12_800, [37_376])
-    assert places(shape, GPUS[:1], n_gpu_layers=0) == (37_376, [0])
+    assert places(shape, ONE_GPU) == (12_800, [37_376])
+    assert places(shape, ONE_GPU, n_gpu_layers=0) == (37_376, [0])
 
 
 def test_the_cache_is_counted_by_its_types_and_cells(file: Path) -> None:
@@ -187,7 +184,7 @@ def test_all_weights_are_somewhere(
 ) -> None:
     shape = shape_of(file)
     parameters = LoadingParameters(n_gpu_layers=layers, n_ctx=n_ctx, tensor_split=tuple(shares))
-    whole = estimate(shape, parameters, [GpuFree(index, free) for index, free in enumerate(gpus)])
+    whole = estimate(shape, parameters, dict(enumerate(gpus)))
     assert whole.host.weights + sum(part.weights for part in whole.gpus.values()) == shape.weight_bytes
     assert set(whole.gpus) <= set(range(len(gpus)))
     more = estimate(
@@ -208,7 +205,7 @@ def memory_of(worker: psutil.Process) -> int:
 async def resident_bytes(command: WorkerCommand, path: Path, **parameters: Any) -> tuple[int, Estimate]:
     """What a worker that has answered keeps in memory or may fill unasked, and what was estimated before."""
     one = config(**parameters)
-    engine = Engine(type(one)("test", str(path), one.parameters), command, 8)
+    engine = Engine(type(one)("test", str(path), one.parameters), command)
     try:
         await engine.ensure_ready()
         await engine.generate(ask("Hello world. " * 12, max_tokens=4)).collect()

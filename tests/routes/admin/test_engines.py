@@ -307,7 +307,7 @@ async def test_a_bad_field_is_named(
 
 async def test_what_an_engine_would_take_is_told_without_loading(fake_worker: Command, gguf: str) -> None:
     memory = MachineMemory(8 << 30, 4 << 30)
-    registry = EngineRegistry(fake_worker(), sizes=FileSizes(FixedMachine(memory)))
+    registry = EngineRegistry(fake_worker(), sizes=FileSizes(lambda: memory))
     async with http_client(create_app(Settings(), registry)) as client:
         told = (await client.post("/engines/estimate", json={"model_path": gguf, "n_ctx": 1024})).json()
         assert (told["fits"], told["can_fit"], told["unloads"], told["kv_pool_tokens"]) == (
@@ -353,13 +353,3 @@ async def test_a_damaged_file_is_a_400_and_no_process(fake_worker: Command, tmp_
                 assert (response.status_code, error["param"]) == (400, "model_path")
                 assert error["code"] == "invalid_model_format"
         assert (await client.get("/engines")).json()["total_count"] == 0
-
-
-class FixedMachine:
-    """A machine whose memory never changes."""
-
-    def __init__(self, memory: MachineMemory) -> None:
-        self._memory = memory
-
-    def read(self) -> MachineMemory:
-        return self._memory

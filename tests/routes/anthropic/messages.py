@@ -1,4 +1,4 @@
-"""InFlightCall for messages, as the tests of this dialect do."""
+"""Asking for messages, as the tests of this dialect do."""
 
 from __future__ import annotations
 

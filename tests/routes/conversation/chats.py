@@ -1,4 +1,4 @@
-"""InFlightCall the conversation paths, and a model that knows its lines."""
+"""Asking the conversation paths, and a model that knows its lines."""
 
 from __future__ import annotations
 

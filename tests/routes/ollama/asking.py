@@ -1,4 +1,4 @@
-"""InFlightCall in Ollama's way, as the tests of this dialect do."""
+"""Asking in Ollama's way, as the tests of this dialect do."""
 
 from __future__ import annotations
 

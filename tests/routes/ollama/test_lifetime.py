@@ -16,7 +16,7 @@ from tests.routes.ollama.asking import loaded_engine
 
 def in_use(engine: FakeEngine) -> RequestStream:
     """A generation of somebody else's that runs."""
-    stream = RequestStream(lambda: None)
+    stream = RequestStream(lambda: None, engine.observer.begin(engine.engine_id))
     request = GenerateRequest(TextPrompt("x"), SamplingParams())
     engine._requests.add(InFlightGeneration(99, request, stream))
     return stream

@@ -1,4 +1,4 @@
-"""InFlightCall for responses, as the tests of that API do."""
+"""Asking for responses, as the tests of that API do."""
 
 from __future__ import annotations
 
