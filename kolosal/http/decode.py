@@ -7,9 +7,9 @@ whatever the bytes are.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import pydantic_core
@@ -19,9 +19,7 @@ from starlette.requests import Request
 
 from kolosal.errors import InvalidRequest
 from kolosal.http.body import kind_of, parse_object, read_json
-
-_THREAD_ABOVE_BYTES = 256 * 1024
-"""Bodies longer than this are parsed in a thread, so that they do not hold up everyone's tokens."""
+from kolosal.http.large import in_thread_if_large
 
 _SHOWN_CHARS = 60
 """How much of a given value a message repeats."""
@@ -59,9 +57,7 @@ async def decode(request: Request, body_type: type[B]) -> B:
         InvalidRequest: it is no JSON object, or a field is missing, mistyped or out of range.
     """
     body = await read_json(request)
-    if len(body) > _THREAD_ABOVE_BYTES:
-        return await asyncio.to_thread(decode_body, body, body_type)
-    return decode_body(body, body_type)
+    return await in_thread_if_large(len(body), partial(decode_body, body, body_type))
 
 
 def decode_body(body: bytes, body_type: type[B]) -> B:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from pydantic import TypeAdapter
@@ -13,6 +14,7 @@ from kolosal.errors import InvalidRequest, KolosalError
 from kolosal.http.body import read_json
 from kolosal.http.decode import RequestBody, decode_fields
 from kolosal.http.disconnect import unless_disconnected
+from kolosal.http.large import in_thread_if_large
 from kolosal.http.responses import JsonResponse, NoContent
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import Caller, caller_of
@@ -32,9 +34,6 @@ from kolosal.routes.jsonrpc.params import CreateMessageParams
 
 MAX_BATCH = 64
 """Requests of one batch; they run side by side."""
-
-_THREAD_ABOVE_BYTES = 256 * 1024
-"""Bodies longer than this are parsed in a thread, so that they do not hold up everyone's tokens."""
 
 _create_message_params: TypeAdapter[CreateMessageParams] = TypeAdapter(CreateMessageParams)
 
@@ -87,8 +86,7 @@ async def call_method(request: Request) -> JsonResponse[RpcAnswer | list[RpcAnsw
     body = await read_json(request)
     caller = caller_of(request)
     try:
-        large = len(body) > _THREAD_ABOVE_BYTES
-        value = await asyncio.to_thread(parse_json, body) if large else parse_json(body)
+        value = await in_thread_if_large(len(body), partial(parse_json, body))
         if not isinstance(value, list):
             return await _answer_one(request, caller, value)
         if not 0 < len(value) <= MAX_BATCH:

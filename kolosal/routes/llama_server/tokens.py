@@ -5,7 +5,6 @@ https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from typing_extensions import TypedDict
 
 from kolosal.engines.ipc.calls import Detokenize, Render, Rendered, Tokenize, Tokenized
 from kolosal.http.decode import RequestBody, decode
+from kolosal.http.large import PIECE_BYTES, in_thread_if_large
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.body import optional_model
 from kolosal.routes.common.fields import ModelName, Text
@@ -24,9 +24,6 @@ from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import call_model
 from kolosal.routes.openai.chat import ChatCompletionBody
 from kolosal.sampling import MAX_TOKENS_LIMIT, TokenId
-
-_THREAD_ABOVE_TOKENS = 8192
-"""Answers about more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
 
 
 def routes() -> list[Route]:
@@ -114,9 +111,7 @@ async def tokenize(request: Request) -> JsonResponse[TokenList]:
     answer = await call_model(request, model, call, Tokenized)
     if not body.with_pieces:
         return JsonResponse({"tokens": answer.tokens})
-    if len(answer.tokens) > _THREAD_ABOVE_TOKENS:
-        return await asyncio.to_thread(_with_pieces, answer)
-    return _with_pieces(answer)
+    return await in_thread_if_large(PIECE_BYTES * len(answer.tokens), lambda: _with_pieces(answer))
 
 
 @Operation(

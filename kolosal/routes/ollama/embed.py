@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Annotated, Any, TypeAlias
 
@@ -20,6 +19,7 @@ from kolosal.engines.ipc.calls import (
 )
 from kolosal.errors import ContextLengthExceeded, InvalidRequest
 from kolosal.http.decode import RequestBody
+from kolosal.http.large import in_thread_if_large
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.fields import ARRAY, STRING, Text, as_tuple, by_kind
 from kolosal.routes.common.operation import Access, Group, Operation
@@ -125,11 +125,7 @@ async def embed(request: Request) -> JsonResponse[EmbedResponse]:
             }
         )
 
-    if (
-        len(embedded.vectors) > 1
-    ):  # many numbers are written in a thread: they would hold up everyone's tokens
-        return await asyncio.to_thread(response)
-    return response()
+    return await in_thread_if_large(sum(map(len, embedded.vectors)), response)
 
 
 @Operation(

@@ -6,7 +6,6 @@ prompt, answers it, and is the one whose time in memory it may set.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -16,6 +15,7 @@ from starlette.requests import Request
 
 from kolosal.engines.engine import Engine
 from kolosal.errors import ContextLengthExceeded
+from kolosal.http.large import LOGPROB_BYTES, in_thread_if_large
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import NDJSON, EventStream
 from kolosal.routes.common.generation import Generation
@@ -50,9 +50,6 @@ Truncate: TypeAlias = Callable[[GenerateRequest, Engine], Awaitable[GenerateRequ
 
 ContextOf: TypeAlias = Callable[[Engine, str], Awaitable[ContextField]]
 """`context` of the last object, from the text of the answer."""
-
-_THREAD_ABOVE_LOGPROBS = 4096
-"""Answers that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
 
 
 @Operation(
@@ -195,6 +192,5 @@ async def _whole(
     [turn] = await generation.turns()
     counts = measure(turn.usage)
     context = await finish(turn.text)
-    if len(turn.logprobs) > _THREAD_ABOVE_LOGPROBS:
-        return await asyncio.to_thread(lambda: JsonResponse(encoder.whole(turn, context, counts)))
-    return JsonResponse(encoder.whole(turn, context, counts))
+    n_bytes = LOGPROB_BYTES * len(turn.logprobs)
+    return await in_thread_if_large(n_bytes, lambda: JsonResponse(encoder.whole(turn, context, counts)))

@@ -5,7 +5,6 @@ https://platform.openai.com/docs/api-reference/completions/create
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, TypeAlias
 
@@ -16,6 +15,7 @@ from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Detokenize, Rendered
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import UNION_ERROR, decode
+from kolosal.http.large import LOGPROB_BYTES, in_thread_if_large
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
 from kolosal.routes.common.generation import Generation
@@ -39,9 +39,6 @@ from kolosal.sampling import (
     TopLogprobs,
 )
 from kolosal.schema import GenerateRequest, InfillPrompt, Prompt, TextPrompt, TokensPrompt
-
-_THREAD_ABOVE_LOGPROBS = 4096
-"""Answers that report more tokens than this are written in a thread, so that they do not hold up everyone's tokens."""
 
 Tokens: TypeAlias = Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=MAX_TOKENS_LIMIT)]
 
@@ -177,11 +174,10 @@ async def create_completion(request: Request) -> JsonResponse[TextCompletion] | 
     plan = CompletionPlan(body.n_choices, body.n_generations, body.logprobs is not None, echoes)
     if not body.stream:
         whole = await generation.finish(generation.completions())
-        if sum(len(completion.logprobs) for completion in whole) > _THREAD_ABOVE_LOGPROBS:
-            return JsonResponse(
-                await asyncio.to_thread(text_completion, plan, model, whole, generation.timings)
-            )
-        return JsonResponse(text_completion(plan, model, whole, generation.timings))
+        n_bytes = LOGPROB_BYTES * sum(len(completion.logprobs) for completion in whole)
+        return await in_thread_if_large(
+            n_bytes, lambda: JsonResponse(text_completion(plan, model, whole, generation.timings))
+        )
     frames = text_frames(
         plan,
         model,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import sys
 from array import array
@@ -21,6 +20,7 @@ from kolosal.engines.ipc.calls import (
     portions,
 )
 from kolosal.http.decode import UNION_ERROR, decode
+from kolosal.http.large import in_thread_if_large
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.body import ModelBody, NeutralValues
 from kolosal.routes.common.fields import Text
@@ -36,9 +36,6 @@ _MAX_INPUT_TOKENS = 131_072
 
 _MAX_CALL_NUMBERS = 1_048_576
 """Numbers of the vectors of one call (5.6 MB as text): more are asked for in several, so that each answer fits into a frame."""
-
-_THREAD_ABOVE_NUMBERS = 65_536
-"""Answers with more numbers than this are written in a thread, so that they do not hold up everyone's tokens."""
 
 
 def _kind_of_input(value: object) -> str | None:
@@ -134,12 +131,9 @@ async def create_embeddings(request: Request) -> JsonResponse[EmbeddingList]:
     model, prompts = body.requested_model(registry_of(request)), body.prompts()
     embedded = await with_engine(request, model, lambda engine: embed_all(engine, prompts, body.dimensions))
     as_numbers = body.encoding_format != "base64"
-    n_numbers = (
-        sum(map(len, embedded.vectors)) * 3 // 16
-    )  # base64: 4 characters are 3 bytes, 4 bytes a number
-    if n_numbers > _THREAD_ABOVE_NUMBERS:
-        return await asyncio.to_thread(_response, model, embedded, as_numbers=as_numbers)
-    return _response(model, embedded, as_numbers=as_numbers)
+    return await in_thread_if_large(
+        sum(map(len, embedded.vectors)), lambda: _response(model, embedded, as_numbers=as_numbers)
+    )
 
 
 async def embed_all(

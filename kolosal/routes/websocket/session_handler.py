@@ -6,8 +6,8 @@ messages.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Literal, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter
@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from kolosal.errors import ClientError
 from kolosal.http.decode import decode_fields
+from kolosal.http.large import in_thread_if_large
 from kolosal.routes.common.services import Caller
 from kolosal.routes.jsonrpc.envelope import (
     VERSION,
@@ -33,9 +34,6 @@ from kolosal.routes.jsonrpc.history import to_messages, with_message
 from kolosal.routes.websocket.params import GenerateParams, ToolResultParams
 from kolosal.routes.websocket.sessions import Session
 from kolosal.routes.websocket.task import SessionTask
-
-_THREAD_ABOVE_CHARS = 256 * 1024
-"""Messages longer than this are decoded in a thread, so that they do not hold up everyone's tokens."""
 
 _generate_params: TypeAdapter[GenerateParams] = TypeAdapter(GenerateParams)
 _tool_result_params: TypeAdapter[ToolResultParams] = TypeAdapter(ToolResultParams)
@@ -79,14 +77,13 @@ class SessionHandler:
 
     async def handle(self, text: str) -> None:
         """Do what a message asks for. Whatever it is, it gets an answer; one without an id only where it fails."""
-        large = len(text) > _THREAD_ABOVE_CHARS
         try:
-            call = parse_call(await asyncio.to_thread(parse_json, text) if large else parse_json(text))
+            call = parse_call(await in_thread_if_large(len(text), partial(parse_json, text)))
         except RpcError as exc:
             await self._send(exc.failure())
             return
         try:
-            await self._dispatch(call, large=large)
+            await self._dispatch(call, len(text))
         except RpcError as exc:
             exc.request_id = call.id
             if call.is_notification:
@@ -95,12 +92,12 @@ class SessionHandler:
             else:
                 await self._send(exc.failure())
 
-    async def _dispatch(self, call: RpcCall, *, large: bool) -> None:
+    async def _dispatch(self, call: RpcCall, n_bytes: int) -> None:
         match call.method:
             case "generate":
-                await self._generate(call, await _params(_generate_params, call, large=large))
+                await self._generate(call, await _params(_generate_params, call, n_bytes))
             case "tool_result":
-                await self._tool_result(call, await _params(_tool_result_params, call, large=large))
+                await self._tool_result(call, await _params(_tool_result_params, call, n_bytes))
             case "cancel":
                 await self._cancel(call)
             case _:
@@ -158,11 +155,9 @@ class SessionHandler:
             await self._send({"jsonrpc": VERSION, "result": {"status": status}, "id": call.id})
 
 
-async def _params(adapter: TypeAdapter[P], call: RpcCall, *, large: bool) -> P:
+async def _params(adapter: TypeAdapter[P], call: RpcCall, n_bytes: int) -> P:
     try:
-        if large:
-            return await asyncio.to_thread(decode_fields, adapter, call.params)
-        return decode_fields(adapter, call.params)
+        return await in_thread_if_large(n_bytes, partial(decode_fields, adapter, call.params))
     except ClientError as exc:
         raise _invalid_params(call, exc) from None
 

@@ -169,7 +169,7 @@ async def test_a_turn_cut_off_within_a_call_has_no_call() -> None:
 
 
 async def test_many_log_probabilities_are_written_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kolosal.routes.ollama.endpoints._THREAD_ABOVE_LOGPROBS", 1)
+    monkeypatch.setattr("kolosal.http.large.THREAD_ABOVE_BYTES", 1)
     chances = tuple(TokenLogprobs(TokenLogprob(1, piece, -0.5)) for piece in "abc")
     deltas = [TokenDelta("abc", (1, 2, 3), FinishReason.STOP, Usage(1, 3), chances)]
     whole = await chat(FakeEngine(script=lambda _: deltas), logprobs=True)
