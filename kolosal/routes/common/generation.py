@@ -117,11 +117,7 @@ class Generation:
         return self._streams[index].timings
 
     async def completions(self) -> list[Completion]:
-        """All generations, whole, in the order of their prompts.
-
-        Raises:
-            KolosalError: one of them failed.
-        """
+        """All generations, whole, in the order of their prompts."""
         return await asyncio.gather(*(stream.collect() for stream in self._streams))
 
     async def turns(self) -> list[ChatTurn]:
@@ -135,11 +131,7 @@ class Generation:
         return turns
 
     async def deltas(self) -> AsyncIterator[tuple[int, TokenDelta]]:
-        """What comes of each stream, with the position of its prompt, as it comes.
-
-        Raises:
-            KolosalError: one of them failed.
-        """
+        """What comes of each stream, with the position of its prompt, as it comes."""
         if len(self._streams) == 1:  # the common case does without a task per token
             async for delta in self._streams[0]:
                 yield 0, delta
@@ -160,11 +152,7 @@ class Generation:
                 task.cancel()
 
     async def events(self) -> AsyncIterator[tuple[int, ChatEvent]]:
-        """The same as events of turns; each turn ends with its `Ended`.
-
-        Raises:
-            KolosalError: one of them failed.
-        """
+        """The same as events of turns; each turn ends with its `Ended`."""
         readers = [self._reader(prompt) for prompt in self._prompts]
         async for index, delta in self.deltas():
             for event in readers[index](delta):
@@ -210,12 +198,7 @@ class Generation:
 async def start_generation(
     request: Request, model: str | None, prompts: Sequence[GenerateRequest]
 ) -> Generation:
-    """A generation that has started, see `Generation.start`; the caller must `abort()` it in the end.
-
-    Raises:
-        KolosalError: it cannot start.
-        ClientDisconnect: the client left meanwhile; nothing runs on.
-    """
+    """A generation that has started, see `Generation.start`; the caller must `abort()` it in the end."""
     generation = Generation(caller_of(request), request)
     await generation.start(model, prompts)
     return generation

@@ -29,9 +29,5 @@ def bounded_json(value: object, param: str, max_chars: int, unit: str = "charact
 
 
 def schema_grammar(schema: JsonSchema, param: str, unit: str = "characters as JSON") -> Grammar:
-    """A JSON schema as a grammar; `param` and `unit` as for `bounded_json`.
-
-    Raises:
-        InvalidRequest: as `bounded_json`.
-    """
+    """A JSON schema as a grammar; `param` and `unit` as for `bounded_json`."""
     return Grammar(GrammarKind.JSON_SCHEMA, bounded_json(schema, param, MAX_GRAMMAR_CHARS, unit), param)

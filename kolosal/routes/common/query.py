@@ -16,11 +16,7 @@ _LISTS = frozenset({"include"})
 
 
 def read_query(request: Request, query_type: type[Q]) -> Q:
-    """A request's query. Of a parameter that comes several times the last value counts; `name[]` is `name`.
-
-    Raises:
-        InvalidRequest: a parameter is mistyped or out of range.
-    """
+    """A request's query. Of a parameter that comes several times the last value counts; `name[]` is `name`."""
     query, fields = request.query_params, dict[str, Any]()
     for name in query_type.model_fields:
         values = [*query.getlist(name), *query.getlist(f"{name}[]")]

@@ -100,12 +100,7 @@ def turn_request(
 async def start_turn(
     caller: Caller, model: str | None, prompt: GenerateRequest, request: Request | None = None
 ) -> Generation:
-    """A turn that has its first event, given up where the client of `request` leaves; to be ended with `abort()`.
-
-    Raises:
-        KolosalError: it cannot start.
-        ClientDisconnect: the client left.
-    """
+    """A turn that has its first event, given up where the client of `request` leaves; to be ended with `abort()`."""
     generation = Generation(caller, request)
     try:
         await generation.start(model, [prompt])
@@ -125,11 +120,7 @@ async def take_turn(
     *,
     tools_disabled: bool,
 ) -> ToolTurn:
-    """Generate the next turn. None of `earlier_calls` is made again; with `tools_disabled` no tool is called any more.
-
-    Raises:
-        KolosalError: it cannot start, or failed.
-    """
+    """Generate the next turn. None of `earlier_calls` is made again; with `tools_disabled` no tool is called any more."""
     reader = ToolTurnReader(options.tools, earlier_calls)
     await _read_turn(caller, options, messages, reader, show, tools_disabled=tools_disabled)
     calls = () if tools_disabled else reader.calls()

@@ -44,12 +44,7 @@ async def with_engine(request: Request, model: str | None, work: Callable[[Engin
 
 
 async def count_prompt_tokens(request: Request, model: str | None, prompt: ChatPrompt) -> int:
-    """How many tokens a conversation has as the engine's template writes it.
-
-    Raises:
-        KolosalError: as `with_engine`.
-        ClientDisconnect: the client left.
-    """
+    """How many tokens a conversation has as the engine's template writes it."""
     return (await call_model(request, model, Render(prompt), Rendered)).n_tokens
 
 
@@ -59,11 +54,7 @@ async def call_model(request: Request, model: str | None, call: Call, kind: type
 
 
 async def unary_call(engine: Engine, call: Call, kind: type[R]) -> R:
-    """The result of a call, of the kind that belongs to it.
-
-    Raises:
-        KolosalError: as `Engine.call`.
-    """
+    """The result of a call, of the kind that belongs to it."""
     result = await engine.call(call)
     if not isinstance(result, kind):
         raise InternalError

@@ -31,21 +31,12 @@ class PipelineGeneration:
         self._place: Place | None = None
 
     async def start(self, request: Request | None = None) -> None:
-        """Begin the first step and wait for its first event, so that an error can still be a status line.
-
-        Raises:
-            KolosalError: there is no such engine, it cannot be loaded or is full, or the prompt was refused.
-            ClientDisconnect: the client of `request` left; nothing runs on.
-        """
+        """Begin the first step and wait for its first event, so that an error can still be a status line."""
         if self._step is not None:
             await self._generate(self._step, request)
 
     async def shown(self) -> AsyncIterator[str]:
-        """What the pipeline shows, as it comes.
-
-        Raises:
-            KolosalError: a generation failed.
-        """
+        """What the pipeline shows, as it comes."""
         while self._step is not None and self._generation is not None:
             if self._step.status:
                 yield self._step.status
@@ -59,11 +50,7 @@ class PipelineGeneration:
                 await self._generate(self._step)
 
     async def result(self) -> dict[str, str]:
-        """The whole of it.
-
-        Raises:
-            KolosalError: a generation failed.
-        """
+        """The whole of it."""
         try:
             await self.start()
             async for _ in self.shown():

@@ -50,11 +50,7 @@ class CreateMessageResult(TypedDict):
 
 
 async def create_message(caller: Caller, params: CreateMessageParams) -> CreateMessageResult:
-    """The result of the method: a text or calls, and the history with this turn.
-
-    Raises:
-        KolosalError: a parameter is not usable, or the generation failed.
-    """
+    """The result of the method: a text or calls, and the history with this turn."""
     history = conversation(params)
     iteration_count = (params.iteration_count or 0) + bool(params.tool_results)
     turn = await take_turn(

@@ -125,11 +125,7 @@ async def _answer_in_batch(caller: Caller, value: object) -> RpcAnswer | None:
 
 
 async def _succeed(caller: Caller, call: RpcCall) -> RpcSuccess:
-    """The answer with the result of a method.
-
-    Raises:
-        RpcError: there is no such method, or it failed.
-    """
+    """The answer with the result of a method."""
     return {"jsonrpc": VERSION, "result": await _carry_out(caller, call), "id": call.id}
 
 

@@ -60,11 +60,7 @@ class EmbedBody(_EmbedFields):
     """How many numbers a vector has: the first of the model's, scaled to length 1 again; 0 and not given: all."""
 
     def texts(self) -> tuple[str, ...]:
-        """The texts.
-
-        Raises:
-            InvalidRequest: one of several is empty.
-        """
+        """The texts."""
         texts = as_tuple(self.input or None)
         for index, text in enumerate(texts):
             if not text:
@@ -169,12 +165,7 @@ async def _vectors(
 async def _embed(
     engine: Engine, texts: tuple[str, ...], dimensions: int | None, *, truncate: bool
 ) -> Embedded:
-    """All vectors.
-
-    Raises:
-        ContextLengthExceeded: a text is too long, and is not to be cut off.
-        KolosalError: as `Engine.call`.
-    """
+    """All vectors."""
     try:
         return await embed_all(engine, tuple(map(TextPrompt, texts)), dimensions)
     except ContextLengthExceeded as exc:

@@ -108,12 +108,7 @@ async def chat(request: Request) -> JsonResponse[ChatResponse] | EventStream:
 async def _only_load(
     request: Request, encoder: AnswerEncoder[T], keep_alive: float | None
 ) -> JsonResponse[T]:
-    """The answer to a request without a prompt: it loads its model, or frees it where `keep_alive` is 0.
-
-    Raises:
-        KolosalError: there is no such engine, or it cannot be loaded.
-        ClientDisconnect: the client left.
-    """
+    """The answer to a request without a prompt: it loads its model, or frees it where `keep_alive` is 0."""
     engine = find_engine(registry_of(request), encoder.model)
     if keep_alive == 0:
         await free(request, engine)
@@ -132,12 +127,7 @@ async def _answer(
     *,
     stream: bool,
 ) -> JsonResponse[T] | EventStream:
-    """Generate, and answer whole or line by line.
-
-    Raises:
-        KolosalError: before anything was sent.
-        ClientDisconnect: the client left before anything was sent.
-    """
+    """Generate, and answer whole or line by line."""
     began = time.monotonic()
     engine_id = find_engine(registry_of(request), encoder.model).engine_id
     generation = Generation(caller_of(request), request)

@@ -41,11 +41,7 @@ KeepAlive: TypeAlias = Annotated[
 
 
 def keep_alive_seconds(keep_alive: str | float | None) -> float | None:
-    """Seconds to stay in memory after the answer: 0 is not at all, -1 for ever, None: the request does not say.
-
-    Raises:
-        InvalidRequest: it is no duration.
-    """
+    """Seconds to stay in memory after the answer: 0 is not at all, -1 for ever, None: the request does not say."""
     if keep_alive is None or keep_alive == "":
         return None
     seconds = _seconds(keep_alive) if isinstance(keep_alive, str) else keep_alive
@@ -82,11 +78,7 @@ async def apply_keep_alive(request: Request, engine: Engine, seconds: float | No
 
 
 async def free(request: Request, engine: Engine) -> None:
-    """Free the memory of an engine that nobody uses, and return when it is free. Its name stays: the next use loads it again.
-
-    Raises:
-        Forbidden: the request may not.
-    """
+    """Free the memory of an engine that nobody uses, and return when it is free. Its name stays: the next use loads it again."""
     if not is_admin(request.scope):
         raise Forbidden("Freeing a model needs an API key with the scope 'admin'", code="missing_scope")
     if _is_unused(engine):

@@ -21,11 +21,7 @@ OllamaModelName: TypeAlias = Annotated[str, Field(max_length=MAX_ENGINE_ID_CHARS
 
 
 async def decode_ollama(request: Request, body_type: type[B]) -> B:
-    """The body of a request, typed.
-
-    Raises:
-        InvalidRequest: there is none, it is no JSON object, or a field is missing, mistyped or out of range.
-    """
+    """The body of a request, typed."""
     if not (await request.body()).strip():
         raise InvalidRequest("missing request body")
     return await decode(request, body_type)
@@ -37,11 +33,7 @@ def without_latest(name: str) -> str:
 
 
 def checked_name(registry: EngineRegistry, name: str | None) -> str:
-    """The name in a request, else that of the default engine.
-
-    Raises:
-        InvalidRequest: it was left out, and no default engine is configured.
-    """
+    """The name in a request, else that of the default engine."""
     return requested_model(registry, name, "model is required")
 
 
@@ -54,12 +46,7 @@ class NamedModelBody(RequestBody):
     """The older name of `model`, which wins."""
 
     def engine(self, registry: EngineRegistry) -> Engine:
-        """The engine that is meant.
-
-        Raises:
-            InvalidRequest: no name was given, and no default engine is configured.
-            NotFound: there is none of that name.
-        """
+        """The engine that is meant."""
         return find_engine(registry, checked_name(registry, self.model or self.name))
 
 

@@ -195,11 +195,7 @@ async def _start(
     requests: list[GenerateRequest],
     echoed: tuple[str | tuple[int, ...], ...] | None,
 ) -> tuple[str, ...] | None:
-    """The prompts to echo, as text, once what is to be generated has its first event.
-
-    Raises:
-        KolosalError: the generation cannot start, or a token is not of the model's vocabulary.
-    """
+    """The prompts to echo, as text, once what is to be generated has its first event."""
 
     async def texts(engine: Engine) -> tuple[str, ...] | None:
         return None if echoed is None else tuple([await _text(engine, prompt) for prompt in echoed])

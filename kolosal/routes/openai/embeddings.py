@@ -139,11 +139,7 @@ async def create_embeddings(request: Request) -> JsonResponse[EmbeddingList]:
 async def embed_all(
     engine: Engine, prompts: tuple[TextPrompt | TokensPrompt, ...], dimensions: int | None
 ) -> Embedded:
-    """All vectors, asked for in as many calls as it takes.
-
-    Raises:
-        KolosalError: as `Engine.call`.
-    """
+    """All vectors, asked for in as many calls as it takes."""
     width = engine.info.n_embd if engine.info is not None else 0
     at_once = max(1, _MAX_CALL_NUMBERS // max(1, dimensions or width))
     sizes = [len(prompt.text if isinstance(prompt, TextPrompt) else prompt.tokens) for prompt in prompts]

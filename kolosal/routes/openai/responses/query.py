@@ -54,11 +54,7 @@ class InputItemList(TypedDict):
 
 
 def page_of(items: Sequence[Item], query: ItemsQuery) -> InputItemList:
-    """One page of a list of items.
-
-    Raises:
-        InvalidRequest: `after` is none of them.
-    """
+    """One page of a list of items."""
     ordered = list(items) if query.order == "asc" else list(reversed(items))
     start = 0
     if query.after is not None:

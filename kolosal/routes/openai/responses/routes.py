@@ -158,12 +158,7 @@ def _stored(request: Request) -> StoredResponse:
 
 
 def _conversation(caller: Caller, body: ResponsePromptBody) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """The conversation before a request, and what the request adds.
-
-    Raises:
-        InvalidRequest: the previous response is not there, or is not finished, or an item is not complete.
-        UnsupportedFeature: an item is of a kind that this daemon does not have.
-    """
+    """The conversation before a request, and what the request adds."""
     store, response_id = caller.services.responses, body.previous_response_id
     find = partial(store.item, caller.key_id)
     if response_id is None:
