@@ -1,7 +1,7 @@
 """What a chat template can show, found by trying.
 
-Templates differ and do not say how, so small conversations are rendered when it is first asked. llama.cpp finds the same out in
-the same way (`common/chat-template.hpp`, "caps").
+Templates differ and do not say how, so small conversations are rendered when it is first asked. llama.cpp does so too
+(`common/jinja/caps.cpp`).
 """
 
 from __future__ import annotations

@@ -138,6 +138,7 @@ class _Process:
         self._max_wall_s = max_wall_s
         limit_child(self._child.pid, limits.MAX_MEMORY_BYTES)
         self._is_ready = self._is_late = False
+        self._timeout_s = max_wall_s
         self._deadline_s: float | None = None
         self._ended = threading.Event()
         self._watchdog = threading.Thread(target=self._watch, name="renderer-watchdog", daemon=True)
@@ -169,7 +170,7 @@ class _Process:
             pass
         status = self._child.wait()
         if self._is_late:
-            return f"it takes more than {self._max_wall_s:g} s"
+            return f"it takes more than {self._timeout_s:g} s"
         if status == OUT_OF_TIME:
             return f"it takes more than {limits.MAX_CPU_S:g} s of processor time"
         if status == limits.OUT_OF_MEMORY:
@@ -179,7 +180,7 @@ class _Process:
     def _answer(self, request: bytes, timeout_s: float) -> bytes:
         requests, answers = self._child.stdin, self._child.stdout
         assert requests is not None and answers is not None  # noqa: S101, PT018 - spawned with pipes
-        self._deadline_s = time.monotonic() + timeout_s
+        self._timeout_s, self._deadline_s = timeout_s, time.monotonic() + timeout_s
         try:
             requests.write(request)
             requests.flush()
