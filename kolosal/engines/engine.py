@@ -8,11 +8,11 @@ scheduler's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import time
 
-from kolosal.engines.breaker import CircuitBreaker
 from kolosal.engines.in_flight import MAX_CRASHES, InFlightRequests
 from kolosal.engines.ipc.calls import Call, CallResult
 from kolosal.engines.ipc.command import WorkerCommand
@@ -22,10 +22,10 @@ from kolosal.engines.memory.load_scheduler import LoadScheduler
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules, idle_limit
 from kolosal.engines.memory.sizing import NoSizes
 from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.restart import CircuitBreaker
 from kolosal.engines.state import EngineState, ObservedState
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import EngineDied, InsufficientMemory, KolosalError, LoadFailed, NotFound, QueueFull
-from kolosal.observe.counts import Outcome
 from kolosal.observe.logtail import LogTail
 from kolosal.observe.observer import Observer
 from kolosal.schema import GenerateRequest
@@ -50,10 +50,13 @@ class Engine(ObservedState):
         observer: Observer | None = None,
     ) -> None:
         """`load_scheduler` is shared by all engines of a machine; without one this engine may load whenever it likes."""
-        super().__init__(config.engine_id, observer or Observer())
+        observer = observer or Observer()
+        super().__init__(config.engine_id, observer)
         self.config = config
         self.rules = rules
         """How long it stays in memory."""
+        self.kept = False
+        """Whether it is there again after a restart of the daemon."""
         self.logs = LogTail()
         """What its workers wrote to stderr."""
         self.info: EngineInfo | None = None
@@ -66,9 +69,10 @@ class Engine(ObservedState):
         """Unix time of the last request."""
         self._command = command
         self._load_scheduler = load_scheduler or LoadScheduler(command.settings, NoSizes())
-        self.breaker = CircuitBreaker(config.engine_id, command.settings, command.restart_delays_s)
-        """Whether a worker may be started."""
-        self._requests = InFlightRequests(on_empty=self._note_use)
+        self.breaker = CircuitBreaker(command.settings, command.restart_delays_s)
+        """Whether a worker may be started, on the clock of `time.monotonic`."""
+        self._breaker_was_reset = asyncio.Event()
+        self._requests = InFlightRequests(config.engine_id, observer, on_empty=self._note_use)
         self._worker: WorkerProcess | None = None
         self._most_cells = 0  # of the KV cache in use at once since the worker was started, as far as it said
         self._keep_alive_s: float | None = None
@@ -119,7 +123,7 @@ class Engine(ObservedState):
             LoadFailed: the model cannot be loaded; the next call tries again.
             InsufficientMemory: there is no memory for it.
             QueueFull: too many engines wait to be loaded.
-            EngineDied: its worker died too often lately; `breaker.retry_after_s` says when to come back.
+            EngineDied: its worker died too often lately; the error says when to come back.
             NotFound: the engine was removed.
         """
         self._n_waiting += 1
@@ -168,7 +172,7 @@ class Engine(ObservedState):
         """Start a worker; while requests are in flight, again and again until one is ready or the breaker opens."""
         try:
             while self._worker is None:
-                await self.breaker.wait_for_start(self.last_error)
+                await self._wait_for_start()
                 try:
                     await self._start_worker()
                 except (LoadFailed, InsufficientMemory) as exc:
@@ -181,6 +185,28 @@ class Engine(ObservedState):
         finally:
             if self.state is EngineState.LOADING:
                 self.state = EngineState.UNLOADED
+
+    async def _wait_for_start(self) -> None:
+        """Wait until a worker may be started: the longer, the more often one died lately."""
+        now = time.monotonic()
+        retry_after_s = self.breaker.retry_after_s(now)
+        if retry_after_s is not None:
+            raise EngineDied(
+                f"Engine '{self.engine_id}' keeps stopping and is not started again for {retry_after_s} s."
+                f" {self.last_error}",
+                retry_after_s=retry_after_s,
+            )
+        wait_s = self.breaker.wait_s(now)
+        if wait_s > 0:
+            log.info("engine.waiting", extra={"engine_id": self.engine_id, "wait_s": round(wait_s, 3)})
+            self._breaker_was_reset.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._breaker_was_reset.wait(), wait_s)
+
+    def reset_breaker(self) -> None:
+        """Forget how often workers died, and end the pause before the next start."""
+        self.breaker.reset()
+        self._breaker_was_reset.set()
 
     async def _start_worker(self) -> None:
         """Have memory reserved, start a worker there, and give it what is in flight."""
@@ -198,7 +224,7 @@ class Engine(ObservedState):
         if self.state is EngineState.LOADING:
             self.state = EngineState.READY
         self.load_progress = 1.0
-        self.breaker.started()
+        self.breaker.started(time.monotonic())
         fields = {"engine_id": self.engine_id, "pid": worker.pid, "resumed": self.in_flight}
         log.info("engine.loaded", extra=fields | {"load_s": round(time.monotonic() - started_at, 3)})
         self._requests.attach(worker.send, info.n_ctx)
@@ -216,7 +242,7 @@ class Engine(ObservedState):
     def _note_failed_load(self, error: LoadFailed | InsufficientMemory) -> None:
         worker_failed = isinstance(error, LoadFailed) and error.worker_started
         if worker_failed or self.in_flight:
-            self.breaker.died()
+            self.breaker.died(time.monotonic())
         if (
             worker_failed or self.busy
         ):  # else it was given up because nobody waited any more, which is no fault
@@ -249,7 +275,7 @@ class Engine(ObservedState):
 
     def _on_death(self, reason: str) -> None:
         """Fail what has gone down with a worker before; for the rest, start another."""
-        self.breaker.died()
+        self.breaker.died(time.monotonic())
         self.last_error = reason
         if self.state is EngineState.READY:
             self.state = EngineState.UNLOADED
@@ -271,7 +297,7 @@ class Engine(ObservedState):
             PayloadTooLarge: it is longer than a frame may be.
         """
         self._admit()
-        return self._requests.generate(request, lambda: self.observer.begin(self.engine_id))
+        return self._requests.generate(request)
 
     async def call(self, call: Call) -> CallResult:
         """Have the loaded model do something that is no generation. A caller that leaves aborts the call.
@@ -283,12 +309,7 @@ class Engine(ObservedState):
             KolosalError: the call was refused.
         """
         self._admit()
-        request = self._requests.call(call)
-        try:
-            return await request.result
-        finally:
-            self._requests.abort(request.request_id)
-            self.observer.call_ended(self.engine_id, call.kind, _outcome(request.result))
+        return await self._requests.call(call)
 
     def _admit(self) -> None:
         """See that one more request may be submitted."""
@@ -382,9 +403,3 @@ class Engine(ObservedState):
 
     def _removed(self) -> NotFound:
         return NotFound(f"Engine '{self.engine_id}' was removed", param="engine_id")
-
-
-def _outcome(result: asyncio.Future[CallResult]) -> Outcome:
-    if not result.done() or result.cancelled():
-        return Outcome.CANCELLED
-    return Outcome.COMPLETED if result.exception() is None else Outcome.FAILED

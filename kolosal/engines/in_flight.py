@@ -32,7 +32,8 @@ from kolosal.engines.ipc.messages import (
 )
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import KolosalError, error_named
-from kolosal.observe.observer import RequestWatch
+from kolosal.observe.counts import Outcome
+from kolosal.observe.observer import Observer
 from kolosal.schema import GenerateRequest, TokenDelta
 
 MAX_CRASHES = 2
@@ -108,6 +109,13 @@ class InFlightCall:
         if not self.result.done():  # else its caller has left
             self.result.set_result(result)
 
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended; one that has not was left."""
+        if not self.result.done() or self.result.cancelled():
+            return Outcome.CANCELLED
+        return Outcome.COMPLETED if self.result.exception() is None else Outcome.FAILED
+
     def fail(self, error: KolosalError) -> None:
         """End it."""
         if not self.result.done():
@@ -120,8 +128,10 @@ InFlightRequest: TypeAlias = InFlightGeneration | InFlightCall
 class InFlightRequests:
     """All requests of an engine that have not ended. Used on the event loop only."""
 
-    def __init__(self, on_empty: Callable[[], None]) -> None:
+    def __init__(self, engine_id: str, observer: Observer, on_empty: Callable[[], None]) -> None:
         """`on_empty` is called whenever the last one has ended."""
+        self._engine_id = engine_id
+        self._observer = observer
         self._on_empty = on_empty
         self._send: Callable[[ToWorker], None] | None = None
         self._n_ctx = 0
@@ -144,28 +154,33 @@ class InFlightRequests:
 
     # --- submitting ---
 
-    def generate(self, request: GenerateRequest, begin_watch: Callable[[], RequestWatch]) -> RequestStream:
-        """Submit a generation. `begin_watch` is called once it was.
+    def generate(self, request: GenerateRequest) -> RequestStream:
+        """Submit a generation.
 
         Raises:
             PayloadTooLarge: it is longer than a frame may be.
         """
         request_id = next(self._ids)
         self._write(Submit(request_id, request))
-        stream = RequestStream(partial(self.abort, request_id), begin_watch())
+        stream = RequestStream(partial(self.abort, request_id), self._observer.begin(self._engine_id))
         self.add(InFlightGeneration(request_id, request, stream))
         return stream
 
-    def call(self, call: Call) -> InFlightCall:
-        """Submit a unary call. Whoever awaits its result aborts it at the end, which does nothing to one that has ended.
+    async def call(self, call: Call) -> CallResult:
+        """Submit a unary call, and wait for its result. A caller that leaves aborts it.
 
         Raises:
             PayloadTooLarge: it is longer than a frame may be.
+            KolosalError: it was refused.
         """
         request = InFlightCall(next(self._ids), call)
         self._write(request.frame())
         self.add(request)
-        return request
+        try:
+            return await request.result
+        finally:
+            self.abort(request.request_id)  # does nothing to one that has ended
+            self._observer.call_ended(self._engine_id, call.kind, request.outcome)
 
     def add(self, request: InFlightRequest) -> None:
         """Note a request that was given to the worker."""

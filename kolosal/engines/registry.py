@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.command import WorkerCommand
-from kolosal.engines.memory.load_scheduler import LoadScheduler, Preview
+from kolosal.engines.memory.load_scheduler import LoadScheduler
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules
 from kolosal.engines.memory.sizing import NoSizes, Sizes
 from kolosal.engines.parameters import EngineConfig
@@ -44,8 +44,6 @@ class EngineRegistry:
         self.load_scheduler = LoadScheduler(command.settings, sizes or NoSizes(), clock)
         """Which engines are in memory."""
         self._engine_file = engine_file
-        self._kept: set[str] = set()
-        """Engines that come back after a restart of the daemon."""
         self._engines: dict[str, Engine] = {}
         self._replacing: set[str] = set()
         self._draining: dict[asyncio.Task[None], Engine] = {}
@@ -101,12 +99,14 @@ class EngineRegistry:
             try:
                 await engine.ensure_ready()
             except BaseException:
-                if self._engines.get(engine_id) is engine:
+                if self._is_current(engine):
                     del self._engines[engine_id]
                     self.observer.forget(engine_id)
                 await asyncio.shield(engine.close())
                 raise
-        self._keep(engine_id, keep=keep)
+        if keep:
+            engine.kept = True
+            self._save()
         return engine
 
     async def replace(
@@ -134,6 +134,7 @@ class EngineRegistry:
             )
         self._replacing.add(engine_id)
         new = self._new_engine(config, rules)
+        new.kept = keep
         try:
             if load:
                 await self._load_in_place_of(old, new)
@@ -145,7 +146,8 @@ class EngineRegistry:
             raise
         finally:
             self._replacing.discard(engine_id)
-        self._keep(engine_id, keep=keep)
+        if keep or old.kept:
+            self._save()
         return new
 
     async def _load_in_place_of(self, old: Engine, new: Engine) -> None:
@@ -166,7 +168,7 @@ class EngineRegistry:
 
     def _take_over(self, old: Engine, new: Engine) -> None:
         self._check_open()
-        if self._engines.get(new.engine_id) is not old:
+        if not self._is_current(old):
             raise EngineNotFound("Engine not found", param="engine_id")
         self._engines[new.engine_id] = new
         old.note_replaced()
@@ -190,7 +192,8 @@ class EngineRegistry:
         engine = self.get(engine_id)
         del self._engines[engine_id]
         self.observer.forget(engine_id)
-        self._keep(engine_id, keep=False)
+        if engine.kept:
+            self._save()
         return self._retire_later(engine)
 
     # --- using ---
@@ -243,7 +246,7 @@ class EngineRegistry:
             InsufficientMemory: there is no memory for it.
         """
         self._check_open()
-        self.get(engine_id).breaker.reset()
+        self.get(engine_id).reset_breaker()
         return await self.acquire(engine_id)
 
     async def unload(self, engine_id: str, *, limit_s: float) -> Engine:
@@ -274,17 +277,6 @@ class EngineRegistry:
                 param="engine_id",
                 code="engine_busy",
             )
-
-    async def preview(self, config: EngineConfig) -> Preview:
-        """What an engine would need, and whether there is memory for it. Loads and changes nothing.
-
-        Raises:
-            ModelFileError: its files are damaged.
-        """
-        current = self._engines.get(config.engine_id)
-        return await self.load_scheduler.preview(
-            config, current if current and current.config is config else None
-        )
 
     # --- ending ---
 
@@ -323,15 +315,8 @@ class EngineRegistry:
         if self._closed:
             raise Draining("The server is shutting down")
 
-    def _keep(self, engine_id: str, *, keep: bool) -> None:
-        """Have an engine come back after a restart of the daemon, or no more."""
-        before = set(self._kept)
-        (self._kept.add if keep else self._kept.discard)(engine_id)
-        if self._engine_file is not None and (keep or before != self._kept):
-            self._engine_file.save(
-                [
-                    StoredEngine(engine.config, engine.rules)
-                    for engine in self._engines.values()
-                    if engine.engine_id in self._kept
-                ]
-            )
+    def _save(self) -> None:
+        """Have the file say which engines come back after a restart of the daemon."""
+        if self._engine_file is not None:
+            kept = [StoredEngine(engine.config, engine.rules) for engine in self.list() if engine.kept]
+            self._engine_file.save(kept)

@@ -1,7 +1,7 @@
-"""When a worker that died is started again: at once, later, or not for a while.
+"""CircuitBreaker: when a worker that died is started again: at once, later, or not for a while.
 
-A circuit breaker (M. Nygard, "Release It!", Stability Patterns), with growing pauses while it is closed. Pure: times are given, in
-seconds on a clock that never jumps back. `breaker` carries the decisions out.
+The pattern is Nygard's (M. Nygard, "Release It!", Stability Patterns), with growing pauses while it is closed. Pure: times are given,
+in seconds on a clock that never jumps back. `Engine` carries the decisions out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RESTART_DELAYS_S = (0.0, 1.0, 5.0, 15.0)
 """Pause before the next start, after the first death within a window, the second, and so on."""
 
 
-class Restarts:
+class CircuitBreaker:
     """The deaths of one engine's workers, and what follows from them.
 
     `max_crashes` deaths within `crash_window_s` open the breaker, a load that fails being one, too; so do as many loads that

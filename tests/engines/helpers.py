@@ -158,6 +158,11 @@ async def loaded(
         await one.close()
 
 
+def recent_deaths(engine: Engine) -> int:
+    """How often its worker died, or did not get ready, within the window of its breaker."""
+    return engine.breaker.deaths(time.monotonic())
+
+
 async def eventually(condition: Callable[[], bool], within_s: float = DEADLINE_S) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(within_s):

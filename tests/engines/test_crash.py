@@ -25,7 +25,17 @@ from kolosal.engines.state import EngineState
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import EngineDied, LoadFailed
 from kolosal.schema import FinishReason, TokenDelta, Usage
-from tests.engines.helpers import DEADLINE_S, config, eventually, gone, in_turn, loaded, script_worker, starts
+from tests.engines.helpers import (
+    DEADLINE_S,
+    config,
+    eventually,
+    gone,
+    in_turn,
+    loaded,
+    recent_deaths,
+    script_worker,
+    starts,
+)
 from tests.engines.worker.helpers import ask, counting
 from tests.settings import with_settings
 
@@ -73,7 +83,7 @@ async def test_killed_streams_go_on_where_they_were(fake_worker: FakeWorker) -> 
 
         assert await first_text == counting(100, 40)
         assert texts == [counting(100 * index, 40) for index in range(2, 32)]
-        assert (engine.in_flight, engine.state, engine.breaker.recent_deaths) == (0, EngineState.READY, 1)
+        assert (engine.in_flight, engine.state, recent_deaths(engine)) == (0, EngineState.READY, 1)
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 9, 20])
@@ -337,7 +347,7 @@ async def test_crash_loop_opens_the_breaker(tmp_path: Path, fake_worker: FakeWor
             await engine.ensure_ready()
 
         assert 50 <= (error.value.retry_after_s or 0) <= 60
-        assert (engine.breaker.state, engine.breaker.recent_deaths, starts(tmp_path)) == (
+        assert (engine.breaker.state(time.monotonic()), recent_deaths(engine), starts(tmp_path)) == (
             BreakerState.OPEN,
             5,
             5,
@@ -363,10 +373,13 @@ async def test_engine_whose_breaker_is_reset_starts_at_once(tmp_path: Path, fake
     for kind in (LoadFailed, LoadFailed, EngineDied):
         with pytest.raises(kind):
             await engine.ensure_ready()
-    engine.breaker.reset()
+    engine.reset_breaker()
     try:
         await engine.ensure_ready()
-        assert (engine.state, engine.breaker.state) == (EngineState.READY, BreakerState.CLOSED)
+        assert (engine.state, engine.breaker.state(time.monotonic())) == (
+            EngineState.READY,
+            BreakerState.CLOSED,
+        )
     finally:
         await engine.close()
 
@@ -377,7 +390,7 @@ async def test_resetting_the_breaker_ends_the_pause(tmp_path: Path, fake_worker:
         stream = engine.generate(ask("5:", max_tokens=20))
         await eventually(lambda: engine.state is EngineState.LOADING)
         await asyncio.sleep(0)
-        engine.breaker.reset()
+        engine.reset_breaker()
 
         assert await text_of(stream) == counting(5, 20)
 
@@ -386,7 +399,7 @@ async def test_stopping_on_purpose_is_no_death(fake_worker: FakeWorker) -> None:
     async with loaded(fake_worker()) as engine:
         await engine.unload()
 
-        assert (engine.breaker.recent_deaths, engine.last_error) == (0, None)
+        assert (recent_deaths(engine), engine.last_error) == (0, None)
 
 
 # --- a worker that hangs ---
@@ -455,7 +468,7 @@ async def test_idle_worker_is_left_alone(fake_worker: FakeWorker) -> None:
 async def test_busy_worker_is_left_alone(fake_worker: FakeWorker) -> None:
     async with loaded(with_settings(fake_worker("step_s=0.15"), step_timeout_s=HANG_S)) as engine:
         assert await text_of(engine.generate(ask("5:", max_tokens=20))) == counting(5, 20)
-        assert engine.breaker.recent_deaths == 0
+        assert recent_deaths(engine) == 0
 
 
 async def test_time_in_which_the_daemon_stood_still_does_not_count(fake_worker: FakeWorker) -> None:
@@ -515,7 +528,7 @@ async def test_worker_that_says_the_unexpected_is_replaced(tmp_path: Path, what:
         pid = engine.worker_pid or 0
         assert await text_of(engine.generate(ask("5:"))) == "!"
         assert gone(pid)
-        assert (starts(tmp_path), engine.breaker.recent_deaths) == (2, 1)
+        assert (starts(tmp_path), recent_deaths(engine)) == (2, 1)
 
 
 @pytest.mark.fault("P5")
@@ -546,7 +559,7 @@ async def test_frames_without_end_cost_no_memory(tmp_path: Path) -> None:
     floods = script_worker(f"ready(); hear()\nwhile True: say({line!r} * 100)")
     async with loaded(in_turn(tmp_path, floods, says(END))) as engine:
         assert await text_of(engine.generate(ask("5:"))) == "x" * 900 + "!"
-        assert engine.breaker.recent_deaths == 1
+        assert recent_deaths(engine) == 1
 
 
 async def test_worker_that_lies_twice_fails_the_request() -> None:

@@ -11,7 +11,7 @@ import pytest
 from kolosal.app import create_app
 from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
-from tests.engines.helpers import config
+from tests.engines.helpers import config, recent_deaths
 from tests.engines.worker.helpers import InProcessWorker, RecordingBackend, ask, counting
 from tests.fakes import http_client
 from tests.settings import settings_of
@@ -35,7 +35,7 @@ async def test_requests_that_do_not_fit_together_all_end_well(fake_worker: FakeW
         ]
         answers = await asyncio.gather(*(client.post("/v1/completions", json=body) for body in bodies))
         too_long = await client.post("/v1/completions", json={"model": "test", "prompt": "x" * 300})
-    deaths = registry.get("test").breaker.recent_deaths
+    deaths = recent_deaths(registry.get("test"))
     await registry.close(drain_s=0)
 
     texts = [answer.json()["choices"][0]["text"] for answer in answers]

@@ -19,7 +19,7 @@ from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.state import EngineState
-from tests.engines.helpers import config, eventually, in_turn, starts
+from tests.engines.helpers import config, eventually, in_turn, recent_deaths, starts
 from tests.engines.worker.helpers import counting
 from tests.fakes import AsgiRequest, http_client
 from tests.faults.drivers import Footprint, stalls
@@ -97,7 +97,7 @@ async def test_clients_who_leave_at_any_moment_leave_nothing_behind(
             f"{n_leavers} left, all freed after {freed_s:.2f} s,"
             f" RSS {(after.rss - before.rss) / 2**20:+.1f} MB, {taken.figure}"
         )
-        assert engine.breaker.recent_deaths == 0
+        assert recent_deaths(engine) == 0
         async with http_client(app) as client:
             answer = await client.post(
                 "/v1/completions", json={"model": "test", "prompt": "5:", "max_tokens": 4}
@@ -166,7 +166,7 @@ async def test_client_who_leaves_while_its_prompt_is_computed_stops_that(
         freed_s = await freed(engine)
 
         assert request.content == b""
-        assert engine.breaker.recent_deaths == 0
+        assert recent_deaths(engine) == 0
         seen(f"in a prefill: the worker says after {freed_s * 1000:.0f} ms that it stopped")
 
 
@@ -189,7 +189,7 @@ async def test_client_who_leaves_before_done_leaves_nothing(fake_worker: FakeWor
             assert b'"finish_reason":"length"' in request.content
             await freed(engine)
 
-        assert engine.breaker.recent_deaths == 0
+        assert recent_deaths(engine) == 0
         async with http_client(app) as client:
             body = {"model": "test", "prompt": "5:", "max_tokens": 4}
             answer = await client.post("/v1/completions", json=body)

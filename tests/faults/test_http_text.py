@@ -16,7 +16,7 @@ from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.errors import InvalidRequest
 from kolosal.schema import ChatPrompt, GenerateRequest, Message
-from tests.engines.helpers import loaded
+from tests.engines.helpers import loaded, recent_deaths
 from tests.engines.worker.helpers import ask, ask_chat
 from tests.faults.sockets import MIB, rss
 from tests.gguf_files import gguf
@@ -82,7 +82,7 @@ async def test_the_real_model_takes_any_text_and_gives_whole_characters(
                 except InvalidRequest:
                     refused += 1
         assert engine.worker_pid == pid
-        assert engine.breaker.recent_deaths == 0
+        assert recent_deaths(engine) == 0
     seen(f"{2 * len(TEXTS)} prompts to SmolLM2, {refused} of them refused, no crash, all text whole")
 
 

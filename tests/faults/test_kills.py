@@ -19,7 +19,7 @@ from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, FlashAttention, LoadingParameters
 from kolosal.engines.stream import Completion
 from kolosal.schema import GenerateRequest
-from tests.engines.helpers import loaded
+from tests.engines.helpers import loaded, recent_deaths
 from tests.engines.worker.helpers import ask, counting
 from tests.faults.drivers import (
     Footprint,
@@ -79,7 +79,7 @@ async def test_greedy_text_is_that_of_an_undisturbed_run(
         assert [(end.text, end.tokens, end.usage.completion_tokens) for end in completions(ends)] == [
             (one.text, one.tokens, 24) for one in undisturbed
         ]
-        assert (engine.breaker.recent_deaths, engine.in_flight) == (1, 0)
+        assert (recent_deaths(engine), engine.in_flight) == (1, 0)
         assert max(taken) < MAX_STALL_S
         seen(f"killed after {after_tokens} tokens: {len(ends)} of {N_STREAMS} texts equal, {taken.figure}")
 
@@ -93,7 +93,7 @@ async def test_streams_of_a_worker_that_hangs_go_on(real_worker: WorkerCommand, 
         ends = await killed_while_answering(engine, requests(64)[:8], how=signal.SIGSTOP)
 
         assert [end.text for end in completions(ends)] == [one.text for one in undisturbed]
-        assert engine.breaker.recent_deaths == 1
+        assert recent_deaths(engine) == 1
 
 
 @pytest.mark.fault("P1")

@@ -17,7 +17,7 @@ from kolosal.engines.ipc.stderr import STDERR_TAIL_BYTES
 from kolosal.errors import EngineDied
 from kolosal.observe.logtail import MAX_LINES, MAX_TAIL_CHARS
 from kolosal.schema import FinishReason, TokenDelta, Usage
-from tests.engines.helpers import config, gone, launched, loaded, script_worker
+from tests.engines.helpers import config, gone, launched, loaded, recent_deaths, script_worker
 from tests.engines.worker.helpers import ask, counting
 from tests.faults.drivers import Footprint, stalls
 from tests.settings import with_settings
@@ -95,7 +95,7 @@ async def believed(command: WorkerCommand) -> str:
         with pytest.raises(EngineDied):  # noqa: PT012 - what came before the error counts
             async for delta in stream:
                 text += delta.text
-        assert (engine.breaker.recent_deaths, engine.in_flight) == (2, 0)
+        assert (recent_deaths(engine), engine.in_flight) == (2, 0)
     return text
 
 
@@ -166,7 +166,7 @@ async def test_what_native_code_prints_harms_nothing(fake_worker: FakeWorker, se
         held = sum(len(line) for line in kept._items)
 
         assert completion.text == counting(5, 12)
-        assert engine.breaker.recent_deaths == 0
+        assert recent_deaths(engine) == 0
         assert 0 < len(tail) <= STDERR_TAIL_BYTES
         assert len(kept._items) <= MAX_LINES
         assert held <= MAX_TAIL_CHARS

@@ -1,7 +1,8 @@
-"""What there is to know about an engine, as the routes under `/engines` and `/health` answer it. Pure."""
+"""What there is to know about an engine, as the routes under `/engines` and `/health` answer it."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -87,6 +88,7 @@ def engine_row(engine: Engine) -> EngineRow:
 def engine_details(registry: EngineRegistry, engine: Engine) -> EngineDetails:
     """All about one engine."""
     held = registry.load_scheduler.estimate_of(engine)
+    now = time.monotonic()
     default_ttl_s = registry.load_scheduler.settings.idle_ttl_s
     return {
         **engine_status(engine),
@@ -97,9 +99,9 @@ def engine_details(registry: EngineRegistry, engine: Engine) -> EngineDetails:
         "info": None if engine.info is None else asdict(engine.info),
         "load_progress": engine.load_progress,
         "last_error": engine.last_error,
-        "recent_crashes": engine.breaker.recent_deaths,
-        "breaker": engine.breaker.state,
-        "retry_after_s": engine.breaker.retry_after_s,
+        "recent_crashes": engine.breaker.deaths(now),
+        "breaker": engine.breaker.state(now),
+        "retry_after_s": engine.breaker.retry_after_s(now),
         "last_accessed": _last_accessed(engine),
         "in_flight": engine.in_flight,
         "worker_pid": engine.worker_pid,

@@ -135,8 +135,8 @@ async def unload_engine(request: Request) -> JsonResponse[EngineDetails]:
 async def estimate_engine(request: Request) -> JsonResponse[EngineEstimate]:
     """What an engine takes, or would take if it were loaded now. Loads nothing."""
     registry = registry_of(request)
-    config = registry.get(request.path_params["engine_id"]).config
-    return _response(config, await registry.preview(config))
+    engine = registry.get(request.path_params["engine_id"])
+    return _response(engine.config, await registry.load_scheduler.preview(engine.config, engine))
 
 
 @Operation(
@@ -153,7 +153,7 @@ async def estimate_body(request: Request) -> JsonResponse[EngineEstimate]:
     name, parameters = body.name or _NO_NAME, body.parameters()
     roots = model_roots_of(request)
     config = await asyncio.to_thread(engine_config, name, model_path, parameters, roots=roots)
-    return _response(config, await registry_of(request).preview(config))
+    return _response(config, await registry_of(request).load_scheduler.preview(config))
 
 
 def _response(config: EngineConfig, preview: Preview) -> JsonResponse[EngineEstimate]:
