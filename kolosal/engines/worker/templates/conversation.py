@@ -107,22 +107,22 @@ def _parsed(arguments: str) -> object:
 
 def _in_plain_words(messages: list[Message], tools: str) -> list[Message]:
     """Calls, results and tools as text, for a template that knows none of them."""
-    said: list[Message] = []
+    turns: list[Message] = []
     after_result = False
     for message in messages:
         if message.tool_calls:
             content = "\n".join(part for part in (message.content, write_calls(message.tool_calls)) if part)
-            said.append(replace(message, content=content, tool_calls=()))
+            turns.append(replace(message, content=content, tool_calls=()))
         elif message.role == "tool" or (message.role == "user" and after_result):
             content = write_result(message.content) if message.role == "tool" else message.content
             if after_result:  # one turn, since many templates want users and assistants to alternate
-                said[-1] = replace(said[-1], content=f"{said[-1].content}\n{content}")
+                turns[-1] = replace(turns[-1], content=f"{turns[-1].content}\n{content}")
             else:
-                said.append(Message("user", content))
+                turns.append(Message("user", content))
         else:
-            said.append(message)
+            turns.append(message)
         after_result = message.role == "tool"
-    return _with_system(said, tools) if tools else said
+    return _with_system(turns, tools) if tools else turns
 
 
 def _with_system(messages: list[Message], text: str) -> list[Message]:
@@ -134,17 +134,17 @@ def _with_system(messages: list[Message], text: str) -> list[Message]:
 
 
 def _without_system(messages: list[Message]) -> list[Message]:
-    """System turns said by the user, before the next thing the user says."""
-    said: list[Message] = []
+    """System turns as text of the user, before the next thing the user says."""
+    turns: list[Message] = []
     waiting: list[str] = []
     for message in messages:
         if message.role == "system":
             waiting.append(message.content)
         elif message.role == "user" and waiting:
-            said.append(replace(message, content="\n\n".join([*waiting, message.content])))
+            turns.append(replace(message, content="\n\n".join([*waiting, message.content])))
             waiting = []
         else:
-            said.append(message)
+            turns.append(message)
     if waiting:
-        said.append(Message("user", "\n\n".join(waiting)))
-    return said
+        turns.append(Message("user", "\n\n".join(waiting)))
+    return turns

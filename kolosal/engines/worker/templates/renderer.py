@@ -191,7 +191,10 @@ class _Process:
             self._deadline_s = None
 
     def _watch(self) -> None:
-        """Looks now and then instead of being woken for each request, which would cost more than most renderings."""
+        """End the process where its answer is late.
+
+        It looks now and then: to be woken for each request would cost more than most renderings.
+        """
         while not self._ended.wait(self._max_wall_s / 8):
             deadline_s = self._deadline_s
             if deadline_s is not None and time.monotonic() > deadline_s:
