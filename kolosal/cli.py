@@ -314,16 +314,16 @@ def bench(
 ) -> None:
     """Measure a server with the same workloads as our own figures: first tokens, gaps, tokens a second, memory."""
     from kolosal.bench.run import BenchOptions, list_workloads, run_bench
-    from kolosal.commands.bench import server_to_measure
+    from kolosal.commands.address import address_to_measure
 
     if show_list:
         list_workloads()
         return
-    url, api_key = server_to_measure(url, api_key, config)
+    address = address_to_measure(url, api_key, config)
     options = BenchOptions(
-        url=url,
+        url=address.url,
         model=model,
-        api_key=api_key,
+        api_key=address.api_key,
         only=only or (),
         repeat=repeat,
         seed=seed,

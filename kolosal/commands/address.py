@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kolosal.config.errors import ConfigError
@@ -42,6 +42,15 @@ def daemon_configuration(
 def named_address(url: str) -> Address:
     """A daemon that was named. The configured key is for the configured daemon; a variable is meant for this command."""
     return Address(url, process_environment().get("KOLOSAL_API_KEY") or None)
+
+
+def address_to_measure(url: str | None, api_key: str | None, config: Path | None) -> Address:
+    """The server that was named, else this machine's daemon, whose key goes to nobody else."""
+    api_key = api_key or process_environment().get("KOLOSAL_API_KEY") or None
+    if url is not None:
+        return Address(url, api_key)
+    own = Address.of(load_settings(config_path=config).settings)
+    return own if api_key is None else replace(own, api_key=api_key)
 
 
 def configured_address(configuration: Configuration) -> Address:

@@ -134,10 +134,13 @@ class ChildDaemon:
 
     def stop(self) -> None:
         """Let it finish, then insist. The log is kept when there is something in it to find out."""
-        if not self.has_ended:
-            self._tell_to_stop()
-        else:
+        if self.has_ended:
             self._keep_log = True  # it ended before it was told to
+        else:
+            try:
+                self._process.send_signal(_STOP)
+            except OSError:  # on Windows a console passes it on; a service or a scheduled task has none
+                self._process.kill()
         try:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -145,14 +148,6 @@ class ChildDaemon:
             self._process.wait()
         if not self._keep_log:
             self.log.unlink(missing_ok=True)
-
-    def _tell_to_stop(self) -> None:
-        try:
-            self._process.send_signal(_STOP)
-        except (
-            OSError
-        ):  # on Windows a console passes it on, and under a service or a scheduled task there is none
-            self._process.kill()
 
     def failure(self, what: str) -> CommandError:
         """What the child did, with its last words and where the others are."""

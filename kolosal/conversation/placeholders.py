@@ -20,14 +20,12 @@ BARE_SECTIONS = frozenset({"server", "azure"})
 """The sections in which a whole value may be a bare name."""
 
 
-def resolve(values: JsonValue, environ: Mapping[str, str]) -> JsonValue:
+def resolve(values: dict[str, JsonValue], environ: Mapping[str, str]) -> dict[str, JsonValue]:
     """A file's values with its placeholders replaced.
 
     `${NAME}` and `${NAME:-default}` may stand anywhere in any text. In the sections of `BARE_SECTIONS` a text may be a bare
     name. A key whose whole value is an unset placeholder is left out.
     """
-    if not isinstance(values, dict):
-        return _resolved(values, environ, bare=False)
     made = {key: _resolved(value, environ, bare=key in BARE_SECTIONS) for key, value in values.items()}
     return _without_unset(made, values)
 

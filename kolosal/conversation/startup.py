@@ -52,20 +52,17 @@ class ConversationSettings:
 def load_conversation(
     environ: Mapping[str, str], key_from_vault: KeySource = load_api_key
 ) -> ConversationSettings:
-    """Prompts, sampling and key; the vault is asked where one is configured.
+    """Prompts, sampling and key; where a vault is configured, its key and not the file's.
 
     Raises:
         KeyVaultError: the vault did not give the key.
     """
     with _config_errors(environ):
-        model, server, azure = (
-            load_model_config(environ),
-            load_chat_server_config(environ),
-            load_azure_config(environ),
-        )
+        model, azure = load_model_config(environ), load_azure_config(environ)
         prompts = {**ConversationSettings().system_prompts, **load_system_prompt(environ)}
         parameters = GenerationParameters().changed(model.get("parameters") or {})
-    key = _api_key(server, azure, key_from_vault)
+    url, secret = azure.get("key_vault_url"), azure.get("api_key_secret_name")
+    key = key_from_vault(str(url), str(secret)) if url and secret else client_key(environ)
     if key is None and given_file(SERVER_CONFIG, environ) is not None:
         log.warning("conversation.no_key", extra={"reason": "neither a vault nor server.api_key is set"})
     return ConversationSettings(prompts, parameters, key)
@@ -93,15 +90,6 @@ def _config_errors(environ: Mapping[str, str]) -> Iterator[None]:
         raise ConfigError(f"{environ.get(CONFIG_DIR_VARIABLE, 'the package')}: {exc}") from exc
 
 
-def _api_key(server: Mapping[str, Any], azure: Mapping[str, Any], key_from_vault: KeySource) -> str | None:
-    """The key: the vault's goes before the file's."""
-    url, name = azure.get("key_vault_url"), azure.get("api_key_secret_name")
-    if url and name:
-        return key_from_vault(str(url), str(name))
-    key = server.get("api_key")
-    return str(key) if key else None
-
-
 def _source(
     environ: Mapping[str, str], model: Mapping[str, Any], server: Mapping[str, Any]
 ) -> SettingsSource | None:
@@ -117,13 +105,9 @@ def _source(
     path = given_file(MODEL_CONFIG, environ)
     if path is None or not str(model.get("id") or "").endswith(".gguf"):
         return SettingsSource(values, origins=origins) if values else None
-    entry = _entry(model, path.parent)
+    file = (
+        path.parent / Path(model["id"]).expanduser()
+    )  # a relative path starts at the folder of the YAML file
+    parameters = loading_parameters(model.get("device") or "auto")
+    entry = ModelEntry(id=file.stem, path=str(file), parameters=parameters)
     return SettingsSource(values, (entry,), {**origins, f"models[{entry.id}]": str(path)})
-
-
-def _entry(model: Mapping[str, Any], folder: Path) -> ModelEntry:
-    """The model as an engine, named after its file. A relative path starts at the folder of the YAML file."""
-    path = folder / Path(model["id"]).expanduser()
-    return ModelEntry(
-        id=path.stem, path=str(path), parameters=loading_parameters(model.get("device") or "auto")
-    )

@@ -46,31 +46,26 @@ class Ring(Generic[T]):
         self._max_size = max_size
         self._size_of = size_of
         self._size = 0
-        self._newest = 0
+        self.newest = 0
+        """The number of the last item; 0 when there never was one."""
         self._closed = False
         self._changed = asyncio.Event()
 
     @property
-    def newest(self) -> int:
-        """The number of the last item; 0 when there never was one."""
-        return self._newest
-
-    @property
     def oldest(self) -> int:
         """The number of the first item that is still kept; one more than `newest` when there is none."""
-        return self._newest - len(self._items) + 1
+        return self.newest - len(self._items) + 1
 
-    def append(self, item: T) -> int:
-        """Add an item, and drop the oldest where there are too many; returns its number."""
+    def append(self, item: T) -> None:
+        """Add an item, and drop the oldest where there are too many."""
         self._items.append(item)
         self._size += self._size_of(item)
-        self._newest += 1
+        self.newest += 1
         while len(self._items) > self._max_count or (
             self._max_size is not None and self._size > self._max_size and len(self._items) > 1
         ):
             self._size -= self._size_of(self._items.popleft())
         self._wake()
-        return self._newest
 
     def after(self, number: int, limit: int = BATCH) -> Batch[T]:
         """The items that follow the one of that number, `limit` of them at most."""
@@ -80,7 +75,7 @@ class Ring(Generic[T]):
 
     def last(self, count: int) -> Batch[T]:
         """The last items, `count` of them at most."""
-        return self.after(max(self.oldest - 1, self._newest - count), count)
+        return self.after(max(self.oldest - 1, self.newest - count), count)
 
     async def follow(self, after: int) -> AsyncGenerator[Batch[T], None]:
         """All that comes after the item of that number, in batches, until the ring is closed."""
