@@ -110,7 +110,7 @@ async def test_who_waits_too_long_for_a_load_is_told_so(path: str, body: dict[st
 async def test_who_asks_is_said_where_keys_are_used() -> None:
     engine = FakeEngine("a", says("Hi"))
     app = app_with(engine, max_requests_per_key=1)
-    for key in (ApiKey(id="key-1", name="a", scopes=frozenset(), digest=b""), None):
+    for key in (ApiKey(id="key-1", name="a", scopes=frozenset(), sha256="", created=None), None):
         request = AsgiRequest("/v1/chat/completions", CHAT)
         request.scope["state"] = {"api_key": key}
         await request.start(app)

@@ -59,7 +59,7 @@ class Keyring:
         digest = digest_of(presented)
         found = None
         for key in (*self._configured, *self._from_file):
-            if hmac.compare_digest(digest, key.digest):
+            if hmac.compare_digest(digest, key.sha256):
                 found = key
         return found
 

@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from kolosal.atomic_file import replace_file
 from kolosal.config.errors import ConfigError
@@ -38,6 +38,9 @@ _MODE = 0o600
 """Digests are no secrets, but who may write here may let himself in."""
 
 
+_STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+
 class Scope(StrEnum):
     """What a key allows. Neither includes the other."""
 
@@ -52,48 +55,37 @@ ALL_SCOPES = frozenset(Scope)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """A key as the daemon knows it: all but the key itself."""
+    """A key as the daemon knows it and as it stands in the file: all but the key itself. Bounds are the file's."""
 
-    id: str
-    name: str
-    scopes: frozenset[Scope]
-    digest: bytes
-    """SHA-256 of the key."""
-    created: datetime | None = None
-    """None for a key of the configuration."""
-
-
-class _Stored(BaseModel):
-    """A key in the file."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+    __pydantic_config__ = _STRICT
 
     id: Annotated[str, Field(min_length=1, max_length=64)]
     name: Annotated[str, Field(pattern=_NAME)]
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(Scope))]
+    scopes: Annotated[frozenset[Scope], Field(min_length=1), PlainSerializer(sorted)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    created: datetime
+    """Of the key, in hexadecimal digits."""
+    created: datetime | None
+    """None for a key of the configuration."""
 
 
 class _Contents(BaseModel):
     """The whole file."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+    model_config = _STRICT
 
-    keys: Annotated[list[_Stored], Field(max_length=MAX_KEYS)]
+    keys: Annotated[tuple[ApiKey, ...], Field(max_length=MAX_KEYS)]
 
 
-def digest_of(key: str) -> bytes:
-    """What is kept and compared in place of a key."""
-    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
+def digest_of(key: str) -> str:
+    """What is kept and compared in place of a key: its SHA-256, in hexadecimal digits."""
+    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
 
 
 def plain_key(key: str, name: str, scopes: frozenset[Scope] = ALL_SCOPES) -> ApiKey:
     """A key that an operator wrote into the configuration. Its id follows from it, and tells nothing of it."""
     digest = digest_of(key)
-    return ApiKey(
-        id=f"key_{hashlib.sha256(digest).hexdigest()[:12]}", name=name, scopes=scopes, digest=digest
-    )
+    key_id = f"key_{hashlib.sha256(bytes.fromhex(digest)).hexdigest()[:12]}"
+    return ApiKey(id=key_id, name=name, scopes=scopes, sha256=digest, created=None)
 
 
 class KeyFile:
@@ -123,20 +115,10 @@ class KeyFile:
         except OSError as exc:
             raise ConfigError(f"{self.path}: cannot be read: {exc.strerror or exc}") from exc
         try:
-            stored = _Contents.model_validate_json(content[:MAX_FILE_BYTES]).keys
+            return _Contents.model_validate_json(content[:MAX_FILE_BYTES]).keys
         except ValidationError as exc:
             where = ".".join(str(part) for part in exc.errors(include_input=False)[0]["loc"])
             raise ConfigError(f"{self.path}: not a file of keys{where and f' (at {where})'}") from exc
-        return tuple(
-            ApiKey(
-                id=key.id,
-                name=key.name,
-                scopes=frozenset(key.scopes),
-                digest=bytes.fromhex(key.sha256),
-                created=key.created,
-            )
-            for key in stored
-        )
 
     def create(self, name: str, scopes: Iterable[Scope]) -> tuple[ApiKey, str]:
         """Add a key; returns it, and the key itself, which nobody can ever be told again."""
@@ -147,7 +129,7 @@ class KeyFile:
             id=f"key_{secrets.token_hex(6)}",
             name=name,
             scopes=frozenset(scopes) or frozenset({Scope.INFERENCE}),
-            digest=digest_of(key),
+            sha256=digest_of(key),
             created=datetime.now(UTC).replace(microsecond=0),
         )
         with self._changing() as keys:
@@ -186,7 +168,7 @@ class KeyFile:
             with os.fdopen(descriptor, "wb") as file:
                 keys = [*self.read()]
                 yield keys
-                file.write(_as_json(keys))
+                file.write(_Contents(keys=tuple(keys)).model_dump_json(indent=2).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             _keep_owner(new, self.path)
@@ -229,20 +211,6 @@ def read_plain_keys(path: Path) -> tuple[ApiKey, ...]:
     if not 1 <= len(keys) <= MAX_KEYS:
         raise ConfigError(f"{path}: must hold 1 to {MAX_KEYS} keys, not {len(keys)}")
     return tuple(keys)
-
-
-def _as_json(keys: Iterable[ApiKey]) -> bytes:
-    stored = [
-        _Stored(
-            id=key.id,
-            name=key.name,
-            scopes=sorted(key.scopes),
-            sha256=key.digest.hex(),
-            created=key.created or datetime.now(UTC),
-        )
-        for key in keys
-    ]
-    return _Contents(keys=stored).model_dump_json(indent=2).encode() + b"\n"
 
 
 def _make_folder(folder: Path) -> None:
