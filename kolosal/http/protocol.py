@@ -20,12 +20,6 @@ from kolosal.http.reader import WRITE_DEADLINE_S, ReaderDeadline
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 
-HEADER_DEADLINE_S = 20.0
-"""From the connection, or the first byte of a later request, to the end of its headers."""
-
-BODY_DEADLINE_S = 120.0
-"""From the headers to the end of the body: 16 MiB at 140 KiB/s."""
-
 WRITE_BUFFER_BYTES = 4096
 """When the write buffer is full. uvloop keeps some 700 bytes for each write that waits, and events are short: 64 KiB of them, as
 usual, took 400 KiB a connection."""
@@ -33,10 +27,6 @@ usual, took 400 KiB a connection."""
 MAX_UNWANTED_BYTES = 32 * 1024
 """A body that was answered before it ended is read on where it is no longer than this, so that the connection can be
 used again; uvicorn reads all of any."""
-
-LINGER_S = 2.0
-"""How long a client has to read an answer that came before its body ended, where the connection ends with that answer:
-what it sends on to a closed one makes its system discard the answer."""
 
 _BODY = (
     b'{"error":{"message":"The server has as many connections as it may have","type":"server_error",'
@@ -55,10 +45,14 @@ class GuardedProtocol(H11Protocol):
     A connection that misses a deadline is aborted, which its handler sees as a disconnect.
     """
 
-    header_deadline_s = HEADER_DEADLINE_S
-    body_deadline_s = BODY_DEADLINE_S
+    header_deadline_s = 20.0
+    """From the connection, or the first byte of a later request, to the end of its headers."""
+    body_deadline_s = 120.0
+    """From the headers to the end of the body: 16 MiB at 140 KiB/s."""
     write_deadline_s = WRITE_DEADLINE_S
-    linger_s = LINGER_S
+    linger_s = 2.0
+    """How long a client has to read an answer that came before its body ended, where the connection ends with that answer:
+    what it sends on to a closed one makes its system discard the answer."""
 
     _read_timer: asyncio.TimerHandle | None = None
     _read_state: object = None

@@ -83,17 +83,15 @@ class EventStream(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             self._last_sent_at = asyncio.get_running_loop().time()
             watch = asyncio.create_task(disconnected(receive))
-            tasks.append(watch)
             pump = asyncio.create_task(self._pump(scope, send))
-            tasks.append(pump)
+            tasks += [watch, pump]
             if self._ping_frame is not None:
                 tasks.append(asyncio.create_task(self._ping(send, self._ping_frame)))
             await asyncio.wait((watch, pump), return_when=asyncio.FIRST_COMPLETED)
             finished = pump.done() and not pump.cancelled()
         finally:
             self._close()
-            if tasks:
-                await end_tasks(*tasks)
+            await end_tasks(*tasks)
         if finished:
             pump.result()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
