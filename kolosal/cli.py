@@ -313,6 +313,7 @@ def bench(
     ] = None,
 ) -> None:
     """Measure a server with the same workloads as our own figures: first tokens, gaps, tokens a second, memory."""
+    from kolosal.bench.client import Target
     from kolosal.bench.run import BenchOptions, list_workloads, run_bench
     from kolosal.commands.address import address_to_measure
 
@@ -320,17 +321,15 @@ def bench(
         list_workloads()
         return
     address = address_to_measure(url, api_key, config)
-    options = BenchOptions(
+    target = Target(
         url=address.url,
-        model=model,
+        model=model or "",
         api_key=address.api_key,
-        only=only or (),
-        repeat=repeat,
-        seed=seed,
-        as_json=as_json,
-        pids=pid or (),
-        start_command=start_command,
         timeout_s=timeout,
+        start_command=start_command,
+    )
+    options = BenchOptions(
+        target=target, only=only or (), repeat=repeat, seed=seed, as_json=as_json, pids=pid or ()
     )
     raise typer.Exit(run_bench(options))
 

@@ -20,9 +20,6 @@ from kolosal.bench.answer import Answer
 from kolosal.bench.answer_reader import AnswerReader
 from kolosal.bench.errors import BenchError, Refused, Unreachable
 
-DEFAULT_TIMEOUT_S = 600.0
-"""Bounds one request, from connecting to its last byte."""
-
 _BAD_REQUEST = (400, 422)
 
 
@@ -32,9 +29,10 @@ class Target:
 
     url: str
     """Base of the API, such as http://127.0.0.1:8080/v1."""
-    model: str
+    model: str = ""
     api_key: str | None = None
-    timeout_s: float = DEFAULT_TIMEOUT_S
+    timeout_s: float = 600.0
+    """Bounds one request, from connecting to its last byte."""
     start_command: str | None = None
     """Starts another server like it on `{port}`; for the workload that measures loading."""
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from kolosal.bench import prompts
-from kolosal.bench.client import DEFAULT_TIMEOUT_S, Client, Target
+from kolosal.bench.client import Client, Target
 from kolosal.bench.errors import BenchError, Skipped
 from kolosal.bench.measures import Measures
 from kolosal.bench.processes import rss_bytes, server_pids
@@ -32,11 +32,8 @@ MODELS_TIMEOUT_S = 10.0
 class BenchOptions:
     """What the user asked for."""
 
-    url: str
-    """Base of the API, such as http://127.0.0.1:8080/v1; one without a path gets /v1."""
-    model: str | None = None
-    """None: the first model that the server lists."""
-    api_key: str | None = None
+    target: Target
+    """Its URL may lack a path, which is then /v1; without a model it is the first that the server lists."""
     only: Sequence[str] = ()
     """Names of workloads; empty: all."""
     repeat: int = 1
@@ -44,8 +41,6 @@ class BenchOptions:
     """The same seed makes the same prompts, which a server may then have cached. None draws a fresh one."""
     as_json: bool = False
     pids: Sequence[int] = ()
-    start_command: str | None = None
-    timeout_s: float = DEFAULT_TIMEOUT_S
 
 
 def run_bench(options: BenchOptions) -> int:
@@ -98,13 +93,7 @@ async def run_once(workload: Workload, client: Client, seed: str, pids: Sequence
 
 
 async def _bench(options: BenchOptions, workloads: Sequence[Workload], progress: BenchProgress) -> Report:
-    target = Target(
-        url=api_base(options.url),
-        model=options.model or "",
-        api_key=options.api_key,
-        timeout_s=options.timeout_s,
-        start_command=options.start_command,
-    )
+    target = replace(options.target, url=api_base(options.target.url))
     client = Client(target, progress.answered)  # says what is wrong with the address, before anything is sent
     if not target.model:
         client = Client(replace(target, model=await _first_model(target)), progress.answered)

@@ -40,4 +40,4 @@ def test_the_key_of_a_daemon_is_sent_to_it_only(
     (tmp_path / "config.yaml").write_text(CONFIG)
     done = CliRunner().invoke(app, ["bench", "--config", str(tmp_path / "config.yaml"), *arguments])
     assert done.exit_code == 0, done.output
-    assert [(options.url, options.api_key) for options in asked] == [expected]
+    assert [(options.target.url, options.target.api_key) for options in asked] == [expected]

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from kolosal.bench.client import Target
 from kolosal.bench.processes import rss_bytes, server_pids
 from kolosal.bench.run import BenchOptions, api_base, list_workloads, run_bench
 from kolosal.bench.workloads import WORKLOADS
@@ -17,8 +18,8 @@ FIGURES = {
 }  # fmt: skip
 
 
-def options(stub: StubServer, *only: str, **fields: object) -> BenchOptions:
-    return BenchOptions(url=stub.url, only=only, **fields)  # type: ignore[arg-type]
+def options(stub: StubServer, *only: str, model: str = "", **fields: object) -> BenchOptions:
+    return BenchOptions(target=Target(url=stub.url, model=model), only=only, **fields)  # type: ignore[arg-type]
 
 
 def test_json_has_the_promised_keys(threaded_stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,12 +56,12 @@ def test_a_failure_is_one_line_and_exit_status_1(
 
 
 def test_nobody_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_bench(BenchOptions(url="http://127.0.0.1:1/v1", model="x")) == 1
+    assert run_bench(BenchOptions(target=Target(url="http://127.0.0.1:1/v1", model="x"))) == 1
     assert capsys.readouterr().err.startswith("Error: nothing answers at 127.0.0.1 port 1")
 
 
 def test_an_unknown_workload_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_bench(BenchOptions(url="http://127.0.0.1:1/v1", only=["nothing"])) == 1
+    assert run_bench(BenchOptions(target=Target(url="http://127.0.0.1:1/v1"), only=["nothing"])) == 1
     assert "there is no workload nothing; there is: one_stream" in capsys.readouterr().err
 
 
