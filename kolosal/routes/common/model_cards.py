@@ -1,14 +1,13 @@
-"""Cards: what model files say of themselves in their headers, each read once as long as its file stays the same.
+"""Cards: what model files say of themselves in their headers.
 
 A card says of a model that was never loaded what its worker would: the table of quantisations and the list of encoders are
-llama.cpp's. The headers are read in a thread, one model at a time.
+llama.cpp's.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,6 @@ from kolosal.engines.memory.gguf import CHAT_TEMPLATE, GgufHeader
 from kolosal.engines.memory.model_files import read_headers
 from kolosal.engines.memory.model_shape import ModelShape
 from kolosal.errors import ModelFileError
-from kolosal.routes.common.digests import FileVersion
-
-_MAX_KEPT = 64
-"""Cards that are kept; the one that was least recently asked for is forgotten first."""
 
 _SHORT_ARRAY = 5
 """Elements up to which an array is shown also where nobody asks for all of it."""
@@ -114,26 +109,3 @@ def _file_type(headers: Sequence[GgufHeader]) -> int:
         return said & ~_GUESSED
     kinds = Counter(tensor.kind for header in headers for tensor in header.tensors)
     return _FILE_TYPE_OF_TENSORS.get(kinds.most_common(1)[0][0], 0)
-
-
-class ModelCards:
-    """Remembers cards. Used on the event loop only."""
-
-    def __init__(self, read: Callable[[Path], ModelCard | None] = read_card) -> None:
-        self._read = read
-        self._known: OrderedDict[FileVersion, ModelCard | None] = OrderedDict()
-        self._one_at_a_time = asyncio.Lock()
-
-    async def of(self, path: Path) -> ModelCard | None:
-        """The card of a model; None where its file is gone or damaged."""
-        try:
-            version = await asyncio.to_thread(FileVersion.of, path)
-        except OSError:
-            return None
-        async with self._one_at_a_time:
-            if version not in self._known:
-                self._known[version] = await asyncio.to_thread(self._read, path)
-                if len(self._known) > _MAX_KEPT:
-                    self._known.popitem(last=False)
-            self._known.move_to_end(version)
-            return self._known[version]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -15,8 +16,8 @@ from kolosal.engines.registry import EngineRegistry
 from kolosal.observe.system import SystemMonitor
 from kolosal.paths import ModelRoots, Roots
 from kolosal.routes.common.access import key_of
-from kolosal.routes.common.digests import FileDigests
-from kolosal.routes.common.model_cards import ModelCards
+from kolosal.routes.common.file_cache import FileCache, sha256_of
+from kolosal.routes.common.model_cards import ModelCard, read_card
 from kolosal.schema import MAX_CACHE_SCOPE_CHARS, GenerateRequest
 from kolosal.security.auth import Authenticator
 
@@ -43,10 +44,12 @@ class Services:
     """Where models may come from."""
     conversation: ConversationSettings = field(default_factory=ConversationSettings)
     """Prompts, sampling and key of the conversation paths."""
-    digests: FileDigests = field(default_factory=FileDigests)
+    digests: FileCache[str] = field(default_factory=lambda: FileCache(sha256_of, 1024))
     """The digests of model files."""
-    cards: ModelCards = field(default_factory=ModelCards)
-    """What model files say of themselves."""
+    cards: FileCache[ModelCard | None] = field(
+        default_factory=lambda: FileCache(lambda path: asyncio.to_thread(read_card, path), 64)
+    )
+    """What model files say of themselves; None of those that are damaged."""
     system: SystemMonitor = field(default_factory=SystemMonitor)
     """What this machine uses."""
     started: float = field(default_factory=time.monotonic)

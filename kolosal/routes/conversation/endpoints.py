@@ -13,7 +13,7 @@ from kolosal.http.sse import EventStream
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import services_of
 from kolosal.routes.conversation.body import ChatQuery, ConversationBody, PingQuery, decode_chat, decode_query
-from kolosal.routes.conversation.pipeline_generation import PipelineGeneration, PlainTextStream
+from kolosal.routes.conversation.pipeline_generation import PipelineGeneration
 
 _EXAMPLE = {"prompt": "Hello"}
 
@@ -69,7 +69,10 @@ async def chat_stream(request: Request) -> EventStream:
     """Answer a message as plain text, while it is written."""
     generation = _generation(request, await decode_chat(request))
     await generation.start(request)
-    return PlainTextStream(generation)
+    # one that fails ends early, without its `END`: plain text has no other sign
+    return EventStream(
+        generation.chunks(), generation.abort, lambda _: b"", ping=b"", media_type="text/plain; charset=utf-8"
+    )
 
 
 @Operation(

@@ -9,7 +9,6 @@ from starlette.requests import Request
 from kolosal.admission import Place
 from kolosal.chat.events import TextPiece
 from kolosal.conversation.pipeline import Pipeline, PipelineStep
-from kolosal.http.sse import EventStream
 from kolosal.routes.common.generation import Generation
 from kolosal.routes.common.services import caller_of, services_of
 from kolosal.schema import ChatPrompt, GenerateRequest
@@ -34,6 +33,12 @@ class PipelineGeneration:
         """Begin the first step and wait for its first event, so that an error can still be a status line."""
         if self._step is not None:
             await self._generate(self._step, request)
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """What is `shown`, with `END` after it."""
+        async for text in self.shown():
+            yield text.encode()
+        yield END
 
     async def shown(self) -> AsyncIterator[str]:
         """What the pipeline shows, as it comes."""
@@ -71,17 +76,3 @@ class PipelineGeneration:
         prompt = GenerateRequest(ChatPrompt(step.messages), self._parameters.sampling())
         await self._generation.start(self._model, [prompt])
         self._model = self._generation.engine.engine_id  # later steps stay on the engine of the first
-
-
-class PlainTextStream(EventStream):
-    """Plain text as it comes, then `END`. One that fails ends early, without it: plain text has no other sign."""
-
-    def __init__(self, generation: PipelineGeneration) -> None:
-        super().__init__(_chunks(generation), generation.abort, lambda _: b"", ping=b"")
-        self.headers["content-type"] = "text/plain; charset=utf-8"
-
-
-async def _chunks(generation: PipelineGeneration) -> AsyncGenerator[bytes, None]:
-    async for text in generation.shown():
-        yield text.encode()
-    yield END

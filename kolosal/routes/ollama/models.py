@@ -14,7 +14,7 @@ from kolosal.engines.memory.load_scheduler import LoadScheduler
 from kolosal.engines.state import EngineState
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
-from kolosal.routes.common.digests import DigestedFile
+from kolosal.routes.common.file_cache import FileVersion
 from kolosal.routes.common.model_cards import ModelCard
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import Services, services_of
@@ -113,7 +113,8 @@ class _Model:
     """An engine, and what is known of its file."""
 
     engine: Engine
-    file: DigestedFile | None
+    file: FileVersion | None
+    digest: str
     card: ModelCard | None
 
     @property
@@ -122,7 +123,7 @@ class _Model:
         return {
             "name": self.engine.engine_id,
             "model": self.engine.engine_id,
-            "digest": _NO_DIGEST if self.file is None else self.file.digest,
+            "digest": self.digest,
             "details": describe_model(self.engine, self.card).details,
         }
 
@@ -131,7 +132,9 @@ async def _models(services: Services, engines: list[Engine]) -> list[_Model]:
     found = []
     for engine in engines:
         path = Path(engine.config.model_path)
-        found.append(_Model(engine, await services.digests.of(path), await services.cards.of(path)))
+        file, digest = await services.digests.of(path) or (None, _NO_DIGEST)
+        _, card = await services.cards.of(path) or (None, None)
+        found.append(_Model(engine, file, digest, card))
     return found
 
 

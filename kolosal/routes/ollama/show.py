@@ -18,7 +18,7 @@ from kolosal.engines.engine import Engine
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.access import is_admin
-from kolosal.routes.common.digests import FileVersion
+from kolosal.routes.common.file_cache import FileVersion
 from kolosal.routes.common.model_cards import ModelCard
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import services_of
@@ -82,8 +82,8 @@ async def show(request: Request) -> JsonResponse[ShowResponse]:
     services = services_of(request)
     engine = body.engine(services.registry)
     n_ctx, path = engine.config.parameters.n_ctx, Path(engine.config.model_path)
-    card = await unless_disconnected(request, services.cards.of(path))
-    model = describe_model(engine, card, verbose=bool(body.verbose))
+    read = await unless_disconnected(request, services.cards.of(path))
+    model = describe_model(engine, read and read[1], verbose=bool(body.verbose))
     source = path if is_admin(request.scope) else path.name  # as with `GET /engines/{engine_id}`
     return JsonResponse(
         {

@@ -10,7 +10,8 @@ import pytest
 from gguf import PoolingType
 
 from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend
-from kolosal.routes.common.model_cards import FILE_TYPES, ModelCard, ModelCards, read_card
+from kolosal.routes.common.file_cache import FileCache
+from kolosal.routes.common.model_cards import FILE_TYPES, ModelCard, read_card
 from kolosal.routes.ollama.show import ModelDescription, describe_model, quantization
 from tests.engines.worker.helpers import engine_config
 from tests.fakes import FakeEngine
@@ -119,14 +120,14 @@ def test_long_arrays_are_shown_where_they_are_asked_for(tmp_path: Path) -> None:
 
 class TestRemembering:
     @staticmethod
-    def cards() -> tuple[ModelCards, list[Path]]:
+    def cards() -> tuple[FileCache[ModelCard | None], list[Path]]:
         read: list[Path] = []
 
-        def reader(path: Path) -> ModelCard | None:
+        async def reader(path: Path) -> ModelCard | None:
             read.append(path)
             return read_card(path)
 
-        return ModelCards(reader), read
+        return FileCache(reader, 64), read
 
     async def test_a_file_is_read_once_until_it_changes(self, tmp_path: Path) -> None:
         cards, read = self.cards()
@@ -134,11 +135,11 @@ class TestRemembering:
         write_tiny_gguf(path)
         first = await cards.of(path)
         assert first is not None
-        assert await cards.of(path) is first
+        assert await cards.of(path) == first
         write_tiny_gguf(path, "mamba")
         os.utime(path, ns=(1, 1))  # another time, also where the clock of the file system is coarse
         second = await cards.of(path)
-        assert (second and second.architecture, len(read)) == ("mamba", 2)
+        assert (second and second[1] and second[1].architecture, len(read)) == ("mamba", 2)
         path.unlink()
         assert await cards.of(path) is None
         assert len(read) == 2
@@ -146,7 +147,8 @@ class TestRemembering:
     async def test_a_damaged_file_is_remembered_too(self, tmp_path: Path) -> None:
         cards, read = self.cards()
         (tmp_path / "m.gguf").write_bytes(b"GGUF and so on")
-        assert [await cards.of(tmp_path / "m.gguf") for _ in range(3)] == [None] * 3
+        for _ in range(3):
+            assert (await cards.of(tmp_path / "m.gguf") or ("", ""))[1] is None
         assert len(read) == 1
 
     async def test_only_so_many_are_kept(self, tmp_path: Path) -> None:
@@ -155,11 +157,11 @@ class TestRemembering:
         assert card is not None
         read: list[Path] = []
 
-        def reader(path: Path) -> ModelCard:
+        async def reader(path: Path) -> ModelCard:
             read.append(path)
             return replace(card)
 
-        cards = ModelCards(reader)
+        cards = FileCache(reader, 64)
         paths = [tmp_path / f"{number}.gguf" for number in range(70)]
         for path in paths:
             path.touch()
