@@ -61,30 +61,28 @@ async def create_message(caller: Caller, params: CreateMessageParams) -> CreateM
         _show_nothing,
         tools_disabled=iteration_count >= caller.services.settings.rpc.max_iterations,
     )
-    message = assistant_message(turn)
-    calls = _tool_calls(message)
+    turns = [_rpc_message(each) for each in (*history, assistant_message(turn))]
+    calls, content = turns[-1]["tool_calls"], turns[-1]["content"]
     return {
-        "type": "tool_calls" if turn.calls else "final_text",
-        "content": (message.content or "") if calls is None else calls,
-        "history": [
-            {
-                "role": each.role,
-                "content": each.content,
-                "tool_calls": _tool_calls(each),
-                "tool_name": each.tool_name,
-                "tool_result": each.tool_result,
-                "tool_error": each.tool_error,
-            }
-            for each in (*history, message)
-        ],
+        "type": "final_text" if calls is None else "tool_calls",
+        "content": content or "" if calls is None else calls,
+        "history": turns,
         "iteration_count": iteration_count,
     }
 
 
-def _tool_calls(message: HistoryMessage) -> list[RpcToolCall] | None:
-    if message.tool_calls is None:
-        return None
-    return [{"tool": call.tool, "parameters": call.parameters} for call in message.tool_calls]
+def _rpc_message(turn: HistoryMessage) -> RpcMessage:
+    calls: list[RpcToolCall] = [
+        {"tool": call.tool, "parameters": call.parameters} for call in turn.tool_calls or ()
+    ]
+    return {
+        "role": turn.role,
+        "content": turn.content,
+        "tool_calls": None if turn.tool_calls is None else calls,
+        "tool_name": turn.tool_name,
+        "tool_result": turn.tool_result,
+        "tool_error": turn.tool_error,
+    }
 
 
 def conversation(params: CreateMessageParams) -> tuple[HistoryMessage, ...]:

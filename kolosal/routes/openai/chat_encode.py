@@ -202,6 +202,34 @@ async def chat_frames(
     include_usage: bool,
 ) -> AsyncGenerator[bytes, None]:
     """The frames of a stream: each choice's empty first chunk, its pieces, its empty last chunk; usage; `[DONE]`."""
+    head = _chunk_head(model, fingerprint, include_usage=include_usage)
+    usages: dict[int, Usage] = {}
+    thinking_tokens = 0
+    for index in range(choices):
+        delta: ChatDelta = {"role": "assistant", "content": ""}
+        yield _chunk(head, {"index": index, "delta": delta, "finish_reason": None})
+    async for index, event in events:
+        match event:
+            case Ended(finish_reason=reason):
+                usages[index] = event.usage
+                thinking_tokens += event.thinking_tokens
+                yield _chunk(head, {"index": index, "delta": {"content": ""}, "finish_reason": reason})
+            case CallEnd():
+                pass  # the next piece says so
+            case _:
+                choice: ChatChunkChoice = {"index": index, "delta": _delta(event), "finish_reason": None}
+                if isinstance(event, TextPiece) and event.logprobs:
+                    choice["logprobs"] = _logprobs(event.logprobs)
+                yield _chunk(head, choice)
+    if include_usage:
+        head["usage"] = token_counts(usage_of_prompt([*usages.values()]), thinking_tokens)
+        head["timings"] = timings(usages[0], stopwatch(0))
+        yield data_frame(head)
+    yield DONE
+
+
+def _chunk_head(model: str, fingerprint: str, *, include_usage: bool) -> ChatCompletionChunk:
+    """What all chunks of a stream have; the `usage` is in the last one."""
     created = int(time.time())
     head: ChatCompletionChunk = {
         "id": stream_id("chatcmpl", created),
@@ -213,37 +241,11 @@ async def chat_frames(
     }
     if include_usage:
         head["usage"] = None
+    return head
 
-    def frame(choice: ChatChunkChoice) -> bytes:
-        chunk: ChatCompletionChunk = {**head, "choices": [choice]}
-        return data_frame(chunk)
 
-    usages: dict[int, Usage] = {}
-    thinking_tokens = 0
-    for index in range(choices):
-        delta: ChatDelta = {"role": "assistant", "content": ""}
-        yield frame({"index": index, "delta": delta, "finish_reason": None})
-    async for index, event in events:
-        match event:
-            case Ended():
-                usages[index] = event.usage
-                thinking_tokens += event.thinking_tokens
-                yield frame({"index": index, "delta": {"content": ""}, "finish_reason": event.finish_reason})
-            case CallEnd():
-                pass  # the next piece says so
-            case _:
-                choice: ChatChunkChoice = {"index": index, "delta": _delta(event), "finish_reason": None}
-                if isinstance(event, TextPiece) and event.logprobs:
-                    choice["logprobs"] = _logprobs(event.logprobs)
-                yield frame(choice)
-    if include_usage:
-        last: ChatCompletionChunk = {
-            **head,
-            "usage": token_counts(usage_of_prompt([*usages.values()]), thinking_tokens),
-            "timings": timings(usages[0], stopwatch(0)),
-        }
-        yield data_frame(last)
-    yield DONE
+def _chunk(head: ChatCompletionChunk, choice: ChatChunkChoice) -> bytes:
+    return data_frame({**head, "choices": [choice]})
 
 
 def _delta(event: TextPiece | ThinkingPiece | CallBegin | CallPiece) -> ChatDelta:

@@ -154,6 +154,30 @@ async def text_frames(
 
     The first chunk is empty, or has the prompt where it is echoed. The last of all has `timings`.
     """
+    head = _chunk_head(model, include_usage=include_usage)
+    writers = [plan.logprobs_writer(index) for index in range(choices)]
+    usages: dict[int, Usage] = {}
+    for index in range(choices):
+        yield _chunk(head, index, plan.echo(index))
+    async for index, delta in deltas:
+        if delta.text or delta.logprobs:
+            writer = writers[index]
+            logprobs = writer.write(delta.logprobs) if writer is not None and delta.logprobs else None
+            yield _chunk(head, index, delta.text, logprobs)
+        if delta.finish_reason is not None and delta.usage is not None:
+            usages[index] = delta.usage
+            if len(usages) == choices and not include_usage:
+                head["timings"] = _timings([*usages.values()], stopwatch)
+            yield _chunk(head, index, "", None, delta.finish_reason)
+    if include_usage:
+        each = [usages[index] for index in range(choices)]
+        head["usage"], head["timings"] = plan.token_counts(each), _timings(each, stopwatch)
+        yield data_frame(head)
+    yield DONE
+
+
+def _chunk_head(model: str, *, include_usage: bool) -> TextCompletionChunk:
+    """What all chunks of a stream have; the `usage` is in the last one."""
     created = int(time.time())
     head: TextCompletionChunk = {
         "id": stream_id("cmpl", created),
@@ -164,42 +188,15 @@ async def text_frames(
     }
     if include_usage:
         head["usage"] = None
+    return head
 
-    def chunk(
-        index: int,
-        text: str,
-        finish_reason: FinishReason | None = None,
-        logprobs: TextLogprobs | None = None,
-    ) -> TextCompletionChunk:
-        choice: TextChoice = {
-            "text": text,
-            "index": index,
-            "logprobs": logprobs,
-            "finish_reason": finish_reason,
-        }
-        return {**head, "choices": [choice]}
 
-    writers = [plan.logprobs_writer(index) for index in range(choices)]
-    usages: dict[int, Usage] = {}
-    for index in range(choices):
-        yield data_frame(chunk(index, plan.echo(index)))
-    async for index, delta in deltas:
-        if delta.text or delta.logprobs:
-            writer = writers[index]
-            logprobs = writer.write(delta.logprobs) if writer is not None and delta.logprobs else None
-            yield data_frame(chunk(index, delta.text, logprobs=logprobs))
-        if delta.finish_reason is not None and delta.usage is not None:
-            usages[index] = delta.usage
-            last = chunk(index, "", delta.finish_reason)
-            if len(usages) == choices and not include_usage:
-                last["timings"] = _timings([*usages.values()], stopwatch)
-            yield data_frame(last)
-    if include_usage:
-        each = [usages[index] for index in range(choices)]
-        end: TextCompletionChunk = {
-            **head,
-            "usage": plan.token_counts(each),
-            "timings": _timings(each, stopwatch),
-        }
-        yield data_frame(end)
-    yield DONE
+def _chunk(
+    head: TextCompletionChunk,
+    index: int,
+    text: str,
+    logprobs: TextLogprobs | None = None,
+    finish_reason: FinishReason | None = None,
+) -> bytes:
+    choice: TextChoice = {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish_reason}
+    return data_frame({**head, "choices": [choice]})

@@ -109,11 +109,7 @@ def _types(entries: Sequence[_PathOperation]) -> Iterable[tuple[Any, Mode]]:
 def responses_of(endpoint: Any) -> tuple[Any, ...]:
     """The responses that an endpoint's return type names."""
     returned = get_type_hints(endpoint).get("return")
-    return (
-        get_args(returned)
-        if isinstance(returned, UnionType) or get_origin(returned) is Union
-        else (returned,)
-    )
+    return get_args(returned) if get_origin(returned) in (Union, UnionType) else (returned,)
 
 
 def answer_type(endpoint: Any) -> Any:
@@ -153,7 +149,10 @@ def _operation_object(entry: _PathOperation, schemas: Schemas) -> dict[str, Any]
     if parameters := [*_path_parameters(entry, schemas), *_query_parameters(operation, schemas)]:
         made["parameters"] = parameters
     if operation.body is not None:
-        made["requestBody"] = {"required": True, "content": {"application/json": _body(operation, schemas)}}
+        content: dict[str, Any] = {"schema": schemas.of(operation.body)}
+        if operation.example is not None:
+            content["example"] = dict(operation.example)
+        made["requestBody"] = {"required": True, "content": {"application/json": content}}
     empty = {str(status): {"description": words} for status, words in operation.empty_statuses.items()}
     answers = {str(operation.status): _answer(entry, schemas), **empty}
     made["responses"] = {**answers, **error_references(operation.group)}
@@ -167,13 +166,6 @@ def _security(operation: Operation) -> list[dict[str, list[str]]]:
     names = ["bearer", "x_api_key", *(["x_api_key_in_query"] if operation.key_in_query else [])]
     ways: list[dict[str, list[str]]] = [{name: []} for name in names]
     return [{}, *ways]
-
-
-def _body(operation: Operation, schemas: Schemas) -> dict[str, Any]:
-    content: dict[str, Any] = {"schema": schemas.of(operation.body)}
-    if operation.example is not None:
-        content["example"] = dict(operation.example)
-    return content
 
 
 def _answer(entry: _PathOperation, schemas: Schemas) -> dict[str, Any]:

@@ -25,44 +25,42 @@ class ErrorDialect:
     name: str
     """How the document calls their answers."""
     body: type
-    status_and_word: Callable[[KolosalError], tuple[int, str]]
-    """The status of an error, and the word by which programs know it."""
+    status: Callable[[KolosalError], int]
+    word: Callable[[KolosalError], object]
+    """The word by which programs know an error."""
 
 
-def _openai(error: KolosalError) -> tuple[int, str]:
+def _openai_status(error: KolosalError) -> int:
+    return error_row(error).status
+
+
+def _openai_word(error: KolosalError) -> str:
     row = error_row(error)
-    return row.status, row.openai_code or row.openai_type
+    return row.openai_code or row.openai_type
 
 
-def _anthropic(error: KolosalError) -> tuple[int, str]:
-    return anthropic.error_status(error), anthropic.error_body(error)["error"]["type"]
-
-
-def _ollama(error: KolosalError) -> tuple[int, str]:
-    status = ollama.error_status(error)
-    return status, HTTPStatus(status).phrase
-
-
-def _json_rpc(error: KolosalError) -> tuple[int, str]:
-    return error_row(error).status, str(int(jsonrpc.transport_error(error).code))
-
-
-def _detail(error: KolosalError) -> tuple[int, str]:
-    return jsonrpc.detail_status(error), "detail"
-
-
-def _conversation(error: KolosalError) -> tuple[int, str]:
-    return conversation.error_status(error), _openai(error)[1]
-
-
-_OPENAI = ErrorDialect("OpenAI", OpenAIError, _openai)
+_OPENAI = ErrorDialect("OpenAI", OpenAIError, _openai_status, _openai_word)
 
 _DIALECTS = {
-    Group.ANTHROPIC: ErrorDialect("Anthropic", anthropic.AnthropicError, _anthropic),
-    Group.OLLAMA: ErrorDialect("Ollama", ollama.OllamaError, _ollama),
-    Group.JSON_RPC: ErrorDialect("JsonRpc", RpcFailure, _json_rpc),
-    Group.SESSIONS: ErrorDialect("Detail", jsonrpc.DetailError, _detail),
-    Group.CONVERSATION: ErrorDialect("Conversation", conversation.ConversationError, _conversation),
+    Group.ANTHROPIC: ErrorDialect(
+        "Anthropic",
+        anthropic.AnthropicError,
+        anthropic.error_status,
+        lambda error: anthropic.error_body(error)["error"]["type"],
+    ),
+    Group.OLLAMA: ErrorDialect(
+        "Ollama",
+        ollama.OllamaError,
+        ollama.error_status,
+        lambda error: HTTPStatus(ollama.error_status(error)).phrase,
+    ),
+    Group.JSON_RPC: ErrorDialect(
+        "JsonRpc", RpcFailure, _openai_status, lambda error: int(jsonrpc.transport_error(error).code)
+    ),
+    Group.SESSIONS: ErrorDialect("Detail", jsonrpc.DetailError, jsonrpc.detail_status, lambda _: "detail"),
+    Group.CONVERSATION: ErrorDialect(
+        "Conversation", conversation.ConversationError, conversation.error_status, _openai_word
+    ),
 }
 """Groups that word errors in another way than OpenAI."""
 
@@ -101,5 +99,5 @@ def error_responses(schemas: Schemas) -> dict[str, dict[str, Any]]:
 def _statuses(dialect: ErrorDialect, first_digit: str) -> str:
     """The statuses of a range that errors have, with the words for them."""
     errors = (InternalError() if cls is InternalError else cls("") for cls in ERROR_TABLE)
-    rows = sorted({dialect.status_and_word(error) for error in errors})
+    rows = sorted({(dialect.status(error), str(dialect.word(error))) for error in errors})
     return ", ".join(f"{status} `{word}`" for status, word in rows if str(status)[0] == first_digit)

@@ -9,6 +9,7 @@ import ast
 import inspect
 import re
 import sys
+from functools import cache
 from itertools import pairwise
 
 from typing_extensions import get_original_bases
@@ -20,7 +21,7 @@ class FieldNotes:
     """Reads each source file once; made for one build and thrown away."""
 
     def __init__(self) -> None:
-        self._modules: dict[str, dict[str, dict[str, str]]] = {}
+        self._notes_in = cache(_notes_in)
 
     def of(self, cls: type) -> dict[str, str]:
         """What is written under the fields of one of our classes, inherited ones included."""
@@ -29,13 +30,8 @@ class FieldNotes:
             if isinstance(base, type):
                 notes |= self.of(base)
         if cls.__module__.startswith(_OURS):
-            notes |= self._module(cls.__module__).get(cls.__qualname__, {})
+            notes |= self._notes_in(cls.__module__).get(cls.__qualname__, {})
         return notes
-
-    def _module(self, name: str) -> dict[str, dict[str, str]]:
-        if name not in self._modules:
-            self._modules[name] = _notes_in(name)
-        return self._modules[name]
 
 
 def _notes_in(module: str) -> dict[str, dict[str, str]]:
