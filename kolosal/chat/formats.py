@@ -86,6 +86,14 @@ _HERMES = CallShape(
     markers=("<tool_call>", "</tool_call>"),
 )
 
+_DEEPSEEK_MARKERS = (
+    "<｜tool▁calls▁begin｜>",
+    "<｜tool▁call▁begin｜>",
+    "<｜tool▁sep｜>",
+    "<｜tool▁call▁end｜>",
+    "<｜tool▁calls▁end｜>",
+)
+
 SHAPES: dict[ToolFormat, CallShape] = {
     ToolFormat.HERMES: _HERMES,
     ToolFormat.GENERIC: _HERMES,
@@ -127,13 +135,7 @@ SHAPES: dict[ToolFormat, CallShape] = {
         after="\n```<｜tool▁call▁end｜>",
         closes="<｜tool▁calls▁end｜>",
         quoted=False,
-        markers=(
-            "<｜tool▁calls▁begin｜>",
-            "<｜tool▁call▁begin｜>",
-            "<｜tool▁sep｜>",
-            "<｜tool▁call▁end｜>",
-            "<｜tool▁calls▁end｜>",
-        ),
+        markers=_DEEPSEEK_MARKERS,
     ),
     ToolFormat.DEEPSEEK_V31: CallShape(
         trigger="<｜tool▁calls▁begin｜>",
@@ -144,13 +146,7 @@ SHAPES: dict[ToolFormat, CallShape] = {
         separator="",
         closes="<｜tool▁calls▁end｜>",
         quoted=False,
-        markers=(
-            "<｜tool▁calls▁begin｜>",
-            "<｜tool▁call▁begin｜>",
-            "<｜tool▁sep｜>",
-            "<｜tool▁call▁end｜>",
-            "<｜tool▁calls▁end｜>",
-        ),
+        markers=_DEEPSEEK_MARKERS,
     ),
     ToolFormat.GEMMA: CallShape(
         trigger="<|tool_call>",
@@ -206,11 +202,11 @@ _THINKING_TAGS = (
 )
 
 
-def thinking_markers(tags: tuple[str, str] | None) -> tuple[str, ...]:
-    """The parts of thinking tags that may be control tokens of the vocabulary."""
-    if tags is None:
-        return ()
-    return tuple(tag.removesuffix("thought") for tag in tags)
+def control_markers(tool_format: ToolFormat, thinking_tags: tuple[str, str] | None) -> tuple[str, ...]:
+    """The parts of calls and thoughts that may be control tokens of the vocabulary."""
+    shape = SHAPES.get(tool_format)
+    of_calls = HARMONY_MARKERS if shape is None else shape.markers
+    return (*of_calls, *(tag.removesuffix("thought") for tag in thinking_tags or ()))
 
 
 _NOT_HERMES = ("<function=", "<arg_key>", "<invoke")

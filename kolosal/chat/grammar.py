@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from kolosal.chat.formats import HARMONY_MARKERS, SHAPES, CallShape, ToolFormat, thinking_markers
+from kolosal.chat.formats import SHAPES, CallShape, ToolFormat, control_markers
 from kolosal.chat.notation_grammar import NotationRules
 from kolosal.chat.schemas import answer_rule, call_schema, dump, tool_param, tool_schema
 from kolosal.chat.tagged import TaggedRules
@@ -38,53 +38,42 @@ class TurnFacts:
     """The prompt ends within thoughts."""
 
 
-def turn_grammar(
-    tool_use: ToolUse,
-    answer: Grammar | None,
-    facts: TurnFacts,
-    special_token: Callable[[str], int | None],
-    end_tokens: tuple[int, ...],
-) -> str:
-    """The Lark source for a turn that has tools or an answer's grammar; refers to the latter as `@answer`.
-
-    `special_token` gives the one token that a marker is, where text cannot contain it; `end_tokens` end a turn.
-
-    Raises:
-        InvalidRequest: tools and this kind of grammar do not go together, a tool's parameters are no object, or all of it
-            is too long.
-    """
-    if tool_use.callable and answer is not None and answer.kind is not GrammarKind.JSON_SCHEMA:
-        raise InvalidRequest(f"A {answer.kind} cannot be combined with tools", param=answer.param)
-    rule = None if answer is None else answer_rule(answer)
-    return _Turn(tool_use, rule, facts, special_token, end_tokens).source()
-
-
-class _Turn:
-    """The rules of one turn. Each `_…_rules` method adds what it names and is called once."""
+class TurnGrammar:
+    """The rules of one turn that has tools or an answer's grammar. Each `_…_rules` method adds what it names and is called once."""
 
     def __init__(
         self,
         tool_use: ToolUse,
-        answer: str | None,
+        answer: Grammar | None,
         facts: TurnFacts,
         special_token: Callable[[str], int | None],
         end_tokens: tuple[int, ...],
     ) -> None:
+        """`special_token` gives the one token that a marker is, where text cannot contain it; `end_tokens` end a turn.
+
+        Raises:
+            InvalidRequest: tools and this kind of grammar do not go together.
+        """
+        if tool_use.callable and answer is not None and answer.kind is not GrammarKind.JSON_SCHEMA:
+            raise InvalidRequest(f"A {answer.kind} cannot be combined with tools", param=answer.param)
         self._use = tool_use
         names = {tool.name for tool in tool_use.callable}
         self._callable = [(at, tool) for at, tool in enumerate(tool_use.tools) if tool.name in names]
         self._required = tool_use.mode is ToolMode.REQUIRED and bool(names)
         self._ends = end_tokens
         self._facts = facts
-        self._answer = answer
+        self._answer = None if answer is None else answer_rule(answer)
         self._shape = SHAPES.get(facts.tool_format)
         self._rules: list[str] = []
-        markers = self._shape.markers if self._shape is not None else HARMONY_MARKERS
-        self._numbers = {
-            marker: special_token(marker) for marker in (*markers, *thinking_markers(facts.thinking_tags))
-        }
+        markers = control_markers(facts.tool_format, facts.thinking_tags)
+        self._numbers = {marker: special_token(marker) for marker in markers}
 
     def source(self) -> str:
+        """The Lark source; refers to the answer's own grammar as `@answer`.
+
+        Raises:
+            InvalidRequest: a tool's parameters are no object, or cannot be enforced, or all of it is too long.
+        """
         if self._shape is None:
             self._harmony_rules()
         else:
@@ -188,28 +177,21 @@ class _Turn:
         return f"{head} {self._arguments(shape, position, tool)} {self._literal(shape.after)}"
 
     def _arguments(self, shape: CallShape, position: int, tool: Tool) -> str:
+        schema, param, prefix = tool_schema(position, tool), tool_param(position, tool), f"t{position}"
+        if shape.tagged:
+            rules = TaggedRules(schema, param, prefix, self._literal)
+            arguments = rules.arguments()
+            self._rules += rules.rules
+            return arguments
         if shape.quote:
-            return self._notation(shape, position, tool)
-        schema = tool_schema(position, tool)
-        if not shape.tagged:
-            return f"%json {dump(schema)}"
-        tagged = TaggedRules(schema, tool_param(position, tool), f"t{position}", self._literal)
-        arguments = tagged.arguments()
-        self._rules += tagged.rules
-        return arguments
-
-    def _notation(self, shape: CallShape, position: int, tool: Tool) -> str:
-        """Arguments in Gemma's notation."""
-        inside = f"/{_ANY}/"
-        if self._numbers[shape.quote] is None:
-            inside += f" & ~/{_ANY}{_regex(shape.quote)}{_ANY}/"
-        schema = tool_schema(position, tool)
-        rules = NotationRules(
-            schema, tool_param(position, tool), f"t{position}", self._literal, shape.quote, inside
-        )
-        arguments = rules.value(schema)
-        self._rules += rules.rules
-        return arguments
+            inside = f"/{_ANY}/"
+            if self._numbers[shape.quote] is None:
+                inside += f" & ~/{_ANY}{_regex(shape.quote)}{_ANY}/"
+            notation = NotationRules(schema, param, prefix, self._literal, shape.quote, inside)
+            arguments = notation.value(schema)
+            self._rules += notation.rules
+            return arguments
+        return f"%json {dump(schema)}"
 
     # --- gpt-oss ---
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from kolosal.errors import InvalidRequest
@@ -30,29 +31,25 @@ _MAX_COUNT = 100_000
 """Bound of lengths: larger ones are left open above."""
 
 
+@dataclass(slots=True)
 class NotationRules:
     """The rules for one tool's arguments."""
 
-    def __init__(
-        self,
-        schema: dict[str, Any],
-        param: str,
-        prefix: str,
-        literal: Callable[[str], str],
-        quote: str,
-        text: str,
-    ) -> None:
-        """`prefix` begins the names of its rules; `text` is a terminal's body for the inside of a string."""
-        self.rules: list[str] = []
-        self._root = schema
-        self._lenient = bool(schema.get("x-guidance", {}).get("lenient"))
-        self._param = param
-        self._prefix = prefix
-        self._literal = literal
-        self._quote = quote
-        self._text = text
-        self._references: dict[str, str] = {}
-        self._any = ""
+    schema: dict[str, Any]
+    """Of `tool_schema`."""
+    param: str
+    """The request field it came from, for errors."""
+    prefix: str
+    """Begins the names of its rules."""
+    literal: Callable[[str], str]
+    """Text as the grammar has it."""
+    quote: str
+    """The mark around strings."""
+    text: str
+    """A terminal's body for the inside of a string."""
+    rules: list[str] = field(default_factory=list)
+    _references: dict[str, str] = field(default_factory=dict)
+    _any: str = ""
 
     def value(self, schema: object, depth: int = 0) -> str:
         """What a value of this schema looks like: a rule's name.
@@ -72,9 +69,7 @@ class NotationRules:
         if "const" in schema or "enum" in schema:
             self._check(schema, frozenset({"const", "enum"}))
             values = [schema["const"]] if "const" in schema else _list(schema["enum"])
-            return self._rule(
-                " | ".join(self._literal(write_notation(value, self._quote)) for value in values)
-            )
+            return self._rule(" | ".join(self.literal(write_notation(value, self.quote)) for value in values))
         types = _list(schema.get("type", [])) or [*_KNOWN, *_PLAIN]
         if "type" not in schema:
             types = [each for each, keywords in _KNOWN.items() if keywords & schema.keys()] or types
@@ -98,10 +93,10 @@ class NotationRules:
 
     def _string(self, schema: dict[str, Any]) -> str:
         least, most = _bounds(schema, "minLength", "maxLength")
-        name = f"{self._prefix}_S{len(self.rules)}".upper()
+        name = f"{self.prefix}_S{len(self.rules)}".upper()
         limited = "" if (least, most) == (0, "") else f" & /(.|\\n){{{least},{most}}}/"
-        self.rules.append(f"{name}: {self._text}{limited}")
-        mark = self._literal(self._quote)
+        self.rules.append(f"{name}: {self.text}{limited}")
+        mark = self.literal(self.quote)
         if not mark.startswith('"'):
             return f"{mark} {name} {mark}"
         self.rules.append(
@@ -127,7 +122,7 @@ class NotationRules:
         if not properties:
             return '"{}"' if schema.get("additionalProperties") is False else self._any_object()
         members = [
-            (f"{self._literal(self._key(name))} {self.value(value, depth + 1)}", name in required)
+            (f"{self.literal(self._key(name))} {self.value(value, depth + 1)}", name in required)
             for name, value in properties.items()
         ]
         return f'"{{" {self._members(members)} "}}"'
@@ -148,23 +143,23 @@ class NotationRules:
 
     def _key(self, name: str) -> str:
         plain = name and not _RAW_KEY_FORBIDDS & set(name)
-        return f"{name}:" if plain else f"{self._quote}{name}{self._quote}:"
+        return f"{name}:" if plain else f"{self.quote}{name}{self.quote}:"
 
     def _reference(self, schema: dict[str, Any], depth: int) -> str:
         self._check(schema, frozenset({"$ref"}))
         target = str(schema["$ref"])
         if target not in self._references:
             kind, _, name = target.removeprefix("#/").partition("/")
-            found = self._root.get(kind, {}) if kind in ("$defs", "definitions") else {}
+            found = self.schema.get(kind, {}) if kind in ("$defs", "definitions") else {}
             if not isinstance(found, dict) or name not in found:
                 raise self._refused(f"'$ref' to {json.dumps(target)[:100]} leads nowhere")
-            self._references[target] = f"{self._prefix}_r{len(self._references)}"
+            self._references[target] = f"{self.prefix}_r{len(self._references)}"
             self.rules.append(f"{self._references[target]}: {self.value(found[name], depth + 1)}")
         return self._references[target]
 
     def _anything(self) -> str:
         if not self._any:
-            self._any = f"{self._prefix}_any"
+            self._any = f"{self.prefix}_any"
             plain = "%json " + json.dumps({"type": sorted(_PLAIN)})
             self.rules.append(
                 f'{self._any}: {self._string({})} | {plain} | {self._any_object()} | "[" ({self._any} ("," {self._any})*)? "]"'
@@ -173,14 +168,14 @@ class NotationRules:
 
     def _any_object(self) -> str:
         value = self._anything()
-        name = f"{self._prefix}_KEY".upper()
+        name = f"{self.prefix}_KEY".upper()
         if not any(rule.startswith(f"{name}:") for rule in self.rules):
             self.rules.append(f"{name}: /[A-Za-z_][A-Za-z0-9_]*/")
         member = f'{name} ":" {value}'
         return f'"{{" ({member} ("," {member})*)? "}}"'
 
     def _rule(self, body: str) -> str:
-        name = f"{self._prefix}_{len(self.rules)}"
+        name = f"{self.prefix}_{len(self.rules)}"
         self.rules.append(f"{name}: {body}")
         return name
 
@@ -192,13 +187,13 @@ class NotationRules:
             else known
         )
         unknown = sorted(schema.keys() - known - shared - _ANNOTATIONS)
-        if unknown and not self._lenient:
+        if unknown and not self.schema["x-guidance"]["lenient"]:
             raise self._refused(
                 f"{unknown[0]!r} cannot be enforced for this model, which does not write JSON"
             )
 
     def _refused(self, reason: str) -> InvalidRequest:
-        return InvalidRequest(f"Field {self._param} is not valid: {reason}", param=self._param)
+        return InvalidRequest(f"Field {self.param} is not valid: {reason}", param=self.param)
 
 
 _NUMERIC = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})

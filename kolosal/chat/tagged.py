@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from kolosal.chat.schemas import JSON_SPACING, dump
+from kolosal.chat.schemas import dump
 from kolosal.chat.text_source import Reading, TextSource
 from kolosal.errors import InvalidRequest
 from kolosal.schema import Tool
@@ -93,19 +94,15 @@ def _json(source: TextSource, ends: Sequence[str], show: Callable[[str], None]) 
     return end is not None
 
 
+@dataclass(slots=True)
 class TaggedRules:
-    """The rules for one tool's arguments."""
+    """The rules for one tool's arguments. Fields as of `NotationRules`."""
 
-    def __init__(
-        self, schema: dict[str, Any], param: str, prefix: str, literal: Callable[[str], str]
-    ) -> None:
-        """`prefix` begins the names of its rules."""
-        self.rules: list[str] = []
-        self._schema = schema
-        self._guidance = schema.get("x-guidance", JSON_SPACING)
-        self._param = param
-        self._prefix = prefix
-        self._literal = literal
+    schema: dict[str, Any]
+    param: str
+    prefix: str
+    literal: Callable[[str], str]
+    rules: list[str] = field(default_factory=list)
 
     def arguments(self) -> str:
         """What all arguments look like.
@@ -113,9 +110,9 @@ class TaggedRules:
         Raises:
             InvalidRequest: the schema has what cannot be enforced.
         """
-        self._check(self._schema, _ROOT)
-        properties = self._schema.get("properties", {})
-        required = self._schema.get("required", [])
+        self._check(self.schema, _ROOT)
+        properties = self.schema.get("properties", {})
+        required = self.schema.get("required", [])
         if not isinstance(properties, dict) or not isinstance(required, list):
             raise self._refused("'properties' must be an object and 'required' an array")
         needed = {name for name in required if isinstance(name, str)}
@@ -125,44 +122,44 @@ class TaggedRules:
         written = []
         n_chars = 0
         for name, schema in properties.items():
-            argument = f"{self._literal(f'{_BEGIN}{name}>' + chr(10))} {self._value(schema)}"
+            argument = f"{self.literal(f'{_BEGIN}{name}>' + chr(10))} {self._value(schema)}"
             written.append(argument if name in needed else f"({argument})?")
             n_chars += len(argument)
             if n_chars > _MAX_WRITTEN_CHARS:
                 raise self._refused(f"it makes a grammar of more than {_MAX_WRITTEN_CHARS} characters")
-        return " ".join([*written, self._literal(_LAST)])
+        return " ".join([*written, self.literal(_LAST)])
 
     def _value(self, schema: object) -> str:
         end = f"\n{_END}\n"
         if not isinstance(schema, dict) or not _is_string(schema):
             written: dict[str, Any] = {
                 **(schema if isinstance(schema, dict) else {}),
-                "x-guidance": self._guidance,
+                "x-guidance": self.schema["x-guidance"],
             }
             if '"$ref"' in dump(written):
                 shared = ("$defs", "definitions")
-                written |= {name: self._schema[name] for name in shared if name in self._schema}
-            return f"%json {dump(written)} {self._literal(end)}"
+                written |= {name: self.schema[name] for name in shared if name in self.schema}
+            return f"%json {dump(written)} {self.literal(end)}"
         values = [schema["const"]] if "const" in schema else schema.get("enum")
         if values is not None:
             if not isinstance(values, list):
                 raise self._refused(f"'enum' must be an array, not {json.dumps(values)[:100]}")
             self._check(schema, frozenset({"type", "const", "enum"}))
-            return f"({' | '.join(self._literal(value + end) for value in values)})"
+            return f"({' | '.join(self.literal(value + end) for value in values)})"
         self._check(schema, _LENGTHS)
         least, most = schema.get("minLength", 0), schema.get("maxLength")
         bounds = f"{least},{most if isinstance(most, int) and most <= _MAX_COUNT else ''}"
-        name = f"{self._prefix}_{len(self.rules)}"
+        name = f"{self.prefix}_{len(self.rules)}"
         inside = "(.|\\n)*" if bounds == "0," else f"(.|\\n){{{bounds}}}"
         self.rules.append(f"{name}[lazy]: /{inside}\\n<\\x2fparameter>\\n/")
         return name
 
     def _check(self, schema: dict[str, Any], known: frozenset[str]) -> None:
         unknown = sorted(schema.keys() - known - _ANNOTATIONS)
-        if unknown and not self._guidance.get("lenient"):
+        if unknown and not self.schema["x-guidance"]["lenient"]:
             raise self._refused(
                 f"{unknown[0]!r} cannot be enforced for this model, which does not write JSON here"
             )
 
     def _refused(self, reason: str) -> InvalidRequest:
-        return InvalidRequest(f"Field {self._param} is not valid: {reason}", param=self._param)
+        return InvalidRequest(f"Field {self.param} is not valid: {reason}", param=self.param)

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kolosal.chat.formats import ToolFormat
-from kolosal.chat.grammar import TurnFacts, turn_grammar
+from kolosal.chat.grammar import TurnFacts, TurnGrammar
 from kolosal.errors import InvalidRequest
 from kolosal.schema import Tool, ToolMode, ToolUse
 
@@ -44,7 +44,7 @@ SCHEMAS = st.dictionaries(st.sampled_from(KEYWORDS), VALUES, max_size=5)
 def grammar(schema: dict[str, Any], tool_format: ToolFormat, *, strict: bool = False) -> str:
     tool = Tool("f", "", schema, strict=strict)
     use = ToolUse((tool,), ToolMode.AUTO)
-    return turn_grammar(use, None, TurnFacts(tool_format, None), lambda _: None, (1,))
+    return TurnGrammar(use, None, TurnFacts(tool_format, None), lambda _: None, (1,)).source()
 
 
 def named(count: int, letter: str, schema: object) -> dict[str, object]:
@@ -98,5 +98,7 @@ def test_many_tools_that_make_too_much_are_refused(tool_format: ToolFormat) -> N
     schema = {"properties": {"a": {"enum": ["x" * 60_000]}}}
     tools = tuple(Tool(f"f{index}", "", schema) for index in range(128))
     with pytest.raises(InvalidRequest, match=r"grammar of \d+ characters") as refused:
-        turn_grammar(ToolUse(tools, ToolMode.AUTO), None, TurnFacts(tool_format, None), lambda _: None, (1,))
+        TurnGrammar(
+            ToolUse(tools, ToolMode.AUTO), None, TurnFacts(tool_format, None), lambda _: None, (1,)
+        ).source()
     assert refused.value.param == "tools"

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from kolosal.chat.grammar import TurnFacts, turn_grammar
+from kolosal.chat.grammar import TurnFacts, TurnGrammar
 from kolosal.chat.schemas import ANSWER, JSON_SPACING, tool_param, tool_schema
 from kolosal.errors import InvalidRequest
 from kolosal.schema import Grammar, GrammarKind, ToolUse
@@ -73,8 +73,8 @@ class ConstraintCompiler:
             InvalidRequest: a tool's schema or the answer's grammar is not valid, or both do not go together.
         """
         end_tokens = tuple(self._vocabulary().eos_tokens)
-        source = turn_grammar(tool_use, answer, facts, self._special_token, end_tokens)
-        grammars = [{"name": "turn", "lark_grammar": source}]
+        turn = TurnGrammar(tool_use, answer, facts, self._special_token, end_tokens)
+        grammars = [{"name": "turn", "lark_grammar": turn.source()}]
         if answer is not None:
             grammars.append(_as_part(self._checked(answer)))
         matcher = self._matcher(json.dumps({"grammars": grammars}))

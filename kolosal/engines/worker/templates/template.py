@@ -11,12 +11,11 @@ from functools import cached_property
 from typing import Any, Literal
 
 from kolosal.chat.formats import (
-    HARMONY_MARKERS,
     SHAPES,
     ToolFormat,
+    control_markers,
     detect_thinking_tags,
     detect_tool_format,
-    thinking_markers,
 )
 from kolosal.engines.worker.backend import Backend
 from kolosal.engines.worker.input_checks import check_chars
@@ -123,12 +122,8 @@ class ChatTemplate:
 
     @cached_property
     def _hidden_markers(self) -> dict[int, bytes]:
-        shape = SHAPES.get(self.tool_format)
         found: dict[int, bytes] = {}
-        for marker in (
-            *(HARMONY_MARKERS if shape is None else shape.markers),
-            *thinking_markers(self.thinking_tags),
-        ):
+        for marker in control_markers(self.tool_format, self.thinking_tags):
             tokens = self._backend.tokenize(marker, add_special=False, parse_special=True)
             if len(tokens) == 1 and not self._backend.token_bytes(tokens[0]):
                 found[tokens[0]] = marker.encode()
