@@ -12,7 +12,7 @@ def describe_tools(tool_use: ToolUse) -> str:
     """What the model is told: the tools, and how to call them."""
     lines = [
         "You can call functions. These are available, one JSON object for each:",
-        *(json.dumps(_function(tool), ensure_ascii=False) for tool in tool_use.tools),
+        *(json.dumps(function_object(tool), ensure_ascii=False) for tool in tool_use.tools),
         "",
         "To call a function, answer with its name and arguments in this form:",
         "<tool_call>",
@@ -40,6 +40,7 @@ def write_result(content: str) -> str:
     return f"<tool_response>\n{content}\n</tool_response>"
 
 
-def _function(tool: Tool) -> dict[str, object]:
+def function_object(tool: Tool) -> dict[str, object]:
+    """A tool as templates and the OpenAI API have it."""
     parameters = tool.parameters or {"type": "object", "properties": {}}
     return {"name": tool.name, "description": tool.description, "parameters": parameters}

@@ -178,12 +178,11 @@ class FakeBackend:
             n_ctx=p.n_ctx, kv_pool_tokens=p.kv_pool_tokens or p.n_ctx * p.n_parallel, n_parallel=p.n_parallel,
             n_batch=max(p.n_batch, p.n_parallel), n_ubatch=min(p.n_ubatch, p.n_batch), n_threads=p.n_threads or 1,
             n_threads_batch=p.n_threads_batch or 1, n_gpu_layers=0, flash_attn=p.flash_attn.value,
-            chat_template="configured" if p.chat_template else "chatml", prompt_cache="prefix",
+            chat_template="configured" if p.chat_template else "chatml", prompt_cache=(self._faults.reuse if p.cache_prompt else Reuse.NONE).value,
             tool_format=detect_tool_format(p.chat_template or ""),
             thinking_tags=detect_thinking_tags(p.chat_template or ""),
             can_generate="no_text" not in self._faults.words, n_embd=4, pooling=self._faults.pooling,
         )  # fmt: skip
-        self.reuse = self._faults.reuse if p.cache_prompt else Reuse.NONE
         self.can_trim = self._faults.reuse is Reuse.PREFIX
         self.fim = FimTokens(*FIM)
         self.rank_template: str | None = None

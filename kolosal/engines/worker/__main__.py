@@ -26,8 +26,8 @@ from kolosal.engines.worker.frame_writer import FrameWriter
 from kolosal.engines.worker.loop import EngineLoop
 from kolosal.engines.worker.preprocessor import Preprocessor, read_frame
 from kolosal.engines.worker.process_limits import limit_this_process
-from kolosal.engines.worker.templates.renderer import TemplateRenderer
-from kolosal.engines.worker.templates.template import ChatTemplate, TemplateFailed
+from kolosal.engines.worker.templates.renderer import TemplateFailed, TemplateRenderer
+from kolosal.engines.worker.templates.template import ChatTemplate
 
 _STOP_TIMEOUT_S = 3.0
 """How long a shutdown waits for the step at hand; then the process ends without it."""

@@ -44,7 +44,7 @@ class OutOfMemory(BackendError):
 
 
 class Reuse(Enum):
-    """What a model's memory allows."""
+    """Which cells of other sequences a new one can use: `EngineInfo.prompt_cache`."""
 
     PREFIX = "prefix"
     """Any prefix of any sequence can be shared: plain attention."""
@@ -128,8 +128,6 @@ class Backend(Protocol):
 
     info: EngineInfo
     template: TemplateSource
-    reuse: Reuse
-    """Which cells of other sequences a new one can use."""
     can_trim: bool
     """Whether the last cells of a sequence can be cut off."""
     fim: FimTokens

@@ -30,12 +30,7 @@ class Detokenizer:
         self._held = ""
         self.markers = markers
         self.stop: str | None = None
-        """The stop string that was met."""
-
-    @property
-    def stopped(self) -> bool:
-        """A stop string was met: nothing more is shown."""
-        return self.stop is not None
+        """The stop string that was met: nothing more is shown."""
 
     def push(self, piece: bytes) -> str:
         """Add the bytes of a token; returns what can be shown.
@@ -44,7 +39,7 @@ class Detokenizer:
         """
         front, self._front = self._front, ""
         text = self._decoder.decode(piece)
-        if self.stopped:
+        if self.stop is not None:
             return front
         if not self._stops:
             return front + text

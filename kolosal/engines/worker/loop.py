@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from kolosal.engines.ipc.messages import Failed, FromWorker, Ping, Pong, SequenceOutput, StepOutputs
-from kolosal.engines.worker.backend import Backend, DecodeFailed, KVCacheFull
+from kolosal.engines.worker.backend import Backend, DecodeFailed, KVCacheFull, Reuse
 from kolosal.engines.worker.schedule.kv_cache import KVCache
 from kolosal.engines.worker.schedule.plan import Chunk, Copy, MemoryOp, Plan, Release
 from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
@@ -21,10 +21,6 @@ from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.step_cost import StepCost
 from kolosal.engines.worker.token_logprobs import first_token_logprobs, token_logprobs
 from kolosal.schema import FinishReason, TokenDelta, TokenLogprobs
-
-
-class _Stop:
-    """Put into the inbox to end the loop."""
 
 
 class EngineLoop:
@@ -44,9 +40,11 @@ class EngineLoop:
             n_prefill=info.n_ubatch,
             target_step_s=target_step_s,
         )
-        self._scheduler = Scheduler(self._cache, PrefixCache(backend.reuse), limits, self._cost)
+        self._scheduler = Scheduler(self._cache, PrefixCache(Reuse(info.prompt_cache)), limits, self._cost)
         # Unbounded here: the daemon admits at most n_parallel + max_queued requests per engine.
-        self._inbox: queue.SimpleQueue[Sequence | int | Ping | _Stop] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Sequence | int | Ping | None] = (
+            queue.SimpleQueue()
+        )  # None ends the loop
         self._stopping = False
 
     def submit(self, sequence: Sequence) -> None:
@@ -63,7 +61,7 @@ class EngineLoop:
 
     def stop(self) -> None:
         """End `run` after the step at hand."""
-        self._inbox.put(_Stop())
+        self._inbox.put(None)
 
     def run(self) -> None:
         """Work until stopped; sleep while there is nothing to do.
@@ -92,7 +90,7 @@ class EngineLoop:
         while not self._inbox.empty():
             self._handle(self._inbox.get())
 
-    def _handle(self, command: Sequence | int | Ping | _Stop) -> None:
+    def _handle(self, command: Sequence | int | Ping | None) -> None:
         match command:
             case Sequence():
                 self._scheduler.add(command)
@@ -104,7 +102,7 @@ class EngineLoop:
                     self._emit(StepOutputs((SequenceOutput(command, delta),)))
             case Ping(number=number):
                 self._emit(Pong(number))
-            case _Stop():
+            case None:
                 self._stopping = True
 
     def _change_memory(self, operations: list[MemoryOp]) -> None:
@@ -217,9 +215,7 @@ class EngineLoop:
         tokens = [token]
         if constraint is not None:
             constraint.accept(token)
-            if (
-                sequence.n_top is None
-            ):  # else each is sampled, though nothing else can be: it needs a row of its own
+            if sequence.n_top is None:  # else each is sampled: its log-probability needs a row of its own
                 tokens += constraint.forced()
         text = ""
         for index, each in enumerate(tokens):
@@ -227,7 +223,7 @@ class EngineLoop:
             if index:
                 sequence.sampler.accept(each)
             text += sequence.text.push(sequence.text.markers.get(each) or self._backend.token_bytes(each))
-            if sequence.text.stopped:
+            if sequence.text.stop is not None:
                 return text, FinishReason.STOP
             if len(sequence.tokens) >= sequence.max_length:
                 return text + sequence.text.flush(), FinishReason.LENGTH

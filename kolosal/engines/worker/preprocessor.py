@@ -34,16 +34,16 @@ from kolosal.engines.worker.detokenize import Detokenizer
 from kolosal.engines.worker.infill import infill_tokens
 from kolosal.engines.worker.input_checks import check_chars, check_tokens, prompt_too_long
 from kolosal.engines.worker.loop import EngineLoop
-from kolosal.engines.worker.result_frames import failed, failed_unexpectedly
+from kolosal.engines.worker.result_frames import failed
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.speculative import PromptLookup, Speculator
-from kolosal.engines.worker.templates.template import ChatTemplate, TemplateFailed, n_chars
+from kolosal.engines.worker.templates.renderer import TemplateFailed
+from kolosal.engines.worker.templates.template import ChatTemplate, n_chars
 from kolosal.engines.worker.unary_calls import UnaryCalls
 from kolosal.errors import (
     ContextLengthExceeded,
     GenerationFailed,
     InvalidRequest,
-    KolosalError,
     UnsupportedFeature,
 )
 from kolosal.sampling import SamplingParams
@@ -135,10 +135,8 @@ class Preprocessor:
                 self._emit(StepOutputs((SequenceOutput(request_id, end),)))
             else:
                 self._loop.submit(self._sequence(submit, prompt))
-        except KolosalError as exc:
-            self._emit(failed(request_id, exc))
         except Exception as exc:  # noqa: BLE001 - a defect of ours must cost one request, and not the engine
-            self._emit(failed_unexpectedly(request_id, exc))
+            self._emit(failed(request_id, exc))
 
     # --- the prompt ---
 

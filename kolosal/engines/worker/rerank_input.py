@@ -25,8 +25,7 @@ class RerankInput:
         template = self._backend.rank_template
         if template is None:
             return self._backend.tokenize_pair(query, document)
-        texts = self._escaper.new_conversation()
         # In one pass, because a query may hold the word {document}.
-        parts = {"{query}": texts.escape(query), "{document}": texts.escape(document)}
+        parts = {"{query}": self._escaper.escape(query), "{document}": self._escaper.escape(document)}
         text = _PLACE.sub(lambda place: parts[place[0]], template)
-        return texts.tokenize(text, add_special=False)
+        return self._escaper.tokenize(text, add_special=False)

@@ -25,21 +25,14 @@ def result_frame(request_id: int, result: CallResult) -> UnaryResult:
     return frame
 
 
-def failed(request_id: int, error: KolosalError) -> Failed:
-    """The frame of an error that a client is meant to read."""
-    return Failed(request_id, type(error).__name__, error.message, error.param)
+def failed(request_id: int, exc: Exception) -> Failed:
+    """The frame of an error.
 
-
-def failed_unexpectedly(request_id: int, exc: Exception) -> Failed:
-    """The frame of an error that nobody has foreseen, which is logged here.
-
-    The log gets its kind and its place, but not its words: they may be the user's.
+    One that nobody has foreseen is logged with its kind and its place, but not its words: they may be the user's.
     """
+    if isinstance(exc, KolosalError):
+        return Failed(request_id, type(exc).__name__, exc.message, exc.param)
     place = "".join(traceback.format_tb(exc.__traceback__))
     sys.stderr.write(f"A request could not be taken in: {type(exc).__name__}, at\n{place}")
-    return failed(
-        request_id,
-        GenerationFailed(
-            f"The engine could not read this request ({type(exc).__name__}); its log says where"
-        ),
-    )
+    words = f"The engine could not read this request ({type(exc).__name__}); its log says where"
+    return Failed(request_id, GenerationFailed.__name__, words)

@@ -39,9 +39,9 @@ def _decoded(data: bytes) -> str:
 def _stream(pieces: list[bytes], stops: tuple[str, ...]) -> tuple[list[str], bool]:
     stream = Detokenizer(stops)
     shown = [stream.push(piece) for piece in pieces]
-    if not stream.stopped:
+    if stream.stop is None:
         shown.append(stream.flush())
-    return shown, stream.stopped
+    return shown, stream.stop is not None
 
 
 @given(_cut(), _stops)

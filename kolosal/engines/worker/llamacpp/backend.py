@@ -62,7 +62,6 @@ class LlamaCppBackend:
         self._default_seed = config.parameters.seed
         self.info = self._loaded.info
         self.fim = _fim_tokens(self._vocab)
-        self.reuse = self._loaded.reuse
         self.can_trim = self._loaded.can_trim
         self.n_slots = self._loaded.n_slots
         self.template = TemplateSource(

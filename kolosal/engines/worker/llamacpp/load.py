@@ -52,7 +52,6 @@ class LoadedModel:
     model: Any
     context: Any
     info: EngineInfo
-    reuse: Reuse
     can_trim: bool
     n_slots: int
     chat_template: str | None
@@ -94,7 +93,7 @@ def load_model(config: EngineConfig, on_progress: Callable[[float], None]) -> Lo
     info = replace(
         _describe(model, context, parameters, settings, reuse, template=text), unused_bytes=released_bytes
     )
-    return LoadedModel(model, context, info, reuse, can_trim, settings.n_seq_max, text)
+    return LoadedModel(model, context, info, can_trim, settings.n_seq_max, text)
 
 
 def load_draft(config: EngineConfig, target: LoadedModel) -> LoadedModel:

@@ -71,39 +71,31 @@ class Scheduler:
         self._cost = cost
         # So few that a step has room for those of all sequences.
         self._decode_tokens = max(1, min(MAX_DECODE_TOKENS, limits.n_batch // limits.n_parallel))
-        self._waiting = WaitingQueue()
-        self._running: list[Sequence] = []  # in order of admission
+        self.waiting = WaitingQueue()
+        self.running: list[Sequence] = []  # in order of admission
         self._lone_tries = 0
         # steps in a row for which the backend had less room than the account; then nobody is admitted
         self._halvings = 0
 
     @property
     def has_work(self) -> bool:
-        return bool(self._waiting or self._running)
-
-    @property
-    def running(self) -> tuple[Sequence, ...]:
-        return tuple(self._running)
-
-    @property
-    def waiting(self) -> tuple[Sequence, ...]:
-        return tuple(self._waiting)
+        return bool(self.waiting or self.running)
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
-        self._waiting.add(sequence)
+        self.waiting.add(sequence)
 
     def find(self, request_id: int) -> Sequence | None:
         """The sequence of a request that has not ended."""
-        return next((s for s in (*self._running, *self._waiting) if s.request_id == request_id), None)
+        return next((s for s in (*self.running, *self.waiting) if s.request_id == request_id), None)
 
     def finish(self, sequence: Sequence, *, keep: bool) -> list[MemoryOp]:
         """Take out a sequence that ended. Its cells stay for others if they may and `keep` says they are sound."""
         slot = sequence.slot
         if slot is None:
-            self._waiting.remove(sequence)
+            self.waiting.remove(sequence)
             return []
-        self._running.remove(sequence)
+        self.running.remove(sequence)
         sequence.slot = None
         if keep and self._prefixes.keep(slot, sequence):
             return []
@@ -154,11 +146,11 @@ class Scheduler:
         return self._lone_tries <= MAX_LONE_TRIES
 
     def _plan_decodes(self, plan: Plan) -> None:
-        decoding = [s for s in self._running if self._decodes(s)]
+        decoding = [s for s in self.running if self._decodes(s)]
         while sum(s.n_pending for s in decoding) > self._cache.free_cells and self._free_some(plan):
-            decoding = [s for s in self._running if self._decodes(s)]
+            decoding = [s for s in self.running if self._decodes(s)]
         n_tokens = sum(s.n_pending for s in decoding)
-        prompts_wait = bool(self._waiting) or len(decoding) < len(self._running)
+        prompts_wait = bool(self.waiting) or len(decoding) < len(self.running)
         # prompt tokens are wanted for certain, draft tokens are not
         most = 0 if prompts_wait else MAX_DRAFT_TOKENS_PER_STEP
         room = min(self._cache.free_cells - n_tokens, self._limits.n_batch - n_tokens, most)
@@ -178,7 +170,7 @@ class Scheduler:
         return len(sequence.draft)
 
     def _plan_prefills(self, plan: Plan) -> None:
-        prompts = [s for s in self._running if not self._decodes(s)]
+        prompts = [s for s in self.running if not self._decodes(s)]
         prompts += self._admit(plan)
         budget = min(self._budget(plan), self._cache.free_cells - plan.n_tokens)
         prompts.sort(key=lambda sequence: sequence.n_pending)
@@ -204,7 +196,7 @@ class Scheduler:
             if plan.chunks
             else (MIN_LONE_PREFILL_TOKENS, LONE_STEP_S)
         )
-        total = self._cost.tokens_within(seconds, at_least=0, at_most=plan.n_tokens + most)
+        total = self._cost.tokens_within(seconds, at_most=plan.n_tokens + most)
         most = min(most, max(least, total - plan.n_tokens))
         return max(1 if most > 0 else 0, most >> self._halvings)
 
@@ -224,11 +216,11 @@ class Scheduler:
     def _admit(self, plan: Plan) -> list[Sequence]:
         """Start waiting sequences while there is room; returns those that did."""
         admitted: list[Sequence] = []
-        for sequence in tuple(self._waiting):
-            if len(self._running) >= self._limits.n_parallel or (self._halvings and self._running):
+        for sequence in tuple(self.waiting):
+            if len(self.running) >= self._limits.n_parallel or (self._halvings and self.running):
                 break
             # whoever wants to know about all of its prompt has to compute all of it
-            match = Match() if sequence.prompt_logprobs else self._prefixes.match(sequence, self._running)
+            match = Match() if sequence.prompt_logprobs else self._prefixes.match(sequence, self.running)
             if match.n_expected - match.n_cells >= WORTH_WAITING_TOKENS:
                 continue  # its beginning is being computed right now
             if not self._start(plan, sequence, match):
@@ -241,7 +233,7 @@ class Scheduler:
         if not self._cache.has_free_slot and self._prefixes.slots == (match.slot,) and not match.takes_over:
             match = Match()  # the source holds the only sequence id there is for it
         # the running ones were promised cells for their next token or the rest of their prompt
-        needed = len(sequence.tokens) - match.n_cells + sum(other.n_pending for other in self._running)
+        needed = len(sequence.tokens) - match.n_cells + sum(other.n_pending for other in self.running)
         if needed > self._cache.free_cells:
             evictable = [slot for slot in self._prefixes.slots if slot != match.slot]
             if needed > self._cache.free_cells + self._cache.freed_by(evictable):
@@ -259,8 +251,8 @@ class Scheduler:
             sequence.n_cached = match.n_cells
             if not sequence.prompt_logprobs:
                 self._prefixes.observe(sequence, match.n_cells)
-        self._waiting.start(sequence)
-        self._running.append(sequence)
+        self.waiting.start(sequence)
+        self.running.append(sequence)
         return True
 
     def _open(self, plan: Plan, match: Match) -> int:
@@ -295,17 +287,17 @@ class Scheduler:
 
     def _preempt(self, plan: Plan) -> bool:
         """Send a running sequence back to the queue. Not the only one: it has all cells there are."""
-        if len(self._running) < 2:
+        if len(self.running) < 2:
             return False
-        lowest = min(sequence.priority for sequence in self._running)
-        youngest = [sequence for sequence in self._running if sequence.priority == lowest][-1]
+        lowest = min(sequence.priority for sequence in self.running)
+        youngest = [sequence for sequence in self.running if sequence.priority == lowest][-1]
         assert youngest.slot is not None  # noqa: S101 - it is running
-        self._running.remove(youngest)
+        self.running.remove(youngest)
         plan.chunks = [chunk for chunk in plan.chunks if chunk.sequence is not youngest]
         plan.memory += self._release(youngest.slot)
         youngest.slot = None
         youngest.n_computed = 0
-        self._waiting.put_back(youngest)
+        self.waiting.put_back(youngest)
         return True
 
     def _release(self, slot: int) -> list[MemoryOp]:

@@ -53,9 +53,9 @@ class StepCost:
         share = (n_tokens - below[0]) / (above[0] - below[0])
         return below[1] + share * (max(above[1], below[1]) - below[1])
 
-    def tokens_within(self, seconds: float, *, at_least: int, at_most: int) -> int:
-        """The largest step expected to take no longer than `seconds`."""
-        low, high = at_least, at_most
+    def tokens_within(self, seconds: float, *, at_most: int) -> int:
+        """The largest step expected to take no longer than `seconds`; 0 where that is not known."""
+        low, high = 0, at_most
         while low < high:
             middle = (low + high + 1) // 2
             expected = self.seconds(middle)

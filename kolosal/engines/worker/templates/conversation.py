@@ -11,21 +11,21 @@ from dataclasses import replace
 from typing import Any
 
 from kolosal.chat.formats import SHAPES, SHORT_ID_CHARS, ToolFormat
-from kolosal.chat.generic import describe_tools, write_calls, write_result
+from kolosal.chat.generic import describe_tools, function_object, write_calls, write_result
 from kolosal.engines.worker.templates.capabilities import TemplateCapabilities
-from kolosal.engines.worker.templates.special_tokens import END_MARK, EscapedTexts
-from kolosal.schema import ChatPrompt, Message, Tool, ToolCall, ToolMode
+from kolosal.engines.worker.templates.special_tokens import END_MARK, SpecialTokenEscaper
+from kolosal.schema import ChatPrompt, Message, ToolCall, ToolMode
 
 
 class Conversation:
     """Builds the variables of one rendering."""
 
     def __init__(
-        self, tool_format: ToolFormat, capabilities: TemplateCapabilities, texts: EscapedTexts
+        self, tool_format: ToolFormat, capabilities: TemplateCapabilities, escaper: SpecialTokenEscaper
     ) -> None:
         self._format = tool_format
         self._capabilities = capabilities
-        self._texts = texts
+        self._escaper = escaper
         self._names: dict[str, str] = {}
 
     def variables(self, prompt: ChatPrompt) -> dict[str, Any]:
@@ -41,7 +41,8 @@ class Conversation:
             turns[-1]["content"] = (turns[-1]["content"] or "") + END_MARK
         variables: dict[str, Any] = {"messages": turns, "add_generation_prompt": not prompt.continues}
         if tools and self._format is not ToolFormat.GENERIC:
-            variables["tools"] = [self._tool(tool) for tool in tools]
+            objects = [{"type": "function", "function": function_object(tool)} for tool in tools]
+            variables["tools"] = self._escaper.escape_all(objects)
         return variables
 
     def _with_known_role(self, message: Message) -> Message:
@@ -49,7 +50,7 @@ class Conversation:
         return message if known else replace(message, role="system")
 
     def _turn(self, message: Message) -> dict[str, Any]:
-        escape = self._texts.escape
+        escape = self._escaper.escape
         turn: dict[str, Any] = {"role": escape(message.role), "content": escape(message.content)}
         if message.name is not None:
             turn["name"] = escape(message.name)
@@ -69,18 +70,18 @@ class Conversation:
 
     def _add_thinking(self, turn: dict[str, Any], message: Message, thinking: str) -> None:
         if self._format is not ToolFormat.GPT_OSS:
-            turn["reasoning_content"] = self._texts.escape(thinking)
+            turn["reasoning_content"] = self._escaper.escape(thinking)
         elif message.tool_calls and not message.content:  # it refuses both beside calls
-            turn["thinking"] = self._texts.escape(thinking)
+            turn["thinking"] = self._escaper.escape(thinking)
 
     def _call(self, call: ToolCall, *, as_object: bool) -> dict[str, Any]:
         self._names[call.id] = call.name
         arguments = _parsed(call.arguments) if as_object else call.arguments
         function = {"name": call.name, "arguments": arguments}
         return {
-            "id": self._texts.escape(self._id(call.id)),
+            "id": self._escaper.escape(self._id(call.id)),
             "type": "function",
-            "function": self._texts.escape_all(function),
+            "function": self._escaper.escape_all(function),
         }
 
     def _id(self, call_id: str) -> str:
@@ -90,12 +91,6 @@ class Conversation:
         if not short or (len(call_id) == SHORT_ID_CHARS and call_id.isalnum()):
             return call_id
         return hashlib.sha256(call_id.encode()).hexdigest()[:SHORT_ID_CHARS]
-
-    def _tool(self, tool: Tool) -> dict[str, Any]:
-        parameters = tool.parameters or {"type": "object", "properties": {}}
-        function = {"name": tool.name, "description": tool.description, "parameters": parameters}
-        escaped: dict[str, Any] = self._texts.escape_all({"type": "function", "function": function})
-        return escaped
 
 
 def _parsed(arguments: str) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Any
 
 from kolosal.engines.worker.backend import Backend
@@ -16,38 +17,28 @@ END_MARK = f"{_OPEN}end{_CLOSE}"
 
 
 class SpecialTokenEscaper:
-    """Finds spellings of the control tokens of one vocabulary."""
+    """Replaces spellings of the control tokens of one vocabulary by numbered marks, so that a template passes them through."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._controls: re.Pattern[str] | None = None
 
-    def new_conversation(self) -> EscapedTexts:
-        """Escape the texts of one conversation."""
-        return EscapedTexts(self._backend, self._control_pattern())
+    @cached_property
+    def _spellings(self) -> list[str]:
+        """What the marks stand for, by their number. A mark's first character is one, so that no text of a user can make a
+        mark. On first use: it looks at every token of the vocabulary."""
+        return [_OPEN, *sorted(filter(None, self._backend.control_texts()), key=len, reverse=True)]
 
-    def _control_pattern(self) -> re.Pattern[str]:
-        if self._controls is None:  # on first use: it looks at every token of the vocabulary
-            texts = sorted((text for text in self._backend.control_texts() if text), key=len, reverse=True)
-            alternatives = [re.escape(text) for text in texts]
-            self._controls = re.compile("|".join([_OPEN, *alternatives]))
-        return self._controls
+    @cached_property
+    def _marks(self) -> dict[str, str]:
+        return {spelling: f"{_OPEN}{number}{_CLOSE}" for number, spelling in enumerate(self._spellings)}
 
-
-class EscapedTexts:
-    """The texts of one conversation, in which numbered marks stand for the spellings of control tokens."""
-
-    def __init__(self, backend: Backend, controls: re.Pattern[str]) -> None:
-        self._backend = backend
-        self._controls = controls
-        self._spellings: list[str] = []
+    @cached_property
+    def _any_spelling(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self._spellings)))
 
     def escape(self, text: str) -> str:
-        """Replace each spelling of a control token by a numbered mark, so that the template passes it through.
-
-        A mark's first character is replaced too, so that no text of a user can make a mark.
-        """
-        return self._controls.sub(self._mark, text)
+        """A user's text with marks in place of spellings."""
+        return self._any_spelling.sub(lambda match: self._marks[match[0]], text)
 
     def escape_all(self, value: Any) -> Any:
         """A JSON value with all its strings escaped, names of members too."""
@@ -61,14 +52,8 @@ class EscapedTexts:
             case _:
                 return value
 
-    def _mark(self, match: re.Match[str]) -> str:
-        self._spellings.append(match[0])
-        return f"{_OPEN}{len(self._spellings) - 1}{_CLOSE}"
-
     def tokenize(self, text: str, *, add_special: bool) -> list[int]:
         """Tokenise the template's own text with control tokens, and what the marks stand for as plain characters."""
-        if not self._spellings:
-            return self._backend.tokenize(text, add_special=add_special, parse_special=True)
         tokens: list[int] = []
         for index, part in enumerate(_MARK.split(text)):
             if index % 2:

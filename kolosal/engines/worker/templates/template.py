@@ -25,8 +25,6 @@ from kolosal.engines.worker.templates.renderer import TemplateFailed, TemplateRe
 from kolosal.engines.worker.templates.special_tokens import END_MARK, SpecialTokenEscaper
 from kolosal.schema import ChatPrompt, Message
 
-__all__ = ["CHATML", "ChatTemplate", "TemplateFailed", "n_chars"]
-
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -85,9 +83,8 @@ class ChatTemplate:
         if prompt.continues and (not prompt.messages or prompt.messages[-1].role != "assistant"):
             raise TemplateFailed("Only a turn of the assistant can be continued, and only the last one")
         self._is_new_request = True
-        texts = self._escaper.new_conversation()
-        variables: dict[str, Any] = texts.escape_all(prompt.template_kwargs)
-        variables |= Conversation(self.tool_format, self._capabilities, texts).variables(prompt)
+        variables: dict[str, Any] = self._escaper.escape_all(prompt.template_kwargs)
+        variables |= Conversation(self.tool_format, self._capabilities, self._escaper).variables(prompt)
         [text] = self._rendered([variables])
         if isinstance(text, TemplateFailed):
             raise text
@@ -99,7 +96,7 @@ class ChatTemplate:
                 )
         check_chars(len(text), self._backend.info.n_ctx)  # tools, and what the template itself adds
         has_bos = bool(self._bos) and text.startswith(self._bos)
-        return texts.tokenize(text, add_special=not has_bos)
+        return self._escaper.tokenize(text, add_special=not has_bos)
 
     def ends_in_thoughts(self, prompt: ChatPrompt, tokens: list[int]) -> bool:
         """Whether the answer to a prompt begins within thoughts."""

@@ -20,7 +20,7 @@ from kolosal.engines.worker.llamacpp.load import LoadError, load_draft
 from kolosal.engines.worker.rerank_input import RerankInput
 from kolosal.schema import TextPrompt
 from tests.engines.worker.helpers import InProcessWorker, ask, engine_config
-from tests.engines.worker.test_embedding_thread import DEADLINE_S, Caller, numbers
+from tests.engines.worker.test_embed_and_rank import DEADLINE_S, Caller, numbers
 from tests.tiny_gguf import N_CTX_TRAIN, N_EMBD, write_tiny_embedder, write_tiny_gguf
 
 Architecture = Literal["bert", "qwen3"]

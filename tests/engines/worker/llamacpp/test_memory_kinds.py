@@ -34,7 +34,7 @@ def prompts() -> list[str]:
 
 
 def test_what_cannot_be_cut_is_known(backend: LlamaCppBackend) -> None:
-    assert (backend.reuse, backend.can_trim, backend.info.prompt_cache) == (Reuse.WHOLE, False, "whole")
+    assert (backend.can_trim, backend.info.prompt_cache) == (False, Reuse.WHOLE.value)
 
 
 def test_answers_in_a_batch_are_those_given_alone(backend: LlamaCppBackend) -> None:

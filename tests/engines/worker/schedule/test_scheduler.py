@@ -147,7 +147,7 @@ def test_higher_priority_starts_first() -> None:
     bench.add(10, first=2)
     urgent = bench.add(10, first=3, priority=1)
     bench.step()
-    assert bench.scheduler.running == (urgent,)
+    assert bench.scheduler.running == [urgent]
 
 
 def test_later_prompt_that_would_fit_does_not_overtake() -> None:
@@ -242,7 +242,7 @@ def test_the_youngest_is_preempted_where_nothing_else_is_left() -> None:
     slot = slot_of(youngest)
     plan = bench.step()
     assert plan.memory == [Release(slot)]
-    assert bench.scheduler.waiting == (youngest,)
+    assert list(bench.scheduler.waiting) == [youngest]
     assert (len(youngest.tokens), youngest.n_computed, youngest.slot) == (12, 0, None)
 
 
@@ -253,7 +253,7 @@ def test_the_lowest_priority_is_preempted_first() -> None:
     bench.add(10, first=3)
     for _ in range(3):
         bench.step()
-    assert bench.scheduler.waiting == (low,)
+    assert list(bench.scheduler.waiting) == [low]
 
 
 def test_preempted_sequence_waits_before_those_that_never_ran() -> None:
@@ -266,7 +266,7 @@ def test_preempted_sequence_waits_before_those_that_never_ran() -> None:
 def test_preempted_sequence_computes_all_its_tokens_again() -> None:
     bench = full_bench()
     bench.step()
-    for sequence in bench.scheduler.running:
+    for sequence in list(bench.scheduler.running):
         bench.finish(sequence, keep=False)
     assert counts(bench.step()) == {3: 12}
 
@@ -374,4 +374,4 @@ def test_many_clients_cost_no_memory() -> None:
         if number % 10 == 0:
             bench.add(10, first=number, client=str(number))
             started(bench)
-    assert len(bench.scheduler._waiting._last_turns) <= MAX_CLIENTS + 1
+    assert len(bench.scheduler.waiting._last_turns) <= MAX_CLIENTS + 1

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from kolosal.engines.worker.templates.renderer import TemplateRenderer
-from kolosal.engines.worker.templates.template import ChatTemplate, TemplateFailed
+from kolosal.engines.worker.templates.renderer import TemplateFailed, TemplateRenderer
+from kolosal.engines.worker.templates.template import ChatTemplate
 from kolosal.schema import ChatPrompt, Message, Tool, ToolCall, ToolMode, ToolUse
 from tests.engines.worker.helpers import RENDERER, fake_backend
 from tests.fake_worker.backend import BOS, END

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from kolosal.engines.worker.backend import TemplateSource
-from kolosal.engines.worker.templates.template import ChatTemplate, TemplateFailed
+from kolosal.engines.worker.templates.renderer import TemplateFailed
+from kolosal.engines.worker.templates.template import ChatTemplate
 from kolosal.schema import ChatPrompt, Message
 from tests.engines.worker.helpers import RENDERER, fake_backend
 from tests.fake_worker.backend import BOS, END, FakeBackend

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from kolosal.engines.ipc.calls import Call, Embed, Embedded, Rank, Ranked, portions
 from kolosal.engines.ipc.messages import Failed, FromWorker, UnaryResult
 from kolosal.engines.worker.backend import Backend
-from kolosal.engines.worker.embedding_thread import pack
-from kolosal.engines.worker.unary_calls import UnaryCalls
+from kolosal.engines.worker.unary_calls import UnaryCalls, pack
 from kolosal.errors import GenerationFailed
 from kolosal.schema import Prompt, TextPrompt, TokensPrompt
 from tests.engines.worker.helpers import InProcessWorker, ask, fake_backend
