@@ -261,10 +261,11 @@ def run(
     options = {key: value for key, value in given.items() if value is not None}
     request = RunRequest(model, prompt, system, {**options})
     if url:
-        raise typer.Exit(run_chat(request, named_address(url), None, this_terminal()))
+        run_chat(request, named_address(url), None, this_terminal())
+        return
     configuration = daemon_configuration(config)
     child = ChildSpec.of(configuration)
-    raise typer.Exit(run_chat(request, configured_address(configuration), child, this_terminal()))
+    run_chat(request, configured_address(configuration), child, this_terminal())
 
 
 @app.command(epilog="Example: kolosal doctor")

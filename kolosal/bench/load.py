@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from http import HTTPStatus
 from random import Random
 from typing import Any
 from urllib.parse import quote
@@ -30,7 +31,6 @@ POLL_INTERVAL_S = 0.02
 FACTS_TIMEOUT_S = 10.0
 """Bounds questions about engines; loading one has the target's own bound."""
 
-_NOT_READY = 503
 _NOT_KOLOSAL = "the server is not Kolosal, and no --start-command says how to start another"
 
 
@@ -113,7 +113,7 @@ async def _first_answer(client: Client, request: Request, process: asyncio.subpr
         try:
             return await client.ask(request)
         except (Unreachable, Refused) as exc:
-            if isinstance(exc, Refused) and exc.status != _NOT_READY:
+            if isinstance(exc, Refused) and exc.status != HTTPStatus.SERVICE_UNAVAILABLE:
                 raise
             if process.returncode is not None:
                 raise BenchError(f"--start-command: it ended with status {process.returncode}") from exc

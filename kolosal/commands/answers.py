@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from typing import TypeAlias
 
 from pydantic import JsonValue
@@ -16,8 +17,6 @@ from kolosal.commands.errors import ApiError, CommandError
 
 Body: TypeAlias = dict[str, JsonValue]
 """A JSON object that is sent or was received."""
-
-_UNAUTHORIZED = 401
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def api_error(status: int, content: bytes) -> ApiError:
         message = _error_message(json_object(content))
     except CommandError:
         message = None
-    hint = " (this command sends the one of KOLOSAL_API_KEY)" if status == _UNAUTHORIZED else ""
+    hint = " (this command sends the one of KOLOSAL_API_KEY)" if status == HTTPStatus.UNAUTHORIZED else ""
     return ApiError((message or f"The daemon answered HTTP {status}") + hint, status)
 
 

@@ -97,15 +97,15 @@ class DaemonClient:
 
     async def engine_facts(self, engine_id: str) -> Body:
         """What `GET /engines/{id}` answers."""
-        return await self._ask("GET", f"/engines/{quote(engine_id, safe='')}")
+        return await self._ask("GET", _path(engine_id))
 
     async def remove_engine(self, engine_id: str) -> None:
         """Remove an engine; returns when its running answers have finished and its memory is free."""
-        await self._ask("DELETE", f"/engines/{quote(engine_id, safe='')}", read_s=None)
+        await self._ask("DELETE", _path(engine_id), read_s=None)
 
     async def unload_engine(self, engine_id: str) -> None:
         """Free an engine's memory; it keeps its name."""
-        await self._ask("POST", f"/engines/{quote(engine_id, safe='')}/unload", read_s=None)
+        await self._ask("POST", f"{_path(engine_id)}/unload", read_s=None)
 
     async def add_engine(self, body: Body, on_progress: Callable[[float], None] = lambda _: None) -> Body:
         """Add an engine and wait until it is loaded. `on_progress` is told the fraction, 0…1, meanwhile."""
@@ -132,25 +132,25 @@ class DaemonClient:
                     yield piece
         raise CommandError("The daemon ended the answer early")
 
-    async def events(self) -> AsyncGenerator[tuple[str, Body], None]:
+    def events(self) -> AsyncGenerator[tuple[str, Body], None]:
         """What happens in the daemon from now on, by kind: first `hello`, once the daemon listens. Ends with the daemon."""
-        async for kind, data in self._follow("/v1/events"):
-            yield kind, data
+        return self._follow("/v1/events")
 
     async def logs(self, engine_id: str, tail: int) -> list[str]:
         """The last lines of an engine's worker."""
-        answer = await self._ask("GET", f"/engines/{quote(engine_id, safe='')}/logs?tail={tail}")
+        answer = await self._ask("GET", f"{_path(engine_id)}/logs?tail={tail}")
         lines = answer.get("lines")
         return [str(line) for line in lines] if isinstance(lines, list) else []
 
     async def follow_logs(self, engine_id: str, tail: int) -> AsyncGenerator[str, None]:
         """The last lines of an engine's worker, and those that come. Ends with the engine."""
-        path = f"/engines/{quote(engine_id, safe='')}/logs?follow=true&tail={tail}"
-        async for kind, data in self._follow(path):
-            if kind == "line":
-                yield str(data.get("line", ""))
-            elif kind == "lines.lost":
-                yield f"({data.get('lost')} lines were lost)"
+        path = f"{_path(engine_id)}/logs?follow=true&tail={tail}"
+        async with aclosing(self._follow(path)) as events:
+            async for kind, data in events:
+                if kind == "line":
+                    yield str(data.get("line", ""))
+                elif kind == "lines.lost":
+                    yield f"({data.get('lost')} lines were lost)"
 
     async def _follow(self, path: str) -> AsyncGenerator[tuple[str, Body], None]:
         async with aclosing(self._events("GET", path)) as events:
@@ -204,6 +204,10 @@ class DaemonClient:
             return CommandError(f"'{self.url}' {_NO_ADDRESS}")
         reason = str(exc) or type(exc).__name__
         return CommandError(f"The connection to the daemon at {self.url} broke: {reason}")
+
+
+def _path(engine_id: str) -> str:
+    return f"/engines/{quote(engine_id, safe='')}"
 
 
 def _trust(certificate: str | None) -> ssl.SSLContext | bool:

@@ -10,6 +10,7 @@ import asyncio
 import re
 from contextlib import ExitStack
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 from kolosal.commands.address import Address
@@ -19,12 +20,6 @@ from kolosal.commands.child_daemon import ChildDaemon, ChildSpec, child_daemon
 from kolosal.commands.client import DaemonClient
 from kolosal.commands.errors import ApiError, CommandError, DaemonUnreachable
 from kolosal.commands.load import absolute_path, loading_progress
-
-EXIT_INTERRUPTED = 130
-"""What shells report for a program that Ctrl-C ended."""
-
-_FORBIDDEN = 403
-_NOT_FOUND = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +35,8 @@ class RunRequest:
     """Sampling parameters, as the chat API names them."""
 
 
-def run(request: RunRequest, address: Address, start: ChildSpec | None, terminal: Terminal) -> int:
-    """Talk, and return the exit status. `start` is how to start a daemon where none answers; None: do not."""
+def run(request: RunRequest, address: Address, start: ChildSpec | None, terminal: Terminal) -> None:
+    """Talk. `start` is how to start a daemon where none answers; None: do not."""
     if request.prompt is not None and not request.prompt.strip():
         raise CommandError("There is nothing to ask: the prompt is empty")
     with asyncio.Runner() as runner, ExitStack() as stack:
@@ -52,14 +47,13 @@ def run(request: RunRequest, address: Address, start: ChildSpec | None, terminal
             _talk(request, client, runner, terminal)
         except KeyboardInterrupt:
             terminal.write("\n")
-            return EXIT_INTERRUPTED
+            raise
         except CommandError as exc:
             if child is not None and not isinstance(exc, ApiError) and child.is_dying():
                 raise child.failure("ended before it was told to") from None
             raise
         finally:
             runner.run(client.aclose())
-    return 0
 
 
 def _talk(request: RunRequest, client: DaemonClient, runner: asyncio.Runner, terminal: Terminal) -> None:
@@ -98,7 +92,7 @@ async def find_or_load(client: DaemonClient, model: str) -> str:
     try:
         loaded = (await client.engine(engine_id)).model_path
     except ApiError as exc:
-        if exc.status != _NOT_FOUND:
+        if exc.status != HTTPStatus.NOT_FOUND:
             raise
         with loading_progress(f"Loading {engine_id}") as on_progress:
             await client.add_engine({"engine_id": engine_id, "model_path": path}, on_progress)
@@ -115,9 +109,9 @@ async def _expect_engine(client: DaemonClient, engine_id: str) -> None:
     try:
         await client.engine(engine_id)
     except ApiError as exc:
-        if exc.status == _FORBIDDEN:
+        if exc.status == HTTPStatus.FORBIDDEN:
             return  # a key that may use engines but not look at them: the first question will tell
-        if exc.status != _NOT_FOUND:
+        if exc.status != HTTPStatus.NOT_FOUND:
             raise
         known = ", ".join(view.engine_id for view in await client.engines()) or "none"
         raise CommandError(

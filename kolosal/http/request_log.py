@@ -10,6 +10,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
+from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,8 +29,6 @@ _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 _LOGGED_PATH_CHARS = 200
 """How much of a path a log line holds."""
-
-_OK = 200
 
 
 class RequestLog:
@@ -92,7 +91,7 @@ class RequestLog:
             self._on_end(status)
             if self._access_log:
                 duration_ms = round((time.monotonic() - started) * 1000, 1)
-                quiet = status == _OK and scope["path"] in self._quiet_paths
+                quiet = status == HTTPStatus.OK and scope["path"] in self._quiet_paths
                 level = logging.DEBUG if quiet else logging.INFO
                 log.log(
                     level, "request.finished", extra=_fields(scope) | {"status": status, "ms": duration_ms}

@@ -86,10 +86,10 @@ def test_an_answer_that_fails_is_an_error(cli: Cli, stub_with_engine: StubDaemon
 # --- a daemon of its own ---
 
 
-def ask(spec: ChildSpec, port: int, heard: list[str]) -> int:
+def ask(spec: ChildSpec, port: int, heard: list[str]) -> None:
     request = RunRequest("tiny.gguf", "Hello?", None, {})
     terminal = Terminal(input, heard.append, heard.append)
-    return run(request, Address(f"http://127.0.0.1:{port}"), spec, terminal)
+    run(request, Address(f"http://127.0.0.1:{port}"), spec, terminal)
 
 
 def stub_spec(port: int, engines: int = 0) -> ChildSpec:
@@ -110,7 +110,7 @@ def log_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_daemon_is_started_and_stopped(free_port: int, log_folder: Path) -> None:
     heard: list[str] = []
-    assert ask(stub_spec(free_port), free_port, heard) == 0
+    ask(stub_spec(free_port), free_port, heard)
     assert heard == ["Hi", "\n"]
     assert logs(log_folder) == []  # and the fixture sees that no process is left
 
@@ -128,7 +128,7 @@ def test_a_daemon_that_cannot_be_told_to_stop_is_ended(
         send(process, number)  # `kill` comes this way too
 
     monkeypatch.setattr(subprocess.Popen, "send_signal", refuse)
-    assert ask(stub_spec(free_port), free_port, []) == 0
+    ask(stub_spec(free_port), free_port, [])
     assert logs(log_folder) == []
 
 
