@@ -7,6 +7,8 @@ from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+STRICT = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
 
 class SettingsSection(BaseModel):
     """One section of the configuration file, valid and unchangeable.
@@ -16,9 +18,7 @@ class SettingsSection(BaseModel):
     say of it.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
-    )
+    model_config = STRICT
 
     variable_prefix: ClassVar[str] = ""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from kolosal.config.auth import AuthSettings
 from kolosal.config.engines import EngineSettings
@@ -17,7 +17,7 @@ from kolosal.config.logging import LoggingSettings
 from kolosal.config.models import MAX_MODELS, ModelEntry
 from kolosal.config.responses import ResponseSettings
 from kolosal.config.rpc import RpcSettings
-from kolosal.config.section import SettingsSection, Variable
+from kolosal.config.section import STRICT, SettingsSection, Variable
 from kolosal.config.server import ServerSettings
 from kolosal.config.sessions import SessionSettings
 
@@ -27,9 +27,7 @@ ENV_PREFIX = "KOLOSAL_"
 class Settings(BaseModel):
     """All settings, valid and unchangeable. Made by `load_settings`, or directly in tests."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
-    )
+    model_config = STRICT
 
     server: ServerSettings = ServerSettings()
     auth: AuthSettings = AuthSettings()
