@@ -95,12 +95,7 @@ class MessagesPromptBody(ModelBody):
     context_management: ContextManagement | None = None
 
     def check_undeclared(self, ignored: frozenset[str] = IGNORED_FIELDS) -> None:
-        """Look through the other fields. As in Anthropic's own API none passes unread; null is as good as leaving one out.
-
-        Raises:
-            UnsupportedFeature: one asks for what this daemon does not have.
-            InvalidRequest: one is unknown.
-        """
+        """Look through the other fields. As in Anthropic's own API none passes unread; null is as good as leaving one out."""
         for name, value in (self.model_extra or {}).items():
             if value is None or name in ignored:
                 continue

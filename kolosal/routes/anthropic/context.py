@@ -55,11 +55,7 @@ class ContextManagement(RequestBody):
     edits: Annotated[tuple[Edit, ...], Field(max_length=MAX_EDITS)] | None = None
 
     def kept_thoughts(self) -> int | None:
-        """How many turns keep their thoughts; None: all.
-
-        Raises:
-            UnsupportedFeature: an edit is not about thoughts.
-        """
+        """How many turns keep their thoughts; None: all."""
         kept: int | None = None
         for index, edit in enumerate(self.edits or ()):
             path = f"context_management.edits.{index}.type"

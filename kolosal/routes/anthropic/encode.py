@@ -5,8 +5,6 @@ https://docs.anthropic.com/en/api/messages. Pure; `stream.py` has the events of 
 
 from __future__ import annotations
 
-import secrets
-import string
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, assert_never
 
@@ -14,9 +12,6 @@ from typing_extensions import TypedDict
 
 from kolosal.chat.events import ChatTurn, Ended, parsed_arguments
 from kolosal.schema import FinishReason, Usage
-
-_ALPHANUMERIC = string.ascii_letters + string.digits
-_ID_CHARS = 24
 
 
 class OutputTextBlock(TypedDict):
@@ -81,11 +76,6 @@ class AnthropicMessage(StopFields):
     model: str
     content: list[ContentBlock]
     usage: MessageUsage
-
-
-def message_id() -> str:
-    """The id of a message: `msg_` and 24 letters and digits."""
-    return f"msg_{''.join(secrets.choice(_ALPHANUMERIC) for _ in range(_ID_CHARS))}"
 
 
 @dataclass(frozen=True, slots=True)

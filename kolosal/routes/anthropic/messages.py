@@ -9,13 +9,14 @@ from kolosal.http.decode import decode
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
 from kolosal.routes.anthropic.body import CountBody, MessagesBody
-from kolosal.routes.anthropic.encode import AnthropicMessage, MessageEncoder, message_id
+from kolosal.routes.anthropic.encode import AnthropicMessage, MessageEncoder
 from kolosal.routes.anthropic.errors import error_frame
 from kolosal.routes.anthropic.stream import PING, message_frames
 from kolosal.routes.common.generation import start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
 from kolosal.routes.common.unary_calls import count_prompt_tokens
+from kolosal.routes.openai.encode import answer_id
 
 _EXAMPLE = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -38,7 +39,7 @@ async def create_message(request: Request) -> JsonResponse[AnthropicMessage] | E
     body = await decode(request, MessagesBody)
     model = body.requested_model(registry_of(request))
     generation = await start_generation(request, model, [body.to_request()])
-    encoder = MessageEncoder(message_id(), model, body.max_tokens, body.shows_thinking)
+    encoder = MessageEncoder(answer_id("msg_"), model, body.max_tokens, body.shows_thinking)
     if not body.stream:
         [turn] = await generation.finish(generation.turns())
         return JsonResponse(encoder.whole(turn))

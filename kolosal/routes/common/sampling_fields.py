@@ -44,11 +44,7 @@ class SamplingFields(OpenBody):
 def sampling_params(body: RequestBody, own: dict[str, object], prefix: str = "") -> SamplingParams:
     """The body's fields that have names of `SamplingParams`, and the dialect's `own` ones, which win.
 
-    None, as everywhere, is as good as leaving a field out. `prefix` is where the body stands in the request.
-
-    Raises:
-        InvalidRequest: one is out of range.
-    """
+    None, as everywhere, is as good as leaving a field out. `prefix` is where the body stands in the request."""
     fields = {name: getattr(body, name) for name in type(body).model_fields if name in _NAMES} | own
     given = {name: value for name, value in fields.items() if value is not None}
     return decode_fields(_sampling_params, given, prefix)

@@ -17,11 +17,7 @@ ToolDescription: TypeAlias = Annotated[str, Field(max_length=65_536)]
 
 
 def check_object_schema(schema: JsonSchema, param: str) -> None:
-    """Refuse a tool whose arguments are no object. OpenAI's dialects leave that to the engine.
-
-    Raises:
-        InvalidRequest: it is the schema of something else.
-    """
+    """Refuse a tool whose arguments are no object. OpenAI's dialects leave that to the engine."""
     if schema.get("type", "object") != "object":
         raise InvalidRequest(f"{param}.type must be 'object'", param=f"{param}.type")
 
@@ -35,11 +31,7 @@ def to_tool(
     strict: bool | None = False,
     unit: str = "characters as JSON",
 ) -> Tool:
-    """A tool as engines know it; `param` is where its schema stands, `unit` as for `bounded_json`.
-
-    Raises:
-        InvalidRequest: the schema is too long or too deep.
-    """
+    """A tool as engines know it; `param` is where its schema stands, `unit` as for `bounded_json`."""
     bounded_json(schema, param, MAX_SCHEMA_CHARS, unit)
     return Tool(name, description or "", schema, param, bool(strict))
 
@@ -54,11 +46,7 @@ def name_repeated(index: int, name: str) -> InvalidRequest:
 def distinct_tools(
     tools: Iterable[Tool], refusal: Callable[[int, str], InvalidRequest] = name_repeated
 ) -> tuple[Tool, ...]:
-    """The tools, each with a name of its own, in their order.
-
-    Raises:
-        InvalidRequest: two have the same name.
-    """
+    """The tools, each with a name of its own, in their order."""
     found: dict[str, Tool] = {}
     for index, tool in enumerate(tools):
         if tool.name in found:

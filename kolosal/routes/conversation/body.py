@@ -116,11 +116,7 @@ _QUERY = TypeAdapter(ChatQuery)
 
 
 async def decode_chat(request: Request) -> ConversationBody:
-    """The body of a request, typed.
-
-    Raises:
-        InvalidRequest: it is no JSON object, or a field is missing, mistyped or out of range.
-    """
+    """The body of a request, typed."""
     body = await read_json(request)
     try:
         parse_object(body)  # refuses what pydantic's own parser lets through: NaN and lone surrogates
@@ -132,23 +128,13 @@ async def decode_chat(request: Request) -> ConversationBody:
 
 
 def decode_query(request: Request) -> ConversationBody:
-    """The same from a query.
-
-    Raises:
-        InvalidRequest: a parameter is missing, mistyped or out of range.
-    """
+    """The same from a query."""
     parameters = {name: value for name, value in request.query_params.items() if value or name == "prompt"}
     try:
         query = _QUERY.validate_strings(parameters)
     except ValidationError as exc:
         raise _refusal(exc, "query") from None
-    return ConversationBody(
-        prompt=query.prompt,
-        improvement=query.improvement,
-        intermediate_steps=query.intermediate_steps,
-        model=query.model,
-        role=query.role,
-    )
+    return ConversationBody.model_validate(query.model_dump())
 
 
 def _refusal(error: ValidationError, where: str) -> InvalidRequest:

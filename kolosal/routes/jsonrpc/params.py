@@ -58,11 +58,7 @@ class GenerationParams(RequestBody):
     def turn_options(
         self, default_tools: Sequence[Tool] = (), default_model: str | None = None
     ) -> TurnOptions:
-        """All but the conversation.
-
-        Raises:
-            InvalidRequest: a tool is not complete, or two have one name.
-        """
+        """All but the conversation."""
         tools = tuple(default_tools) if self.tools is None else to_tools(self.tools)
         mode = ToolMode(self.tool_choice or "auto")
         return TurnOptions(

@@ -36,11 +36,7 @@ class OllamaChatBody(OllamaBody):
         """The request with fewer turns; None where it is to be refused.
 
         A last turn that alone is longer than `num_ctx` gets the engine's whole window, because to cut it would change what
-        was said.
-
-        Raises:
-            KolosalError: as `Engine.call`.
-        """
+        was said."""
         if self.truncate is False or not isinstance(wanted.prompt, ChatPrompt):
             return None
         prompt = await _without_oldest_turns(engine, wanted.prompt, wanted.max_context)
@@ -56,11 +52,7 @@ async def _without_oldest_turns(
 
     There is room for as many tokens as the engine's context window has, or `max_context` where that is less. What the system says
     stays, and so does the last turn; a result never stands without its call. How long a prompt is only its engine knows, so
-    the first turn to keep is searched for.
-
-    Raises:
-        KolosalError: as `Engine.call`.
-    """
+    the first turn to keep is searched for."""
     starts = [
         index for index, message in enumerate(prompt.messages) if message.role not in ("system", "tool")
     ]

@@ -88,11 +88,7 @@ class OllamaBody(OpenBody):
         return {"enable_thinking": True, "reasoning_effort": self.think}
 
     def check_model(self, engine: Engine, name: str, purpose: str) -> None:
-        """Refuse what a loaded model cannot do; `purpose` is what the endpoint is for.
-
-        Raises:
-            UnsupportedFeature: it generates no text, or does not think.
-        """
+        """Refuse what a loaded model cannot do; `purpose` is what the endpoint is for."""
         info = engine.info
         if info is None:
             return

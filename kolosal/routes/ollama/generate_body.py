@@ -61,12 +61,7 @@ class GenerateBody(OllamaBody):
         return bool(self.raw) or self._template == RAW_TEMPLATE
 
     def check(self) -> None:
-        """Look at what does not go together.
-
-        Raises:
-            InvalidRequest: a field does not fit the others.
-            UnsupportedFeature: the template is one of the client's own.
-        """
+        """Look at what does not go together."""
         if self.raw and (self.template or self.system or self.context):
             raise InvalidRequest("raw mode does not support template, system, or context", param="raw")
         if self._template not in ("", RAW_TEMPLATE):
@@ -93,12 +88,7 @@ class GenerateBody(OllamaBody):
         return ChatPrompt((*system, Message("user", prompt)), template_kwargs=self.template_kwargs())
 
     async def prompt_after_context(self, engine: Engine) -> Prompt:
-        """The prompt as engines know it, after what came before.
-
-        Raises:
-            InvalidRequest: the context is not this model's.
-            KolosalError: as `Engine.call`.
-        """
+        """The prompt as engines know it, after what came before."""
         plain = self.plain_prompt()
         if not self.context or not isinstance(plain, ChatPrompt):
             return plain
@@ -129,11 +119,7 @@ class GenerateBody(OllamaBody):
 
 
 def _check_context(engine: Engine, earlier: tuple[int, ...]) -> None:
-    """Look whether a context can be this model's.
-
-    Raises:
-        InvalidRequest: it has a token that the model has not.
-    """
+    """Look whether a context can be this model's."""
     info, largest = engine.info, max(earlier, default=0)
     if info is not None and largest >= info.n_vocab:
         raise InvalidRequest(
@@ -143,11 +129,7 @@ def _check_context(engine: Engine, earlier: tuple[int, ...]) -> None:
 
 
 async def _continued(engine: Engine, earlier: tuple[int, ...], prompt: ChatPrompt) -> tuple[int, ...]:
-    """The tokens of a prompt that follows an earlier conversation; a token that only texts begin with is not repeated.
-
-    Raises:
-        KolosalError: as `Engine.call`.
-    """
+    """The tokens of a prompt that follows an earlier conversation; a token that only texts begin with is not repeated."""
     rendered = await unary_call(engine, Render(prompt, with_tokens=True), Rendered)
     if not earlier:
         return rendered.tokens

@@ -153,7 +153,7 @@ def chat_completion(
     """The answer to a request that does not stream."""
     usage = usage_of_prompt([turn.usage for turn in turns])
     return {
-        "id": answer_id("chatcmpl"),
+        "id": answer_id("chatcmpl-"),
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,

@@ -96,8 +96,8 @@ Stopwatch: TypeAlias = Callable[[int], tuple[float, float]]
 
 
 def answer_id(prefix: str) -> str:
-    """The id of a whole answer: `chatcmpl-` and 24 letters and digits."""
-    return f"{prefix}-{''.join(secrets.choice(_ALPHANUMERIC) for _ in range(_ID_CHARS))}"
+    """The id of a whole answer: e.g. `chatcmpl-`, and 24 letters and digits."""
+    return f"{prefix}{''.join(secrets.choice(_ALPHANUMERIC) for _ in range(_ID_CHARS))}"
 
 
 def stream_id(prefix: str, created: int) -> str:

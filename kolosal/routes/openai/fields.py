@@ -137,12 +137,7 @@ class GenerationBody(SamplingFields, ModelBody):
         """The request for one prompt, as engines know it.
 
         `max_tokens` is the dialect's own limit, where the request has one; `logprobs` and `prompt_logprobs` are as engines
-        know them; `choice` counts the answers to this prompt, so that each has a seed of its own.
-
-        Raises:
-            InvalidRequest: a value is out of range.
-            UnsupportedFeature: the request asks for something that this daemon does not have.
-        """
+        know them; `choice` counts the answers to this prompt, so that each has a seed of its own."""
         self.refuse_unsupported()
         return GenerateRequest(
             prompt,

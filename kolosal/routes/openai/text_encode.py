@@ -112,7 +112,7 @@ def text_completion(
     """The answer to a request that does not stream."""
     usages = [completion.usage for completion in completions]
     return {
-        "id": answer_id("cmpl"),
+        "id": answer_id("cmpl-"),
         "object": "text_completion",
         "created": int(time.time()),
         "model": model,

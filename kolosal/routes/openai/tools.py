@@ -107,11 +107,7 @@ def to_tool_use(
 
 
 def tool_use(tools: tuple[Tool, ...], mode: ToolMode, only: tuple[str, ...], *, parallel: bool) -> ToolUse:
-    """The same from tools as engines know them, for all dialects.
-
-    Raises:
-        InvalidRequest: two tools have the same name, or the choice names one that is not offered.
-    """
+    """The same from tools as engines know them, for all dialects."""
     names = {tool.name for tool in distinct_tools(tools, _name_repeated)}
     for name in only:
         if name not in names:
@@ -124,22 +120,13 @@ def tool_use(tools: tuple[Tool, ...], mode: ToolMode, only: tuple[str, ...], *, 
 
 
 def function_tool(kind: str, function: FunctionDefinition | None, path: str) -> Tool:
-    """One of `tools`, as engines know it; `path` is where it stands.
-
-    Raises:
-        InvalidRequest: it is not complete, or its parameters are too long or too deep.
-        UnsupportedFeature: it is no function.
-    """
+    """One of `tools`, as engines know it; `path` is where it stands."""
     check_function(kind, path)
     return required(function, f"{path}.function").to_tool(f"{path}.function")
 
 
 def check_function(kind: str, path: str) -> None:
-    """Refuse OpenAI's own tools.
-
-    Raises:
-        UnsupportedFeature: the type of the tool at `path` is not `function`.
-    """
+    """Refuse OpenAI's own tools."""
     if kind != "function":
         raise UnsupportedFeature(
             f"{path}.type is {kind!r}, but this server knows function tools only", param=f"{path}.type"

@@ -10,24 +10,80 @@ import asyncio
 import itertools
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from starlette.websockets import WebSocketDisconnect
 
-from kolosal.errors import InternalError, KolosalError, LoadFailed, NotFound
+from kolosal.errors import InternalError, InvalidRequest, KolosalError, LoadFailed, NotFound
 from kolosal.http.disconnect import end_tasks
 from kolosal.routes.common.services import Caller
-from kolosal.routes.common.tool_turn import TurnOptions, take_turn
+from kolosal.routes.common.tool_turn import ClientToolCall, TurnOptions, take_turn
 from kolosal.routes.jsonrpc.create_message import assistant_message
 from kolosal.routes.jsonrpc.envelope import Code, RpcError, RpcNotification, notification
 from kolosal.routes.jsonrpc.errors import error_data
 from kolosal.routes.jsonrpc.history import HistoryMessage, calls_made, to_messages
-from kolosal.routes.websocket.pending_calls import PendingCalls
+from kolosal.routes.websocket.params import SessionToolResult
 
 log = logging.getLogger(__name__)
 
 Notify = Callable[[RpcNotification], Awaitable[None]]
 """Sends one notification to the client."""
+
+
+class PendingCalls:
+    """The calls of one turn that wait for their results.
+
+    Results may come in any order and in several messages; the turns they make are in the order of the calls.
+    """
+
+    def __init__(self, calls: Sequence[ClientToolCall]) -> None:
+        self._calls = calls
+        self._turns: dict[int, HistoryMessage] = {}
+        self._complete = asyncio.Event()
+
+    @property
+    def complete(self) -> bool:
+        """Whether no call waits any more."""
+        return self._complete.is_set()
+
+    async def turns(self) -> tuple[HistoryMessage, ...]:
+        """All results, once they are there."""
+        await self._complete.wait()
+        return tuple(self._turns[index] for index in range(len(self._calls)))
+
+    def match(self, results: Sequence[SessionToolResult]) -> dict[int, HistoryMessage]:
+        """The turns that results make, by the position of the call they answer; for `put`.
+
+        Raises:
+            InvalidRequest: one answers no call, or none that waits for its result.
+        """
+        found: dict[int, HistoryMessage] = {}
+        for number, result in enumerate(results):
+            index = self._answered_by(result, found)
+            if index is None:
+                given = result.tool_call_id or result.tool_name or ""
+                raise InvalidRequest(
+                    f"results.{number} must answer a call that waits for its result, not {given[:60]!r}",
+                    param=f"results.{number}",
+                )
+            found[index] = result.to_turn(self._calls[index].tool)
+        return found
+
+    def put(self, turns: Mapping[int, HistoryMessage]) -> None:
+        """Take results."""
+        self._turns |= turns
+        if len(self._turns) == len(self._calls):
+            self._complete.set()
+
+    def _answered_by(self, result: SessionToolResult, found: Mapping[int, HistoryMessage]) -> int | None:
+        waiting = (
+            (index, call)
+            for index, call in enumerate(self._calls)
+            if index not in self._turns and index not in found
+        )
+        if result.tool_call_id is not None:
+            return next((index for index, call in waiting if call.id == result.tool_call_id), None)
+        return next((index for index, call in waiting if call.tool == result.tool_name), None)
 
 
 class SessionTask:

@@ -164,11 +164,7 @@ class ResponseBody(SamplingFields, ResponsePromptBody):
 
 
 def check_include(include: tuple[str, ...]) -> None:
-    """Refuse what only OpenAI's own tools could add to an answer.
-
-    Raises:
-        UnsupportedFeature: something of that kind was asked for.
-    """
+    """Refuse what only OpenAI's own tools could add to an answer."""
     for name in include:
         if name not in INCLUDABLE:
             raise UnsupportedFeature(
