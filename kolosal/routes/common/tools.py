@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Annotated, TypeAlias
 
 from pydantic import Field
@@ -34,6 +34,15 @@ def to_tool(
     """A tool as engines know it; `param` is where its schema stands, `unit` as for `bounded_json`."""
     bounded_json(schema, param, MAX_SCHEMA_CHARS, unit)
     return Tool(name, description or "", schema, param, bool(strict))
+
+
+def check_caller(role: str, calls: Collection[object] | None, path: str) -> None:
+    """Refuse calls in a turn, the one at `path`, that is not the assistant's."""
+    if calls and role != "assistant":
+        raise InvalidRequest(
+            f"{path}.tool_calls must be left out of a turn of the role {role}: only the assistant calls tools",
+            param=f"{path}.tool_calls",
+        )
 
 
 def name_repeated(index: int, name: str) -> InvalidRequest:

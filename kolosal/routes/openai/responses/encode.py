@@ -16,7 +16,7 @@ from kolosal.errors import ClientError, KolosalError, QueueFull
 from kolosal.routes.openai.responses.body import ResponseBody
 from kolosal.routes.openai.responses.items import OutputItem
 from kolosal.routes.openai.responses.options import ReasoningConfig, TextFormat
-from kolosal.routes.openai.responses.tools import ChoiceInput
+from kolosal.routes.openai.responses.tools import ChoiceInput, ToolInput
 from kolosal.routes.openai.template_kwargs import ReasoningEffort
 from kolosal.schema import Usage
 
@@ -139,8 +139,6 @@ class ResponseObject(ResponseHead):
 
 def response_head(body: ResponseBody, response_id: str, created_at: int, model: str) -> ResponseHead:
     """A response that begins."""
-    text_format = (body.text and body.text.format) or TextFormat(type="text")
-    choice = body.tool_choice
     return {
         "id": response_id,
         "object": "response",
@@ -154,24 +152,10 @@ def response_head(body: ResponseBody, response_id: str, created_at: int, model: 
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "top_p": 1.0 if body.top_p is None else body.top_p,
         "top_logprobs": body.top_logprobs or 0,
-        "text": {
-            "format": text_format.model_dump(exclude_none=True, by_alias=True),
-            "verbosity": "medium",
-        },
+        "text": _text(body),
         "reasoning": {"effort": (body.reasoning or ReasoningConfig()).effort, "summary": None},
-        "tools": [
-            {
-                "type": "function",
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": tool.parameters,
-                "strict": tool.strict is not False,
-            }
-            for tool in body.tools or ()
-        ],
-        "tool_choice": (
-            choice.model_dump(exclude_none=True) if isinstance(choice, ChoiceInput) else choice or "auto"
-        ),
+        "tools": [_tool(tool) for tool in body.tools or ()],
+        "tool_choice": _tool_choice(body),
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "truncation": "disabled",
         "store": body.store is not False,
@@ -191,6 +175,26 @@ def response_head(body: ResponseBody, response_id: str, created_at: int, model: 
         "prompt_cache_options": None,
         "tool_usage": None,
     }
+
+
+def _text(body: ResponseBody) -> ResponseText:
+    text_format = (body.text and body.text.format) or TextFormat(type="text")
+    return {"format": text_format.model_dump(exclude_none=True, by_alias=True), "verbosity": "medium"}
+
+
+def _tool(tool: ToolInput) -> ResponseTool:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": tool.strict is not False,
+    }
+
+
+def _tool_choice(body: ResponseBody) -> str | dict[str, JsonValue]:
+    choice = body.tool_choice
+    return choice.model_dump(exclude_none=True) if isinstance(choice, ChoiceInput) else choice or "auto"
 
 
 def response_object(
