@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,14 @@ def tried(*names: str) -> tuple[list[dict[str, Any]], int]:
     return results, MAX_MEMORY_BYTES + results[-1]["rss"] - before["rss"]
 
 
+def some(templates: Mapping[str, str], n: int) -> list[str]:
+    """Names of as many of them, others in each run: which, follows from the run's seed."""
+    return random.sample(sorted(templates), min(n, len(templates)))
+
+
 @pytest.mark.fault("G4")
 def test_hostile_templates_are_refused_within_their_limits(sized: Sized, seen: Seen) -> None:
-    burning = list(BURNING)[: sized(1, len(BURNING))]
-    results, growth = tried(*burning, *REFUSED)
+    results, growth = tried(*some(BURNING, sized(1, 999)), *some(REFUSED, sized(20, 999)))
     slowest = max(result["cpu_s"] for result in results)
 
     assert [result["name"] for result in results if not result["error"]] == []
@@ -55,7 +60,7 @@ def test_hostile_templates_are_refused_within_their_limits(sized: Sized, seen: S
 
 @pytest.mark.fault("G4")
 def test_costly_templates_are_within_their_limits(sized: Sized, seen: Seen) -> None:
-    results, growth = tried(*ALLOWED)
+    results, growth = tried(*some(ALLOWED, sized(20, 999)))
     slowest = max(result["cpu_s"] for result in results)
 
     assert [result for result in results if result["cpu_s"] > sized(3, 1) * MAX_CPU_S] == []
