@@ -11,11 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from kolosal.errors import InvalidRequest
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import NeutralValues, OpenBody
 from kolosal.routes.common.json_schema import bounded_json
-from kolosal.routes.common.tools import ToolCallId
+from kolosal.routes.common.tools import ToolCallId, check_caller
 from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_MESSAGES
 from kolosal.routes.openai.tools import FunctionDefinition, function_tool, tool_use
 from kolosal.schema import MAX_TOOL_NAME_CHARS, MAX_TOOLS, Message, ToolCall, ToolMode, ToolName, ToolUse
@@ -97,11 +96,7 @@ def _turn(message: OllamaInputMessage, path: str, waiting: list[ToolCall]) -> Me
         return Message(
             "tool", content, name, tool_call_id=call.id if call is not None else message.tool_call_id
         )
-    if message.tool_calls and message.role != "assistant":
-        raise InvalidRequest(
-            f"{path}.tool_calls must be left out of a turn of the role {message.role}: only the assistant calls tools",
-            param=f"{path}.tool_calls",
-        )
+    check_caller(message.role, message.tool_calls, path)
     calls = tuple(
         _call(call, f"{path}.tool_calls.{index}") for index, call in enumerate(message.tool_calls or ())
     )

@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from kolosal.errors import InvalidRequest, UnsupportedFeature
+from kolosal.errors import UnsupportedFeature
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import NeutralValues, OpenBody, required
 from kolosal.routes.common.fields import ARRAY, STRING, by_kind
-from kolosal.routes.common.tools import ToolCallId
+from kolosal.routes.common.tools import ToolCallId, check_caller
 from kolosal.schema import MAX_TOOLS, Message, ToolCall, ToolName
 
 MAX_MESSAGES = 16_384
@@ -89,11 +89,7 @@ class ChatMessage(OpenBody):
     def to_message(self, path: str) -> Message:
         """The turn as engines know it; `path` is where it stands."""
         self.refuse_unsupported(f"{path}.")
-        if self.tool_calls and self.role != "assistant":
-            raise InvalidRequest(
-                f"{path}.tool_calls must be left out of a turn of the role {self.role}: only the assistant calls tools",
-                param=f"{path}.tool_calls",
-            )
+        check_caller(self.role, self.tool_calls, path)
         return Message(
             self.role,
             self._text(path),
