@@ -26,9 +26,9 @@ from kolosal.routes.jsonrpc.tools import RpcTool
 from kolosal.routes.llama_server.infill import InfillBody
 from kolosal.routes.llama_server.rerank import RerankBody
 from kolosal.routes.llama_server.tokens import DetokenizeBody, TokenizeBody
+from kolosal.routes.ollama.body import IGNORED_FIELDS as IGNORED_FIELDS_OF_OLLAMA
 from kolosal.routes.ollama.chat_body import OllamaChatBody
 from kolosal.routes.ollama.embed import EmbedBody, OllamaEmbeddingBody
-from kolosal.routes.ollama.fields import IGNORED_FIELDS as IGNORED_FIELDS_OF_OLLAMA
 from kolosal.routes.ollama.generate_body import GenerateBody
 from kolosal.routes.ollama.manage import CopyBody
 from kolosal.routes.ollama.messages import OllamaInputMessage

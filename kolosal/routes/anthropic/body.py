@@ -17,7 +17,8 @@ from kolosal.routes.anthropic.conversation import InputMessages, to_messages
 from kolosal.routes.anthropic.tools import InputTools, ToolChoice, to_tool_use
 from kolosal.routes.common.body import ModelBody, NeutralValues, required, unsupported
 from kolosal.routes.common.json_schema import JsonSchema, schema_grammar
-from kolosal.sampling import MAX_TOKENS_LIMIT, SamplingParams, StopStrings, TokenCount, TopK, TopP
+from kolosal.routes.common.sampling_fields import sampling_params
+from kolosal.sampling import MAX_TOKENS_LIMIT, StopStrings, TokenCount, TopK, TopP
 from kolosal.schema import ChatPrompt, GenerateRequest, Grammar
 
 MIN_BUDGET_TOKENS = 1024
@@ -147,13 +148,7 @@ class MessagesBody(MessagesPromptBody):
     def to_request(self) -> GenerateRequest:
         """The request as engines know it."""
         self.check_undeclared()
-        sampling = SamplingParams(
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            top_k=self.top_k or 0,
-            max_tokens=self.max_tokens,
-            stop=self.stop_sequences or (),
-        )
+        sampling = sampling_params(self, {"top_k": self.top_k or 0, "stop": self.stop_sequences})
         return GenerateRequest(self.to_prompt(), sampling, grammar=self._grammar())
 
     @property

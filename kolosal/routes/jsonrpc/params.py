@@ -9,6 +9,7 @@ from pydantic import Field
 
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.fields import ARRAY, STRING, ModelName, as_tuple, by_kind
+from kolosal.routes.common.sampling_fields import sampling_params
 from kolosal.routes.common.tool_turn import TurnOptions
 from kolosal.routes.jsonrpc.history import MAX_CALLS, MAX_TURNS, HistoryMessage, ToolResult
 from kolosal.routes.jsonrpc.tools import RpcTools, to_tools
@@ -67,12 +68,13 @@ class GenerationParams(RequestBody):
 
     def _sampling(self) -> SamplingParams:
         temperature = DEFAULT_TEMPERATURE if self.temperature is None else self.temperature
-        return SamplingParams(
-            temperature=0.0 if self.do_sample is False else temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            seed=self.seed,
-            stop=as_tuple(self.stop),
-            max_tokens=self.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
+        return sampling_params(
+            self,
+            {
+                "temperature": 0.0 if self.do_sample is False else temperature,
+                "stop": as_tuple(self.stop),
+                "max_tokens": self.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
+            },
         )
 
 

@@ -18,8 +18,8 @@ from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream, data_frame
 from kolosal.routes.common.generation import Generation, start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
+from kolosal.routes.openai.body import GenerationBody
 from kolosal.routes.openai.encode import Timings, error_frame, timings
-from kolosal.routes.openai.fields import GenerationBody
 from kolosal.schema import FinishReason, GenerateRequest, InfillPrompt
 
 MAX_FILES = 1024

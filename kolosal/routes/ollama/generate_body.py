@@ -15,8 +15,8 @@ from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Render, Rendered, Tokenize, Tokenized
 from kolosal.errors import InvalidRequest, KolosalError, UnsupportedFeature
 from kolosal.routes.common.unary_calls import unary_call
+from kolosal.routes.ollama.body import OllamaBody
 from kolosal.routes.ollama.encode import ContextField
-from kolosal.routes.ollama.fields import OllamaBody
 from kolosal.sampling import MAX_TOKENS_LIMIT, TokenId
 from kolosal.schema import (
     ChatPrompt,

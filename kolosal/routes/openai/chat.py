@@ -14,9 +14,9 @@ from kolosal.http.sse import EventStream
 from kolosal.routes.common.generation import start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
+from kolosal.routes.openai.body import GenerationBody
 from kolosal.routes.openai.chat_encode import ChatCompletion, chat_completion, chat_frames
 from kolosal.routes.openai.encode import error_frame, system_fingerprint
-from kolosal.routes.openai.fields import GenerationBody
 from kolosal.routes.openai.messages import Messages, to_messages
 from kolosal.routes.openai.template_kwargs import ReasoningEffort, TemplateKwargs, to_template_kwargs
 from kolosal.routes.openai.tools import ToolChoice, Tools, to_tool_use

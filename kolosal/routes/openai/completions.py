@@ -22,8 +22,8 @@ from kolosal.routes.common.generation import Generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import caller_of, registry_of
 from kolosal.routes.common.unary_calls import unary_call
+from kolosal.routes.openai.body import GenerationBody
 from kolosal.routes.openai.encode import error_frame
-from kolosal.routes.openai.fields import GenerationBody
 from kolosal.routes.openai.text_encode import (
     CompletionPlan,
     TextCompletion,
