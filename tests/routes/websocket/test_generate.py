@@ -348,6 +348,7 @@ async def test_a_result_that_never_comes_ends_the_task() -> None:
     app = app_with(engine)
     session_id = await new_session(app, tools=[WEATHER])
     async with connected(app, session_id) as socket:
+        await socket.ask("nothing")  # the session is in use from here on, and expires no more
         app.state.services.sessions.limits = SessionSettings.model_construct(ttl_s=0.01)
         await socket.generate(message="Oslo?")
         await called(socket)
