@@ -15,6 +15,9 @@ from pydantic import ConfigDict, Field
 
 from kolosal.config.engines import MAX_QUEUED_LIMIT, MAX_TTL_S
 
+IdleTtlS: TypeAlias = Annotated[float, Field(ge=0, le=MAX_TTL_S, allow_inf_nan=False)]
+QueueLimit: TypeAlias = Annotated[int, Field(ge=0, le=MAX_QUEUED_LIMIT)]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -22,11 +25,11 @@ class Rules:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    idle_ttl_s: Annotated[float, Field(ge=0, le=MAX_TTL_S, allow_inf_nan=False)] | None = None
+    idle_ttl_s: IdleTtlS | None = None
     """Seconds without a request after which it is unloaded; 0 never, None as the daemon's setting says."""
     pin: bool = False
     """Never unloaded by the daemon itself, neither for its idleness nor for another engine."""
-    max_queued: Annotated[int, Field(ge=0, le=MAX_QUEUED_LIMIT)] | None = None
+    max_queued: QueueLimit | None = None
     """Requests that may wait beyond those that run; None as the daemon's setting says."""
 
 

@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from kolosal.config.engines import MAX_QUEUED_LIMIT, MAX_TTL_S
-from kolosal.engines.memory.policy import Rules
+from kolosal.engines.memory.policy import IdleTtlS, QueueLimit, Rules
 from kolosal.engines.parameters import EngineId, LoadingParameters
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import RequestBody, decode_fields
@@ -32,11 +31,11 @@ class EngineBody(RequestBody):
     """Not given: true. False: the engine is loaded at its first use."""
     loading_parameters: dict[str, Any] | None = None
     """Loading parameters, where they do not stand beside it; those that do win."""
-    idle_ttl_s: Annotated[float, Field(ge=0, le=MAX_TTL_S, allow_inf_nan=False)] | None = None
+    idle_ttl_s: IdleTtlS | None = None
     """Seconds without a request after which it is unloaded, until the next one. 0: never. Not given: as configured."""
     pin: bool | None = None
     """Never unload it, neither for its idleness nor to make room. Not given: false."""
-    max_queued: Annotated[int, Field(ge=0, le=MAX_QUEUED_LIMIT)] | None = None
+    max_queued: QueueLimit | None = None
     """Requests that may wait beyond those that run. Not given: as configured."""
     model_type: str | None = None
     """Accepted for compatibility: the GGUF file says what it is."""

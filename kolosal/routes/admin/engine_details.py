@@ -114,8 +114,9 @@ def engine_details(registry: EngineRegistry, engine: Engine) -> EngineDetails:
 
 
 def device_bytes(amount: Bytes) -> DeviceBytes:
-    """An amount of memory; JSON's keys are strings."""
-    return {"host": amount.host, "gpus": {str(index): n_bytes for index, n_bytes in amount.gpus.items()}}
+    """An amount of memory, nowhere less than 0; JSON's keys are strings."""
+    gpus = {str(index): max(0, n_bytes) for index, n_bytes in amount.gpus.items()}
+    return {"host": max(0, amount.host), "gpus": gpus}
 
 
 def resolved_parameters(engine: Engine) -> LoadingParameters:
@@ -138,8 +139,5 @@ def resolved_parameters(engine: Engine) -> LoadingParameters:
 
 
 def _last_accessed(engine: Engine) -> str | None:
-    if engine.last_used_at is None:
-        return None
-    return (
-        datetime.fromtimestamp(engine.last_used_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    )
+    used_at = engine.last_used_at
+    return None if used_at is None else f"{datetime.fromtimestamp(used_at, UTC):%Y-%m-%dT%H:%M:%SZ}"

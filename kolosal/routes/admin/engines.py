@@ -110,7 +110,7 @@ async def add_engine(request: Request) -> JsonResponse[EngineAdded]:
     config = await asyncio.to_thread(engine_config, engine_id, model_path, parameters, roots=roots)
     adding = registry_of(request).add(config, load=body.load, rules=body.rules, keep=True)
     engine = await _loaded(request, adding, config, model_path)
-    return _added(engine, body, model_path, "Engine added successfully", status=201)
+    return _added(engine, body, model_path)
 
 
 @Operation(
@@ -144,9 +144,7 @@ async def put_engine(request: Request) -> JsonResponse[EngineAdded]:
         config, load=body.load, rules=body.rules, keep=True
     )
     engine = await _loaded(request, putting, config, model_path)
-    if is_new:
-        return _added(engine, body, model_path, "Engine added successfully", status=201)
-    return _added(engine, body, model_path, "Engine replaced successfully", status=200)
+    return _added(engine, body, model_path, replaced=not is_new)
 
 
 async def _loaded(
@@ -163,7 +161,7 @@ async def _loaded(
 
 
 def _added(
-    engine: Engine, body: EngineBody, model_path: str, message: str, *, status: int
+    engine: Engine, body: EngineBody, model_path: str, *, replaced: bool = False
 ) -> JsonResponse[EngineAdded]:
     return JsonResponse(
         {
@@ -173,9 +171,9 @@ def _added(
             "load_immediately": body.load,
             "loading_parameters": resolved_parameters(engine),
             "main_gpu_id": engine.config.parameters.main_gpu_id,
-            "message": message,
+            "message": f"Engine {'replaced' if replaced else 'added'} successfully",
         },
-        status=status,
+        status=200 if replaced else 201,
     )
 
 

@@ -20,7 +20,7 @@ from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
 from kolosal.paths import engine_config
 from kolosal.routes.admin.engine_body import EngineBody, UnloadBody
-from kolosal.routes.admin.engine_details import DeviceBytes, EngineDetails, engine_details
+from kolosal.routes.admin.engine_details import DeviceBytes, EngineDetails, device_bytes, engine_details
 from kolosal.routes.common.body import required
 from kolosal.routes.common.operation import Access, Group, Operation, with_v1
 from kolosal.routes.common.services import model_roots_of, registry_of
@@ -166,10 +166,7 @@ def _response(config: EngineConfig, preview: Preview) -> JsonResponse[EngineEsti
             "unloads": preview.unloads,
             **_engine_bytes(preview.choices[0]),
             "least": _engine_bytes(preview.choices[-1]),
-            "free": {
-                "host": max(0, preview.free.host),
-                "gpus": {str(index): max(0, n_bytes) for index, n_bytes in preview.free.gpus.items()},
-            },
+            "free": device_bytes(preview.free),
             "machine": {
                 "host": {"total": preview.memory.host_total, "free": preview.memory.host_free},
                 "gpus": preview.memory.gpus,
