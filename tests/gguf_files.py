@@ -6,6 +6,8 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from kolosal.engines.memory.model_shape import ModelShape
+
 UINT8, INT8, UINT16, INT16, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64, FLOAT64 = range(13)
 F32, F16 = 0, 1
 
@@ -34,6 +36,12 @@ def value(kind: int, given: object) -> bytes:
         element, items = given  # type: ignore[misc]
         return struct.pack("<IQ", element, len(items)) + b"".join(value(element, item) for item in items)
     return struct.pack(_FORMATS[kind], given)
+
+
+def weight_bytes(shape: ModelShape) -> int:
+    """All tensors of a model."""
+    once = 0 if shape.tied else shape.output_bytes
+    return sum(layer.weight_bytes for layer in shape.layers) + shape.input_bytes + once
 
 
 @dataclass

@@ -78,9 +78,7 @@ class Engine(ObservedState):
         self._keep_alive_s: float | None = None
         self._load_task: asyncio.Task[None] | None = None
         self._unload_task: asyncio.Task[None] | None = None
-        self._n_waiting = (
-            0  # callers of `ensure_ready` that have not gone on yet: they are about to use the engine
-        )
+        self._n_waiting = 0  # callers of `ensure_ready`, who are about to use the engine
         self._closing = False
 
     @property
@@ -243,9 +241,8 @@ class Engine(ObservedState):
         worker_failed = isinstance(error, LoadFailed) and error.worker_started
         if worker_failed or self.in_flight:
             self.breaker.died(time.monotonic())
-        if (
-            worker_failed or self.busy
-        ):  # else it was given up because nobody waited any more, which is no fault
+        # One that was given up because nobody waited any more is no fault.
+        if worker_failed or self.busy:
             self.last_error = error.message
         log.warning("engine.load_failed", extra={"engine_id": self.engine_id, "reason": error.message})
 
@@ -334,9 +331,10 @@ class Engine(ObservedState):
         self._keep_alive_s = seconds
         self._note_use()
 
-    def idle_limit_s(self, default_s: float) -> float | None:
-        """Seconds it stays in memory once it is idle; None: until its memory is needed. `default_s` is the daemon's own."""
-        return idle_limit(self.rules, self._keep_alive_s, default_s)
+    @property
+    def idle_limit_s(self) -> float | None:
+        """Seconds it stays in memory once it is idle; None: until its memory is needed."""
+        return idle_limit(self.rules, self._keep_alive_s, self._command.settings.idle_ttl_s)
 
     def _note_use(self) -> None:
         self._load_scheduler.note_use(self)
@@ -354,21 +352,20 @@ class Engine(ObservedState):
                 return done
             self.state = EngineState.UNLOADING
             self._unload_task = asyncio.create_task(self._unload(), name=f"unload {self.engine_id}")
-            self._unload_task.add_done_callback(self._unload_ended)
         return self._unload_task
 
     async def _unload(self) -> None:
-        await self._give_up_load()
-        if self._worker is not None:
-            await self._worker.stop()
-        if self.state is EngineState.UNLOADING:
-            self.state = EngineState.UNLOADED
-        self.load_progress = 0.0
-        log.info("engine.unloaded", extra={"engine_id": self.engine_id})
-
-    def _unload_ended(self, _task: asyncio.Task[None]) -> None:
-        self._unload_task = None
-        self._note_use()
+        try:
+            await self._give_up_load()
+            if self._worker is not None:
+                await self._worker.stop()
+            if self.state is EngineState.UNLOADING:
+                self.state = EngineState.UNLOADED
+            self.load_progress = 0.0
+            log.info("engine.unloaded", extra={"engine_id": self.engine_id})
+        finally:
+            self._unload_task = None
+            self._note_use()
 
     async def drain(self) -> None:
         """Refuse new requests and wait until the running ones have ended."""

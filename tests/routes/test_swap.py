@@ -59,7 +59,7 @@ async def test_the_engine_that_was_acquired_does_it_all(path: str, fields: dict[
         [],
         [],
     )
-    assert (engine.idle_limit_s(1), successor.idle_limit_s(1)) == (body.get("keep_alive", 1), 1)
+    assert (engine.idle_limit_s, successor.idle_limit_s) == (body.get("keep_alive", 300), 300)
 
 
 class AskedEngine(FakeEngine):
@@ -85,4 +85,4 @@ async def test_an_engine_that_is_replaced_while_it_makes_the_prompt_gives_it_to_
     assert (answer["response"], engine.requests) == ("b", [])
     assert [request.prompt for request in successor.requests] == [TokensPrompt((7, ord("x")))]
     assert successor.calls  # the prompt is made anew: another engine has other tokens
-    assert (engine.idle_limit_s(1), successor.idle_limit_s(1)) == (1, KEPT_S)
+    assert (engine.idle_limit_s, successor.idle_limit_s) == (300, KEPT_S)

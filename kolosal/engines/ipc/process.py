@@ -8,6 +8,7 @@ pipe is the death notice on every operating system.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
@@ -154,11 +155,8 @@ class WorkerProcess:
     def kill(self) -> None:
         """End the process now. `on_exit` follows."""
         self._killed = True
-        if self._process.returncode is None:
-            try:
-                self._process.kill()
-            except ProcessLookupError:
-                return
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            self._process.kill()
 
     async def stop(self) -> None:
         """End the worker, gently first, and wait until it is gone."""

@@ -41,7 +41,8 @@ class ManagedEngine(Protocol):
         """Host memory that its worker may still fill without asking, though the system counts it as free."""
         ...
 
-    def idle_limit_s(self, default_s: float) -> float | None:
+    @property
+    def idle_limit_s(self) -> float | None:
         """Seconds it stays in memory once it is idle; None: until its memory is needed."""
         ...
 
@@ -142,7 +143,7 @@ class MemoryAccounting:
             entry.last_used,
             busy=engine.busy or engine.state is not EngineState.READY,
             pinned=engine.rules.pin,
-            limit_s=engine.idle_limit_s(self._settings.idle_ttl_s),
+            limit_s=engine.idle_limit_s,
         )
 
 

@@ -91,7 +91,6 @@ class GgufHeader:
     lengths: Mapping[str, int]
     """How many elements each array has, also of those that were not kept."""
     tensors: tuple[TensorInfo, ...]
-    file_bytes: int
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -142,7 +141,7 @@ class _Reader:
         alignment = self._alignment(metadata)
         tensors = tuple(self._tensor(alignment) for _ in range(n_tensors))
         self._check_tensors(tensors, alignment)
-        return GgufHeader(metadata, lengths, tensors, self._size)
+        return GgufHeader(metadata, lengths, tensors)
 
     def _check_start(self) -> None:
         if self._take(len(GGUF_MAGIC)) != GGUF_MAGIC:

@@ -51,13 +51,11 @@ class ModelShape:
     """Weights after the last layer; with tied embeddings those of the input again."""
     tied: bool
     """Whether input and output share their weights."""
-    file_bytes: int
     n_params: int
     n_embd: int
     n_heads: int
     n_ff: int
     n_vocab: int
-    n_ctx_train: int
     key_width: int
     """Values of one head's key."""
     value_width: int
@@ -65,12 +63,6 @@ class ModelShape:
     """Tokens of the sliding window; 0 without one."""
     state_values: int
     """Numbers of the state that one sequence has in a recurrent layer; 0 where there is none."""
-
-    @property
-    def weight_bytes(self) -> int:
-        """All tensors of the file."""
-        once = 0 if self.tied else self.output_bytes
-        return sum(layer.weight_bytes for layer in self.layers) + self.input_bytes + once
 
     @property
     def has_plain_attention(self) -> bool:
@@ -109,13 +101,11 @@ class ModelShape:
             input_bytes=embeddings,
             output_bytes=embeddings if "output.weight" not in tensors else bytes_of.get(-1, 0) - embeddings,
             tied="output.weight" not in tensors,
-            file_bytes=sum(header.file_bytes for header in headers),
             n_params=sum(tensor.n_values for tensor in tensors.values()),
             n_embd=width,
             n_heads=max(read.per_layer("attention.head_count", n_layers, otherwise=0), default=0),
             n_ff=_feed_forward(read, n_layers),
             n_vocab=headers[0].lengths.get("tokenizer.ggml.tokens", 0),
-            n_ctx_train=read.integer("context_length") or 0,
             key_width=read.integer("attention.key_length") or (width // heads if heads else 0),
             value_width=read.integer("attention.value_length") or (width // heads if heads else 0),
             window=window,

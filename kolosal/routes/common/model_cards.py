@@ -99,7 +99,7 @@ def read_card(path: Path) -> ModelCard | None:
         shape.n_params,
         shape.n_vocab,
         FILE_TYPES.get(_file_type(headers), "unknown"),
-        GgufHeader(first.metadata, first.lengths, (), first.file_bytes),
+        GgufHeader(first.metadata, first.lengths, ()),
     )
 
 

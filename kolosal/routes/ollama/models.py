@@ -176,5 +176,5 @@ def _expires_at(engine: Engine, scheduler: LoadScheduler, now: datetime) -> date
     """When an engine is unloaded if nobody uses it, or uses it any more; None where it stays."""
     left_s = scheduler.expires_in_s(engine)
     if left_s is None:  # in use, or it stays
-        left_s = engine.idle_limit_s(scheduler.settings.idle_ttl_s)
+        left_s = engine.idle_limit_s
     return None if left_s is None else now + timedelta(seconds=left_s)

@@ -17,8 +17,8 @@ from kolosal.engines.worker.schedule.kv_pool import kv_bytes_per_cell, pool_size
 N_LAYERS, WIDTH, HEADS = 16, 1024, 8
 SHAPE = ModelShape(
     architecture="llama", layers=(Layer(50_000_000, HEADS, windowed=False),) * N_LAYERS, input_bytes=1_000_000,
-    output_bytes=1_000_000, tied=True, file_bytes=0, n_params=0, n_embd=WIDTH, n_heads=HEADS, n_ff=4096, n_vocab=32_000,
-    n_ctx_train=0, key_width=WIDTH // HEADS, value_width=WIDTH // HEADS, window=0, state_values=0,
+    output_bytes=1_000_000, tied=True, n_params=0, n_embd=WIDTH, n_heads=HEADS, n_ff=4096, n_vocab=32_000,
+    key_width=WIDTH // HEADS, value_width=WIDTH // HEADS, window=0, state_values=0,
 )  # fmt: skip
 METADATA = {
     "general.architecture": "llama", "llama.block_count": str(N_LAYERS), "llama.embedding_length": str(WIDTH),
