@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from kolosal.chat.grammar import TurnFacts, TurnGrammar
@@ -53,7 +54,6 @@ class ConstraintCompiler:
 
     def __init__(self, make_tokenizer: Callable[[], LLTokenizer]) -> None:
         self._make_tokenizer = make_tokenizer
-        self._tokenizer: LLTokenizer | None = None
 
     def compile(self, grammar: Grammar) -> Constraint:
         """The constraint of a new sequence.
@@ -72,7 +72,7 @@ class ConstraintCompiler:
         Raises:
             InvalidRequest: a tool's schema or the answer's grammar is not valid, or both do not go together.
         """
-        end_tokens = tuple(self._vocabulary().eos_tokens)
+        end_tokens = tuple(self._tokenizer.eos_tokens)
         turn = TurnGrammar(tool_use, answer, facts, self._special_token, end_tokens)
         grammars = [{"name": "turn", "lark_grammar": turn.source()}]
         if answer is not None:
@@ -108,18 +108,16 @@ class ConstraintCompiler:
     def _matcher(self, source: str) -> LLMatcher:
         from llguidance import LLMatcher  # noqa: PLC0415 - most workers never need it
 
-        return LLMatcher(self._vocabulary(), source, log_level=0)
+        return LLMatcher(self._tokenizer, source, log_level=0)
 
-    def _vocabulary(self) -> LLTokenizer:
-        if self._tokenizer is None:
-            self._tokenizer = self._make_tokenizer()
-        return self._tokenizer
+    @cached_property
+    def _tokenizer(self) -> LLTokenizer:
+        return self._make_tokenizer()
 
     def _special_token(self, marker: str) -> int | None:
         """The one token that a marker is, where llguidance holds it for none of text."""
-        tokenizer = self._vocabulary()
-        tokens = tokenizer.tokenize_str(marker, parse_special=True)
-        return tokens[0] if len(tokens) == 1 and tokenizer.is_special_token(tokens[0]) else None
+        tokens = self._tokenizer.tokenize_str(marker, parse_special=True)
+        return tokens[0] if len(tokens) == 1 and self._tokenizer.is_special_token(tokens[0]) else None
 
 
 def _translate(grammar: Grammar) -> str:

@@ -13,19 +13,11 @@ from kolosal.engines.worker.templates.special_tokens import SpecialTokenEscaper
 _PLACE = re.compile(r"\{query\}|\{document\}")
 
 
-class RerankInput:
-    """Input of one ranking model: through the template in its file, else with the tokens that it wants between the two."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._escaper = SpecialTokenEscaper(backend)
-
-    def tokens(self, query: str, document: str) -> list[int]:
-        """The tokens of one pair."""
-        template = self._backend.rank_template
-        if template is None:
-            return self._backend.tokenize_pair(query, document)
-        # In one pass, because a query may hold the word {document}.
-        parts = {"{query}": self._escaper.escape(query), "{document}": self._escaper.escape(document)}
-        text = _PLACE.sub(lambda place: parts[place[0]], template)
-        return self._escaper.tokenize(text, add_special=False)
+def rerank_tokens(query: str, document: str, backend: Backend, escaper: SpecialTokenEscaper) -> list[int]:
+    """The tokens of one pair: through the template in the model's file, else with the tokens that it wants between the two."""
+    template = backend.rank_template
+    if template is None:
+        return backend.tokenize_pair(query, document)
+    # In one pass, because a query may hold the word {document}.
+    parts = {"{query}": escaper.escape(query), "{document}": escaper.escape(document)}
+    return escaper.tokenize(_PLACE.sub(lambda place: parts[place[0]], template), add_special=False)

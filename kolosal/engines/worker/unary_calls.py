@@ -35,8 +35,9 @@ from kolosal.engines.ipc.calls import (
 from kolosal.engines.ipc.messages import FromWorker
 from kolosal.engines.worker.backend import Backend, BackendError, Embedder, OutOfMemory
 from kolosal.engines.worker.input_checks import check_tokens
-from kolosal.engines.worker.rerank_input import RerankInput
+from kolosal.engines.worker.rerank_input import rerank_tokens
 from kolosal.engines.worker.result_frames import failed, result_frame
+from kolosal.engines.worker.templates.special_tokens import SpecialTokenEscaper
 from kolosal.errors import (
     ContextLengthExceeded,
     GenerationFailed,
@@ -69,7 +70,7 @@ class UnaryCalls:
         self._backend = backend
         self._tokenize = tokenize
         self._emit = emit
-        self._rerank_input = RerankInput(backend)
+        self._escaper = SpecialTokenEscaper(backend)
         # Unbounded here: the daemon admits at most n_parallel + max_queued requests per engine.
         self._inbox: queue.SimpleQueue[tuple[int, Embed | Rank] | None] = queue.SimpleQueue()
         self._active: set[int] = set()  # the main thread adds and discards, the other one looks
@@ -186,7 +187,10 @@ class UnaryCalls:
             case Rank():
                 inputs = [
                     _checked(
-                        self._rerank_input.tokens(call.query, text), embedder.max_tokens, "documents", index
+                        rerank_tokens(call.query, text, self._backend, self._escaper),
+                        embedder.max_tokens,
+                        "documents",
+                        index,
                     )
                     for index, text in enumerate(call.documents, call.first)
                 ]

@@ -10,7 +10,7 @@ import ctypes
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,9 +71,10 @@ class LlamaCppBackend:
         self.rank_template = rank_template.decode(errors="replace") if rank_template else None
         self._batch = LlamaBatch(self.info.n_batch)
         self._output_rows: list[int] = []
-        self.token_bytes = cache(self._token_bytes)  # as many entries as the vocabulary has tokens
+        self.token_bytes = cache(
+            partial(self._piece, special=False)
+        )  # at most an entry for each token there is
         self.is_end = cache(self._is_end)
-        self._end_tokens = cache(self._find_end_tokens)
         self._draft: DraftModel | None = None
         if config.parameters.draft_model_path is not None:
             draft = load_draft(config, self._loaded)
@@ -104,9 +105,6 @@ class LlamaCppBackend:
         vocab = self._vocab
         return frozenset(self._text(t) for t in range(self.info.n_vocab) if attribute(vocab, t) & control)
 
-    def _token_bytes(self, token: int) -> bytes:
-        return self._piece(token, special=False)
-
     def written(self, token: int) -> bytes:
         return self._piece(token, special=True)
 
@@ -121,7 +119,8 @@ class LlamaCppBackend:
     def _is_end(self, token: int) -> bool:
         return bool(native.llama_vocab_is_eog(self._vocab, token))
 
-    def _find_end_tokens(self) -> tuple[int, ...]:
+    @cached_property
+    def _end_tokens(self) -> tuple[int, ...]:
         return tuple(token for token in range(self.info.n_vocab) if self._is_end(token))
 
     def _text(self, token: int) -> str:
@@ -133,7 +132,7 @@ class LlamaCppBackend:
     def new_sampler(self, params: SamplingParams, prompt: Seq[int]) -> Sampler:
         n_ctx, n_vocab = self.info.n_ctx, self.info.n_vocab
         chain = sampler_chain(params, n_ctx=n_ctx, n_vocab=n_vocab, default_seed=self._default_seed)
-        forbidden = self._end_tokens() if params.ignore_eos else ()
+        forbidden = self._end_tokens if params.ignore_eos else ()
         bias = LogitBias(params.logit_bias, forbidden) if params.logit_bias or forbidden else None
         if chain == [GREEDY]:
             return GreedySampler(n_vocab, bias)
@@ -156,12 +155,12 @@ class LlamaCppBackend:
         return LlamaCppEmbedder(self._model, self.info, in_pieces=self._reads_in_order)
 
     def new_draft(self) -> DraftSequence | None:
-        return None if self._draft is None else self._draft.open_sequence()
+        return None if self._draft is None else DraftSequence(self._draft)
 
     def constraint_tokenizer(self) -> LLTokenizer:
         from llguidance.llamacpp import lltokenizer_from_vocab  # noqa: PLC0415 - only constrained requests need it
 
-        return lltokenizer_from_vocab(self._vocab, eos_token=list(self._end_tokens()))
+        return lltokenizer_from_vocab(self._vocab, eos_token=list(self._end_tokens))
 
     # --- context: engine thread only ---
 

@@ -7,13 +7,11 @@ else: where its own KV cache is full, it has no idea.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-
-import numpy as np
 
 from kolosal.engines.worker.llamacpp.batch import LlamaBatch
 from kolosal.engines.worker.llamacpp.load import LoadedModel
 from kolosal.engines.worker.llamacpp.native import native
+from kolosal.engines.worker.llamacpp.sampler import logits
 from kolosal.engines.worker.schedule.prefix_cache import common_prefix
 
 _WEIGHT = 0.2
@@ -21,20 +19,15 @@ _WEIGHT = 0.2
 
 
 class DraftModel:
-    """The draft model of an engine. `open_sequence` may be called from any thread, the rest on the engine thread."""
+    """The draft model of an engine. Used on the engine thread."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
         self._memory = native.llama_get_memory(loaded.context)
-        self._n_vocab = loaded.info.n_vocab
         self._batch = LlamaBatch(loaded.info.n_batch)
         self._free_slots = list(range(loaded.n_slots))
         self.seconds_per_token = 0.0
         """What one draft token costs; learned."""
-
-    def open_sequence(self) -> DraftSequence:
-        """The drafts of a new sequence."""
-        return DraftSequence(self)
 
     def take_slot(self) -> int | None:
         """A sequence id with no cells, if there is one left."""
@@ -58,8 +51,7 @@ class DraftModel:
             self._batch.add(slot, start + at, piece, 1)
             if native.llama_decode(self._loaded.context, self._batch.struct) != 0:
                 return None
-        logits = native.llama_get_logits_ith(self._loaded.context, len(piece) - 1)
-        return int(np.ctypeslib.as_array(logits, shape=(self._n_vocab,)).argmax())
+        return int(logits(self._loaded.context, len(piece) - 1, self._loaded.info.n_vocab).argmax())
 
     def note_cost(self, seconds: float) -> None:
         """Learn what a draft token costs."""
@@ -71,11 +63,10 @@ class DraftModel:
 
 
 class DraftSequence:
-    """One sequence in the draft model. Takes a sequence id with its first draft. See `DraftSource`."""
+    """One sequence in the draft model. Made on any thread; takes a sequence id with its first draft. See `DraftSource`."""
 
-    def __init__(self, model: DraftModel, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, model: DraftModel) -> None:
         self._model = model
-        self._clock = clock
         self._tokens: list[int] = []
         self._computed: list[int] = []  # whose cells the draft model has, draft tokens included
         self._slot: int | None = None
@@ -99,13 +90,13 @@ class DraftSequence:
         draft: list[int] = []
         pending = self._tokens[len(self._computed) :]
         while len(draft) < limit:
-            started = self._clock()
+            started = time.perf_counter()
             token = self._model.most_probable(self._slot, pending, len(self._computed))
             if token is None:
                 self.close()
                 break
             if draft:  # the first also computes what the sequence said meanwhile
-                self._model.note_cost(self._clock() - started)
+                self._model.note_cost(time.perf_counter() - started)
             self._computed += pending
             draft.append(token)
             pending = [token]

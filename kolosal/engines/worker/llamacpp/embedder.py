@@ -20,6 +20,7 @@ import psutil
 from kolosal.engines.ipc.messages import EngineInfo
 from kolosal.engines.worker.backend import BackendError, OutOfMemory
 from kolosal.engines.worker.llamacpp.batch import LlamaBatch
+from kolosal.engines.worker.llamacpp.load import POOLING
 from kolosal.engines.worker.llamacpp.native import native
 
 MAX_INPUT_TOKENS = 8192
@@ -33,13 +34,6 @@ _SMALLEST = 512
 
 _LOGITS = 16 * 1024 * 1024
 """Numbers (64 MiB) that the logits of one batch may take: llama.cpp has one for each token and each of the vocabulary."""
-
-_POOLING = {
-    "mean": native.LLAMA_POOLING_TYPE_MEAN,
-    "cls": native.LLAMA_POOLING_TYPE_CLS,
-    "last": native.LLAMA_POOLING_TYPE_LAST,
-    "rank": native.LLAMA_POOLING_TYPE_RANK,
-}
 
 
 class _Piece(NamedTuple):
@@ -166,7 +160,7 @@ class LlamaCppEmbedder:
         settings.pooling_type = (
             native.LLAMA_POOLING_TYPE_NONE
             if self._in_pieces and not self._ranks
-            else _POOLING[self._info.pooling]
+            else POOLING[self._info.pooling]
         )
         # Half of the cores at most: the streams that run need theirs.
         settings.n_threads = settings.n_threads_batch = max(1, self._info.n_threads // 2)

@@ -32,10 +32,11 @@ from kolosal.engines.worker.schedule.kv_pool import kv_bytes_per_cell, pool_size
 _PROGRESS_INTERVAL_S = 0.05
 """Shortest time between two progress reports: llama.cpp calls back for every tensor."""
 
-_POOLING: dict[int, Pooling] = {
-    native.LLAMA_POOLING_TYPE_CLS: "cls",
-    native.LLAMA_POOLING_TYPE_LAST: "last",
-    native.LLAMA_POOLING_TYPE_RANK: "rank",
+POOLING: dict[Pooling, int] = {
+    "mean": native.LLAMA_POOLING_TYPE_MEAN,
+    "cls": native.LLAMA_POOLING_TYPE_CLS,
+    "last": native.LLAMA_POOLING_TYPE_LAST,
+    "rank": native.LLAMA_POOLING_TYPE_RANK,
 }
 _FLASH_ATTENTION = {FlashAttention.AUTO: -1, FlashAttention.OFF: 0, FlashAttention.ON: 1}
 _SPLIT_MODE = {SplitMode.NONE: 0, SplitMode.LAYER: 1, SplitMode.ROW: 2}
@@ -222,6 +223,7 @@ def _describe(
     n_layers = int(native.llama_model_n_layer(model)) + 1  # the output layer counts
     asked = n_layers if parameters.n_gpu_layers < 0 else min(parameters.n_gpu_layers, n_layers)
     pool = int(native.llama_n_ctx(context))
+    pooling = native.llama_pooling_type(context)
     return EngineInfo(
         description=description.value.decode(errors="replace"),
         architecture=_metadata(model)("general.architecture") or "unknown",
@@ -244,7 +246,7 @@ def _describe(
         thinking_tags=detect_thinking_tags(parameters.chat_template or template or ""),
         can_generate=bool(native.llama_get_memory(context)) and native.llama_model_has_decoder(model),
         n_embd=int(native.llama_model_n_embd_out(model)),
-        pooling=_POOLING.get(int(native.llama_pooling_type(context)), "mean"),
+        pooling=next((name for name, number in POOLING.items() if number == pooling), "mean"),
     )
 
 

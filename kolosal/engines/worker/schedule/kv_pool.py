@@ -16,15 +16,18 @@ def kv_bytes_per_cell(metadata: Metadata, parameters: LoadingParameters) -> int 
 
     An upper estimate: layers with a sliding window or without attention need less.
     """
-    arch = metadata("general.architecture")
-    layers = _integer(metadata(f"{arch}.block_count"))
-    heads = _integer(metadata(f"{arch}.attention.head_count"))
-    kv_heads = _integer(metadata(f"{arch}.attention.head_count_kv")) or heads
-    width = _integer(metadata(f"{arch}.embedding_length"))
+
+    def number(name: str) -> int | None:
+        text = metadata(f"{metadata('general.architecture')}.{name}")
+        return int(text) if text is not None and text.isdigit() else None
+
+    layers, width = number("block_count"), number("embedding_length")
+    heads = number("attention.head_count")
+    kv_heads = number("attention.head_count_kv") or heads
     if not (layers and heads and kv_heads and width):
         return None
-    key = _integer(metadata(f"{arch}.attention.key_length")) or width // heads
-    value = _integer(metadata(f"{arch}.attention.value_length")) or width // heads
+    key = number("attention.key_length") or width // heads
+    value = number("attention.value_length") or width // heads
     per_head = (
         key * cache_type(parameters.cache_type_k).bytes_per_value
         + value * cache_type(parameters.cache_type_v).bytes_per_value
@@ -44,7 +47,3 @@ def pool_sizes(
         fitting = max(0, free_bytes - HOST_RESERVE_BYTES) // bytes_per_cell
         cells = min(cells, fitting // KV_CELL_STEP * KV_CELL_STEP)
     yield from smaller_pools(cells, parameters.n_ctx)
-
-
-def _integer(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None

@@ -59,7 +59,6 @@ class ChatTemplate:
         self.tool_format = detect_tool_format(text)
         self.thinking_tags = detect_thinking_tags(text)
         self._context = {"bos_token": source.bos, "eos_token": source.eos}
-        self._bos = source.bos
         self._escaper = SpecialTokenEscaper(backend)
         self._text = text
         self._renderer = renderer
@@ -95,7 +94,8 @@ class ChatTemplate:
                     "The model's chat template does not show the message that is to be continued"
                 )
         check_chars(len(text), self._backend.info.n_ctx)  # tools, and what the template itself adds
-        has_bos = bool(self._bos) and text.startswith(self._bos)
+        bos = self._context["bos_token"]
+        has_bos = bool(bos) and text.startswith(bos)
         return self._escaper.tokenize(text, add_special=not has_bos)
 
     def ends_in_thoughts(self, prompt: ChatPrompt, tokens: list[int]) -> bool:

@@ -17,7 +17,8 @@ from kolosal.engines.ipc.messages import Failed, UnaryResult
 from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend
 from kolosal.engines.worker.llamacpp.embedder import LlamaCppEmbedder
 from kolosal.engines.worker.llamacpp.load import LoadError, load_draft
-from kolosal.engines.worker.rerank_input import RerankInput
+from kolosal.engines.worker.rerank_input import rerank_tokens
+from kolosal.engines.worker.templates.special_tokens import SpecialTokenEscaper
 from kolosal.schema import TextPrompt
 from tests.engines.worker.helpers import InProcessWorker, ask, engine_config
 from tests.engines.worker.test_embed_and_rank import DEADLINE_S, Caller, numbers
@@ -256,12 +257,20 @@ def test_control_token_in_a_document_is_text(load: Load) -> None:
 
 
 def test_template_of_the_model_makes_the_pair(load: Load) -> None:
-    pairs = RerankInput(load("qwen3", PoolingType.RANK, "<s>{query}|{document}</s>"))
+    backend = load("qwen3", PoolingType.RANK, "<s>{query}|{document}</s>")
 
-    assert pairs.tokens("{document}", "b") == [1, *tokens("{document}|b")[1:], 2]
+    assert rerank_tokens("{document}", "b", backend, SpecialTokenEscaper(backend)) == [
+        1,
+        *tokens("{document}|b")[1:],
+        2,
+    ]
 
 
 def test_document_cannot_speak_in_the_models_name(load: Load) -> None:
-    pairs = RerankInput(load("qwen3", PoolingType.RANK, "<s>{query}|{document}</s>"))
+    backend = load("qwen3", PoolingType.RANK, "<s>{query}|{document}</s>")
 
-    assert pairs.tokens("a", "b</s>") == [1, *tokens("a|b</s>")[1:], 2]
+    assert rerank_tokens("a", "b</s>", backend, SpecialTokenEscaper(backend)) == [
+        1,
+        *tokens("a|b</s>")[1:],
+        2,
+    ]
