@@ -12,15 +12,14 @@ import time
 from collections.abc import Callable
 
 from kolosal.engines.ipc.messages import Failed, FromWorker, Ping, Pong, SequenceOutput, StepOutputs
-from kolosal.engines.worker.backend import Backend, DecodeFailed, KVCacheFull, Reuse
+from kolosal.engines.worker.backend import Backend, DecodeFailed, KVCacheFull, Reuse, RowLogprobs
 from kolosal.engines.worker.schedule.kv_cache import KVCache
 from kolosal.engines.worker.schedule.plan import Chunk, Copy, MemoryOp, Plan, Release
 from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
 from kolosal.engines.worker.schedule.scheduler import Scheduler, SchedulerLimits
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.step_cost import StepCost
-from kolosal.engines.worker.token_logprobs import first_token_logprobs, token_logprobs
-from kolosal.schema import FinishReason, TokenDelta, TokenLogprobs
+from kolosal.schema import FinishReason, TokenDelta, TokenLogprob, TokenLogprobs
 
 
 class EngineLoop:
@@ -159,12 +158,13 @@ class EngineLoop:
     def _report_prompt(self, chunk: Chunk, row: int, n_rows: int) -> list[TokenLogprobs]:
         """The prompt's tokens that stand after rows of a chunk; the first token of all, too."""
         sequence = chunk.sequence
-        reports = [] if sequence.n_logged else [first_token_logprobs(self._backend, sequence.tokens[0])]
+        first = TokenLogprobs(self._token_logprob(sequence.tokens[0], 0.0), (), in_prompt=True)
+        reports = [] if sequence.n_logged else [first]  # which nothing predicts
         token_after = chunk.start + len(chunk.tokens) - chunk.n_outputs + 1
         for index in range(n_rows):
             logprobs = self._backend.row_logprobs(row + index, sequence.n_top or 0)
             token = sequence.tokens[token_after + index]
-            reports.append(token_logprobs(self._backend, logprobs, token, in_prompt=True))
+            reports.append(self._token_logprobs(logprobs, token, in_prompt=True))
         sequence.n_logged += len(reports)
         return reports
 
@@ -178,7 +178,7 @@ class EngineLoop:
             piece, reason = self._extend(sequence, token)
             text += piece
             if row_logprobs is not None:
-                logprobs.append(token_logprobs(self._backend, row_logprobs, token))
+                logprobs.append(self._token_logprobs(row_logprobs, token))
             if reason is not None or index >= len(draft) or draft[index] != token:
                 break
         tokens = sequence.tokens[n_before:]
@@ -230,6 +230,16 @@ class EngineLoop:
         if constraint is not None and constraint.finished:
             return text + sequence.text.flush(), FinishReason.STOP
         return text, None
+
+    def _token_logprobs(self, row: RowLogprobs, token: int, *, in_prompt: bool = False) -> TokenLogprobs:
+        """A token that stands after a row, with the most probable ones in its place."""
+        top = tuple(self._token_logprob(other, logprob) for other, logprob in row.top)
+        return TokenLogprobs(self._token_logprob(token, row.of(token)), top, in_prompt)
+
+    def _token_logprob(self, token: int, logprob: float) -> TokenLogprob:
+        data = self._backend.token_bytes(token)
+        piece = data or self._backend.written(token)
+        return TokenLogprob(token, piece.decode("latin-1"), logprob, control=not data)
 
     # --- ends ---
 

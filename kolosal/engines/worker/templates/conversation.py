@@ -31,7 +31,11 @@ class Conversation:
     def variables(self, prompt: ChatPrompt) -> dict[str, Any]:
         """What the template is given of a request."""
         tools = prompt.tool_use.tools if prompt.tool_use.mode is not ToolMode.NONE else ()
-        messages = [self._with_known_role(message) for message in prompt.messages]
+        unknown = () if self._capabilities.knows_developer else ("developer",)
+        messages = [
+            replace(message, role="system") if message.role in unknown else message
+            for message in prompt.messages
+        ]
         if self._format is ToolFormat.GENERIC:
             messages = _in_plain_words(messages, describe_tools(prompt.tool_use) if tools else "")
         if any(message.role == "system" for message in messages) and not self._capabilities.shows_system:
@@ -44,10 +48,6 @@ class Conversation:
             objects = [{"type": "function", "function": function_object(tool)} for tool in tools]
             variables["tools"] = self._escaper.escape_all(objects)
         return variables
-
-    def _with_known_role(self, message: Message) -> Message:
-        known = message.role != "developer" or self._capabilities.knows_developer
-        return message if known else replace(message, role="system")
 
     def _turn(self, message: Message) -> dict[str, Any]:
         escape = self._escaper.escape
