@@ -309,7 +309,7 @@ class Engine(ObservedState):
         return await self._requests.call(call)
 
     def _admit(self) -> None:
-        """See that one more request may be submitted."""
+        """Count one more use, where the engine is loaded and its queue has a place."""
         if self.state is not EngineState.READY or self._worker is None or self.info is None:
             raise EngineDied(f"Engine '{self.engine_id}' is not loaded")
         limit = self.info.n_parallel + self.max_queued

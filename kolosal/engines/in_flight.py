@@ -57,7 +57,7 @@ class InFlightGeneration:
         self._n_logged = 0
 
     def frame(self) -> Submit:
-        """What a worker is told to begin it, or to go on with it."""
+        """The frame that begins it, or has another worker go on where the last one was."""
         return Submit(self.request_id, self._request, tuple(self._tokens), self._n_logged)
 
     def take(self, delta: TokenDelta, n_ctx: int) -> None:
@@ -86,7 +86,6 @@ class InFlightGeneration:
         self.stream.put(delta)
 
     def fail(self, error: KolosalError) -> None:
-        """End it."""
         self.stream.fail(error)
 
 
@@ -101,11 +100,9 @@ class InFlightCall:
         self._call = call
 
     def frame(self) -> UnaryCall:
-        """What a worker is told."""
         return UnaryCall(self.request_id, self._call)
 
     def end(self, result: CallResult) -> None:
-        """It returned."""
         if not self.result.done():  # else its caller has left
             self.result.set_result(result)
 
@@ -117,7 +114,6 @@ class InFlightCall:
         return Outcome.COMPLETED if self.result.exception() is None else Outcome.FAILED
 
     def fail(self, error: KolosalError) -> None:
-        """End it."""
         if not self.result.done():
             self.result.set_exception(error)
 

@@ -70,7 +70,7 @@ class Estimate:
 
     @property
     def need(self) -> Bytes:
-        """The sums."""
+        """The same without the purposes, in bytes: what is compared with what is free."""
         return Bytes(self.host.total, {index: part.total for index, part in self.gpus.items()})
 
 

@@ -83,7 +83,6 @@ class Bytes:
 
 
 def total(amounts: Iterable[Bytes]) -> Bytes:
-    """The sum of amounts."""
     return sum(amounts, Bytes())
 
 

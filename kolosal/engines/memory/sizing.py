@@ -60,11 +60,9 @@ class FileSizes:
         self._read_memory = read_memory
 
     async def of(self, config: EngineConfig, memory: MachineMemory) -> Sizing:
-        """See `Sizes`."""
         return await asyncio.to_thread(_sizing, config, memory)
 
     async def memory(self) -> MachineMemory:
-        """See `Sizes`."""
         return await asyncio.to_thread(self._read_memory)
 
 
@@ -85,9 +83,7 @@ class NoSizes:
     """Where nobody counts: every engine fits."""
 
     async def of(self, config: EngineConfig, memory: MachineMemory) -> Sizing:  # noqa: ARG002
-        """Nothing, for any engine."""
         return Sizing.fixed(Estimate(DeviceMemory()))
 
     async def memory(self) -> MachineMemory:
-        """More than anybody needs."""
         return MachineMemory(_UNLIMITED_BYTES, _UNLIMITED_BYTES)
