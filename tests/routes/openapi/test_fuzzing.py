@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from functools import cache
 from typing import Any
 
@@ -21,10 +20,10 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from starlette.types import ASGIApp
 
 from kolosal.routes import all_routes
 from kolosal.routes.openapi.document import build_document
-from kolosal.sampling import SamplingParams
 from tests.fakes import FakeEngine, app_with, http_client, says
 
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
@@ -34,11 +33,6 @@ KNOWN = {name: {"enum": ["tiny"]} for name in ("model", "engine_id")}
 
 LEFT_OUT = {"grammar", "regex", "lark", "json_schema", "previous_response_id"}
 """Fields that exclude each other or refer to something: with values made up for all of them nothing gets far."""
-
-LIKE_OTHERS = {field.name for field in dataclasses.fields(SamplingParams)} - {
-    "logit_bias", "logprobs", "max_tokens", "samplers", "seed", "stop", "temperature", "top_k", "top_p"
-}  # fmt: skip
-"""Numbers with bounds that are decoded as those that stay; left out to save half of the time."""
 
 
 def for_fuzzing(document: dict[str, Any]) -> dict[str, Any]:
@@ -62,25 +56,33 @@ def for_fuzzing(document: dict[str, Any]) -> dict[str, Any]:
 
 def _narrowed(component: dict[str, Any]) -> dict[str, Any]:
     fields = component.get("properties", {}).items()
-    kept = {name: KNOWN.get(name, each) for name, each in fields if name not in LEFT_OUT | LIKE_OTHERS}
+    kept = {name: KNOWN.get(name, each) for name, each in fields if name not in LEFT_OUT}
     return {**component, "properties": kept} if fields else component
 
 
-SHORT = {"POST /apply-template", "POST /v1/messages/count_tokens", "POST /v1/responses/input_tokens"}
-"""Endpoints whose bodies others have too: a few requests each, without a tour of all bounds."""
-
 ENDLESS = {"/v1/events", "/v1/engines/{engine_id}/logs"}
-"""Answers that go on until the client has had enough; tests/routes/test_events.py has their bad queries."""
+"""Answers that go on until the client has had enough; tests/routes/test_bounds.py has their queries."""
 
 DOCUMENT = for_fuzzing(build_document(all_routes()))
 OPERATIONS = [f"{verb.upper()} {path}" for path, verbs in DOCUMENT["paths"].items() for verb in verbs]
-SETTINGS = settings(max_examples=5, derandomize=True, database=None, deadline=None)
 
 
-async def sent(case: Case[Any]) -> httpx.Response:
-    """The answer of a fresh application, so that no case depends on an earlier one."""
+CHANGING = ("POST /api/", "DELETE /", "POST /engines/{engine_id}/")
+"""Operations that remove and unload engines, so that each request is to an application of its own."""
+
+SAME_BODY = {
+    "POST /apply-template", "POST /v1/messages/count_tokens", "POST /v1/responses/input_tokens", "POST /chat/stream",
+    "POST /engines", "POST /engines/estimate",
+}  # fmt: skip
+"""Operations whose bodies others have too: a few requests each, without a tour of all fields."""
+
+
+def application() -> ASGIApp:
+    return app_with(FakeEngine("tiny", says("Hello")), default_engine="tiny")
+
+
+async def sent(app: ASGIApp, case: Case[Any]) -> httpx.Response:
     prepared = requests.Request(**case.as_transport_kwargs(base_url="http://localhost")).prepare()
-    app = app_with(FakeEngine("tiny", says("Hello")), default_engine="tiny")
     async with http_client(app) as client:
         assert prepared.body is None or isinstance(prepared.body, bytes | str)
         headers = {name: str(value) for name, value in prepared.headers.items()}
@@ -90,21 +92,34 @@ async def sent(case: Case[Any]) -> httpx.Response:
 
 
 @cache
-def loaded(*, bounds: bool) -> BaseSchema:
-    """The document as the maker of requests reads it; with `bounds` it goes to both sides of every bound."""
-    config = schemathesis.Config.from_dict({"seed": 1, "phases": {"coverage": {"enabled": bounds}}})
+def loaded(tour: str | None) -> BaseSchema:
+    """The document as the maker of requests reads it.
+
+    Its tour takes each field at a time, to all its values and bounds: `positive` inside of them, `all` beyond them too.
+    """
+    coverage = {"enabled": tour is not None, "generation": {"mode": tour or "positive"}}
+    config = schemathesis.Config.from_dict({"seed": 1, "phases": {"coverage": coverage}})
     return schemathesis.openapi.from_dict(DOCUMENT, config=config)
 
 
-def check(case: Case[Any]) -> None:
-    case.validate_response(asyncio.run(sent(case)), checks=CHECKS)
-
-
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_no_request_is_a_server_error(name: str) -> None:
-    """The requests are made up here, not when tests are collected: that takes seconds."""
-    schema = loaded(bounds=name not in SHORT).include(name=name)
-    (made,) = get_all_tests(schema=schema, test_func=check, settings=SETTINGS, given_kwargs=None)
+def test_no_request_is_a_server_error(name: str, request: pytest.FixtureRequest) -> None:
+    """What is beyond the bounds is in tests/routes/test_bounds.py, and with `--thorough` here too.
+
+    The requests are made up here, not when tests are collected: that takes seconds.
+    """
+    thorough = request.config.getoption("--thorough")
+    shared = None if name.startswith(CHANGING) else application()
+
+    def check(case: Case[Any]) -> None:
+        response = runner.run(sent(shared or application(), case))
+        case.validate_response(response, checks=CHECKS)
+
+    tour = "all" if thorough else None if name in SAME_BODY else "positive"
+    examples = settings(max_examples=50 if thorough else 5, derandomize=True, database=None, deadline=None)
+    schema = loaded(tour).include(name=name)
+    (made,) = get_all_tests(schema=schema, test_func=check, settings=examples, given_kwargs=None)
     assert isinstance(made, Ok)
     _, test = made.ok()
-    test()
+    with asyncio.Runner() as runner:
+        test()
