@@ -66,25 +66,6 @@ async def test_a_call_is_a_block() -> None:
     assert call == {"type": "tool_use", "name": "weather", "input": {"city": "Oslo"}}
 
 
-async def test_a_configured_default_engine_stands_in_for_the_model() -> None:
-    app = app_with(FakeEngine("other"), FakeEngine("fake", says("a")), default_engine="fake")
-    async with http_client(app) as client:
-        response = await client.post("/v1/messages", json={"max_tokens": 5, "messages": HELLO["messages"]})
-    assert (response.status_code, response.json()["model"]) == (200, "fake")
-
-
-async def test_a_client_that_leaves_ends_its_generation() -> None:
-    engine = FakeEngine()
-    request = AsgiRequest("/v1/messages", HELLO | {"stream": True})
-    task = request.start(app_with(engine))
-    await engine.submitted.wait()
-    engine.streams[0].put(TokenDelta("one"))
-    await request.until(b'"one"')
-    request.leave()
-    await task
-    assert engine.aborted == [0]
-
-
 async def test_an_error_half_way_is_an_event_of_its_own() -> None:
     engine = FakeEngine(script=lambda _: [TokenDelta("Hel"), EngineDied("gone")])
     async with http_client(app_with(engine)) as client:

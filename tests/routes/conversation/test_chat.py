@@ -248,17 +248,6 @@ async def test_a_failure_in_a_later_stage_is_an_error_of_a_blocking_chat() -> No
     assert (response.status_code, response.json()) == (503, {"detail": "It died"})
 
 
-@pytest.mark.parametrize("path", ["/chat/blocking", "/chat/stream"])
-async def test_a_client_that_leaves_frees_the_model(path: str) -> None:
-    engine, request = FakeEngine(), AsgiRequest(path, {"prompt": "Hi"})
-    task = request.start(app_of(engine))
-    await engine.submitted.wait()
-    request.leave()
-    await task
-
-    assert engine.aborted == [0]
-
-
 async def test_a_client_that_leaves_a_later_stage_frees_the_model() -> None:
     engine, request = (
         FakeEngine(script=in_turn(DRAFT)),

@@ -168,16 +168,15 @@ async def test_R08_a_batch_is_answered_in_order_without_its_notifications() -> N
     assert fourth == {"jsonrpc": "2.0", "result": {"tools": []}, "id": 3}
 
 
-@pytest.mark.parametrize("batch", [False, True])
-async def test_who_leaves_is_generated_nothing_for(batch: bool) -> None:
+async def test_who_leaves_a_batch_is_generated_nothing_for() -> None:
     engine = FakeEngine()
     call = request(message="Hi")
-    asked = AsgiRequest("/rpc", [call, call] if batch else call)
+    asked = AsgiRequest("/rpc", [call, call])
     answering = asked.start(app_with(engine))
-    await eventually(lambda: len(engine.requests) == 1 + batch)
+    await eventually(lambda: len(engine.requests) == 2)
     asked.leave()
     await answering
-    assert sorted(engine.aborted) == ([0, 1] if batch else [0])
+    assert sorted(engine.aborted) == [0, 1]
 
 
 json_values = st.recursive(

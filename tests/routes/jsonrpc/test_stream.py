@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from kolosal.errors import ContextLengthExceeded, EngineDied, KolosalError, LoadFailed, QueueFull
-from tests.fakes import AsgiRequest, FakeEngine, app_with, eventually, http_client, says
+from tests.fakes import FakeEngine, app_with, http_client, says
 from tests.routes.jsonrpc.calling import CALL, NATIVE_CALL, WEATHER, prompt_of, turn, turns_of
 
 
@@ -104,13 +104,3 @@ async def test_thoughts_are_left_out() -> None:
     engine = FakeEngine(script=says("<thi", "nk>Hm", "</think>", "\nHi <", "b>"))
     deltas = [frame["delta"] for frame in frames(await ask(engine, {"message": "Hi"}))]
     assert "".join(deltas) == "Hi <b>"
-
-
-async def test_who_leaves_is_generated_nothing_for() -> None:
-    engine = FakeEngine()
-    asked = AsgiRequest("/stream", {"message": "Hi"})
-    answering = asked.start(app_with(engine))
-    await engine.submitted.wait()
-    asked.leave()
-    await answering
-    await eventually(lambda: engine.aborted == [0])

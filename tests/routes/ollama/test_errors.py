@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
-import orjson
 import pytest
 
 from kolosal.errors import (
@@ -18,8 +17,7 @@ from kolosal.errors import (
     LoadFailed,
     QueueFull,
 )
-from kolosal.schema import TokenDelta
-from tests.fakes import AsgiRequest, FakeEngine, app_with, http_client, says
+from tests.fakes import FakeEngine, app_with, http_client, says
 from tests.routes.ollama.asking import HELLO, WEATHER, lines, loaded_engine, refused
 
 USE = {"function": {"name": "f", "arguments": {}}}
@@ -117,14 +115,6 @@ async def test_an_error_before_the_first_line_is_a_status(
     assert await refused(engine, path, messages=HELLO, prompt="a") == (status, text)
 
 
-@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
-async def test_an_error_half_way_is_the_last_line(path: str) -> None:
-    engine = FakeEngine(script=lambda _: [TokenDelta("Hel"), EngineDied("gone")])
-    *_, piece, last = await lines(engine, path, messages=HELLO, prompt="a")
-    assert piece["done"] is False
-    assert last == {"error": "gone"}
-
-
 async def test_an_unknown_failure_half_way_is_the_last_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = loaded_engine(says("a"))
     monkeypatch.setattr("kolosal.routes.ollama.endpoints.metrics", lambda *_: 1 / 0)
@@ -148,19 +138,3 @@ async def test_every_other_error_has_the_shape_too() -> None:
             415,
             ["error"],
         )
-
-
-@pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_leaves_ends_its_generation(stream: bool) -> None:
-    engine = FakeEngine()
-    request = AsgiRequest("/api/chat", {"model": "fake", "messages": HELLO, "stream": stream})
-    task = request.start(app_with(engine))
-    await engine.submitted.wait()
-    engine.streams[0].put(TokenDelta("Hel"))
-    if stream:
-        await request.until(b"Hel")
-    request.leave()
-    await task
-    assert engine.aborted == [0]
-    if stream:
-        assert orjson.loads(request.content)["done"] is False

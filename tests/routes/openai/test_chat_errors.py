@@ -29,13 +29,6 @@ async def test_model_and_messages_are_required(body: bytes) -> None:
     assert response.json()["error"]["param"] in ("model", "messages")
 
 
-async def test_a_configured_default_engine_stands_in_for_the_model() -> None:
-    app = app_with(FakeEngine("other"), FakeEngine("fake", says("a")), default_engine="fake")
-    async with http_client(app) as client:
-        response = await client.post("/v1/chat/completions", json={"messages": HELLO["messages"]})
-    assert (response.status_code, response.json()["model"]) == (200, "fake")
-
-
 @pytest.mark.parametrize(
     ("field", "asks", "harmless"),
     [

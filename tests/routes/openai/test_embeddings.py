@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import base64
 import struct
 from typing import Any
@@ -11,7 +10,7 @@ from kolosal.engines.ipc.calls import MAX_INPUTS, Call, CallResult, Embed, Embed
 from kolosal.errors import InvalidRequest, KolosalError, UnsupportedFeature
 from kolosal.routes.openai.embeddings import EmbeddingBody
 from kolosal.schema import TextPrompt, TokensPrompt
-from tests.fakes import AsgiRequest, FakeEngine, app_with, http_client
+from tests.fakes import FakeEngine, app_with, http_client
 
 
 def encoded(*numbers: float) -> str:
@@ -159,26 +158,3 @@ async def test_model_that_makes_no_embeddings_says_so(engine: FakeEngine) -> Non
     status, answer = await embed(engine)
 
     assert (status, answer["error"]["code"]) == (400, "unsupported_feature")
-
-
-async def test_unknown_model_is_not_found(engine: FakeEngine) -> None:
-    status, _ = await embed(engine, model="other")
-
-    assert status == 404
-
-
-async def test_default_engine_stands_in_for_a_missing_model(engine: FakeEngine) -> None:
-    async with http_client(app_with(engine, default_engine="fake")) as client:
-        response = await client.post("/v1/embeddings", json={"input": "a"})
-
-    assert response.json()["model"] == "fake"
-
-
-async def test_client_that_leaves_takes_its_question_back(engine: FakeEngine) -> None:
-    request = AsgiRequest("/v1/embeddings", {"model": "fake", "input": "Hello"})
-    engine.loading = asyncio.Event()
-    task = request.start(app_with(engine))
-    request.leave()
-    await task
-
-    assert not engine.calls

@@ -1,7 +1,8 @@
-"""The fields of sampling that chat completions and completions share, and their other names."""
+"""The fields of sampling that the endpoints of this dialect share, and their other names."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.fakes import FakeEngine, app_with, http_client, says
 PATHS: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "x"},
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "x"}]},
+    "/v1/infill": {"input_prefix": "x", "input_suffix": "y"},
 }
 
 
@@ -23,20 +25,24 @@ async def ask(path: str, **fields: Any) -> tuple[FakeEngine, int, dict[str, Any]
 
 
 PLAIN: dict[str, Any] = {
-    "temperature": 0.5, "top_p": 0.5, "top_k": 5, "min_p": 0.5, "presence_penalty": 1.0, "frequency_penalty": -1.0,
-    "repeat_penalty": 1.5, "repeat_last_n": 5, "typical_p": 0.5, "top_n_sigma": 1.5, "xtc_probability": 0.5,
-    "xtc_threshold": 0.25, "dynatemp_range": 0.5, "dynatemp_exponent": 2.0, "dry_multiplier": 0.5, "dry_base": 1.5,
-    "dry_allowed_length": 3, "dry_penalty_last_n": 100, "mirostat": 2, "mirostat_tau": 4.0, "mirostat_eta": 0.5,
-    "seed": 5, "ignore_eos": True,
+    "temperature": 0.5, "top_p": 0.55, "top_k": 5, "min_p": 0.6, "presence_penalty": 1.25, "frequency_penalty": -1.0,
+    "repeat_penalty": 1.5, "repeat_last_n": 6, "typical_p": 0.65, "top_n_sigma": 1.55, "xtc_probability": 0.7,
+    "xtc_threshold": 0.25, "dynatemp_range": 0.75, "dynatemp_exponent": 2.5, "dry_multiplier": 0.8, "dry_base": 1.6,
+    "dry_allowed_length": 3, "dry_penalty_last_n": 100, "mirostat": 2, "mirostat_tau": 4.0, "mirostat_eta": 0.85,
+    "seed": 7, "ignore_eos": True,
 }  # fmt: skip
+"""No two are equal, so that one cannot stand for another."""
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(("name", "value"), PLAIN.items())
-async def test_a_field_reaches_the_engine_under_its_name(path: str, name: str, value: object) -> None:
-    engine, status, _ = await ask(path, **{name: value})
+async def test_each_field_reaches_the_engine_under_its_name(path: str) -> None:
+    assert len(set(PLAIN.values())) == len(PLAIN)
+    plain, _, _ = await ask(path)
+    engine, status, _ = await ask(path, **PLAIN)
     assert status == 200
-    assert getattr(engine.requests[0].sampling, name) == value != getattr(SamplingParams(), name)
+    [sampling] = [request.sampling for request in engine.requests]
+    assert sampling == replace(plain.requests[0].sampling, **PLAIN)
+    assert [name for name, value in PLAIN.items() if value == getattr(SamplingParams(), name)] == []
 
 
 @pytest.mark.parametrize(

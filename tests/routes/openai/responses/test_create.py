@@ -225,7 +225,7 @@ async def test_logprobs_come_where_they_are_asked_for() -> None:
     ]
 
 
-async def test_the_default_engine_answers_where_no_model_is_named() -> None:
+async def test_without_a_default_engine_a_model_must_be_named() -> None:
     async with client_of(FakeEngine(script=says("a"))) as client:
         response = await client.post("/v1/responses", json={"input": "Hello"})
     assert (response.status_code, response.json()["error"]["param"]) == (400, "model")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import orjson
@@ -280,26 +279,6 @@ async def test_nothing_is_kept_of_a_stream_that_is_not_to_be_stored() -> None:
         running.engine.streams[0].put(TokenDelta("lo", (), FinishReason.STOP, Usage(1, 2)))
         await running.task
         assert (await running.client.get(f"/v1/responses/{running.id}")).status_code == 404
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-async def test_an_error_before_the_first_token_is_a_status(streaming: bool) -> None:
-    engine = FakeEngine(script=lambda _: [EngineDied("gone")])
-    async with client_of(engine) as client:
-        response = await client.post("/v1/responses", json=HELLO | {"stream": streaming})
-    assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_died")
-
-
-async def test_a_client_that_leaves_before_a_whole_response_stops_it() -> None:
-    engine = FakeEngine()
-    request = AsgiRequest("/v1/responses", HELLO)
-    task = request.start(app_with(engine))
-    await engine.submitted.wait()
-    engine.streams[0].put(TokenDelta("a"))
-    await asyncio.sleep(0)
-    request.leave()
-    await task
-    assert engine.aborted == [0]
 
 
 async def test_what_was_made_before_a_cancellation_is_not_sent_after_it() -> None:

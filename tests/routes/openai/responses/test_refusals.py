@@ -107,11 +107,6 @@ async def test_what_an_engine_says_of_a_tool_names_the_field_as_it_is_here() -> 
     assert refused.value.param == "tools.0.parameters"
 
 
-async def test_an_unknown_model_is_not_found() -> None:
-    status, body = await ask(FakeEngine(), model="nope")
-    assert (status, body["error"]["type"]) == (404, "invalid_request_error")
-
-
 async def test_an_unknown_previous_response_has_its_own_code() -> None:
     status, body = await ask(FakeEngine(), previous_response_id="resp_x")
     assert (status, body["error"]["code"]) == (400, "previous_response_not_found")
