@@ -26,8 +26,8 @@ MAX_GROWTH_BYTES = 32 * MIB
 MAX_CONNECTIONS = 50
 
 FAST_PINGS = """
-from kolosal import daemon
-daemon.PING_INTERVAL_S = daemon.PING_TIMEOUT_S = 0.3
+from kolosal.http import server
+server.PING_INTERVAL_S = server.PING_TIMEOUT_S = 0.3
 """
 
 
