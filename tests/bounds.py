@@ -5,7 +5,8 @@ Knows no endpoint and no dialect; what is done with the values is the tests'.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -112,7 +113,11 @@ class Kind:
             yield from ("a\0b",) if "pattern" in self.schema else ()
 
     def edges(self) -> Iterator[object]:
-        """The values at the bounds."""
+        """The values at the bounds; of a pattern those that happen to match it."""
+        pattern = self.schema.get("pattern")
+        yield from (each for each in self._edges() if pattern is None or re.search(pattern, str(each)))
+
+    def _edges(self) -> Iterator[object]:
         if self.values is not None:
             yield from self.values
         elif self.type == "boolean":
@@ -152,7 +157,8 @@ class Place:
     """The whole value with another one in this place."""
 
     def __str__(self) -> str:
-        return f"{self.label}{'!' if self.required else ''}: {' | '.join(map(str, self.kinds))}"
+        kinds = " | ".join(map(str, self.kinds)) or "refused"
+        return f"{self.label}{'!' if self.required else ''}: {kinds}"
 
     @property
     def unbounded(self) -> bool:
@@ -180,8 +186,10 @@ class Place:
 class Bounds:
     """The places of values whose schemas share their components."""
 
-    def __init__(self, components: Mapping[str, Schema]) -> None:
+    def __init__(self, components: Mapping[str, Schema], texts: Collection[str] = ()) -> None:
+        """`texts` are samples of patterns that no "x" matches."""
         self._components = components
+        self._texts = texts
 
     def places(self, schema: Schema, whole: Mapping[str, Any]) -> Iterator[Place]:
         """All places of an object; `whole` is one that is accepted."""
@@ -209,7 +217,8 @@ class Bounds:
             case "array":
                 return [kind.item] * (kind.least or 0)
             case "string":
-                return "x" * max(kind.least or 0, 1)
+                texts = ["x" * max(kind.least or 0, 1), *self._texts]
+                return next(each for each in texts if re.search(kind.schema.get("pattern", ""), each))
             case "integer" | "number":
                 return max(kind.least or 0, 1)
         return True if kind.type == "boolean" else "x"

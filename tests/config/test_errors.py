@@ -75,7 +75,6 @@ def test_unknown_keys(file: Path, text: str, expected: str) -> None:
         ("server: {port: 99999}", ":1: server.port: must be less than or equal to 65535, not 99999"),
         ('server: {port: "80"}', ":1: server.port: must be a valid integer, not '80'"),
         ("server: {port: }", ":1: server.port: must be a valid integer, not None"),
-        ("server: {port: 80.5}", ":1: server.port: must be a valid integer"),
         ("server: {host: 1}", ":1: server.host: must be text, not 1: put it in quotes"),
         ("server: {host: a b}", ":1: server.host: holds a character that is not allowed here, not 'a b'"),
         (
@@ -87,10 +86,6 @@ def test_unknown_keys(file: Path, text: str, expected: str) -> None:
         ("engines: {stop_grace_s: .nan}", ":1: engines.stop_grace_s: must be a valid number, not '.nan'"),
         ("auth: {api_key: secret}", ":1: auth.api_key: must be text of 16 to 512 characters"),
         ("auth: {api_key: 12345678}", ":1: auth.api_key: must be text of 16 to 512 characters"),
-        (
-            "server: {allowed_hosts: [a b]}",
-            ":1: server.allowed_hosts: holds a character that is not allowed here",
-        ),
         (
             "server: {cors_origins: ['*']}",
             ":1: server.cors_origins: holds a character that is not allowed here",
