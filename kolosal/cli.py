@@ -208,7 +208,7 @@ def logs(
     url: Url = None,
     config: ConfigFile = None,
 ) -> None:
-    """Show what an engine's process wrote to its log: mostly llama.cpp's own words about the model."""
+    """Show what an engine's process wrote to its log: warnings and errors of llama.cpp, and how it ended."""
     from kolosal.commands.logs import show_logs
 
     _ask(url, config, lambda client: show_logs(client, engine_id, tail=tail, follow=follow))
