@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """Bytes of one event; a longer one is no answer of ours."""
 
+PLAIN = {"accept-encoding": "identity"}
+"""Headers of a request whose answer is read here: of what was compressed, no bound could be kept."""
+
 _NO_EVENTS = "What answers at this address is not a Kolosal daemon"
 
 
@@ -32,7 +35,7 @@ def iter_events(response: httpx.Response) -> Iterator[ServerSentEvent]:
     """
     from httpx_sse import EventSource, SSEError  # noqa: PLC0415 - few commands read events
 
-    response.stream = bounded = _BoundedStream(response.stream)
+    bounded = _bounded(response)
     try:
         for event in EventSource(response).iter_sse():
             bounded.n_bytes = 0
@@ -46,7 +49,7 @@ async def aiter_events(response: httpx.Response) -> AsyncIterator[ServerSentEven
     """As `iter_events`, for asynchronous clients."""
     from httpx_sse import EventSource, SSEError  # noqa: PLC0415 - as above
 
-    response.stream = bounded = _BoundedStream(response.stream)
+    bounded = _bounded(response)
     try:
         async for event in EventSource(response).aiter_sse():
             bounded.n_bytes = 0
@@ -54,6 +57,13 @@ async def aiter_events(response: httpx.Response) -> AsyncIterator[ServerSentEven
                 yield event
     except SSEError as exc:
         raise EventStreamError(_NO_EVENTS) from exc
+
+
+def _bounded(response: httpx.Response) -> _BoundedStream:
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise EventStreamError(_NO_EVENTS)
+    response.stream = bounded = _BoundedStream(response.stream)
+    return bounded
 
 
 class _BoundedStream(httpx.SyncByteStream, httpx.AsyncByteStream):

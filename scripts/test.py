@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODEL_VARIABLE = "KOLOSAL_TEST_MODEL"
-PROCESSES_PER_CORE = 2
-"""Many tests wait for a process or a socket."""
 
 
 class Check(NamedTuple):
@@ -64,11 +62,15 @@ def checks(
         Check("types", [*run, "mypy"]),
         Check("import rules", [str(bin_folder / "lint-imports")]),
     ]
-    chosen = [*(["-m", "not model"] if options.fast else []), *(["--thorough"] if options.thorough else [])]
+    chosen = [
+        *(["-m", "not model and not fault"] if options.fast else []),
+        *(["--thorough"] if options.thorough else []),
+    ]
     if pytest_args:  # a chosen part of the tests: as pytest runs them, and it cannot reach the coverage floor
         tests = [Check("tests", [*run, "pytest", *chosen, *pytest_args])]
     else:
-        processes = str(PROCESSES_PER_CORE * (os.cpu_count() or 1))
+        cores = os.cpu_count() or 1
+        processes = str(cores + (cores + 1) // 2)  # some tests wait for a process or a socket
         chosen = ["-q", "-n", processes, "--dist", "loadgroup", "--durations", "10", *chosen]
         # --fast: within a minute or two, so nothing is traced
         coverage = [] if options.fast else ["--cov", "--cov-report", "term:skip-covered"]
@@ -112,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parse.add_argument(
-        "--fast", action="store_true", help="leave out the tests that need the real model, and coverage"
+        "--fast", action="store_true", help="leave out the tests on the real model, the faults and coverage"
     )
     parse.add_argument("--thorough", action="store_true", help="many more made-up examples for each property")
     parse.add_argument(

@@ -26,7 +26,7 @@ from kolosal.commands.answers import (
     piece_of,
 )
 from kolosal.commands.errors import ApiError, CommandError, DaemonUnreachable
-from kolosal.event_source import EventStreamError, aiter_events
+from kolosal.event_source import PLAIN, EventStreamError, aiter_events
 
 if TYPE_CHECKING:
     from httpx_sse import ServerSentEvent
@@ -50,12 +50,12 @@ class DaemonClient:
     def __init__(self, address: Address, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """Raises CommandError where there cannot be such an address."""
         self.url = address.url.rstrip("/")
-        headers = {} if address.api_key is None else {"authorization": f"Bearer {address.api_key}"}
+        key = {} if address.api_key is None else {"authorization": f"Bearer {address.api_key}"}
         try:
             # trust_env: a proxy meant for the internet must not get what is meant for this machine
             self._http = httpx.AsyncClient(
                 base_url=self.url,
-                headers=headers,
+                headers=PLAIN | key,
                 transport=transport,
                 trust_env=False,
                 verify=_trust(address.certificate),

@@ -21,7 +21,7 @@ from kolosal.errors import (
     NotFound,
     QueueFull,
 )
-from kolosal.event_source import EventStreamError, iter_events
+from kolosal.event_source import PLAIN, EventStreamError, iter_events
 from kolosal.sampling import SamplingParams
 from kolosal.schema import ChatPrompt, TokensPrompt
 
@@ -40,7 +40,7 @@ class DaemonHost:
         api_key: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = PLAIN | ({"authorization": f"Bearer {api_key}"} if api_key else {})
         timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
         self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout, transport=transport)
         self._engine_id = engine_id

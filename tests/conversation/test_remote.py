@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from typing import Any
 
 import httpx
@@ -53,6 +54,18 @@ def canned(status: int, content: bytes) -> DaemonHost:
         "fake",
         transport=httpx.MockTransport(lambda _: httpx.Response(status, headers=EVENTS, content=content)),
     )
+
+
+def test_events_that_are_compressed_are_not_read() -> None:
+    """A few kilobytes of them can be gigabytes."""
+    headers = EVENTS | {"content-encoding": "gzip"}
+    answers = httpx.MockTransport(
+        lambda _: httpx.Response(200, headers=headers, stream=httpx.ByteStream(gzip.compress(b"data: x\n\n")))
+    )
+    host = DaemonHost("http://localhost", "fake", transport=answers)
+
+    with pytest.raises(EngineDied, match="not a Kolosal daemon"):
+        list(host.stream(PROMPT, SamplingParams()))
 
 
 def test_a_conversation_with_a_daemon() -> None:

@@ -42,9 +42,9 @@ def test_chosen_tests_are_run_as_pytest_runs_them(script: ModuleType) -> None:
     assert chosen["tests"] == [str(Path("/b/python")), "-m", "pytest", "--thorough", "tests/x", "-k", "y"]
 
 
-def test_fast_leaves_out_model_tests_and_coverage(script: ModuleType) -> None:
+def test_fast_leaves_out_model_tests_faults_and_coverage(script: ModuleType) -> None:
     tests = checks(script, "--fast")["tests"]
-    assert tests[-2:] == ["-m", "not model"]
+    assert tests[-2:] == ["-m", "not model and not fault"]
     assert "--cov" not in tests
 
 

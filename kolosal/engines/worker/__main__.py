@@ -48,11 +48,11 @@ def main(make_backend: BackendFactory) -> int:
             raise FrameError(f"expected a hello of protocol {PROTOCOL_VERSION}, got {hello}")
         watch = _end_with_the_daemon(frames_in)
         with contextlib.closing(TemplateRenderer()) as renderer:
-            renderer.start()  # ready before the model is
             try:
+                renderer.start()  # ready before the model is
                 backend = make_backend(hello.config, lambda fraction: writer.write(Progress(fraction)))
                 template = ChatTemplate(backend, hello.config.parameters.chat_template, renderer)
-            except (BackendError, TemplateFailed) as exc:
+            except (BackendError, TemplateFailed, OSError) as exc:
                 return _fatal(writer, str(exc), status=1)
             if template.origin == "chatml":
                 renderer.close()  # a model without a template may never be chatted with

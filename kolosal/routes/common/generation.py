@@ -93,6 +93,7 @@ class Generation:
             prepared = await prepare(self._engine)
             if self._engine.state is EngineState.READY:
                 return prepared
+            await asyncio.sleep(0)  # so that this ends when the client leaves, or its time is over
 
     async def submit(self, prompts: Sequence[GenerateRequest]) -> None:
         """Give the loaded engine the prompts, in place of any it had before, and wait until each has its first event.

@@ -27,8 +27,9 @@ else:
     from kolosal.engines.ipc.process_posix import describe_exit, python_program, spawn_options
     from kolosal.engines.worker.templates.limits_posix import MAX_WALL_S, OUT_OF_TIME, limit_child
 
-_MAX_START_S: Final = 60.0
-"""Until the process is ready: 50 ms, or as long as a busy disk takes to find Python and Jinja."""
+_MAX_START_S: Final = 20.0
+"""Until the process is ready: 50 ms, or as long as a busy disk takes to find Python and Jinja. Pings wait meanwhile: with the longest
+answer it is half of `engines.step_timeout_s`, after which the daemon takes the worker for hung."""
 
 _SCRIPT: Final = (
     "import sys; sys.path += sys.argv[1:]; from kolosal.engines.worker.templates.jinja import main; main()"
