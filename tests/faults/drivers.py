@@ -238,10 +238,11 @@ class Footprint:
             files = process.num_fds()
         return cls(files, process.num_threads(), len(process.children()), process.memory_info().rss)
 
-    @property
-    def counts(self) -> tuple[int, int, int]:
-        """What must be exactly as before."""
-        return self.files, self.threads, self.children
+    def left(self, before: Footprint) -> dict[str, int]:
+        """What there is more of than before. Less is no leak: a thread of an earlier test in this process may end meanwhile."""
+        counts = ("files", "threads", "children")
+        grown = {name: getattr(self, name) - getattr(before, name) for name in counts}
+        return {name: n for name, n in grown.items() if n > 0}
 
     def growth(self, process: psutil.Process) -> int:
         """Bytes of memory that the process holds now, over these."""
