@@ -174,9 +174,14 @@ def test_ctrl_c_stops_the_answer_and_hangs_up(stub_with_engine: StubDaemon) -> N
     stub_with_engine.hold = threading.Event()
     command = [sys.executable, "-m", "kolosal", "run", "tiny", "Hello?", "--url", stub_with_engine.url]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
-        assert process.stdout is not None
-        assert process.stdout.read(2) == b"Hi"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+    # tests that a shell runs in the background ignore SIGINT, and what they start would, too
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+            assert process.stdout is not None
+            assert process.stdout.read(2) == b"Hi"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert stub_with_engine.client_left.wait(30)
