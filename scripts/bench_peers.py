@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import importlib.metadata
 import os
 import platform
@@ -24,19 +25,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import SystemRandom
 
+import checkout  # noqa: F401 - makes the next ones importable
 import psutil
 from cli import main_guard
-from environment import MODEL_PACKAGE, ROOT, pip_environment
+from environment import MODEL_PACKAGE, ROOT, Environment, pip_environment
+from gemma import gemma_model
 from peers_compare import Side, lines, ratio_table
 from peers_rounds import NGRAM_WORKLOADS, Server, document, measure_in_turns
 from peers_servers import NGRAM_FLAGS, Limits, our_daemon, peer_server
-from preflight import SetupError
-from progress import last_words, run_logged
 from rich.console import Console
 
 from kolosal import __version__
 from kolosal.bench.errors import BenchError
 from kolosal.bench.run import chosen
+from kolosal.engines.worker.llamacpp.native import native
+from kolosal.native.preflight import SetupError
+from kolosal.native.progress import last_words, run_logged
 
 LOG_LINES = 15  # how much of a failed build is shown
 
@@ -46,6 +50,7 @@ CMAKE_FLAGS = (
     "-DLLAMA_BUILD_TESTS=OFF",
     "-DLLAMA_BUILD_EXAMPLES=OFF",
     "-DLLAMA_BUILD_UI=OFF",
+    f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={ROOT / 'scripts' / 'native.cmake'}",
 )
 
 
@@ -82,6 +87,23 @@ def built_server(cache: Path) -> Path:
     _step("configure llama.cpp", configure, env, log)
     _step("compile llama-server", [cmake, "--build", str(build), "--target", "llama-server"], env, log)
     return binary
+
+
+def quantised(model: Path, kind: str, cache: Path) -> Path:
+    """The same model in another quantisation, made once."""
+    number = getattr(native, f"LLAMA_FTYPE_MOSTLY_{kind}", None)
+    if number is None:
+        raise SetupError(f"--also-as: llama.cpp has no quantisation {kind}")
+    made = cache.resolve() / f"{model.stem}-as-{kind}.gguf"
+    if not made.is_file():
+        made.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = made.with_suffix(".part")
+        settings = native.llama_model_quantize_default_params()
+        settings.ftype, settings.allow_requantize = number, True
+        if native.llama_model_quantize(os.fsencode(model), os.fsencode(unfinished), settings):
+            raise SetupError(f"--also-as: {model.name} cannot be made {kind}")
+        unfinished.rename(made)
+    return made
 
 
 def _with_build_tools(folder: Path, log: Path) -> dict[str, str]:
@@ -161,11 +183,21 @@ def parser() -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(prog="scripts/bench_peers.py", description=__doc__.split("\n\n")[0])
     add = parse.add_argument
     add("--model", type=Path, metavar="PATH", help="GGUF file (default: the embedded SmolLM2)")
+    add("--gemma", action="store_true", help="the model Gemma 3 270M, which is fetched once")
     add("--threads", type=positive, default=cores, help="of each server (default: %(default)s)")
     add("--parallel", type=positive, default=16, help="requests at once (default: %(default)s)")
     add("--kv-tokens", type=positive, default=20_480, help="cells of each KV cache (default: %(default)s)")
     add("--rounds", type=positive, default=3, help="rounds that count (default: %(default)s)")
     add("--only", metavar="NAME,...", action="append", default=[], help="some workloads only")
+    add(
+        "--also-as",
+        metavar="TYPE",
+        action="append",
+        default=[],
+        help="measure the model as Q8_0, Q4_0, ..., too",
+    )
+    add("--also-split", action="store_true", help="also meet llama-server without --kv-unified")
+    add("--no-warm-up", action="store_true", help="count the first round, too")
     add("--no-speculation", action="store_true", help="load our engine with speculation off")
     add("--llama-server", type=Path, metavar="PATH", help="use this one and build none")
     cache = ROOT / "build" / "peers"
@@ -182,6 +214,9 @@ def servers(
     speculation = not options.no_speculation
     up = {Side.OURS: stack.enter_context(our_daemon(limits, folder, speculation=speculation))}
     up[Side.THEIRS] = stack.enter_context(peer_server(binary, limits, folder / "peer.log"))
+    if options.also_split:
+        split = peer_server(binary, limits, folder / "split.log", unified=False)
+        up[Side.THEIRS_SPLIT] = stack.enter_context(split)
     if any(workload.name in NGRAM_WORKLOADS for workload in chosen(options.only)):
         ngram = peer_server(binary, limits, folder / "ngram.log", NGRAM_FLAGS)
         up[Side.THEIRS_NGRAM] = stack.enter_context(ngram)
@@ -190,27 +225,38 @@ def servers(
 
 def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
-    model = (options.model or embedded_model()).resolve()
-    limits = Limits(model, options.threads, options.parallel, options.kv_tokens)
+    model = (
+        options.model or (gemma_model(Environment(ROOT)) if options.gemma else embedded_model())
+    ).resolve()
     if not model.is_file():
         raise SetupError(f"--model: there is no file {model}")
     try:
-        workloads = chosen(options.only)
         binary = options.llama_server or built_server(options.cache_dir)
-        facts = conditions(options, limits, binary)
-        with ExitStack() as stack:
-            up = servers(options, limits, binary, stack)
-            seed = SystemRandom().randrange(2**32)
-            rounds = asyncio.run(
-                measure_in_turns(up, workloads, options.rounds, seed, lambda line: print(line, flush=True))
-            )
+        others = [quantised(model, kind, options.cache_dir) for kind in options.also_as]
+        found = [compare(options, each, binary) for each in (model, *others)]
     except BenchError as exc:
         raise SetupError(str(exc)) from exc
+    if options.json:
+        options.json.write_text(f"[{', '.join(found)}]", encoding="utf-8")
+    return 0
+
+
+def compare(options: argparse.Namespace, model: Path, binary: Path) -> str:
+    """Measure all sides with a model, and print the table; returns all figures as JSON."""
+    limits = Limits(model, options.threads, options.parallel, options.kv_tokens)
+    workloads = chosen(options.only)
+    facts = conditions(options, limits, binary)
+    seed = SystemRandom().randrange(2**32)
+    with ExitStack() as stack:
+        up = servers(options, limits, binary, stack)
+        tell = functools.partial(print, flush=True)
+        measuring = measure_in_turns(
+            up, workloads, options.rounds, seed, tell, warm_up=not options.no_warm_up
+        )
+        rounds = asyncio.run(measuring)
     Console(file=sys.stdout, highlight=False, width=140).print(ratio_table(lines(rounds)))
     print("\n".join(f"{name:<14}{value}" for name, value in facts.items()))
-    if options.json:
-        options.json.write_text(document(facts, rounds), encoding="utf-8")
-    return 0
+    return document(facts, rounds)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from environment import MODEL_PACKAGE, Contents, Environment
-from preflight import (
+
+from kolosal.native.build import BUILD_OPTIONS, LLAMA, build_environment, machine
+from kolosal.native.preflight import (
     SetupError,
     check_build_tools,
     check_disk,
@@ -23,13 +25,12 @@ from preflight import (
     check_venv_modules,
     check_writable,
 )
-from presets import Presets, default_preset, environment_value
+from kolosal.native.presets import Presets, environment_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 STAMP = "kolosal-setup.json"
-LLAMA = "llama-cpp-python"
 LOCKS = "scripts/locks"
 """Versions and hashes of all that is installed, written by scripts/lock.py; `newest` leaves them aside."""
 
@@ -163,6 +164,15 @@ class Setup:
             )
         return found
 
+    def add_extra(self, name: str) -> None:
+        """Install one of the project's extras too. What is there already is left as it is."""
+        title = f"extra {name}"
+        with self.environment.locked():
+            if self._goal.newest:
+                self.environment.pip(title, "--upgrade", f"{self.environment.root}[{name}]")
+            else:
+                self.environment.pip(title, "--require-hashes", "--requirement", str(self._lock(name)))
+
     def _steps(self) -> list[Step]:
         stamp = self._read_stamp()
         if self._goal.rebuild:
@@ -220,15 +230,11 @@ class Setup:
         cache = self.environment.pip_cache()
         reuse = cache is not None and not self._goal.rebuild
         folder = ["--cache-dir", f"{cache}/kolosal-{self._wanted.native}"] if reuse else ["--no-cache-dir"]
-        cores = str(os.cpu_count() or 1)
         self.environment.pip(
             f"{Step.NATIVE.value} ({self._goal.preset})",
-            *("--verbose", "--no-deps", "--force-reinstall", "--no-binary", LLAMA, *folder),
+            *(*BUILD_OPTIONS, *folder),
             *("--require-hashes", "--requirement", str(self._lock("native")), *self._build_constraint()),
-            env={
-                "CMAKE_ARGS": self._cmake_args,
-                "CMAKE_BUILD_PARALLEL_LEVEL": os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", cores),
-            },
+            env=build_environment(self._cmake_args, os.environ),
         )
 
     def _read_stamp(self) -> dict[str, str]:
@@ -251,17 +257,6 @@ def cpu_identity() -> list[str]:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         flags = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
     return [machine(), os.environ.get("PROCESSOR_IDENTIFIER", ""), flags]
-
-
-def machine() -> str:
-    """Not platform.machine(): on Windows that starts a WMI query, which takes seconds on some machines."""
-    if sys.platform == "win32":
-        return os.environ.get("PROCESSOR_ARCHITECTURE", "")
-    return os.uname().machine
-
-
-def this_machines_preset() -> str:
-    return default_preset(sys.platform, machine())
 
 
 def _pyproject(root: Path) -> dict[str, Any]:

@@ -7,7 +7,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from preflight import SetupError
+import checkout  # noqa: F401 - makes the next ones importable
+
+from kolosal.native.preflight import SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,9 @@ import time
 import urllib.request
 from typing import TYPE_CHECKING
 
-from processes import ask_to_stop, exit_code, kill_tree, spawn_foreground
+import checkout  # noqa: F401 - makes the next ones importable
+
+from kolosal.native.processes import ask_to_stop, exit_code, kill_tree, spawn_foreground
 
 if TYPE_CHECKING:
     from pathlib import Path

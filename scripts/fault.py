@@ -11,11 +11,14 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from bootstrap import Goal, Setup, this_machines_preset
+import checkout  # noqa: F401 - makes the next ones importable
+from bootstrap import Goal, Setup
 from cli import main_guard
 from environment import ROOT
-from processes import exit_code
 from test import MODEL_VARIABLE
+
+from kolosal.native.build import this_machines_preset
+from kolosal.native.processes import exit_code
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

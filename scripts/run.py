@@ -10,11 +10,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bootstrap import Goal, Setup, this_machines_preset
+from bootstrap import Goal, Setup
 from cli import main_guard
 from daemon import Daemon, hints
 from environment import ROOT
-from preflight import SetupError, check_port
+
+from kolosal.native.build import this_machines_preset
+from kolosal.native.preflight import SetupError, check_port
 
 if TYPE_CHECKING:
     from environment import Contents

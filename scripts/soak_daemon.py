@@ -13,10 +13,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import checkout  # noqa: F401 - makes the next ones importable
 import psutil
 from environment import ROOT
-from preflight import SetupError
 from soak_figures import Sample
+
+from kolosal.native.preflight import SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

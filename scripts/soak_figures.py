@@ -111,7 +111,7 @@ def verdict(figures: Figures) -> list[Line]:
         _growth("memory of the daemon", figures.daemon_mb_per_hour, figures.hours),
         _growth("memory of the workers", figures.workers_mb_per_hour, figures.hours),
         _same("file descriptors", figures.files),
-        _same("threads", figures.threads),
+        Line("threads", f"{figures.threads:+d}", "<= 0", figures.threads <= 0),
         _same("worker processes", figures.children),
         _ttft(figures.ttft_first_s, figures.ttft_last_s, figures.hours),
         Line("unexplained errors", str(figures.unexplained), "0", figures.unexplained == 0),

@@ -14,14 +14,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import checkout  # noqa: F401 - makes the next ones importable
 import httpx
 import psutil
 from cli import EXIT_INTERRUPTED, main_guard
-from preflight import SetupError
 from soak import Options, parser
 from soak_clients import REQUEST_TIMEOUT_S, Client, Disturbances, Tally, Trouble
 from soak_daemon import Held, Memory, memory_mb, running_daemon, stopped
 from soak_figures import Figures, first_and_last, grown_up, slope, table, verdict
+
+from kolosal.native.preflight import SetupError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

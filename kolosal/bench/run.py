@@ -66,13 +66,14 @@ def list_workloads() -> None:
 
 
 def chosen(names: Sequence[str]) -> list[Workload]:
-    """The workloads of these names in their usual order; each name may itself be a list with commas."""
+    """The workloads of these names in their usual order, without names all but the longest; each name may itself be a list with
+    commas."""
     wanted = {name.strip() for text in names for name in text.split(",") if name.strip()}
     known = [workload.name for workload in WORKLOADS]
     unknown = sorted(wanted - set(known))
     if unknown:
         raise BenchError(f"--only: there is no workload {', '.join(unknown)}; there is: {', '.join(known)}")
-    return [workload for workload in WORKLOADS if not wanted or workload.name in wanted]
+    return [each for each in WORKLOADS if each.name in wanted or not (wanted or each.by_name_only)]
 
 
 def api_base(url: str) -> str:

@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from json import dumps
 from random import Random
+from statistics import median
 from typing import Any, TypeVar
 
 from kolosal.bench import prompts
@@ -34,6 +36,8 @@ class Workload:
     name: str
     title: str
     run: Callable[[Client, Random], Awaitable[Measures]]
+    by_name_only: bool = False
+    """Whether it takes so long that it is run only where it is named."""
 
 
 async def one_stream(client: Client, rng: Random) -> Measures:
@@ -65,6 +69,19 @@ async def _talk(client: Client, rng: Random) -> list[Answer]:
         messages.append(_message("user", task))
         answers.append(await client.ask(Request.chat(messages, 48)))
     return answers
+
+
+async def returning_20(client: Client, rng: Random) -> Measures:
+    """First-token times are those of second turns, after 19 others have had their cells."""
+    talks = [[_message("user", f"{prompts.fresh(rng, 2960)} Go on.")] for _ in range(20)]
+    rounds: list[list[Answer]] = []
+    for _ in range(2):
+        rounds.append([await client.ask(Request.chat(talk, 16)) for talk in talks])
+        for talk, answer in zip(talks, rounds[-1], strict=True):
+            talk += [_message("assistant", answer.text), _message("user", "And then?")]
+    first, second = rounds
+    computed_s = median(answer.ttft_s for answer in first)
+    return measure([*first, *second], first=second, note=f"first turns: first token p50 {computed_s:.2f} s")
 
 
 async def json_schema_4(client: Client, rng: Random) -> Measures:
@@ -108,16 +125,62 @@ async def long_prompt_beside_3(client: Client, rng: Random) -> Measures:
     return measure([*others, long], first=[long], gaps=gaps, note=note)
 
 
+async def rag_8(client: Client, rng: Random) -> Measures:
+    """Every user asks about the same documents, which a search has put in another order for each."""
+    documents = [f"Document {number}: {prompts.fresh(rng, 300)}" for number in range(1, 5)]
+    task = f"{prompts.nonce(rng)} Answer from these documents."
+    requests = []
+    for _ in range(8):
+        found = "\n\n".join(rng.sample(documents, len(documents)))
+        system = _message("system", f"{task}\n\n{found}")
+        requests.append(Request.chat([system, _message("user", prompts.question(rng))], 32))
+    return measure(await together(map(client.ask, requests)))
+
+
+async def agent_loop(client: Client, rng: Random) -> Measures:
+    """One agent whose system prompt describes many tools: what a tool said is short, and so are its answers."""
+    tools = [
+        {
+            "name": f"tool_{number}",
+            "description": prompts.text(rng, 250),
+            "parameters": {"type": "object", "properties": {"what": {"description": prompts.text(rng, 120)}}},
+        }
+        for number in range(30)
+    ]
+    messages = [_message("system", f"{prompts.nonce(rng)} You may call these tools: {dumps(tools)}")]
+    answers: list[Answer] = []
+    for _ in range(10):
+        messages.append(_message("user", f"The tool said: {prompts.text(rng, 60)}"))
+        answers.append(await client.ask(Request.chat(messages, 24)))
+        messages.append(_message("assistant", answers[-1].text))
+    return measure(answers)
+
+
+async def short_64(client: Client, rng: Random) -> Measures:
+    return measure(await together(client.ask(_chat(rng, 40, max_tokens=24)) for _ in range(64)))
+
+
 WORKLOADS = (
     Workload("one_stream", "1 stream, 128 tokens", one_stream),
     Workload("streams_8", "8 streams at once, 64 tokens each", streams_8),
     Workload("shared_prompt_16", "16 users, one 1,100-token system prompt, 32 tokens each", shared_prompt_16),
     Workload("turns_4x5", "4 users, 5 growing turns of 48 tokens", turns_4x5),
+    Workload(
+        "returning_20",
+        "20 users of 3,000 tokens come back one after the other",
+        returning_20,
+        by_name_only=True,
+    ),
     Workload("json_schema_4", "4 streams of JSON by a schema, 256 tokens at most", json_schema_4),
     Workload("repeat_text", "1 stream that repeats a given text, 200 tokens", repeat_text),
     Workload(
         "long_prompt_beside_3", "a 1,930-token prompt arrives beside 3 running streams", long_prompt_beside_3
     ),
+    Workload("rag_8", "8 users, four 300-token documents in different order, 32 tokens each", rag_8),
+    Workload(
+        "agent_loop", "1 agent, a 12,000-token system prompt with 30 tools, 10 turns of 24 tokens", agent_loop
+    ),
+    Workload("short_64", "64 users at once, short prompts, 24 tokens each", short_64),
     Workload("load", "load a model and get the first token", load_to_first_token),
 )
 

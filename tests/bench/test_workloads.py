@@ -26,8 +26,12 @@ async def run(client: Client, name: str, seed: str = "1") -> Any:
         ("streams_8", 8, 512),
         ("shared_prompt_16", 16, 512),
         ("turns_4x5", 20, 960),
+        ("returning_20", 40, 640),
         ("repeat_text", 1, 200),
         ("long_prompt_beside_3", 4, 784),
+        ("rag_8", 8, 256),
+        ("agent_loop", 10, 240),
+        ("short_64", 64, 1536),
     ],
 )
 async def test_a_workload_asks_for_what_its_title_says(

@@ -33,13 +33,13 @@ def figure(label: str) -> Figure:
 @pytest.mark.parametrize(
     ("label", "ours", "theirs", "reached"),
     [
-        ("8 streams", 121, 120, True),
-        ("8 streams", 119, 120, False),
-        ("shared prompt: wall", 5.3, 34, True),
+        ("8 streams", 133, 120, True),
+        ("8 streams", 131, 120, False),
+        ("shared prompt: wall", 3.3, 34, True),
         ("shared prompt: wall", 8, 34, False),
         ("worst gap", 0.2, 5, True),
         ("worst gap", 0.4, 10, False),  # 0.04 of theirs, but more than 0.3 s
-        ("load to first", 9, 1, None),
+        ("shared prompt: first", 9, 1, None),
     ],
 )
 def test_a_target_is_reached_by_ratio_and_bound(
@@ -94,7 +94,10 @@ async def stub() -> AsyncIterator[StubServer]:
 
 
 async def test_sides_take_turns_and_the_first_round_is_not_counted(stub: StubServer) -> None:
-    servers = {side: Server(Target(url=stub.url, model=side), 1) for side in Side}
+    servers = {
+        side: Server(Target(url=stub.url, model=side), 1)
+        for side in (Side.OURS, Side.THEIRS, Side.THEIRS_NGRAM)
+    }
     told: list[str] = []
     rounds = await measure_in_turns(servers, chosen(["one_stream"]), 2, 5, told.append)
     sides = [body["model"] for _, body in stub.bodies][len(servers) :]  # after the probes
@@ -117,7 +120,13 @@ async def test_a_side_that_fails_leaves_the_others_figures(stub: StubServer) -> 
 def test_only_the_repeated_text_meets_the_ngram_mode() -> None:
     servers = {side: Server(Target(url="", model=""), 1) for side in Side}
     assert sides_of(chosen(["repeat_text"])[0], servers) == list(Side)
-    assert sides_of(chosen(["one_stream"])[0], servers) == [Side.OURS, Side.THEIRS]
+    assert sides_of(chosen(["one_stream"])[0], servers) == [Side.OURS, Side.THEIRS, Side.THEIRS_SPLIT]
+
+
+def test_a_ratio_is_to_the_better_of_the_peers_ways_to_keep_cells() -> None:
+    values = {Side.OURS: 30.0, Side.THEIRS: 15.0, Side.THEIRS_SPLIT: 20.0}
+    rounds = {("streams_8", side): [Measures(total_tok_s=value)] for side, value in values.items()}
+    assert [line.ratio for line in lines(rounds)] == [1.5]
 
 
 def test_both_servers_get_the_same_limits() -> None:
@@ -131,9 +140,10 @@ def test_both_servers_get_the_same_limits() -> None:
         "{port}",
     )
     assert argv[-1] == "--kv-unified"
+    assert peer_argv(Path("llama-server"), LIMITS, "1", unified=False)[-1] == "--no-kv-unified"
     parameters = engine_body(LIMITS, speculation=True)["loading_parameters"]
     assert parameters == {
-        "n_ctx": 4096, "n_parallel": 16, "kv_pool_tokens": 20480, "n_threads": 2, "n_threads_batch": 2
+        "n_ctx": 16384, "n_parallel": 16, "kv_pool_tokens": 20480, "n_threads": 2, "n_threads_batch": 2
     }  # fmt: skip
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from bootstrap import LOCKS, Goal, Step, Wanted, keys, locked_version, plan
 from environment import Contents, pip_environment
-from preflight import SetupError
+
+from kolosal.native.preflight import SetupError
 
 WANTED = Wanted("/c", "3.11", native="n1", project="p1", dev="", pip="26.3", llama="0.3.36", model="0.1.2")
 WITH_DEV = WANTED._replace(dev="d1")

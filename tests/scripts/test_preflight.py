@@ -6,9 +6,10 @@ import socket
 import sys
 from pathlib import Path
 
-import preflight
 import pytest
-from preflight import (
+
+import kolosal.native.preflight as preflight
+from kolosal.native.preflight import (
     SetupError,
     check_port,
     check_writable,
@@ -21,6 +22,7 @@ from preflight import (
 )
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+PACKAGE = SCRIPTS.parent / "kolosal"
 GIB = 1024**3
 
 
@@ -160,6 +162,6 @@ def test_compiler_named_by_cxx_is_enough(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_script_still_parses_on_an_old_python(name: str) -> None:
     """Otherwise an old Python answers with a SyntaxError instead of our line."""
     minor = int(name.rpartition(".")[2])
-    for path in SCRIPTS.glob("*.py"):
+    for path in (*SCRIPTS.glob("*.py"), PACKAGE / "__init__.py", *(PACKAGE / "native").glob("*.py")):
         ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=(3, minor))
     assert sys.version_info >= (3, 11)

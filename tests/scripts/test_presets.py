@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from preflight import SetupError
-from presets import PRESETS_FILE, Presets, default_preset, environment_value
+
+from kolosal.native.preflight import SetupError
+from kolosal.native.presets import PRESETS_FILE, Presets, default_preset, environment_value
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from progress import Count, Reporter, advance, clock, draw, last_words, run_logged
+
+from kolosal.native.progress import Count, Reporter, advance, clock, draw, last_words, run_logged
 
 
 def count_of(*lines: str) -> Count:

@@ -15,7 +15,8 @@ import pytest
 import run
 from daemon import Daemon, engine_states, hints, local_url
 from environment import Contents
-from processes import exit_code
+
+from kolosal.native.processes import exit_code
 
 STUB = """
 import argparse, json, signal, sys, threading

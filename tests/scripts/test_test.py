@@ -30,7 +30,9 @@ def checks(script: ModuleType, *argv: str) -> dict[str, list[str]]:
 def test_every_check_is_run_in_order(script: ModuleType) -> None:
     made = checks(script)
     assert list(made) == ["format", "lint", "types", "import rules", "tests"]
-    assert {"--cov", "-n", "--durations"} < set(made["tests"])
+    assert {"-n", "--durations"} < set(made["tests"])
+    assert "--cov" not in made["tests"]
+    assert "--cov" in checks(script, "--coverage")["tests"]
 
 
 def test_fix_repairs_before_anything_is_checked(script: ModuleType) -> None:
@@ -42,10 +44,14 @@ def test_chosen_tests_are_run_as_pytest_runs_them(script: ModuleType) -> None:
     assert chosen["tests"] == [str(Path("/b/python")), "-m", "pytest", "--thorough", "tests/x", "-k", "y"]
 
 
-def test_fast_leaves_out_model_tests_faults_and_coverage(script: ModuleType) -> None:
+def test_fast_leaves_out_model_tests_and_faults(script: ModuleType) -> None:
     tests = checks(script, "--fast")["tests"]
-    assert tests[-2:] == ["-m", "not model and not fault"]
-    assert "--cov" not in tests
+    assert tests[tests.index("not model and not fault") - 1] == "-m"
+
+
+def test_extra_tests_run_only_where_they_are_asked_for(script: ModuleType) -> None:
+    assert "--ignore=tests/agents" in checks(script)["tests"]
+    assert "--ignore=tests/agents" not in checks(script, "--extra", "agents")["tests"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from preflight import SetupError
+from kolosal.native.preflight import SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

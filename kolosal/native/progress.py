@@ -14,7 +14,7 @@ import threading
 import time
 from typing import IO, TYPE_CHECKING, NamedTuple, TextIO
 
-from processes import KILL_WAIT_S, end_tree, spawn
+from kolosal.native.processes import KILL_WAIT_S, end_tree, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
