@@ -1,4 +1,4 @@
-"""Engine: one model and the worker process that serves it.
+"""Engine: one model and the worker that serves it.
 
 Owns the worker's life (created → loading → ready → …) and what follows from its death: another worker, which goes on with
 what was in flight. Used on the event loop only. Knows nothing of other engines: names are the registry's, memory is the load
@@ -12,16 +12,21 @@ import contextlib
 import contextvars
 import logging
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
+from kolosal.engines.gguf_sampling import sampling_of_file
 from kolosal.engines.in_flight import MAX_CRASHES, InFlightRequests
 from kolosal.engines.ipc.calls import Call, CallResult
 from kolosal.engines.ipc.command import WorkerCommand
-from kolosal.engines.ipc.messages import EngineInfo, FromWorker, StepOutputs
-from kolosal.engines.ipc.process import WorkerProcess
+from kolosal.engines.ipc.messages import EngineInfo, FromWorker, SavedCounts, StepOutputs
+from kolosal.engines.ipc.workers import OnThisMachine, Worker, WorkerEvents, WorkerLauncher
+from kolosal.engines.memory.fit import LoadPlan
 from kolosal.engines.memory.load_scheduler import LoadScheduler
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules, idle_limit
 from kolosal.engines.memory.sizing import NoSizes
-from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.parameters import EngineConfig, FittedConfig, Placement, replicas_of
 from kolosal.engines.restart import CircuitBreaker
 from kolosal.engines.state import EngineState, ObservedState
 from kolosal.engines.stream import RequestStream
@@ -31,6 +36,9 @@ from kolosal.observe.observer import Observer
 from kolosal.schema import GenerateRequest
 
 log = logging.getLogger(__name__)
+
+_MAX_REFITS = 4
+"""Loads that may fail for want of memory before one that is the last."""
 
 
 class Engine(ObservedState):
@@ -46,34 +54,58 @@ class Engine(ObservedState):
         command: WorkerCommand,
         *,
         rules: Rules = DEFAULT_RULES,
+        asked: EngineConfig | None = None,
         load_scheduler: LoadScheduler | None = None,
+        launcher: WorkerLauncher | None = None,
         observer: Observer | None = None,
     ) -> None:
-        """`load_scheduler` is shared by all engines of a machine; without one this engine may load whenever it likes."""
+        """`launcher` starts workers, on this machine without one; `asked` is what `config` was before anything else that is said of the model; `load_scheduler` is shared by all engines of a machine; without one this engine may load whenever it likes."""
         observer = observer or Observer()
         super().__init__(config.engine_id, observer)
         self.config = config
+        self.asked = asked or config
+        """What whoever added it wants."""
+        self.groups: frozenset[str] = frozenset()
+        """Exclusive groups that it is of."""
+        self.root: str | None = None
+        """The engine whose file it has, where it is there for the settings of a model only."""
         self.rules = rules
         """How long it stays in memory."""
         self.kept = False
         """Whether it is there again after a restart of the daemon."""
+        self.from_library = False
+        """Whether it is there because a request named a model, and nobody added it."""
         self.logs = LogTail()
         """What its workers wrote to stderr."""
         self.info: EngineInfo | None = None
         """What the worker got; None until it was loaded once."""
+        self.file_sampling: Mapping[str, Any] = {}
+        """How the model's file says that tokens are best chosen; nothing until it was loaded once."""
+        self.plan: LoadPlan | None = None
+        """How it was loaded, and why so; None until it was loaded once."""
         self.kv_cells: int | None = None
         """Cells of the KV cache in use, finished conversations included; None until the worker said."""
+        self.saved = SavedCounts()
+        """Of conversations without cells, and what all its workers have restored of them."""
         self.created_at = time.time()
         """Unix time at which the engine was added."""
         self.last_used_at: float | None = None
         """Unix time of the last request."""
         self._command = command
-        self._load_scheduler = load_scheduler or LoadScheduler(command.settings, NoSizes())
+        self.load_scheduler = load_scheduler or LoadScheduler(command.settings, NoSizes())
+        """Who has the memory that it is loaded into."""
+        self._launcher = launcher or OnThisMachine()
+        self._events = WorkerEvents(
+            self._on_progress, self._on_frame, self._on_exit, self.logs.feed, self._on_moved
+        )
         self.breaker = CircuitBreaker(command.settings, command.restart_delays_s)
         """Whether a worker may be started, on the clock of `time.monotonic`."""
         self._breaker_was_reset = asyncio.Event()
-        self._requests = InFlightRequests(config.engine_id, observer, on_empty=self._note_use)
-        self._worker: WorkerProcess | None = None
+        # Of workers in a cluster a daemon before this one may have had requests: none of ours has an id of theirs.
+        first_id = 1 if config.placement is Placement.LOCAL else time.time_ns() // 1000
+        self._requests = InFlightRequests(config.engine_id, observer, self._note_use, first_id)
+        self._worker: Worker | None = None
+        self._saved_before = SavedCounts()  # by the workers before this one
         self._most_cells = 0  # of the KV cache in use at once since the worker was started, as far as it said
         self._keep_alive_s: float | None = None
         self._load_task: asyncio.Task[None] | None = None
@@ -98,6 +130,19 @@ class Engine(ObservedState):
         return self._command.settings.max_queued if own is None else own
 
     @property
+    def n_ctx(self) -> int:
+        """Tokens that one request may use: of an automatic context the least it can be, until it is loaded."""
+        if self.info is not None:
+            return self.info.n_ctx
+        return self.config.parameters.least_n_ctx
+
+    @property
+    def n_parallel(self) -> int:
+        """Requests that are answered at the same time; 0 until it was loaded once."""
+        copies = 1 if self._worker is None else self._worker.copies
+        return 0 if self.info is None else self.info.n_parallel * copies
+
+    @property
     def worker_pid(self) -> int | None:
         return None if self._worker is None else self._worker.pid
 
@@ -110,7 +155,13 @@ class Engine(ObservedState):
         if self._worker is None or self.info is None:
             return 0
         share = max(0.0, 1 - self._most_cells / max(1, self.info.kv_pool_tokens))
-        return int(self.info.unused_bytes * share)
+        may_save = 0 if self.plan is None else self.plan.parameters.cache_host_bytes
+        return int(self.info.unused_bytes * share) + max(0, may_save - self.saved.host_bytes)
+
+    @property
+    def repacked_bytes(self) -> int:
+        """Of the weights that are mapped from the file: what the worker has a copy of in memory of its own."""
+        return 0 if self._worker is None or self.info is None else self.info.repacked_bytes
 
     # --- loading ---
 
@@ -210,31 +261,47 @@ class Engine(ObservedState):
         """Have memory reserved, start a worker there, and give it what is in flight."""
         self.load_progress = 0.0
         started_at = time.monotonic()
-        async with self._load_scheduler.reserve(self, self.config) as config:
-            try:
-                worker, info = await self._launch(config)
-            except LoadFailed as exc:
-                if not await self._load_scheduler.evict_after(exc):
-                    raise
-                worker, info = await self._launch(config)
-            self._load_scheduler.loaded(self, info)
-        self._worker, self.info, self.last_error = worker, info, None
+        async with self.load_scheduler.reserve(self, self.config) as reserved:
+            plan, worker, info = await self._launch_fitting(reserved)
+            self.load_scheduler.loaded(self, info)
+        self._worker, self.info, self.plan, self.last_error = worker, info, plan, None
+        self.file_sampling = sampling_of_file(info.sampling.get)
         if self.state is EngineState.LOADING:
             self.state = EngineState.READY
         self.load_progress = 1.0
         self.breaker.started(time.monotonic())
         fields = {"engine_id": self.engine_id, "pid": worker.pid, "resumed": self.in_flight}
         log.info("engine.loaded", extra=fields | {"load_s": round(time.monotonic() - started_at, 3)})
+        for warning in info.warnings:
+            log.warning("engine.warning", extra={"engine_id": self.engine_id, "reason": warning})
         self._requests.attach(worker.send, info.n_ctx)
 
-    async def _launch(self, config: EngineConfig) -> tuple[WorkerProcess, EngineInfo]:
-        return await WorkerProcess.launch(
-            self._command,
-            config,
-            on_progress=self._on_progress,
-            on_frame=self._on_frame,
-            on_exit=self._on_exit,
-            on_stderr=self.logs.feed,
+    async def _launch_fitting(self, plan: LoadPlan) -> tuple[LoadPlan, Worker, EngineInfo]:
+        """Launch a worker, and again with less where it finds less memory than was estimated."""
+        for _ in range(_MAX_REFITS):
+            try:
+                return plan, *await self._launch(plan)
+            except LoadFailed as exc:
+                again = await self.load_scheduler.retry(self, exc)
+                if again is None:
+                    raise
+                plan = again
+        return plan, *await self._launch(plan)
+
+    async def _launch(self, plan: LoadPlan) -> tuple[Worker, EngineInfo]:
+        given = self.config
+        config = FittedConfig(
+            given.engine_id,
+            given.model_path,
+            plan.parameters,
+            given.backend,
+            given.backend_options,
+            placement=given.placement,
+            num_gpus=given.num_gpus,
+            strategy=given.strategy,
+        )
+        return await self._launcher.launch(
+            self._command, config, lambda: replicas_of(self.rules.replicas), self._events
         )
 
     def _note_failed_load(self, error: LoadFailed | InsufficientMemory) -> None:
@@ -256,13 +323,17 @@ class Engine(ObservedState):
         if isinstance(frame, StepOutputs) and frame.kv_cells is not None:
             self.kv_cells = frame.kv_cells
             self._most_cells = max(self._most_cells, frame.kv_cells)
+        if isinstance(frame, StepOutputs) and frame.saved is not None:
+            self.saved = self._saved_before + frame.saved
 
     def _on_exit(self, reason: str) -> None:
         self._worker = None
         self.kv_cells = None
         self._most_cells = 0
+        self.saved = replace(self.saved, host_bytes=0)
+        self._saved_before = replace(self.saved, disk_bytes=0)  # the next one counts its files
         self._requests.detach()
-        self._load_scheduler.release(self)
+        self.load_scheduler.release(self)
         if self._closing or self.state is EngineState.UNLOADING:
             self._requests.fail_all(self._cut_short())
             if not self._closing:
@@ -278,10 +349,26 @@ class Engine(ObservedState):
             self.state = EngineState.UNLOADED
         fields = {"engine_id": self.engine_id, "reason": reason, "streams": self.in_flight}
         log.error("engine.died", extra=fields)
-        message = f"Engine '{self.engine_id}' stopped while it was answering, {MAX_CRASHES} times in a row. {reason}"
-        self._requests.fail_crashed(EngineDied(message))
+        self._fail_crashed(reason)
         if self.in_flight:
             self._begin_load()
+
+    def _on_moved(self, request_ids: Sequence[int], death: str | None) -> None:
+        """One of several workers has these requests no more: others go on with them."""
+        fields = {"engine_id": self.engine_id, "reason": death, "streams": len(request_ids)}
+        log.log(logging.INFO if death is None else logging.WARNING, "engine.moved", extra=fields)
+        if death is not None:
+            self.last_error = death
+            self._fail_crashed(death, request_ids)
+        self._requests.send_again(request_ids)
+
+    def _fail_crashed(self, reason: str, request_ids: Sequence[int] | None = None) -> None:
+        stopped = f"Engine '{self.engine_id}' stopped while it"
+        self._requests.fail_crashed(
+            EngineDied(f"{stopped} was answering, {MAX_CRASHES} times in a row. {reason}"),
+            EngineDied(f"{stopped} compiled the grammar of this request. {reason}"),
+            request_ids,
+        )
 
     # --- requests ---
 
@@ -312,22 +399,25 @@ class Engine(ObservedState):
         """Count one more use, where the engine is loaded and its queue has a place."""
         if self.state is not EngineState.READY or self._worker is None or self.info is None:
             raise EngineDied(f"Engine '{self.engine_id}' is not loaded")
-        limit = self.info.n_parallel + self.max_queued
+        limit = self.n_parallel + self.max_queued
         if self.in_flight >= limit:
             raise QueueFull(
                 f"Engine '{self.engine_id}' has {limit} requests running and waiting, as many as it may",
-                retry_after_s=self.observer.place_free_in_s(self.engine_id, self.info.n_parallel),
+                retry_after_s=self.observer.place_free_in_s(self.engine_id, self.n_parallel),
             )
         self._keep_alive_s = None
         self.last_used_at = time.time()
 
     # --- staying in memory, and ending ---
 
-    def keep_alive(self, seconds: float | None) -> None:
+    def keep_alive(self, seconds: float | None, *, unless_said: bool = False) -> None:
         """Say how long the engine stays in memory once it is idle; None: as its rules say.
 
-        Called after `generate`: the last request decides. Less than 0 is for ever, 0 unloads after the answer.
+        Called after `generate`: the last request decides. Less than 0 is for ever, 0 unloads after the answer. `unless_said`: only
+        where the last request did not say so itself.
         """
+        if unless_said and self._keep_alive_s is not None:
+            return
         self._keep_alive_s = seconds
         self._note_use()
 
@@ -337,7 +427,7 @@ class Engine(ObservedState):
         return idle_limit(self.rules, self._keep_alive_s, self._command.settings.idle_ttl_s)
 
     def _note_use(self) -> None:
-        self._load_scheduler.note_use(self)
+        self.load_scheduler.note_use(self)
 
     def unload(self) -> asyncio.Future[None]:
         """End the worker and keep the engine: the next use loads again. From now on nothing is submitted.

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import TypeAlias, assert_never
 
-from kolosal.engines.ipc.calls import Call, CallResult
+from kolosal.engines.ipc.calls import Call, CallResult, Embedded, Ranked
 from kolosal.engines.ipc.messages import (
     Abort,
+    Compiling,
     Failed,
     Fatal,
     FrameError,
@@ -51,10 +52,14 @@ class InFlightGeneration:
         self.stream = stream
         self.crashes = 0
         """Deaths of workers that it was in flight at."""
+        self.is_compiling = False
+        """Whether the worker compiles its grammar: if that ends the worker, it is not begun again."""
         self._request = request
         self._tokens = array("I")  # four bytes a token
         self._n_chars = 0
         self._n_logged = 0
+        self._n_reported = 0
+        """Tokens of the answer that came with a log-probability. It may come later than its token: with the text."""
 
     def frame(self) -> Submit:
         """The frame that begins it, or has another worker go on where the last one was."""
@@ -68,11 +73,12 @@ class InFlightGeneration:
         """
         n_tokens = len(self._tokens) + len(delta.tokens)
         n_chars = self._n_chars + len(delta.text)
-        n_logged = self._n_logged
+        n_logged, n_reported = self._n_logged, self._n_reported
         if delta.logprobs:
             n_in_prompt = sum(logprobs.in_prompt for logprobs in delta.logprobs)
             n_logged += n_in_prompt
-            if len(delta.logprobs) - n_in_prompt > len(delta.tokens):
+            n_reported += len(delta.logprobs) - n_in_prompt
+            if n_reported > n_tokens:
                 raise FrameError("more log-probabilities than tokens")
         if max(n_tokens, n_logged) > n_ctx:
             raise FrameError(f"more tokens than the {n_ctx} of the context window")
@@ -82,7 +88,7 @@ class InFlightGeneration:
             self._tokens += array("I", delta.tokens)
         except OverflowError as exc:
             raise FrameError("a token that no vocabulary has") from exc
-        self._n_chars, self._n_logged = n_chars, n_logged
+        self._n_chars, self._n_logged, self._n_reported = n_chars, n_logged, n_reported
         self.stream.put(delta)
 
     def fail(self, error: KolosalError) -> None:
@@ -107,6 +113,19 @@ class InFlightCall:
             self.result.set_result(result)
 
     @property
+    def n_tokens(self) -> int:
+        """How many tokens were computed for it."""
+        if self.outcome is not Outcome.COMPLETED:
+            return 0
+        match self.result.result():
+            case Embedded(n_tokens=n_tokens):
+                return sum(n_tokens)
+            case Ranked(n_tokens=n_tokens):
+                return n_tokens
+            case _:
+                return 0
+
+    @property
     def outcome(self) -> Outcome:
         """How it ended; one that has not was left."""
         if not self.result.done() or self.result.cancelled():
@@ -124,8 +143,10 @@ InFlightRequest: TypeAlias = InFlightGeneration | InFlightCall
 class InFlightRequests:
     """All requests of an engine that have not ended. Used on the event loop only."""
 
-    def __init__(self, engine_id: str, observer: Observer, on_empty: Callable[[], None]) -> None:
-        """`on_empty` is called whenever the last one has ended."""
+    def __init__(
+        self, engine_id: str, observer: Observer, on_empty: Callable[[], None], first_id: int = 1
+    ) -> None:
+        """`on_empty` is called whenever the last one has ended. `first_id`: ids before it may be of a daemon before this one."""
         self._engine_id = engine_id
         self._observer = observer
         self._on_empty = on_empty
@@ -133,7 +154,7 @@ class InFlightRequests:
         self._n_ctx = 0
         self._requests: dict[int, InFlightRequest] = {}
         self._aborted: set[int] = set()  # and not yet confirmed by the worker: frames may be under way
-        self._ids = itertools.count(1)
+        self._ids = itertools.count(first_id)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -176,7 +197,7 @@ class InFlightRequests:
             return await request.result
         finally:
             self.abort(request.request_id)  # does nothing to one that has ended
-            self._observer.call_ended(self._engine_id, call.kind, request.outcome)
+            self._observer.call_ended(self._engine_id, call.kind, request.outcome, request.n_tokens)
 
     def add(self, request: InFlightRequest) -> None:
         """Note a request that was given to the worker."""
@@ -198,22 +219,36 @@ class InFlightRequests:
     def attach(self, send: Callable[[ToWorker], None], n_ctx: int) -> None:
         """A worker is ready, and gets what the last one left. `n_ctx` is how many tokens it allows one request."""
         self._send, self._n_ctx = send, n_ctx
-        for request in self:
+        self.send_again([*self._requests])
+
+    def send_again(self, request_ids: Iterable[int]) -> None:
+        """Have the worker go on with these where another one was."""
+        for request_id in request_ids:
+            request = self._requests.get(request_id)
+            if request is None or self._send is None:
+                continue
             try:
-                send(request.frame())
+                self._send(request.frame())
             except KolosalError as exc:
-                self._fail(request.request_id, exc)
+                self._fail(request_id, exc)
 
     def detach(self) -> None:
         """The worker is gone: what is in flight waits for the next."""
         self._send = None
         self._aborted.clear()
 
-    def fail_crashed(self, error: KolosalError) -> None:
-        """Note that the worker died; fail the requests for which that was once too often."""
+    def fail_crashed(
+        self, error: KolosalError, while_compiling: KolosalError, request_ids: Collection[int] | None = None
+    ) -> None:
+        """Note that the worker died, or of several the one that had these requests; fail those for which that was once too often, or
+        whose grammar may have done it."""
         for request in self:
+            if request_ids is not None and request.request_id not in request_ids:
+                continue
             request.crashes += 1
-            if request.crashes >= MAX_CRASHES:
+            if isinstance(request, InFlightGeneration) and request.is_compiling:
+                self._fail(request.request_id, while_compiling)
+            elif request.crashes >= MAX_CRASHES:
                 self._fail(request.request_id, error)
 
     def fail_all(self, error: KolosalError) -> None:
@@ -235,9 +270,11 @@ class InFlightRequests:
                 self._on_result(request_id, result)
             case Failed(request_id=request_id):
                 if request_id in self._requests:
-                    self._fail(request_id, error_named(frame.error, frame.message, param=frame.param))
+                    self._fail(request_id, _error(frame))
                 else:
                     self._confirm_abort(request_id)
+            case Compiling(request_id=request_id, begins=begins):
+                self._on_compiling(request_id, begins=begins)
             case Ready() | Progress() | Pong() | Fatal():
                 raise FrameError(f"an unexpected {frame.tag} frame")
             case _:
@@ -263,6 +300,13 @@ class InFlightRequests:
         else:
             self._confirm_abort(request_id)
 
+    def _on_compiling(self, request_id: int, *, begins: bool) -> None:
+        request = self._requests.get(request_id)
+        if isinstance(request, InFlightGeneration):
+            request.is_compiling = begins
+        elif request_id not in self._aborted:
+            raise FrameError(f"a grammar of request {request_id}, which it was not given")
+
     def _confirm_abort(self, request_id: int) -> None:
         """Note that a request, which must be one that was aborted, has ended."""
         if request_id not in self._aborted:
@@ -282,3 +326,13 @@ class InFlightRequests:
             self._empty.set()
             self._on_empty()
         return request
+
+
+def _error(frame: Failed) -> KolosalError:
+    return error_named(
+        frame.error,
+        frame.message,
+        param=frame.param,
+        n_prompt_tokens=frame.n_prompt_tokens,
+        n_ctx=frame.n_ctx,
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kolosal.errors import KolosalError
 from kolosal.observe.observer import RequestWatch
@@ -45,6 +45,7 @@ class RequestStream:
         self._changed = asyncio.Event()
         self._started_at = time.monotonic()
         self._usage: Usage | None = None
+        self._n_tokens = 0
         self._first_at: float | None = None
         self._ended_at: float | None = None
 
@@ -57,11 +58,13 @@ class RequestStream:
         self._pending = delta if self._pending is None else self._pending.merge(delta)
         self._finished = delta.finish_reason is not None
         self._usage = delta.usage or self._usage
+        self._n_tokens += len(delta.tokens)
         self._watch.delta(delta)
+        now = time.monotonic()  # once: what came in one step took no time between its tokens
         if self._first_at is None and (delta.tokens or delta.text or self._finished):
-            self._first_at = time.monotonic()
+            self._first_at = now
         if self._finished:
-            self._ended_at = time.monotonic()
+            self._ended_at = now
         self._changed.set()
 
     def fail(self, error: KolosalError) -> None:
@@ -80,6 +83,12 @@ class RequestStream:
         return self._usage
 
     @property
+    def counts(self) -> Usage:
+        """All tokens so far; those of the prompt are 0 before the first token of the answer."""
+        known = self._usage or Usage(0, 0)
+        return replace(known, completion_tokens=max(known.completion_tokens, self._n_tokens))
+
+    @property
     def timings(self) -> tuple[float, float]:
         """Seconds until the first token, waiting included, and from there to the end, or until now."""
         now = time.monotonic()
@@ -93,6 +102,13 @@ class RequestStream:
             self._pending = None
             self._watch.cancelled()
             self._changed.set()
+            self._on_abort()
+
+    def stop(self) -> None:
+        """End as if the model had ended its turn: what follows is not wanted. Synchronous and idempotent."""
+        if not self._finished and self._usage is not None:
+            usage = replace(self._usage, completion_tokens=self._n_tokens)
+            self.put(TokenDelta("", finish_reason=FinishReason.STOP, usage=usage))
             self._on_abort()
 
     async def ready(self) -> None:

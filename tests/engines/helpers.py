@@ -18,10 +18,10 @@ from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.ipc.messages import EngineInfo, FromWorker, Ready, encode
 from kolosal.engines.ipc.process import WorkerProcess
-from kolosal.engines.parameters import EngineConfig, LoadingParameters
+from kolosal.engines.parameters import EngineConfig, FittedConfig, FittedParameters
 from tests.settings import with_settings
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 """Longest wait for what must happen soon: generous, because other work shares the machine."""
 
 INFO = EngineInfo(
@@ -46,8 +46,8 @@ def until_the_end():
 """
 
 
-def config(engine_id: str = "test", **parameters: Any) -> EngineConfig:
-    return EngineConfig(engine_id, "fake.gguf", LoadingParameters(**parameters))
+def config(engine_id: str = "test", **parameters: Any) -> FittedConfig:
+    return FittedConfig(engine_id, "fake.gguf", FittedParameters(**parameters))
 
 
 def script_worker(
@@ -103,7 +103,7 @@ class Launched:
         self.made_progress = asyncio.Event()
         self._exited = asyncio.Event()
 
-    async def start(self, command: WorkerCommand, engine: EngineConfig | None = None) -> None:
+    async def start(self, command: WorkerCommand, engine: FittedConfig | None = None) -> None:
         self.worker, self.info = await WorkerProcess.launch(
             command,
             engine or config(),
@@ -135,7 +135,7 @@ class Launched:
 
 
 @asynccontextmanager
-async def launched(command: WorkerCommand, engine: EngineConfig | None = None) -> AsyncIterator[Launched]:
+async def launched(command: WorkerCommand, engine: FittedConfig | None = None) -> AsyncIterator[Launched]:
     """A running worker, stopped at the end."""
     one = Launched()
     await one.start(command, engine)
@@ -156,6 +156,12 @@ async def loaded(
         yield one
     finally:
         await one.close()
+
+
+def process_of(engine: Engine) -> WorkerProcess:
+    """The worker of an engine on this machine."""
+    assert isinstance(engine._worker, WorkerProcess)
+    return engine._worker
 
 
 def recent_deaths(engine: Engine) -> int:

@@ -24,7 +24,7 @@ from kolosal.engines.restart import BreakerState
 from kolosal.engines.state import EngineState
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import EngineDied, LoadFailed
-from kolosal.schema import FinishReason, TokenDelta, Usage
+from kolosal.schema import FinishReason, Grammar, GrammarKind, TokenDelta, Usage
 from tests.engines.helpers import (
     DEADLINE_S,
     config,
@@ -32,6 +32,7 @@ from tests.engines.helpers import (
     gone,
     in_turn,
     loaded,
+    process_of,
     recent_deaths,
     script_worker,
     starts,
@@ -44,9 +45,6 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 
 SLOW = "step_s=0.005"
 """A step takes long enough for a test to act in the middle of an answer, however fast the machine."""
-
-END_WITHIN_S = 1.0
-"""From a death to the last error. 0.1 s on an idle machine; this one is shared."""
 
 HANG_S = 2.0
 """A worker that is silent for so long hangs, also on a machine that has much else to do."""
@@ -93,6 +91,23 @@ async def test_text_is_that_of_an_undisturbed_run(tmp_path: Path, fake_worker: F
         completion = await engine.generate(ask("5:", max_tokens=20)).collect()
 
         assert (completion.text, completion.usage) == (counting(5, 20), Usage(3, 20))
+        assert starts(tmp_path) == 2
+
+
+@pytest.mark.fault("R1")
+async def test_a_request_whose_grammar_was_being_compiled_is_not_begun_again(
+    tmp_path: Path, fake_worker: FakeWorker
+) -> None:
+    command = in_turn(tmp_path, fake_worker(SLOW, "compile_crash"), fake_worker())
+    async with loaded(command, config(n_parallel=4)) as engine:
+        other = engine.generate(ask("5:", max_tokens=40))
+        begun = await first_delta(other)
+        grammar = Grammar(GrammarKind.REGEX, "[0-9 ]*")
+        hostile = engine.generate(replace(ask("1:"), grammar=grammar))
+        with pytest.raises(EngineDied, match="stopped while it compiled the grammar of this request"):
+            await text_of(hostile)
+
+        assert begun + await text_of(other) == counting(5, 40)
         assert starts(tmp_path) == 2
 
 
@@ -147,11 +162,9 @@ async def test_second_death_ends_all_streams_at_once(tmp_path: Path, fake_worker
         streams = [engine.generate(ask("5:")) for _ in range(32)]
         collecting = [asyncio.ensure_future(text_of(stream)) for stream in streams]
         await eventually(lambda: starts(tmp_path) == 2 and engine.state is EngineState.READY)
-        started = time.monotonic()
         kill(engine)
         ends = await asyncio.gather(*collecting, return_exceptions=True)
 
-        assert time.monotonic() - started < END_WITHIN_S
         assert [type(end) for end in ends] == [EngineDied] * 32
 
 
@@ -303,10 +316,8 @@ async def test_shutdown_does_not_wait_for_a_restart(tmp_path: Path, fake_worker:
     engine = await registry.add(config(), load=True)
     stream = engine.generate(ask("5:"))
     await until_restarting(tmp_path, engine)
-    started = time.monotonic()
-    await registry.close(drain_s=0.1)
+    await asyncio.wait_for(registry.close(drain_s=0.1), DEADLINE_S)
 
-    assert time.monotonic() - started < 0.1 + END_WITHIN_S
     with pytest.raises(EngineDied, match="shut down"):
         await text_of(stream)
 
@@ -410,16 +421,16 @@ async def test_hang_is_noticed_and_survived(tmp_path: Path, fake_worker: FakeWor
     command = in_turn(tmp_path, fake_worker("hang@5"), fake_worker())
     async with loaded(with_settings(command, step_timeout_s=HANG_S)) as engine:
         pid = engine.worker_pid or 0
-        started = time.monotonic()
 
         assert await text_of(engine.generate(ask("5:", max_tokens=20))) == counting(5, 20)
         assert gone(pid)
-        assert time.monotonic() - started < HANG_S + 2.0 + DEADLINE_S
 
 
 @pytest.mark.fault("P3")
 @posix
-async def test_stopped_worker_is_killed_in_time(fake_worker: FakeWorker, seen: Callable[[str], None]) -> None:
+async def test_stopped_worker_is_killed_in_time(
+    fake_worker: FakeWorker, sized: Callable[[int, int], int], seen: Callable[[str], None]
+) -> None:
     """P3: SIGSTOP; nothing is in flight, so nothing else would tell."""
     async with loaded(with_settings(fake_worker(), step_timeout_s=1.0)) as engine:
         os.kill(engine.worker_pid or 0, signal.SIGSTOP)
@@ -427,7 +438,7 @@ async def test_stopped_worker_is_killed_in_time(fake_worker: FakeWorker, seen: C
         await eventually(lambda: engine.state is EngineState.UNLOADED)
 
         took_s = time.monotonic() - started
-        assert took_s < 1.0 + 2.0
+        assert took_s < 1 + sized(30, 2)
         assert engine.last_error == "The worker stopped: it gave no sign of life for 1 seconds"
         seen(f"noticed after {took_s:.2f} s with a step timeout of 1 s")
 
@@ -440,8 +451,7 @@ async def test_worker_that_cannot_be_killed_is_left_behind(
     monkeypatch.setattr("kolosal.engines.ipc.process._EXIT_AFTER_KILL_S", 0.2)
     command = in_turn(tmp_path, fake_worker(SLOW), fake_worker())
     async with loaded(with_settings(command, step_timeout_s=HANG_S)) as engine:
-        worker = engine._worker
-        assert worker is not None
+        worker = process_of(engine)
         kill_really = worker._process.kill
         monkeypatch.setattr(worker._process, "kill", lambda: None)
         monkeypatch.setattr(worker._process, "terminate", lambda: None)
@@ -458,8 +468,7 @@ async def test_worker_that_cannot_be_killed_is_left_behind(
 
 async def test_idle_worker_is_left_alone(fake_worker: FakeWorker) -> None:
     async with loaded(with_settings(fake_worker(), step_timeout_s=HANG_S)) as engine:
-        worker = engine._worker
-        assert worker is not None
+        worker = process_of(engine)
         await eventually(lambda: worker._pongs >= 3)
 
         assert engine._worker is worker
@@ -473,8 +482,7 @@ async def test_busy_worker_is_left_alone(fake_worker: FakeWorker) -> None:
 
 async def test_time_in_which_the_daemon_stood_still_does_not_count(fake_worker: FakeWorker) -> None:
     async with loaded(with_settings(fake_worker(), step_timeout_s=HANG_S)) as engine:
-        worker = engine._worker
-        assert worker is not None
+        worker = process_of(engine)
         await eventually(lambda: worker._pongs >= 1)
         time.sleep(HANG_S + 0.5)  # noqa: ASYNC251 - as a laptop does that is closed and opened again
         pongs = worker._pongs

@@ -141,11 +141,9 @@ async def test_abort_frees_the_worker_within_a_step(fake_worker: FakeWorker) -> 
     async with loaded(command, config(n_parallel=1, n_ctx=100_000), max_queued=1) as engine:
         endless = engine.generate(ask("5:"))
         await first_delta(endless)
-        started = time.monotonic()
         endless.abort()
-        await engine.generate(ask("7:", max_tokens=1)).collect()
 
-        assert time.monotonic() - started < 1.0
+        await asyncio.wait_for(engine.generate(ask("7:", max_tokens=1)).collect(), DEADLINE_S)
 
 
 async def test_frames_for_an_aborted_request_are_tolerated(fake_worker: FakeWorker) -> None:

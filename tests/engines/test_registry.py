@@ -103,8 +103,35 @@ async def test_listing_loads_nothing(fake_worker: FakeWorker) -> None:
 
 async def test_unknown_name_is_not_found(fake_worker: FakeWorker) -> None:
     async with registry_of(fake_worker(), "a") as registry:
-        with pytest.raises(NotFound):
-            registry.get("A")
+        for name in ("b", "", "a:b", "aa", "latest", ":latest", "/a"):
+            with pytest.raises(NotFound):
+                registry.get(name)
+
+
+@pytest.mark.parametrize("name", ["a", "a:latest", "A", " a ", "A:Latest", "a:latest ", "\ta"])
+async def test_what_clients_add_to_a_name_changes_nothing(fake_worker: FakeWorker, name: str) -> None:
+    async with registry_of(fake_worker(), "a", "b") as registry:
+        assert registry.get(name).engine_id == "a"
+        assert (await registry.acquire(name)).engine_id == "a"
+
+
+async def test_a_name_that_could_be_two_is_neither(fake_worker: FakeWorker) -> None:
+    async with registry_of(fake_worker(), "a", "A", "b", "b:latest", "c:latest") as registry:
+        found = {
+            name: registry.get(name).engine_id for name in ("a", "A", "A:latest", "b", "b:latest", "c", "C")
+        }
+        assert found == {
+            "a": "a",
+            "A": "A",
+            "A:latest": "A",
+            "b": "b",
+            "b:latest": "b:latest",
+            "c": "c:latest",
+            "C": "c:latest",
+        }
+        for name in ("B", "B:LATEST", "a:LATEST"):
+            with pytest.raises(NotFound):
+                registry.get(name)
 
 
 # --- acquiring ---

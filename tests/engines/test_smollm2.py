@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ import pytest
 from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, FlashAttention, LoadingParameters
 from kolosal.sampling import SamplingParams
-from kolosal.schema import ChatPrompt, FinishReason, GenerateRequest, Message
+from kolosal.schema import ChatPrompt, FinishReason, GenerateRequest, Grammar, GrammarKind, Message
 from tests.engines.helpers import loaded
 from tests.engines.worker.helpers import ask
 
@@ -46,6 +47,37 @@ async def test_question_is_answered(real_worker: WorkerCommand, smollm2: Path) -
         )
 
 
+FILM = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["title", "rating"],
+    "properties": {
+        "title": {"type": "string", "maxLength": 30},
+        "rating": {"type": "number", "minimum": 0, "maximum": 10},
+    },
+}
+
+
+async def test_number_digits(real_worker: WorkerCommand, smollm2: Path) -> None:
+    """A small model counts on where nothing ends a number."""
+    grammar = Grammar(GrammarKind.JSON_SCHEMA, json.dumps(FILM))
+    prompt = ChatPrompt((Message("user", "Invent a film."),))
+    async with loaded(real_worker, model(smollm2, n_parallel=8)) as engine:
+        streams = [
+            engine.generate(
+                GenerateRequest(
+                    prompt, SamplingParams(temperature=1.0, max_tokens=300, seed=seed), grammar=grammar
+                )
+            )
+            for seed in range(16)
+        ]
+        for stream in streams:
+            completion = await stream.collect()
+            film = json.loads(completion.text)
+            assert completion.finish_reason is FinishReason.STOP
+            assert 0 <= film["rating"] <= 10
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems keep the whole cache resident")
 @pytest.mark.parametrize("parameters", [{}, {"warmup": True}, {"flash_attn": FlashAttention.OFF}], ids=str)
 async def test_cells_that_nobody_used_take_no_memory(
@@ -56,7 +88,7 @@ async def test_cells_that_nobody_used_take_no_memory(
     async with loaded(real_worker, model(smollm2, **large)) as engine:
         await engine.generate(CAPITAL).collect()
 
-        assert psutil.Process(engine.worker_pid).memory_info().rss < 260 * 2**20
+        assert psutil.Process(engine.worker_pid).memory_info().rss < 330 * 2**20
 
 
 async def test_model_brings_its_own_template(real_worker: WorkerCommand, smollm2: Path) -> None:

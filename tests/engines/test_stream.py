@@ -160,6 +160,19 @@ async def test_abort_after_an_error_tells_nobody(stream: RequestStream, aborts: 
     assert aborts.count == 0
 
 
+async def test_stream_that_is_stopped_ends_as_its_model_would_have_ended_it(
+    stream: RequestStream, aborts: Aborts
+) -> None:
+    stream.put(TokenDelta("a", (1,), usage=Usage(3, 1)))
+    stream.put(TokenDelta("b", (2, 3)))
+    stream.stop()
+    stream.stop()
+    stream.put(TokenDelta("c", (4,)))
+
+    assert await stream.collect() == Completion("ab", FinishReason.STOP, Usage(3, 3), (1, 2, 3))
+    assert aborts.count == 1
+
+
 async def test_abort_drops_what_is_pending(stream: RequestStream) -> None:
     stream.put(TokenDelta("a"))
     stream.abort()

@@ -27,13 +27,15 @@ from typing import TYPE_CHECKING
 
 from kolosal.chat.formats import detect_thinking_tags, detect_tool_format
 from kolosal.engines.ipc.messages import EngineInfo, Pooling
-from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.parameters import FittedConfig
 from kolosal.engines.worker.backend import (
     BackendError,
     DecodeFailed,
     FimTokens,
     KVCacheFull,
     OutOfMemory,
+    PrefillFailed,
+    RestoreFailed,
     Reuse,
     TemplateSource,
 )
@@ -50,6 +52,9 @@ N_VOCAB = 262
 
 BOS, END = 256, 261
 
+N_LAYERS = 3
+"""How often `prefill` lets others work."""
+
 FIM = (257, 258, 259)
 """Before the prefix, before the suffix, before the middle."""
 
@@ -64,8 +69,9 @@ class Faults:
     `load_error` · `load_hang` · `load_crash` · `step_s=0.01` (time per step) · `decode@5=1` (llama_decode returns 1 at
     step 5) · `crash@5` (SIGKILL-like exit at step 5) · `hang@5` · `garbage@5` (a line that is no frame) ·
     `stderr=TEXT` (written at load) · `ignore_shutdown` (SIGTERM too) · `reuse=whole` (memory that cannot be cut) ·
+    `prefill@2` (the second chunk of the prefill context) ·
     `embed@1=memory|decode|defect|nan|wait` (what the first batch of embeddings does) · `rank` (a ranking model) · `no_text` (a
-    model that cannot generate).
+    model that cannot generate) · `compile_crash` (at the first grammar).
     """
 
     words: frozenset[str] = frozenset()
@@ -75,6 +81,7 @@ class Faults:
     pooling: Pooling = "mean"
     at_step: dict[int, str] = field(default_factory=dict)
     at_embedding: dict[int, str] = field(default_factory=dict)
+    at_prefill: set[int] = field(default_factory=set)
 
     @classmethod
     def parse(cls, specs: Iterable[str]) -> Faults:
@@ -92,6 +99,8 @@ class Faults:
                 faults.stderr = value
             elif kind == "embed":
                 faults.at_embedding[int(step)] = value
+            elif kind == "prefill":
+                faults.at_prefill.add(int(step))
             elif step:
                 faults.at_step[int(step)] = f"{kind}={value}" if value else kind
             else:
@@ -162,7 +171,7 @@ class FakeBackend:
 
     def __init__(
         self,
-        config: EngineConfig,
+        config: FittedConfig,
         on_progress: Callable[[float], None],
         faults: Faults | None = None,
         write_raw: Callable[[bytes], object] | None = None,
@@ -174,7 +183,7 @@ class FakeBackend:
         self._fail_to_load(on_progress)
         p = config.parameters
         self.info = EngineInfo(
-            description="fake", architecture="fake", n_params=0, size_bytes=0, n_vocab=N_VOCAB, n_ctx_train=p.n_ctx,
+            description="fake", architecture="fake", n_params=0, size_bytes=0, n_vocab=N_VOCAB, n_ctx_train=min(p.n_ctx, 100_000),
             n_ctx=p.n_ctx, kv_pool_tokens=p.kv_pool_tokens or p.n_ctx * p.n_parallel, n_parallel=p.n_parallel,
             n_batch=max(p.n_batch, p.n_parallel), n_ubatch=min(p.n_ubatch, p.n_batch), n_threads=p.n_threads or 1,
             n_threads_batch=p.n_threads_batch or 1, n_gpu_layers=0, flash_attn=p.flash_attn.value,
@@ -187,6 +196,11 @@ class FakeBackend:
         self.fim = FimTokens(*FIM)
         self.rank_template: str | None = None
         self.n_slots = 2 * p.n_parallel + 2
+        self.prefill_cells = p.n_ctx if self.can_trim and p.n_parallel > 1 else 0
+        self.cell_s = 0.0
+        self.prefills: list[int] = []
+        """Tokens of each chunk that the prefill context was given."""
+        self.has_prefill_context = False
         self.template = TemplateSource(None, "<s>", "<end>")
         self.steps = 0
         self.embedder: FakeEmbedder | None = None
@@ -205,6 +219,9 @@ class FakeBackend:
             control = _CONTROLS.get(part) if parse_special else None
             tokens += [control] if control is not None else part.encode()
         return tokens
+
+    def control_tokens(self) -> frozenset[int]:
+        return frozenset(_CONTROLS.values())
 
     def control_texts(self) -> frozenset[str]:
         return frozenset(_CONTROLS)
@@ -238,6 +255,8 @@ class FakeBackend:
     def constraint_tokenizer(self) -> LLTokenizer:
         from llguidance import LLTokenizer  # noqa: PLC0415 - only constrained requests need it
 
+        if "compile_crash" in self._faults.words:
+            os._exit(3)
         return LLTokenizer("byte", n_vocab=N_VOCAB)
 
     # --- context ---
@@ -257,6 +276,29 @@ class FakeBackend:
             cells += [_Cell(token) for token in chunk.tokens]
             self._outputs += [cells[: len(cells) - back] for back in range(chunk.n_outputs - 1, -1, -1)]
 
+    def prefill(self, chunk: Chunk, between_layers: Callable[[], bool]) -> bool:
+        self.prefills.append(len(chunk.tokens))
+        self.has_prefill_context = True
+        seen = [cell.token for cell in self._cells.get(chunk.slot, ())]
+        assert len(seen) == chunk.start
+        assert chunk.start + len(chunk.tokens) <= self.prefill_cells
+        for _ in range(N_LAYERS):
+            if not between_layers():
+                return False
+        if len(self.prefills) in self._faults.at_prefill:
+            raise PrefillFailed("scripted")
+        cells = self._cells.setdefault(chunk.slot, [])
+        assert [cell.token for cell in cells] == seen, (
+            "the cells before a chunk changed while it was computed"
+        )
+        if len(chunk.tokens) + self._used() > self.info.kv_pool_tokens:
+            raise PrefillFailed("the fake cache is full")
+        cells += [_Cell(token) for token in chunk.tokens]
+        return True
+
+    def close_prefill_context(self) -> None:
+        self.has_prefill_context = False
+
     def _used(self) -> int:
         return len({cell for cells in self._cells.values() for cell in cells})
 
@@ -274,6 +316,9 @@ class FakeBackend:
 
     def copy(self, source: int, slot: int, n_cells: int) -> None:
         assert not self._cells.get(slot), "copied over cells"
+        assert self.can_trim or n_cells == len(self._cells[source]), (
+            "memory that cannot be cut was copied in part"
+        )
         self._cells[slot] = self._cells[source][:n_cells]
 
     def trim(self, slot: int, n_cells: int) -> None:
@@ -281,6 +326,19 @@ class FakeBackend:
 
     def cells(self, slot: int) -> int:
         return len(self._cells.get(slot, ()))
+
+    def save(self, slot: int) -> memoryview:
+        return memoryview(array("i", [cell.token for cell in self._cells[slot]]).tobytes())
+
+    def state_key(self) -> bytes:
+        return b"fake"
+
+    def restore(self, slot: int, state: memoryview) -> None:
+        assert not self._cells.get(slot), "restored over cells"
+        tokens = state.cast("i").tolist()
+        if len(tokens) + self._used() > self.info.kv_pool_tokens:
+            raise RestoreFailed("the fake cache is full")
+        self._cells[slot] = [_Cell(token) for token in tokens]
 
     def close(self) -> None:
         self._cells.clear()

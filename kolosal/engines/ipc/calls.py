@@ -61,7 +61,7 @@ class Detokenize:
 
 @dataclass(frozen=True, slots=True)
 class Render:
-    """A prompt as the model would get it: through the chat template, with the tools, as tokens."""
+    """A prompt as the model would get it: a chat as its template writes it, with the tools."""
 
     prompt: Prompt
     with_tokens: bool = False

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from kolosal.config.engines import EngineSettings
 from kolosal.engines.ipc.system import python_program
+from kolosal.engines.parameters import LLAMACPP
 from kolosal.engines.restart import RESTART_DELAYS_S
 
 _PYTHON, _PYTHON_ENVIRONMENT = python_program()
@@ -58,8 +60,19 @@ class WorkerCommand:
     """How the workers of all engines are started, and what they may take."""
 
     argv: tuple[str, ...] = (_PYTHON, "-m", "kolosal.engines.worker")
+    """The program of workers over llama.cpp."""
     environment: Mapping[str, str] = field(default_factory=dict)
     settings: EngineSettings = field(default_factory=EngineSettings)
     """What the operator allows engines and their workers."""
     restart_delays_s: tuple[float, ...] = RESTART_DELAYS_S
     """Pauses before the first restart, the second and later ones."""
+    saved_folder: Path | None = None
+    """Where conversations may be kept, as far as the settings allow; None: nowhere."""
+    backends: Mapping[str, str] = field(default_factory=dict)
+    """Where the classes of backends are that a worker cannot find by their names, see `kolosal.backends.register_backend`."""
+
+    def argv_of(self, backend: str) -> tuple[str, ...]:
+        """The program of workers of a backend."""
+        if backend == LLAMACPP:
+            return self.argv
+        return (_PYTHON, "-m", "kolosal.backends.worker", self.backends.get(backend, backend))

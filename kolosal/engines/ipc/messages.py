@@ -8,19 +8,19 @@ daemon. No pickle anywhere: the worker parses hostile files, so its bytes are ho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import orjson
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from kolosal.chat.formats import ToolFormat
 from kolosal.engines.ipc.calls import Call, CallResult
-from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.parameters import FittedConfig
 from kolosal.sampling import MAX_TOKENS_LIMIT
 from kolosal.schema import GenerateRequest, TokenDelta
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 10
 """Raised when a frame changes; a worker of another version refuses the handshake."""
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
@@ -39,10 +39,21 @@ class FrameError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class SavedFolder:
+    """Where workers keep conversations as files."""
+
+    path: str
+    max_bytes: Annotated[int, Field(ge=1)]
+    """Of all files of all engines."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
     """The first frame: what to load."""
 
-    config: EngineConfig
+    config: FittedConfig
+    saved_folder: SavedFolder | None = None
+    """None: conversations end with the worker."""
     protocol: int = PROTOCOL_VERSION
     tag: Literal["hello"] = "hello"
 
@@ -141,8 +152,25 @@ class EngineInfo:
     """Numbers of one embedding."""
     pooling: Pooling = "mean"
     """How embeddings are made of a text's tokens; `rank`: the model scores how well a document answers a query."""
+    sampling: Annotated[
+        dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=256)]],
+        Field(max_length=64),
+    ] = field(default_factory=dict)
+    """What the model's file says of how its tokens are best chosen: its keys `general.sampling.*`, by their ends."""
     unused_bytes: int = 0
     """Host memory that is the worker's, the KV cache mostly, but that the system has back until it is written to."""
+    repacked_bytes: int = 0
+    """Of weights that are mapped from the file: how many llama.cpp copied in a layout for this processor. The file's are then
+    read no more."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the owner of an engine should know of it, a sentence each."""
+        if not self.n_ctx_train or self.n_ctx <= self.n_ctx_train:
+            return []
+        return [
+            f"n_ctx is {self.n_ctx}, but the model was trained for {self.n_ctx_train} tokens: what it writes beyond them may make no sense"
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +198,38 @@ class SequenceOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class SavedCounts:
+    """What conversations that were saved have come to since the worker was started."""
+
+    host_bytes: Annotated[int, Field(ge=0)] = 0
+    """Host memory in use for them now."""
+    disk_bytes: Annotated[int, Field(ge=0)] = 0
+    """Files of conversations with this model."""
+    restores: Annotated[int, Field(ge=0)] = 0
+    tokens: Annotated[int, Field(ge=0)] = 0
+    """Cells that were restored, and so not computed again."""
+    seconds: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    """What computing them would have taken longer, by what steps of prompts take."""
+
+    def __add__(self, other: SavedCounts) -> SavedCounts:
+        return SavedCounts(
+            self.host_bytes + other.host_bytes,
+            self.disk_bytes + other.disk_bytes,
+            self.restores + other.restores,
+            self.tokens + other.tokens,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class StepOutputs:
     """One frame per engine step, for all generations that got something."""
 
     outputs: tuple[SequenceOutput, ...]
     kv_cells: int | None = None
     """Cells of the KV cache in use; None: not said this time."""
+    saved: SavedCounts | None = None
+    """None: as it was."""
     tag: Literal["step"] = "step"
 
 
@@ -186,6 +240,15 @@ class UnaryResult:
     request_id: int
     result: Annotated[CallResult, Field(discriminator="kind")]
     tag: Literal["result"] = "result"
+
+
+@dataclass(frozen=True, slots=True)
+class Compiling:
+    """The grammar of this generation is compiled from now on, or is not any more."""
+
+    request_id: int
+    begins: bool
+    tag: Literal["compiling"] = "compiling"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +268,10 @@ class Failed:
     """Name of a class of `kolosal.errors`."""
     message: str
     param: str | None = None
+    n_prompt_tokens: int = 0
+    """Of a prompt that is too long."""
+    n_ctx: int = 0
+    """What it had to fit into."""
     tag: Literal["failed"] = "failed"
 
 
@@ -213,16 +280,22 @@ class Fatal:
     """The last frame of a worker that cannot go on."""
 
     message: str
+    lacked_memory: bool = False
+    """Whether memory was short."""
     tag: Literal["fatal"] = "fatal"
 
 
 ToWorker: TypeAlias = Hello | Submit | UnaryCall | Abort | Ping | Shutdown
-FromWorker: TypeAlias = Ready | Progress | StepOutputs | UnaryResult | Pong | Failed | Fatal
+FromWorker: TypeAlias = Ready | Progress | StepOutputs | UnaryResult | Compiling | Pong | Failed | Fatal
 
 T = TypeVar("T")
 
-_to_worker: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="tag")])
-_from_worker: TypeAdapter[FromWorker] = TypeAdapter(Annotated[FromWorker, Field(discriminator="tag")])
+_to_worker: TypeAdapter[ToWorker] = TypeAdapter(
+    Annotated[ToWorker, Field(discriminator="tag")], config=ConfigDict(defer_build=True)
+)
+_from_worker: TypeAdapter[FromWorker] = TypeAdapter(
+    Annotated[FromWorker, Field(discriminator="tag")], config=ConfigDict(defer_build=True)
+)
 
 
 def encode(frame: ToWorker | FromWorker) -> bytes:

@@ -1,8 +1,7 @@
-"""WorkerProcess: one child process from spawn to exit status.
+"""WorkerProcess: one worker's process from its start to its exit status.
 
-Owns the pipes, the handshake, the stall-based load timeout, the heartbeat, and ending it. Knows nothing of requests: frames go
-to a callback. Nothing listens on a socket, so there is nothing to authenticate, and the end of the
-pipe is the death notice on every operating system.
+Owns the handshake, the stall-based load timeout, the heartbeat, and ending it. Knows nothing of requests: frames go
+to a callback. Where the process runs is the transport's; the end of its stdout is the death notice everywhere.
 """
 
 from __future__ import annotations
@@ -10,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 
 from kolosal.engines.ipc.command import WorkerCommand
+from kolosal.engines.ipc.memory_words import say_out_of_memory
 from kolosal.engines.ipc.messages import (
     MAX_FRAME_BYTES,
     EngineInfo,
     Fatal,
     FrameError,
     FromWorker,
-    Hello,
     Ping,
     Pong,
     Progress,
@@ -31,8 +29,9 @@ from kolosal.engines.ipc.messages import (
     encode,
 )
 from kolosal.engines.ipc.stderr import StderrReader
-from kolosal.engines.ipc.system import describe_exit, memory_kills, spawn_options
-from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.ipc.system import describe_exit
+from kolosal.engines.ipc.transport import HERE, HostedProcess, Transport
+from kolosal.engines.parameters import FittedConfig
 from kolosal.errors import LoadFailed, PayloadTooLarge
 
 log = logging.getLogger(__name__)
@@ -66,7 +65,8 @@ class WorkerProcess:
 
     def __init__(
         self,
-        process: Process,
+        process: HostedProcess,
+        transport: Transport,
         command: WorkerCommand,
         engine_id: str,
         on_frame: Callable[[FromWorker], None],
@@ -74,6 +74,7 @@ class WorkerProcess:
         on_stderr: Callable[[bytes], None],
     ) -> None:
         self._process = process
+        self._transport = transport
         self._command = command
         self._engine_id = engine_id
         self._on_frame = on_frame
@@ -89,43 +90,37 @@ class WorkerProcess:
         self._last_frame_at = 0.0
         self._pings = self._pongs = 0
         self._killed = False
-        self._memory_kills = memory_kills()
+        self._memory_kills = self._transport.memory_kills()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def copies(self) -> int:
+        return 1
+
     @classmethod
     async def launch(
         cls,
         command: WorkerCommand,
-        config: EngineConfig,
+        config: FittedConfig,
         *,
         on_progress: Callable[[float], None],
         on_frame: Callable[[FromWorker], None],
         on_exit: Callable[[str], None],
         on_stderr: Callable[[bytes], None],
+        transport: Transport = HERE,
     ) -> tuple[WorkerProcess, EngineInfo]:
-        """Spawn a worker and load its model; return when it is ready. A cancelled launch leaves no process.
+        """Start a worker and load its model; return when it is ready. A cancelled launch leaves no process.
 
         Raises:
             LoadFailed: the worker said why it cannot load, died, or made no progress for too long.
+            InsufficientMemory: there is no room for it where the transport starts workers.
         """
+        process = await transport.start(command, config)
+        worker = cls(process, transport, command, config.engine_id, on_frame, on_exit, on_stderr)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command.argv,
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=PIPE,
-                limit=MAX_FRAME_BYTES,
-                env=command.environment,
-                **spawn_options(),
-            )
-        except OSError as exc:
-            raise LoadFailed(f"The worker process could not be started: {exc.strerror}") from exc
-        worker = cls(process, command, config.engine_id, on_frame, on_exit, on_stderr)
-        try:
-            worker.send(Hello(config))
             info = await worker._handshake(on_progress)
         except BaseException as exc:
             if isinstance(exc, LoadFailed):
@@ -171,16 +166,21 @@ class WorkerProcess:
     async def _handshake(self, on_progress: Callable[[float], None]) -> EngineInfo:
         try:
             async with asyncio.timeout(self._command.settings.load_stall_timeout_s) as self._stall:
+                read = 0.0
                 while True:
                     match await self._read_frame():
                         case Ready(info=info):
                             return info
                         case Progress(fraction=fraction):
+                            read = fraction
                             on_progress(fraction)
-                        case Fatal(message=message):
-                            raise LoadFailed(message)
+                        case Fatal(message=message, lacked_memory=lacked_memory):
+                            raise _load_failed(message, lacked_memory=lacked_memory)
                         case None:
-                            raise LoadFailed(await self._exit_reason())
+                            reason = await self._exit_reason()
+                            if read >= 1:
+                                reason = f"The model was read, but cannot be used. {reason}"
+                            raise _load_failed(reason, lacked_memory=self._ran_out_of_memory())
                         case frame:
                             raise LoadFailed(f"The worker sent {type(frame).__name__} before it was ready")
                     self._note_activity()
@@ -213,8 +213,8 @@ class WorkerProcess:
                     case Fatal(message=message):
                         self._fatal = message
                         break  # nothing may follow
-                    case Pong():
-                        self._pongs += 1
+                    case Pong(number=number):
+                        self._pongs = number if number == self._pings else self._pongs
                     case _:
                         self._on_frame(frame)
         except FrameError as exc:
@@ -242,7 +242,7 @@ class WorkerProcess:
             if self._pings == self._pongs:
                 self._pings += 1
                 self.send(Ping(self._pings))
-            self._memory_kills = memory_kills()
+            self._memory_kills = self._transport.memory_kills()
         self._fatal = f"it gave no sign of life for {limit_s:g} seconds{self._stderr.last_words}"
         log.error("worker.hangs", extra={"engine_id": self._engine_id, "pid": self.pid})
         self.kill()
@@ -275,6 +275,10 @@ class WorkerProcess:
         reason = f"The worker stopped: {describe_exit(self._process.returncode or 0)}{self._why_killed()}"
         return reason + self._stderr.last_words if self._process.returncode else reason
 
+    def _ran_out_of_memory(self) -> bool:
+        """Whether memory was short, as far as the end of the process and its last words tell."""
+        return bool(self._why_killed()) or say_out_of_memory(self._stderr.last_words)
+
     def _why_killed(self) -> str:
         """What is known of a SIGKILL that was not ours, as an addition to a reason.
 
@@ -283,7 +287,7 @@ class WorkerProcess:
         """
         if self._killed or self._process.returncode != _KILLED:
             return ""
-        if self._memory_kills is not None and (memory_kills() or 0) > self._memory_kills:
+        if self._memory_kills is not None and (self._transport.memory_kills() or 0) > self._memory_kills:
             return ", because the machine was out of memory"
         return ", possibly because the system ran out of memory"
 
@@ -328,3 +332,9 @@ class WorkerProcess:
     def _close_stdin(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
+
+
+def _load_failed(reason: str, *, lacked_memory: bool) -> LoadFailed:
+    error = LoadFailed(reason)
+    error.lacked_memory = lacked_memory
+    return error

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from kolosal.config.engines import EngineSettings
 from kolosal.engines.ipc.messages import EngineInfo
+from kolosal.engines.memory.fit import LoadPlan
 from kolosal.engines.memory.limits import HOST_RESERVE_BYTES
 from kolosal.engines.memory.machine import MachineMemory
 from kolosal.engines.memory.placement import Estimate
@@ -27,6 +28,8 @@ class ManagedEngine(Protocol):
 
     engine_id: str
     rules: Rules
+    groups: frozenset[str]
+    """Exclusive groups that it is of."""
 
     @property
     def state(self) -> EngineState: ...
@@ -39,6 +42,11 @@ class ManagedEngine(Protocol):
     @property
     def released_bytes(self) -> int:
         """Host memory that its worker may still fill without asking, though the system counts it as free."""
+        ...
+
+    @property
+    def repacked_bytes(self) -> int:
+        """Of the weights that are mapped from the file: what its worker has copied, so that the system sees it as taken."""
         ...
 
     @property
@@ -57,6 +65,7 @@ class Entry:
 
     number: int
     engine: ManagedEngine
+    plan: LoadPlan
     estimate: Estimate
     sizing: Sizing
     last_used: float
@@ -82,15 +91,15 @@ class MemoryAccounting:
         """The engine of an entry, by the name that the policy knows it by."""
         return next(entry.engine for entry in self._entries.values() if entry.number == number)
 
-    def reserve(self, engine: ManagedEngine, estimate: Estimate, sizing: Sizing) -> Estimate:
+    def reserve(self, engine: ManagedEngine, plan: LoadPlan, sizing: Sizing) -> LoadPlan:
         """Set memory aside for an engine that is about to load."""
-        self._entries[engine] = Entry(next(self._numbers), engine, estimate, sizing, self._clock())
-        return estimate
+        self._entries[engine] = Entry(next(self._numbers), engine, plan, plan.estimate, sizing, self._clock())
+        return plan
 
     def loaded(self, engine: ManagedEngine, info: EngineInfo) -> None:
         """It is loaded: count what it got in place of what was set aside."""
         if entry := self._entries.get(engine):
-            entry.estimate, entry.loading = entry.sizing.actual(info), False
+            entry.estimate, entry.loading = entry.sizing.actual(entry.plan, info), False
 
     def remove(self, engine: ManagedEngine) -> None:
         """Its worker is gone, or was never there."""
@@ -111,9 +120,9 @@ class MemoryAccounting:
     def residents(
         self, *, without: ManagedEngine | None = None, protecting: ManagedEngine | None = None
     ) -> list[Resident]:
-        """All entries as the policy sees them, but for one; one may be kept as if it were pinned."""
+        """All entries as the policy sees them, but for one; one may be kept as if it were pinned, and were of no group."""
         return [
-            replace(self._resident(entry), pinned=True)
+            replace(self._resident(entry), pinned=True, groups=frozenset())
             if entry.engine is protecting
             else self._resident(entry)
             for entry in self._entries.values()
@@ -144,6 +153,7 @@ class MemoryAccounting:
             busy=engine.busy or engine.state is not EngineState.READY,
             pinned=engine.rules.pin,
             limit_s=engine.idle_limit_s,
+            groups=engine.groups,
         )
 
 
@@ -152,4 +162,5 @@ def _hidden(entry: Entry) -> Bytes:
     if entry.loading:
         return entry.estimate.need
     released = min(entry.engine.released_bytes, entry.estimate.host.kv_cache)
-    return Bytes(entry.estimate.mapped + released)
+    mapped = max(0, entry.estimate.mapped - entry.engine.repacked_bytes)
+    return Bytes(mapped + released)

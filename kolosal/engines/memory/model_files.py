@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kolosal.engines.memory.gguf import GgufHeader, read_header
+from kolosal.engines.memory.header_values import check_values
 from kolosal.engines.memory.model_shape import ModelShape
 from kolosal.errors import ModelFileError
 
@@ -43,6 +44,7 @@ def read_headers(path: Path, check_part: PartCheck | None = None) -> tuple[GgufH
         ModelFileError: as `read_shape`.
     """
     first = read_header(path)
+    check_values(first)
     count = first.metadata.get("split.count", 0)
     if not isinstance(count, int) or not 0 <= count <= _MAX_PARTS:
         raise model_path_error(
@@ -54,7 +56,7 @@ def read_headers(path: Path, check_part: PartCheck | None = None) -> tuple[GgufH
     for number, part in enumerate(parts, 1):
         if check_part is not None:
             check_part(part)
-        if not part.is_file():
+        if not part.exists():  # what is there but no file is refused when it is opened
             raise model_path_error(
                 "model_file_not_found",
                 f"Part {number} of {count} is missing: there is no file {shown_path(part.name)}",

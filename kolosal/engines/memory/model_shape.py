@@ -7,11 +7,12 @@ whoever estimates does without it: whether the model can be loaded is the worker
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from kolosal.engines.memory.gguf import GgufHeader, Value
+from kolosal.engines.memory.limits import MemoryKind
 from kolosal.errors import ModelFileError
 
 MAX_LAYERS = 4096
@@ -19,6 +20,14 @@ MAX_LAYERS = 4096
 
 _MAX_NUMBER = 2**31
 _BLOCK = re.compile(r"blk\.(\d{1,4})\.")
+
+INPUT = "token_embd.weight"
+"""The name of the input's embeddings."""
+
+EXPERTS = r"ffn_(up|down|gate|gate_up)_(ch|)exps"
+"""Names of the tensors of a layer that its experts are made of (`LLM_FFN_EXPS_REGEX` in llama.cpp)."""
+
+_EXPERTS = re.compile(rf"\.{EXPERTS}")
 
 _FULL_EVERY = {
     "gemma2": 2, "gemma3": 6, "gemma3n": 5, "gemma3-text": 6, "gpt-oss": 2, "cohere2": 4, "exaone4": 4,
@@ -37,6 +46,8 @@ class Layer:
     """0 for a layer without attention."""
     windowed: bool
     """Whether it sees the sliding window only."""
+    expert_bytes: int = 0
+    """Of `weight_bytes` those of its experts, of which a token needs few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +74,19 @@ class ModelShape:
     """Tokens of the sliding window; 0 without one."""
     state_values: int
     """Numbers of the state that one sequence has in a recurrent layer; 0 where there is none."""
+    n_ctx_train: int = 0
+    """Tokens the model was trained for; 0 where its file does not say."""
+    tensors: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of each tensor, by its name."""
 
     @property
-    def has_plain_attention(self) -> bool:
-        """Whether every cell can be shared: not with sliding windows or recurrent states."""
-        return not self.window and not self.state_values
+    def memory_kind(self) -> MemoryKind:
+        """What it remembers a sequence by."""
+        return MemoryKind(
+            windows=bool(self.window),
+            states=bool(self.state_values),
+            state_bytes=state_bytes(self.state_values, len(self.layers)),
+        )
 
     @classmethod
     def of(cls, headers: Sequence[GgufHeader]) -> ModelShape:
@@ -83,19 +102,25 @@ class ModelShape:
             raise ModelFileError(
                 "The model file holds no weights", param="model_path", code="invalid_model_format"
             )
-        bytes_of = _bytes_by_place((tensor.name, tensor.n_bytes) for tensor in tensors.values())
+        sizes = {tensor.name: tensor.n_bytes for tensor in tensors.values()}
+        bytes_of, expert_bytes = _bytes_by_place(sizes)
         n_layers = min(max(read.integer("block_count") or 0, max(bytes_of, default=-1) + 1), MAX_LAYERS)
         heads = read.integer("attention.head_count") or 0
         width = read.integer("embedding_length") or 0
         kv_heads = read.per_layer("attention.head_count_kv", n_layers, otherwise=heads)
         window, windowed = _windows(read, architecture, n_layers)
-        state = _state_values(read, width)
-        attention = state == 0 or read.integer("attention.head_count") is not None
-        embeddings = tensors["token_embd.weight"].n_bytes if "token_embd.weight" in tensors else 0
+        state = state_values(read.integer)
+        attends = _attention(read, state, kv_heads)
+        embeddings = sizes.get(INPUT, 0)
         return cls(
             architecture=architecture,
             layers=tuple(
-                Layer(bytes_of.get(i, 0), kv_heads[i] if attention else 0, windowed[i])
+                Layer(
+                    bytes_of.get(i, 0),
+                    kv_heads[i] if attends[i] else 0,
+                    windowed[i],
+                    expert_bytes.get(i, 0),
+                )
                 for i in range(n_layers)
             ),
             input_bytes=embeddings,
@@ -107,9 +132,13 @@ class ModelShape:
             n_ff=_feed_forward(read, n_layers),
             n_vocab=headers[0].lengths.get("tokenizer.ggml.tokens", 0),
             key_width=read.integer("attention.key_length") or (width // heads if heads else 0),
-            value_width=read.integer("attention.value_length") or (width // heads if heads else 0),
+            value_width=0
+            if read.is_latent
+            else read.integer("attention.value_length") or (width // heads if heads else 0),
             window=window,
             state_values=state,
+            n_ctx_train=read.integer("context_length") or 0,
+            tensors=sizes,
         )
 
 
@@ -132,6 +161,11 @@ class _Metadata:
     def value(self, name: str) -> Value | None:
         return self._values.get(f"{self._values['general.architecture']}.{name}")
 
+    @property
+    def is_latent(self) -> bool:
+        """Whether keys and values are kept as one (multi-head latent attention): a value is a part of its key."""
+        return bool(self.integer("attention.key_length_mla") and self.integer("attention.value_length_mla"))
+
     def integer(self, name: str) -> int | None:
         """A number; of an array with one for each layer the largest."""
         value = self.value(name)
@@ -152,14 +186,23 @@ def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_NUMBER
 
 
-def _bytes_by_place(sizes: Iterable[tuple[str, int]]) -> dict[int, int]:
-    """Bytes of each layer's tensors; those of no layer count as layer -1."""
+def place_of(tensor: str) -> tuple[int | None, bool]:
+    """The layer that a tensor belongs to, by its name, None for none; and whether experts are made of it."""
+    match = _BLOCK.match(tensor)
+    return (None, False) if match is None else (int(match[1]), bool(_EXPERTS.search(tensor)))
+
+
+def _bytes_by_place(sizes: Mapping[str, int]) -> tuple[dict[int, int], dict[int, int]]:
+    """Bytes of each layer's tensors, and of those that experts are made of; those of no layer count as layer -1."""
     places: dict[int, int] = {}
-    for name, n_bytes in sizes:
-        match = _BLOCK.match(name)
-        place = int(match[1]) if match else -1
+    experts: dict[int, int] = {}
+    for name, n_bytes in sizes.items():
+        layer, is_expert = place_of(name)
+        place = -1 if layer is None else layer
         places[place] = places.get(place, 0) + n_bytes
-    return places
+        if is_expert:
+            experts[place] = experts.get(place, 0) + n_bytes
+    return places, experts
 
 
 def _windows(read: _Metadata, architecture: str, n_layers: int) -> tuple[int, list[bool]]:
@@ -173,15 +216,32 @@ def _windows(read: _Metadata, architecture: str, n_layers: int) -> tuple[int, li
     return (window, windowed) if window and any(windowed) else (0, [False] * n_layers)
 
 
-def _state_values(read: _Metadata, width: int) -> int:
-    """Numbers a sequence keeps in one recurrent layer: of state-space models, or of RWKV (`n_embd_r` and `n_embd_s` in llama.cpp)."""
-    inner, state = read.integer("ssm.inner_size"), read.integer("ssm.state_size")
+def _attention(read: _Metadata, state_values: int, kv_heads: Sequence[int]) -> list[bool]:
+    """Which layers have attention: in models with recurrent layers those with heads, or one in so many."""
+    if not state_values:
+        return [True] * len(kv_heads)
+    if read.integer("attention.head_count") is None:
+        return [False] * len(kv_heads)
+    period = read.integer("full_attention_interval")
+    return [heads > 0 and (not period or (layer + 1) % period == 0) for layer, heads in enumerate(kv_heads)]
+
+
+def state_values(number: Callable[[str], int | None]) -> int:
+    """Numbers a sequence keeps in one recurrent layer: of state-space models, short convolutions (LFM2), or RWKV (`n_embd_r` and
+    `n_embd_s` in llama.cpp). `number` reads one of the model's metadata, by its name without the architecture."""
+    width = number("embedding_length") or 0
+    inner, state = number("ssm.inner_size"), number("ssm.state_size")
     if inner and state:
-        kernel, groups = read.integer("ssm.conv_kernel") or 1, read.integer("ssm.group_count") or 0
+        kernel, groups = number("ssm.conv_kernel") or 1, number("ssm.group_count") or 0
         return (kernel - 1) * (inner + 2 * groups * state) + inner * state
-    if head := read.integer("wkv.head_size"):
+    if head := number("wkv.head_size"):
         return width * head + 2 * width
-    return 0
+    return width * ((number("shortconv.l_cache") or 1) - 1)
+
+
+def state_bytes(values: int, n_layers: int) -> int:
+    """Bytes of the states of one sequence, if all layers had one of so many numbers."""
+    return 4 * values * n_layers
 
 
 def _feed_forward(read: _Metadata, n_layers: int) -> int:

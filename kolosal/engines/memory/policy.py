@@ -14,8 +14,10 @@ from typing import Annotated, TypeAlias
 from pydantic import ConfigDict, Field
 
 from kolosal.config.engines import MAX_QUEUED_LIMIT, MAX_TTL_S
+from kolosal.engines.parameters import ReplicasGiven
 
 IdleTtlS: TypeAlias = Annotated[float, Field(ge=0, le=MAX_TTL_S, allow_inf_nan=False)]
+DefaultMaxTokens: TypeAlias = Annotated[int, Field(ge=-1, le=1_000_000)]
 QueueLimit: TypeAlias = Annotated[int, Field(ge=0, le=MAX_QUEUED_LIMIT)]
 
 
@@ -31,6 +33,10 @@ class Rules:
     """Never unloaded by the daemon itself, neither for its idleness nor for another engine."""
     max_queued: QueueLimit | None = None
     """Requests that may wait beyond those that run; None as the daemon's setting says."""
+    default_max_tokens: DefaultMaxTokens | None = None
+    """`max_tokens` of chat completions that give none; -1 is to the end of the window, None as the daemon's setting says."""
+    replicas: ReplicasGiven | None = None
+    """How many workers it has, where it is placed in a cluster; None is one."""
 
 
 DEFAULT_RULES = Rules()
@@ -86,6 +92,11 @@ def total(amounts: Iterable[Bytes]) -> Bytes:
     return sum(amounts, Bytes())
 
 
+def size_text(n_bytes: int) -> str:
+    """As people write it: `1.2 GiB`."""
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.0f} MiB"
+
+
 @dataclass(frozen=True, slots=True)
 class Resident:
     """An engine in memory, or on its way there, as this policy sees it. `name` is any unique number."""
@@ -100,6 +111,8 @@ class Resident:
     pinned: bool = False
     limit_s: float | None = None
     """Seconds it may be idle; None for ever."""
+    groups: frozenset[str] = frozenset()
+    """Exclusive groups that it is of: no two of one are in memory together."""
 
     @property
     def evictable(self) -> bool:
@@ -113,6 +126,21 @@ def expired(residents: Iterable[Resident], now: float) -> list[int]:
         for one in residents
         if one.evictable and one.limit_s is not None and now >= one.last_used + one.limit_s
     ]
+
+
+def crowded(residents: Iterable[Resident]) -> list[int]:
+    """Engines that may not stay beside another one of their exclusive groups: groups change while engines live.
+
+    Those in use stay, then those that were used last.
+    """
+    taken: set[str] = set()
+    going = []
+    for one in sorted(residents, key=lambda one: (one.evictable, -one.last_used, -one.name)):
+        if one.evictable and one.groups & taken:
+            going.append(one.name)
+        else:
+            taken |= one.groups
+    return going
 
 
 def next_expiry(residents: Iterable[Resident]) -> float | None:
@@ -145,27 +173,44 @@ class Refuse:
     """There would not be enough even if all went that may go."""
 
     lacking: Bytes
+    rivals: tuple[int, ...] = ()
+    """Pinned engines of the same exclusive group, which are the reason where there are any."""
 
 
 Decision: TypeAlias = Load | Evict | Wait | Refuse
 
 
-def make_room(needs: Sequence[Bytes], free: Bytes, residents: Sequence[Resident]) -> Decision:
+def make_room(
+    needs: Sequence[Bytes],
+    free: Bytes,
+    residents: Sequence[Resident],
+    groups: frozenset[str] = frozenset(),
+) -> Decision:
     """What to do for an engine that is to load. `needs` are the amounts it can live with, the best first.
 
-    Room is made for the best amount that idle engines can make room for; only where they cannot for any, busy ones are
-    waited for. An eviction or a wait names no engine that is not needed for it.
+    Those of its exclusive `groups` go in any case. Room is made for the best amount that idle engines can make room for; only
+    where they cannot for any, busy ones are waited for. An eviction or a wait names no engine that is not needed for it.
     """
-    idle = [one for one in residents if one.evictable]
+    rivals = [one for one in residents if one.groups & groups]
+    pinned = tuple(one.name for one in rivals if one.pinned)
+    if pinned:
+        return Refuse(Bytes(), pinned)
+    gone = tuple(one.name for one in rivals)
+    free += total(one.held for one in rivals)
+    others = [one for one in residents if one not in rivals]
+    idle = [one for one in others if one.evictable]
     for need in needs:
         names = _fewest(need, free, idle)
-        if names is not None:
-            return Evict(names) if names else Load()
-    mortal = [one for one in residents if not one.pinned]
+        if names is None:
+            continue
+        if any(one.busy for one in rivals):
+            return Wait(gone)
+        return Evict(gone + names) if gone + names else Load()
+    mortal = [one for one in others if not one.pinned]
     for need in needs:
         names = _fewest(need, free, mortal)
         if names is not None:
-            return Wait(names)
+            return Wait(gone + names)
     return Refuse(needs[-1].lacks(free + total(one.held for one in mortal)))
 
 

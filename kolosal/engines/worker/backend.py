@@ -7,6 +7,7 @@ protocol.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from enum import Enum
@@ -35,6 +36,14 @@ class DecodeFailed(BackendError):
     """`llama_decode` failed. The sequences of the batch are lost, the others are not."""
 
 
+class PrefillFailed(BackendError):
+    """A chunk cannot be computed in the prefill context, or there is no room for its cells. Nothing changed."""
+
+
+class RestoreFailed(BackendError):
+    """A saved state has no room, or is of another model or of other parameters. The sequence id has no cells."""
+
+
 LEAST_LOGPROB = -9999.0
 """Stands for the log-probability of what is impossible: JSON has no infinities. The number is the OpenAI API's."""
 
@@ -49,7 +58,8 @@ class Reuse(Enum):
     PREFIX = "prefix"
     """Any prefix of any sequence can be shared: plain attention."""
     WHOLE = "whole"
-    """A finished sequence can only be continued where it ended: sliding windows and recurrent states cannot be cut."""
+    """A finished sequence can only be continued where it ended, or at a checkpoint: recurrent states cannot be cut, nor sliding
+    windows that drop cells."""
     NONE = "none"
     """Turned off."""
 
@@ -135,6 +145,10 @@ class Backend(Protocol):
     """How a ranking model wants to see `{query}` and `{document}`; None where its file does not say."""
     n_slots: int
     """Sequence ids: more than run at once, so that finished sequences can keep theirs."""
+    prefill_cells: int
+    """Tokens of one sequence that the prefill context can hold; 0 where there is none."""
+    cell_s: float
+    """Seconds that a cell adds to a step of a few streams that do not see it; 0 where that is not known."""
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """The tokens of a text.
@@ -142,6 +156,9 @@ class Backend(Protocol):
         `add_special` adds the tokens the model wants at the start; `parse_special` reads control tokens written in the
         text as such, instead of as plain characters.
         """
+
+    def control_tokens(self) -> frozenset[int]:
+        """Tokens that no text is read as: they say where turns begin and end. Slow, and called once."""
 
     def control_texts(self) -> frozenset[str]:
         """How the model's control tokens are written, e.g. `<|im_end|>`."""
@@ -186,6 +203,19 @@ class Backend(Protocol):
             DecodeFailed: the state of these sequences is undefined until they are released.
         """
 
+    def prefill(self, chunk: Chunk, between_layers: Callable[[], bool]) -> bool:
+        """Compute the cells of a chunk in a context of its own, on the same weights, and put them where `decode` would have.
+
+        `between_layers` is called between two layers and may use all of this backend but this; when it returns False the
+        chunk is given up, and nothing has changed. Returns whether it was computed. No row of it can be sampled from.
+
+        Raises:
+            PrefillFailed: only a step can do it. Whatever `between_layers` raises is raised, too.
+        """
+
+    def close_prefill_context(self) -> None:
+        """Free what `prefill` has taken, until it is called again. Idempotent."""
+
     def sample(self, sampler: Sampler, output: int, constraint: Constraint | None) -> int:
         """The next token after the `output`-th row the last `decode` was asked for, counted over all its chunks.
 
@@ -206,6 +236,29 @@ class Backend(Protocol):
 
     def cells(self, slot: int) -> int:
         """How many tokens the cache really holds for a sequence id."""
+
+    def save(self, slot: int) -> memoryview:
+        """A copy of all cells of a sequence id, recurrent states included, for `restore`.
+
+        Raises:
+            BackendError: it could not be made.
+        """
+
+    def state_key(self) -> bytes:
+        """What a state depends on: equal where `restore` may be given what `save` gave in another process. Blocks.
+
+        Raises:
+            OSError: the model cannot be read.
+        """
+
+    def restore(self, slot: int, state: memoryview) -> None:
+        """Give `slot`, which is empty, cells of its own as they were when `save` copied them.
+
+        Only what `save` gave in a context of the same model and parameters may be handed in: a state is trusted.
+
+        Raises:
+            RestoreFailed: there is no room for them, or they are of another context.
+        """
 
     def close(self) -> None:
         """Free everything. Idempotent."""

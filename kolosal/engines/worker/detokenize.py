@@ -25,9 +25,12 @@ class Detokenizer:
     ) -> None:
         """`front` is shown before the first token; `markers`: control tokens that are shown, and as what."""
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._stops = stops
+        self._stops = tuple(filter(None, stops))
         self._front = front
         self._held = ""
+        self._n_cut = 0
+        self.n_chars = 0
+        """Characters of all tokens so far, shown or not; those of `front` do not count."""
         self.markers = markers
         self.stop: str | None = None
         """The stop string that was met: nothing more is shown."""
@@ -39,6 +42,7 @@ class Detokenizer:
         """
         front, self._front = self._front, ""
         text = self._decoder.decode(piece)
+        self.n_chars += len(text)
         if self.stop is not None:
             return front
         if not self._stops:
@@ -48,11 +52,17 @@ class Detokenizer:
         matches = [(at + len(stop), at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if matches:
             _, at, self.stop = min(matches)
+            self._n_cut = len(text) - at
             self._held = ""
             return front + text[:at]
         shown = len(text) - max(_overlap(text, stop) for stop in self._stops)
         self._held = text[shown:]
         return front + text[:shown]
+
+    @property
+    def n_shown(self) -> int:
+        """How many of `n_chars` were shown."""
+        return self.n_chars - len(self._held) - self._n_cut
 
     def flush(self) -> str:
         """The rest, when the generation ends otherwise. An incomplete code point at the very end is dropped."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 
+from kolosal.engines.worker.backend import Backend
 from kolosal.errors import ContextLengthExceeded, InvalidRequest
 
 MAX_CHARS_PER_TOKEN = 256
@@ -19,14 +20,15 @@ def check_chars(n_chars: int, n_ctx: int) -> None:
         ContextLengthExceeded: it has.
     """
     if n_chars > n_ctx * MAX_CHARS_PER_TOKEN:
-        raise prompt_too_long(f"{n_chars} characters", n_ctx)
+        n_tokens = -(-n_chars // MAX_CHARS_PER_TOKEN)
+        raise ContextLengthExceeded.of(n_tokens, n_ctx, note=f"{n_chars} characters, at least ")
 
 
-def prompt_too_long(length: str, n_ctx: int) -> ContextLengthExceeded:
-    """The error for a prompt of such a length."""
-    return ContextLengthExceeded(
-        f"The prompt has {length}, but the context window of this engine is {n_ctx} tokens and must hold the answer too"
-    )
+def begins_with_bos(text: str, backend: Backend) -> bool:
+    """Whether a prompt begins with what the model wants at the start, which is not added once more then: templates write it, and so
+    does who sends back what a template made."""
+    bos = backend.template.bos
+    return bool(bos) and text.startswith(bos)
 
 
 def check_tokens(tokens: Seq[int], n_vocab: int, param: str) -> None:

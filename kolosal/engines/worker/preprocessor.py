@@ -11,11 +11,14 @@ import io
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import replace
+from typing import TypeVar
 
+from kolosal.chat.formats import ToolFormat, thought_closing
 from kolosal.chat.grammar import TurnFacts
+from kolosal.chat.reasoning import reasoning_budget
 from kolosal.engines.ipc.messages import (
-    MAX_FRAME_BYTES,
     Abort,
+    Compiling,
     FrameError,
     FromWorker,
     Hello,
@@ -24,21 +27,29 @@ from kolosal.engines.ipc.messages import (
     Shutdown,
     StepOutputs,
     Submit,
-    ToWorker,
     UnaryCall,
-    decode_to_worker,
 )
 from kolosal.engines.worker.backend import Backend, BackendError, Sampler
-from kolosal.engines.worker.constraint import Constraint, ConstraintCompiler
+from kolosal.engines.worker.constraint import (
+    Constraint,
+    ConstraintCompiler,
+    ConstraintFailed,
+    Wanted,
+    WantedTurn,
+)
 from kolosal.engines.worker.detokenize import Detokenizer
+from kolosal.engines.worker.grammars.checker import GrammarChecker
+from kolosal.engines.worker.grammars.compile_queue import CompileQueue
 from kolosal.engines.worker.infill import infill_tokens
-from kolosal.engines.worker.input_checks import check_chars, check_tokens, prompt_too_long
+from kolosal.engines.worker.input_checks import begins_with_bos, check_chars, check_tokens
 from kolosal.engines.worker.loop import EngineLoop
+from kolosal.engines.worker.pipes import read_frame
 from kolosal.engines.worker.result_frames import failed
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.speculative import PromptLookup, Speculator
 from kolosal.engines.worker.templates.renderer import TemplateFailed
 from kolosal.engines.worker.templates.template import ChatTemplate, n_chars
+from kolosal.engines.worker.thought_budget import ThoughtBudget
 from kolosal.engines.worker.unary_calls import UnaryCalls
 from kolosal.errors import (
     ContextLengthExceeded,
@@ -59,19 +70,11 @@ from kolosal.schema import (
     Usage,
 )
 
+T = TypeVar("T")
+
 _SEED_STRIDE = 1009
 """How far each generated token moves the seed of a generation that is resumed: further than the choices of one request are
 apart."""
-
-
-def read_frame(pipe: io.BufferedReader) -> ToWorker | None:
-    """The next frame; None at the end of the pipe, which means that the daemon is gone.
-
-    Raises:
-        FrameError: the line is no frame.
-    """
-    line = pipe.readline(MAX_FRAME_BYTES + 1)
-    return decode_to_worker(line) if line else None
 
 
 class Preprocessor:
@@ -89,11 +92,12 @@ class Preprocessor:
         """`emit` sends a frame and may be called from any thread."""
         self._backend = backend
         self._constraints = ConstraintCompiler(backend.constraint_tokenizer)
+        self._compiles = CompileQueue(lambda: GrammarChecker(self._constraints.vocabulary), self._cancelled)
         self._speculates = speculation and backend.can_trim  # rejected draft tokens are cut off again
         self._template = template
         self._loop = loop
         self._emit = emit
-        self._unary_calls = UnaryCalls(backend, self._tokenize, emit)
+        self._unary_calls = UnaryCalls(backend, self._written, emit)
 
     def serve(self, pipe: io.BufferedReader) -> bool:
         """Handle frames until told to shut down (True) or the daemon is gone (False).
@@ -109,7 +113,8 @@ class Preprocessor:
                     self._unary_calls.start(request_id, call)
                 case Abort(request_id=request_id):
                     self._unary_calls.cancel(request_id)
-                    self._loop.abort(request_id)
+                    if not self._compiles.cancel(request_id):
+                        self._loop.abort(request_id)
                 case Ping():
                     self._loop.ping(frame)
                 case Shutdown():
@@ -119,11 +124,14 @@ class Preprocessor:
         return False
 
     def close(self, timeout_s: float) -> bool:
-        """Free what unary calls have needed; False when that takes longer than it may. Nothing is served any more."""
-        return self._unary_calls.close(timeout_s)
+        """Free what calls and grammars have needed; False when that takes longer than it may. Nothing is served any more."""
+        closed = [self._unary_calls.close(timeout_s), self._compiles.close(timeout_s)]
+        return all(closed)
 
     def _submit(self, submit: Submit) -> None:
-        request_id, request, generated = submit.request_id, submit.request, submit.generated
+        request_id, generated = submit.request_id, submit.generated
+        submit = replace(submit, request=_told(submit.request))
+        request = submit.request
         try:
             prompt = self._prompt(request)
             wants_prompt_rows = request.prompt_logprobs and not generated
@@ -133,10 +141,35 @@ class Preprocessor:
                 usage = Usage(len(prompt), len(generated))
                 end = TokenDelta(text, finish_reason=FinishReason.LENGTH, usage=usage)
                 self._emit(StepOutputs((SequenceOutput(request_id, end),)))
+                return
+            wanted = self._wanted(request, prompt)
+            constraint = None if wanted is None else self._constraints.ready(wanted)
+            if wanted is None or constraint is not None:
+                self._loop.submit(self._sequence(submit, prompt, constraint))
             else:
-                self._loop.submit(self._sequence(submit, prompt))
+                job = functools.partial(self._compiled, submit, prompt, wanted)
+                self._compiles.put(request_id, _size(wanted), job)
         except Exception as exc:  # noqa: BLE001 - a defect of ours must cost one request, and not the engine
             self._emit(failed(request_id, exc))
+
+    def _compiled(
+        self, submit: Submit, prompt: list[int], wanted: Wanted, checker: GrammarChecker
+    ) -> Callable[[], None]:
+        """What is to be done with a request once its grammar was compiled. Called on a thread of the compile queue.
+
+        The daemon hears of it before and after: a request whose grammar ends the worker is not begun again.
+        """
+        self._emit(Compiling(submit.request_id, begins=True))
+        try:
+            constraint = self._constraints.compile(wanted, checker.check)
+            sequence = self._sequence(submit, prompt, constraint)
+        except Exception as exc:  # noqa: BLE001 - as above
+            return functools.partial(self._emit, failed(submit.request_id, exc))
+        self._emit(Compiling(submit.request_id, begins=False))
+        return functools.partial(self._loop.submit, sequence)
+
+    def _cancelled(self, request_id: int) -> None:
+        self._emit(failed(request_id, GenerationFailed("Nobody waits for this text any more")))
 
     # --- the prompt ---
 
@@ -148,12 +181,8 @@ class Preprocessor:
         prompt = self._tokenize(request.prompt, request.sampling.max_tokens, max_context)
         if not prompt:
             raise InvalidRequest("The prompt is empty", param="prompt")
-        if len(prompt) >= self._backend.info.n_ctx:
-            raise prompt_too_long(f"{len(prompt)} tokens", self._backend.info.n_ctx)
         if len(prompt) >= max_context:
-            raise ContextLengthExceeded(
-                f"The prompt has {len(prompt)} tokens, but this request allows {request.max_context} for prompt and answer"
-            )
+            raise ContextLengthExceeded.of(len(prompt), max_context)
         return prompt
 
     def _max_context(self, request: GenerateRequest) -> int:
@@ -174,18 +203,29 @@ class Preprocessor:
         match prompt:
             case TextPrompt(text=text):
                 check_chars(len(text), n_ctx)
-                return self._backend.tokenize(text, add_special=True, parse_special=True)
+                add_special = not begins_with_bos(text, self._backend)
+                return self._backend.tokenize(text, add_special=add_special, parse_special=True)
             case TokensPrompt(tokens=tokens):
                 check_tokens(tokens, self._backend.info.n_vocab, "prompt")
                 return list(tokens)
             case InfillPrompt():
                 return self._infill(prompt, max_tokens, n_ctx if max_context is None else max_context)
             case ChatPrompt():
-                check_chars(sum(map(n_chars, prompt.messages)), n_ctx)
-                try:
-                    return self._template.tokenize(prompt)
-                except TemplateFailed as exc:
-                    raise InvalidRequest(str(exc), param="messages") from exc
+                return self._through_template(prompt, self._template.tokenize)
+
+    def _through_template(self, prompt: ChatPrompt, work: Callable[[ChatPrompt], T]) -> T:
+        check_chars(sum(map(n_chars, prompt.messages)), self._backend.info.n_ctx)
+        try:
+            return work(prompt)
+        except TemplateFailed as exc:
+            raise InvalidRequest(str(exc), param="messages") from exc
+
+    def _written(self, prompt: Prompt) -> tuple[str, list[int]]:
+        """A prompt as text and as tokens."""
+        if isinstance(prompt, ChatPrompt):
+            return self._through_template(prompt, self._template.written)
+        tokens = self._tokenize(prompt)
+        return b"".join(map(self._backend.written, tokens)).decode(errors="replace"), tokens
 
     def _infill(self, prompt: InfillPrompt, max_tokens: int | None, max_context: int) -> list[int]:
         texts = (
@@ -204,17 +244,19 @@ class Preprocessor:
 
     # --- the sequence ---
 
-    def _sequence(self, submit: Submit, prompt: list[int]) -> Sequence:
+    def _sequence(self, submit: Submit, prompt: list[int], constraint: Constraint | None) -> Sequence:
         """A new sequence. What a worker before this one generated is replayed to all that depends on it."""
         request, generated = submit.request, submit.generated
         params = request.sampling
         check_tokens([token for token, _ in params.logit_bias], self._backend.info.n_vocab, "logit_bias")
         check_tokens(generated, self._backend.info.n_vocab, "generated")
-        constraint = self._constraint(request, prompt)
         tokens = [*prompt, *generated]
         if constraint is not None:
-            for token in generated:
-                constraint.accept(token)
+            try:
+                for token in generated:
+                    constraint.accept(token)
+            except ConstraintFailed as exc:
+                raise exc.error from exc
         return Sequence(
             submit.request_id,
             tokens,
@@ -229,10 +271,35 @@ class Preprocessor:
             client=request.client,
             speculator=None if constraint is not None else self._speculator(tokens),
             constraint=constraint,
+            thoughts=self._thoughts(request, prompt, generated),
             n_top=params.logprobs,
+            reports_shown=isinstance(request.prompt, ChatPrompt),
             prompt_logprobs=request.prompt_logprobs,
             n_logged=submit.n_logged,
         )
+
+    def _thoughts(
+        self, request: GenerateRequest, prompt: list[int], generated: Seq[int]
+    ) -> ThoughtBudget | None:
+        """How long a chat's model may think; None where it has no bound, or no thoughts."""
+        tags, chat = self._template.thinking_tags, request.prompt
+        if tags is None or not isinstance(chat, ChatPrompt):
+            return None
+        budget = reasoning_budget(request.sampling.reasoning_budget, chat.template_kwargs)
+        if budget is None:
+            return None
+        closing = thought_closing(tags, calls=bool(chat.tool_use.callable))
+        thoughts = ThoughtBudget(
+            budget,
+            tags,
+            self._backend.tokenize(closing, add_special=False, parse_special=True),
+            in_thoughts=self._template.ends_in_thoughts(chat, prompt),
+            channels=self._template.tool_format is ToolFormat.GPT_OSS,
+        )
+        markers = self._template.markers(chat)
+        for token in generated:
+            thoughts.push(token, markers.get(token) or self._backend.token_bytes(token))
+        return thoughts
 
     def _detokenizer(self, request: GenerateRequest, prompt: list[int], generated: Seq[int]) -> Detokenizer:
         """The text of an answer; a chat's with what tells thoughts and calls apart from it.
@@ -262,19 +329,42 @@ class Preprocessor:
             sampler.accept(token)
         return sampler
 
-    def _constraint(self, request: GenerateRequest, prompt: list[int]) -> Constraint | None:
+    def _wanted(self, request: GenerateRequest, prompt: list[int]) -> Wanted | None:
         """What the text must conform to: a chat's thoughts never to anything, its calls to their tools."""
         template = self._template
         if isinstance(request.prompt, ChatPrompt):
             tool_use = request.prompt.tool_use
             if tool_use.callable or (request.grammar is not None and template.thinking_tags is not None):
                 in_thoughts = template.ends_in_thoughts(request.prompt, prompt)
-                facts = TurnFacts(template.tool_format, template.thinking_tags, in_thoughts)
-                return self._constraints.compile_turn(tool_use, request.grammar, facts)
-        return None if request.grammar is None else self._constraints.compile(request.grammar)
+                several_calls = template.shows_several_calls if tool_use.callable else True
+                facts = TurnFacts(
+                    template.tool_format, template.thinking_tags, in_thoughts, several_calls=several_calls
+                )
+                return WantedTurn(tool_use, request.grammar, facts)
+        return request.grammar
 
     def _speculator(self, tokens: list[int]) -> Speculator | None:
         if not self._speculates:
             return None
         draft = self._backend.new_draft()
         return Speculator([PromptLookup()] if draft is None else [PromptLookup(), draft], tokens)
+
+
+def _told(request: GenerateRequest) -> GenerateRequest:
+    """The request with a template that is told, where the model may not think at all."""
+    chat = request.prompt
+    if not isinstance(chat, ChatPrompt) or request.sampling.reasoning_budget != 0:
+        return request
+    return replace(
+        request, prompt=replace(chat, template_kwargs={"enable_thinking": False} | chat.template_kwargs)
+    )
+
+
+def _size(wanted: Wanted) -> int:
+    """How long compiling it may take, compared with others: its characters."""
+    match wanted:
+        case WantedTurn(tool_use=tool_use, answer=answer):
+            of_answer = 0 if answer is None else len(answer.source)
+            return of_answer + sum(len(str(tool.parameters)) for tool in tool_use.callable)
+        case _:
+            return len(wanted.source)

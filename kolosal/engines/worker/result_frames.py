@@ -31,7 +31,15 @@ def failed(request_id: int, exc: Exception) -> Failed:
     One that nobody has foreseen is logged with its kind and its place, but not its words: they may be the user's.
     """
     if isinstance(exc, KolosalError):
-        return Failed(request_id, type(exc).__name__, exc.message, exc.param)
+        facts = exc.facts
+        return Failed(
+            request_id,
+            type(exc).__name__,
+            exc.message,
+            exc.param,
+            facts.get("n_prompt_tokens", 0),
+            facts.get("n_ctx", 0),
+        )
     place = "".join(traceback.format_tb(exc.__traceback__))
     sys.stderr.write(f"A request could not be taken in: {type(exc).__name__}, at\n{place}")
     words = f"The engine could not read this request ({type(exc).__name__}); its log says where"

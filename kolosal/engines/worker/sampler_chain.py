@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from typing import Any, NamedTuple, assert_never
 
-from kolosal.sampling import SamplerStage, SamplingParams
+from kolosal.sampling import DEFAULT_SEED, SamplerStage, SamplingParams
 
 _LEAST_TEMPERATURE = 0.001
 """Logits divided by less overflow, and then the draw goes wrong; at this one nothing but the most probable token is drawn."""
@@ -84,13 +84,13 @@ def _stage(
         case SamplerStage.TOP_N_SIGMA:
             return [ChainSampler("top_n_sigma", (params.top_n_sigma,))] if params.top_n_sigma > 0 else []
         case SamplerStage.TOP_K:
-            return [ChainSampler("top_k", (params.top_k,))] if params.top_k else []
+            return [ChainSampler("top_k", (params.top_k,))] if params.top_k > 0 else []
         case SamplerStage.TYPICAL_P:
             possible = ChainSampler("min_p", (_LEAST_RELATIVE_P, _MIN_KEEP))
             typical = ChainSampler("typical", (params.typical_p, _MIN_KEEP))
-            return [possible, typical] if params.typical_p < 1 else []
+            return [possible, typical] if 0 < params.typical_p < 1 else []
         case SamplerStage.TOP_P:
-            return [ChainSampler("top_p", (params.top_p, _MIN_KEEP))] if params.top_p < 1 else []
+            return [ChainSampler("top_p", (params.top_p, _MIN_KEEP))] if 0 < params.top_p < 1 else []
         case SamplerStage.MIN_P:
             return [ChainSampler("min_p", (params.min_p, _MIN_KEEP))] if params.min_p else []
         case SamplerStage.XTC:
@@ -110,7 +110,7 @@ def _penalties(params: SamplingParams, n_ctx: int, n_vocab: int) -> list[ChainSa
     if params.frequency_penalty or params.presence_penalty:
         arguments = (n_vocab, n_ctx, 1.0, params.frequency_penalty, params.presence_penalty)
         samplers.append(ChainSampler("penalties", arguments))
-    last_n = min(params.repeat_last_n, n_ctx)
+    last_n = _look_back(params.repeat_last_n, n_ctx)
     if params.repeat_penalty != 1.0 and last_n:
         repeat = max(params.repeat_penalty, _LEAST_REPEAT_PENALTY)
         samplers.append(ChainSampler("penalties", (n_vocab, last_n, repeat, 0.0, 0.0), n_prompt=last_n))
@@ -118,11 +118,15 @@ def _penalties(params: SamplingParams, n_ctx: int, n_vocab: int) -> list[ChainSa
 
 
 def _dry(params: SamplingParams, n_ctx: int) -> list[ChainSampler]:
-    last_n = n_ctx if params.dry_penalty_last_n < 0 else min(params.dry_penalty_last_n, n_ctx)
+    last_n = _look_back(params.dry_penalty_last_n, n_ctx)
     if not params.dry_multiplier or not last_n:
         return []
     size = (params.dry_multiplier, params.dry_base, params.dry_allowed_length)
     return [ChainSampler("dry", (*size, last_n, params.dry_sequence_breakers), n_prompt=last_n)]
+
+
+def _look_back(n_tokens: int, n_ctx: int) -> int:
+    return n_ctx if n_tokens < 0 else min(n_tokens, n_ctx)
 
 
 def _temperature(params: SamplingParams) -> list[ChainSampler]:
@@ -136,8 +140,8 @@ def _temperature(params: SamplingParams) -> list[ChainSampler]:
 
 
 def _seed(params: SamplingParams, default: int | None) -> int:
-    """A seed below llama.cpp's reserved one."""
-    seed = params.seed if params.seed is not None else default
-    return (
-        secrets.randbelow(_SEEDS) if seed is None else (min(seed, _SEEDS - 1) + params.seed_offset) % _SEEDS
-    )
+    """A seed below llama.cpp's reserved one. Its own are of 32 bits."""
+    for seed in (params.seed, default):
+        if seed is not None and seed != DEFAULT_SEED:
+            return (min(seed % 2**32, _SEEDS - 1) + params.seed_offset) % _SEEDS
+    return secrets.randbelow(_SEEDS)

@@ -34,7 +34,7 @@ from kolosal.engines.ipc.calls import (
 )
 from kolosal.engines.ipc.messages import FromWorker
 from kolosal.engines.worker.backend import Backend, BackendError, Embedder, OutOfMemory
-from kolosal.engines.worker.input_checks import check_tokens
+from kolosal.engines.worker.input_checks import begins_with_bos, check_tokens
 from kolosal.engines.worker.rerank_input import rerank_tokens
 from kolosal.engines.worker.result_frames import failed, result_frame
 from kolosal.engines.worker.templates.special_tokens import SpecialTokenEscaper
@@ -64,11 +64,14 @@ class UnaryCalls:
     """
 
     def __init__(
-        self, backend: Backend, tokenize: Callable[[Prompt], list[int]], emit: Callable[[FromWorker], None]
+        self,
+        backend: Backend,
+        written: Callable[[Prompt], tuple[str, list[int]]],
+        emit: Callable[[FromWorker], None],
     ) -> None:
-        """`tokenize` makes a prompt's tokens as for a generation; `emit` sends a frame and may be called from any thread."""
+        """`written` makes a prompt's text and tokens as for a generation; `emit` sends a frame and may be called from any thread."""
         self._backend = backend
-        self._tokenize = tokenize
+        self._written = written
         self._emit = emit
         self._escaper = SpecialTokenEscaper(backend)
         # Unbounded here: the daemon admits at most n_parallel + max_queued requests per engine.
@@ -85,9 +88,11 @@ class UnaryCalls:
                     result: CallResult = self._tokenized(call)
                 case Detokenize(tokens=tokens):
                     check_tokens(tokens, self._backend.info.n_vocab, "tokens")
-                    result = self._rendered(tokens)
+                    text = b"".join(map(self._backend.written, tokens))
+                    result = Rendered(text.decode(errors="replace"), len(tokens))
                 case Render(prompt=prompt, with_tokens=with_tokens):
-                    result = self._rendered(self._tokenize(prompt), with_tokens=with_tokens)
+                    written, made = self._written(prompt)
+                    result = Rendered(written, len(made), tuple(made) if with_tokens else ())
                 case Embed() | Rank():
                     self._check(call)
                     self._active.add(request_id)
@@ -114,15 +119,12 @@ class UnaryCalls:
         return not self._thread.is_alive()
 
     def _tokenized(self, call: Tokenize) -> Tokenized:
+        begun = call.parse_special and begins_with_bos(call.text, self._backend)
         tokens = self._backend.tokenize(
-            call.text, add_special=call.add_special, parse_special=call.parse_special
+            call.text, add_special=call.add_special and not begun, parse_special=call.parse_special
         )
         written = map(self._backend.written, tokens if call.with_pieces else ())
         return Tokenized(tuple(tokens), tuple(piece.decode("latin-1") for piece in written))
-
-    def _rendered(self, tokens: Seq[int], *, with_tokens: bool = False) -> Rendered:
-        text = b"".join(map(self._backend.written, tokens))
-        return Rendered(text.decode(errors="replace"), len(tokens), tuple(tokens) if with_tokens else ())
 
     def _check(self, call: Embed | Rank) -> None:
         info = self._backend.info
@@ -225,10 +227,7 @@ def _checked(tokens: list[int], max_tokens: int, field: str, index: int) -> list
     if not tokens:
         raise InvalidRequest(f"{field}.{index} is empty", param=field)
     if len(tokens) > max_tokens:
-        raise ContextLengthExceeded(
-            f"{field}.{index} has {len(tokens)} tokens, but this model takes at most {max_tokens} at once here",
-            param=field,
-        )
+        raise ContextLengthExceeded.of(len(tokens), max_tokens, where=f"{field}.{index}", param=field)
     return tokens
 
 

@@ -42,7 +42,7 @@ from kolosal.engines.ipc.messages import (
     decode_to_worker,
     encode,
 )
-from kolosal.engines.parameters import EngineConfig, FlashAttention, LoadingParameters, SplitMode
+from kolosal.engines.parameters import FittedConfig, FittedParameters, FlashAttention, SplitMode
 from kolosal.sampling import SamplingParams
 from kolosal.schema import (
     ChatPrompt,
@@ -65,7 +65,7 @@ def reals(low: float, high: float) -> st.SearchStrategy[float]:
 
 
 parameters = st.builds(
-    LoadingParameters,
+    FittedParameters,
     n_ctx=st.integers(1, 1_000_000),
     n_gpu_layers=st.integers(-1, 1000),
     split_mode=st.sampled_from(SplitMode),
@@ -111,7 +111,7 @@ answers = st.one_of(
     st.builds(Ranked, st.lists(reals(-1e30, 1e30), max_size=4).map(tuple), counts),
 )
 to_worker = st.one_of(
-    st.builds(Hello, st.builds(EngineConfig, st.just("engine 1"), texts, parameters)),
+    st.builds(Hello, st.builds(FittedConfig, st.just("engine 1"), texts, parameters)),
     st.builds(
         Submit, ids, st.builds(GenerateRequest, prompts, samplings), token_ids, st.integers(0, 1_000_000)
     ),
@@ -225,7 +225,7 @@ def test_line_that_is_no_frame_is_a_frame_error(line: bytes) -> None:
         b'{"tag":"call","request_id":1,"call":{"kind":"embed","inputs":[]}}',
         b'{"tag":"call","request_id":1,"call":{"kind":"rank","query":"x","documents":[]}}',
         b'{"tag":"abort","request_id":null}',
-        b'{"tag":"hello","config":{"engine_id":"a/b","model_path":"m","parameters":{}}}',
+        b'{"tag":"hello","config":{"engine_id":"a/..","model_path":"m","parameters":{}}}',
         b'{"tag":"hello","config":{"engine_id":"a","model_path":"m","parameters":{"unknown":1}}}',
         b'{"tag":"hello","config":{"engine_id":"a","model_path":"m","parameters":{"n_ctx":9,"kv_pool_tokens":5}}}',
     ],
@@ -237,9 +237,9 @@ def test_line_that_is_no_frame_to_a_worker_is_a_frame_error(line: bytes) -> None
 
 
 SAMPLING_OUT_OF_BOUNDS: list[dict[str, Any]] = [
-    {"temperature": -0.1}, {"temperature": 5.1}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": -1}, {"top_k": 2**31},
-    {"min_p": -1.0}, {"repeat_penalty": 0.0}, {"repeat_last_n": -1}, {"seed": -1}, {"seed": 2**32},
-    {"max_tokens": -1}, {"max_tokens": 10**9}, {"stop": [""]}, {"stop": ["x"] * 65}, {"stop": ["x" * 1025]},
+    {"temperature": -0.1}, {"temperature": 5.1}, {"top_p": -0.1}, {"top_p": 1.1}, {"top_k": -2}, {"top_k": 2**31},
+    {"min_p": -1.0}, {"repeat_penalty": 0.0}, {"repeat_last_n": -2}, {"seed": 2**63},
+    {"max_tokens": -1}, {"max_tokens": 10**9}, {"stop": ["x"] * 65}, {"stop": ["x" * 1025]},
     {"presence_penalty": 2.1}, {"frequency_penalty": -2.1}, {"temperature": None}, {"ignore_eos": 1},
 ]  # fmt: skip
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kolosal.engines.memory.limits import HOST_RESERVE_BYTES
 from kolosal.engines.memory.model_shape import Layer, ModelShape
 from kolosal.engines.memory.placement import estimate
-from kolosal.engines.parameters import LoadingParameters
+from kolosal.engines.parameters import FittedParameters
 from kolosal.engines.worker.schedule.kv_pool import kv_bytes_per_cell, pool_sizes
 
 N_LAYERS, WIDTH, HEADS = 16, 1024, 8
@@ -29,7 +29,7 @@ METADATA = {
 @given(n_ctx=st.integers(1, 200).map(lambda n: n * 256), n_parallel=st.integers(1, 16))
 def test_a_whole_cache_that_fits_by_estimate_is_taken_whole(n_ctx: int, n_parallel: int) -> None:
     """The reserves once differed (256 and 512 MiB): what the daemon had found room for, the worker cut."""
-    parameters = LoadingParameters(n_ctx=n_ctx, n_parallel=n_parallel)
+    parameters = FittedParameters(n_ctx=n_ctx, n_parallel=n_parallel)
     host = estimate(SHAPE, parameters).host
     free = HOST_RESERVE_BYTES + host.total  # just enough for the daemon to load it
     left = free - host.weights - host.process  # what the worker sees once its weights are loaded

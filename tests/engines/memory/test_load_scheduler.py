@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.ipc.messages import Fatal, Ready, StepOutputs, encode
 from kolosal.engines.memory import load_scheduler
-from kolosal.engines.memory.machine import MachineMemory, read_memory
+from kolosal.engines.memory.machine import Gpu, MachineMemory, read_memory
+from kolosal.engines.memory.model_shape import ModelShape
 from kolosal.engines.memory.placement import DeviceMemory, Estimate
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules
-from kolosal.engines.memory.sizing import FileSizes, Sizing
+from kolosal.engines.memory.sizing import FileSizes, FixedSizing, ModelSizing, Sizing
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
-from kolosal.engines.persist import EngineFileWriter, load_stored
+from kolosal.engines.persist import EngineFile, load_stored
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.state import EngineState
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import Conflict, EngineNotFound, InsufficientMemory, LoadFailed, NotFound, QueueFull
+from kolosal.models.models_file import ModelsFile
+from kolosal.models.settings import ModelsSettings
 from tests.engines.helpers import DEADLINE_S, INFO, config, eventually, gone, script_worker
+from tests.engines.memory.real_models import REAL_MODELS
 from tests.engines.worker.helpers import ask, counting
 from tests.gguf_files import gguf
 from tests.settings import with_settings
@@ -43,7 +50,7 @@ class FakeSizes:
     sizes: dict[str, Estimate] = field(default_factory=dict)
 
     async def of(self, config: EngineConfig, memory: MachineMemory) -> Sizing:
-        return Sizing.fixed(self.sizes.get(config.engine_id, Estimate(DeviceMemory(weights=GIB))))
+        return FixedSizing(config, self.sizes.get(config.engine_id, Estimate(DeviceMemory(weights=GIB))))
 
     async def memory(self) -> MachineMemory:
         return MachineMemory(1000 * GIB, 1000 * GIB)
@@ -66,8 +73,8 @@ async def registry_of(
     room_for: float = 2,
     clock: Callable[[], float] | None = None,
     sizes: dict[str, Estimate] | None = None,
-    engine_file: EngineFileWriter | None = None,
-    room_wait_s: float = DEADLINE_S,
+    engine_file: EngineFile | None = None,
+    room_wait_s: float = 10.0,
     pause_after_s: float = 0.0,
     rules: Rules = DEFAULT_RULES,
 ) -> AsyncIterator[EngineRegistry]:
@@ -132,6 +139,18 @@ async def test_cells_that_nobody_has_used_yet_are_kept_for_their_engine() -> Non
         assert await free() == before
 
 
+async def test_weights_that_were_copied_from_their_file_count_once() -> None:
+    """What is only mapped the system counts as free; a copy it sees."""
+    ready = encode(Ready(replace(INFO, repacked_bytes=3 * GIB)))
+    command = script_worker(f"hear(); say({ready!r}); until_the_end()")
+    size = Estimate(DeviceMemory(weights=4 * GIB), mapped=4 * GIB)
+    async with registry_of(command, "a", room_for=5000, sizes={"a": size}) as registry:
+        before = (await registry.load_scheduler.preview(config("b"))).free.host
+        await registry.get("a").ensure_ready()
+
+        assert before - (await registry.load_scheduler.preview(config("b"))).free.host == GIB
+
+
 async def test_the_least_recently_used_engine_makes_room() -> None:
     clock = Clock()
     async with registry_of(READY, *"abc", clock=clock) as registry:
@@ -185,6 +204,32 @@ async def test_pinned_engines_are_refused_room_to_others_at_once() -> None:
         assert loaded(registry) == {"a"}
 
 
+async def test_engines_of_an_exclusive_group_are_never_in_memory_together(fake_worker: FakeWorker) -> None:
+    async with registry_of(fake_worker(SLOW), *"abc", room_for=9) as registry:
+        registry.known = exclusive("a", "b")
+        stream = begin(await registry.acquire("a"), 20)
+        await registry.acquire("c")
+        second = asyncio.create_task(registry.acquire("b"))
+        assert (await stream.collect()).text == counting(5, 20)
+        await second
+
+        assert loaded(registry) == {"b", "c"}
+
+        registry.known = exclusive("b", "c")  # c was used before
+        registry.load_scheduler.reap_expired()
+        await eventually(lambda: loaded(registry) == {"b"})
+
+        registry.set_rules("b", Rules(pin=True))
+        with pytest.raises(InsufficientMemory, match="'c' cannot be loaded beside 'b', which is pinned"):
+            await registry.acquire("c")
+
+
+def exclusive(*names: str) -> ModelsFile:
+    """What a file says that makes these a group."""
+    group = {"models": names, "exclusive": True}
+    return ModelsFile.of(ModelsSettings.model_validate({"groups": {"g": group}}))
+
+
 async def test_what_never_fits_is_refused_and_nobody_goes_for_it() -> None:
     sizes = {
         "big": Estimate(DeviceMemory(weights=5 * GIB)),
@@ -207,17 +252,126 @@ async def test_an_engine_gets_the_cells_that_there_is_room_for(
     path.write_bytes(gguf())
     model = EngineConfig("a", str(path), LoadingParameters(n_ctx=10_000, n_parallel=8))
     sizes = FileSizes(read_memory)
-    whole, half = (await sizes.of(model, await sizes.memory())).choices[:2]
+    memory = await sizes.memory()
+    whole, half = (await sizes.of(model, memory)).plans(memory.free)[:2]
     limit = (whole.need.host + half.need.host) // 2
     registry = EngineRegistry(with_settings(fake_worker(), memory_limit_bytes=limit), sizes=sizes)
     engine = await registry.add(model, load=True)
 
     assert engine.info is not None
-    assert (engine.info.kv_pool_tokens, engine.config) == (half.cells, model)
+    assert half.estimate.cells <= engine.info.kv_pool_tokens < whole.estimate.cells
+    assert engine.config == model
     held = registry.load_scheduler.estimate_of(engine)
     assert held is not None
-    assert held.cells == half.cells
+    assert held.cells == engine.info.kv_pool_tokens
+    assert held.need.host <= limit
     await registry.close(drain_s=0)
+
+
+# --- what is chosen for a load ---
+
+
+@dataclass
+class GpuSizes:
+    """Every engine is a model of 80 layers; the machine has one GPU."""
+
+    free_gib: float
+    shape: ModelShape = field(default_factory=lambda: _shape("llama-3.3-70b"))
+
+    async def of(self, config: EngineConfig, memory: MachineMemory) -> Sizing:
+        return ModelSizing(self.shape, config.parameters, None, memory.free.gpus)
+
+    async def memory(self) -> MachineMemory:
+        gpu = Gpu(0, "GPU 0", 80 * GIB, int(self.free_gib * GIB))
+        return MachineMemory(1000 * GIB, 1000 * GIB, (gpu,))
+
+
+def _shape(name: str) -> ModelShape:
+    return next(model.shape() for model in REAL_MODELS if model.name == name)
+
+
+@asynccontextmanager
+async def gpu_registry(
+    command: WorkerCommand, free_gib: float, *engines: EngineConfig, room_wait_s: float = 10.0
+) -> AsyncIterator[tuple[EngineRegistry, GpuSizes]]:
+    """A registry on a machine with a GPU, closed at the end."""
+    sizes = GpuSizes(free_gib)
+    registry = EngineRegistry(
+        with_settings(command, room_wait_s=room_wait_s), sizes=sizes, clock=time.monotonic
+    )
+    try:
+        for engine in engines:
+            await registry.add(engine, load=False)
+        yield registry, sizes
+    finally:
+        await registry.close(drain_s=0)
+
+
+def automatic(engine_id: str, **given: Any) -> EngineConfig:
+    return EngineConfig(engine_id, "fake.gguf", LoadingParameters(**given))
+
+
+async def test_layers_that_do_not_fit_stay_on_the_host_and_a_reload_may_choose_anew(tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    command = script_worker(
+        f"open({str(heard)!r}, 'ab').write(hear()); say(sys.argv[1].encode()); until_the_end()"
+    )
+    async with gpu_registry(command, 24, automatic("a", n_ctx="auto")) as (registry, sizes):
+        engine = await registry.acquire("a")
+        plan = engine.plan
+        assert plan is not None
+        assert 0 < plan.parameters.n_gpu_layers < 81
+        assert {choice.field for choice in plan.choices} == {"n_gpu_layers", "n_ctx", "kv_pool_tokens"}
+        await engine.unload()
+        sizes.free_gib = 80
+        await registry.acquire("a")
+        assert engine.plan is not None
+        assert (engine.plan.parameters.n_gpu_layers, engine.plan.rank) == (81, 0)
+    told = [
+        orjson.loads(line)["config"]["parameters"]["n_gpu_layers"] for line in heard.read_bytes().splitlines()
+    ]
+    assert told == [plan.parameters.n_gpu_layers, 81]
+
+
+async def test_values_that_were_given_are_not_fitted() -> None:
+    async with gpu_registry(READY, 24, automatic("a", n_gpu_layers=100)) as (registry, _):
+        with pytest.raises(InsufficientMemory, match=r"GPU 0. Free are 24.0 GiB on GPU 0"):
+            await registry.acquire("a")
+
+
+async def test_a_busy_engine_is_waited_for_where_more_would_fit_but_not_for_ever() -> None:
+    ready = encode(Ready(replace(INFO, n_gpu_layers=81)))
+    command = script_worker(f"hear(); say({ready!r}); until_the_end()")
+    engines = (automatic("a"), automatic("b"))
+    async with gpu_registry(command, 60, *engines, room_wait_s=0.4) as (registry, sizes):
+        first = await registry.acquire("a")
+        sizes.free_gib = 10  # the first has the rest
+        stream = begin(first)
+        second = await registry.acquire("b")
+        assert second.plan is not None
+        assert 0 < second.plan.parameters.n_gpu_layers < 30
+        stream.abort()
+
+
+async def test_a_load_that_finds_less_memory_than_was_estimated_is_tried_with_less(tmp_path: Path) -> None:
+    heard, fatal = tmp_path / "heard", encode(Fatal("cudaMalloc failed: out of memory", lacked_memory=True))
+    command = script_worker(
+        f"""
+        open({str(heard)!r}, 'ab').write(hear())
+        if open({str(heard)!r}, 'rb').read().count(b"hello") < 3:
+            say({fatal!r}); sys.exit(1)
+        say(sys.argv[1].encode()); until_the_end()
+        """
+    )
+    async with gpu_registry(command, 24, automatic("a")) as (registry, _):
+        engine = await registry.acquire("a")
+        assert engine.plan is not None
+    told = [
+        orjson.loads(line)["config"]["parameters"]["n_gpu_layers"] for line in heard.read_bytes().splitlines()
+    ]
+    assert len(told) == 3
+    assert told == sorted(set(told), reverse=True)
+    assert engine.plan.parameters.n_gpu_layers == told[-1]
 
 
 @pytest.mark.fault("P11")
@@ -349,7 +503,7 @@ async def test_whatever_happens_every_waiter_ends(fake_worker: FakeWorker, seed:
 
 def short_of_memory(marker: Path, times: int) -> WorkerCommand:
     """The worker of engine `b` says so many times that memory is short."""
-    fatal = encode(Fatal("failed to allocate CPU buffer of size 123"))
+    fatal = encode(Fatal("failed to allocate CPU buffer of size 123", lacked_memory=True))
     return script_worker(f"""
         import json
         marker = {str(marker)!r}
@@ -614,7 +768,7 @@ async def test_an_engine_removed_while_it_is_replaced_stays_removed(fake_worker:
 
 
 async def test_engines_added_at_run_time_are_kept(tmp_path: Path) -> None:
-    engine_file = EngineFileWriter(tmp_path)
+    engine_file = EngineFile(tmp_path)
     async with registry_of(engine_file=engine_file) as registry:
         await registry.add(config("configured"), load=False)
         for name in "abc":
@@ -623,7 +777,7 @@ async def test_engines_added_at_run_time_are_kept(tmp_path: Path) -> None:
         await registry.remove("c")
         with pytest.raises(Conflict):
             await registry.add(config("a"), load=False, keep=True)
-    stored = load_stored(tmp_path)
+    stored = load_stored(tmp_path).engines
 
     assert [(one.config.engine_id, one.config.parameters.n_ctx, one.rules.pin) for one in stored] == [
         ("a", 4096, True),
@@ -632,8 +786,8 @@ async def test_engines_added_at_run_time_are_kept(tmp_path: Path) -> None:
 
 
 async def test_an_engine_that_cannot_load_is_not_kept(tmp_path: Path, fake_worker: FakeWorker) -> None:
-    engine_file = EngineFileWriter(tmp_path)
+    engine_file = EngineFile(tmp_path)
     async with registry_of(fake_worker("load_error"), engine_file=engine_file) as registry:
         with pytest.raises(LoadFailed):
             await registry.add(config("a"), load=True, keep=True)
-    assert load_stored(tmp_path) == []
+    assert load_stored(tmp_path).engines == []

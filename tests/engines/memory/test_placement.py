@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from hypothesis import strategies as st
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.command import WorkerCommand
+from kolosal.engines.memory.limits import MemoryKind
 from kolosal.engines.memory.model_files import read_shape
 from kolosal.engines.memory.model_shape import ModelShape
-from kolosal.engines.memory.placement import Estimate, estimate, estimates
-from kolosal.engines.parameters import FlashAttention, LoadingParameters, SplitMode
+from kolosal.engines.memory.placement import Estimate, estimate
+from kolosal.engines.parameters import FittedParameters, FlashAttention, SplitMode
 from tests.engines.helpers import config
+from tests.engines.memory.real_models import REAL_MODELS
 from tests.engines.worker.helpers import ask
 from tests.gguf_files import (
     ARRAY,
@@ -38,7 +42,7 @@ from tests.tiny_gguf import Architecture, write_tiny_gguf
 TOLERANCE = 0.25
 """How far an estimate may be from what a worker takes."""
 
-CPU = LoadingParameters(n_gpu_layers=0, n_ctx=1024, n_parallel=1)
+CPU = FittedParameters(n_gpu_layers=0, n_ctx=1024, n_parallel=1)
 GPUS = {0: 100, 1: 300}
 ONE_GPU = {0: 100}
 
@@ -62,11 +66,11 @@ def shape_of(file: Path, tensors: tuple[Tensor, ...] = TENSORS, **metadata: Type
 def test_a_model_is_read_as_what_it_is(file: Path) -> None:
     shape = shape_of(file)
     assert (shape.architecture, shape.n_embd, shape.n_heads, shape.n_vocab) == ("llama", 64, 4, 50)
-    assert (shape.key_width, shape.value_width, shape.tied, shape.has_plain_attention) == (
+    assert (shape.key_width, shape.value_width, shape.tied, shape.memory_kind) == (
         16,
         16,
         False,
-        True,
+        MemoryKind(),
     )
     assert [(layer.weight_bytes, layer.kv_heads) for layer in shape.layers] == [(16_384, 2), (8192, 2)]
     assert (shape.input_bytes, shape.output_bytes, weight_bytes(shape)) == (12_800, 12_800, 50_176)
@@ -85,7 +89,7 @@ def test_some_layers_see_a_window_only(file: Path, pattern: Typed | None, window
     given: dict[str, Any] = {} if pattern is None else {"llama__attention__sliding_window_pattern": pattern}
     shape = shape_of(file, llama__attention__sliding_window=(UINT32, 256), **given)
     assert [layer.windowed for layer in shape.layers] == windowed
-    assert shape.has_plain_attention == (not any(windowed))
+    assert shape.memory_kind == MemoryKind(windows=any(windowed))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ def test_numbers_that_make_no_sense_are_done_without(file: Path, name: str, valu
 
 def places(shape: ModelShape, gpus: Mapping[int, int] = GPUS, **parameters: object) -> tuple[int, list[int]]:
     """Weights on the host and on each GPU."""
-    whole = estimate(shape, LoadingParameters(**parameters), gpus)  # type: ignore[arg-type]
+    whole = estimate(shape, FittedParameters(**parameters), gpus)  # type: ignore[arg-type]
     return whole.host.weights, [whole.gpus[gpu].weights if gpu in whole.gpus else 0 for gpu in gpus]
 
 
@@ -136,7 +140,7 @@ def test_tied_embeddings_are_on_the_gpu_again(file: Path) -> None:
 def test_the_cache_is_counted_by_its_types_and_cells(file: Path) -> None:
     shape = shape_of(file)
     assert estimate(shape, CPU).host.kv_cache == 1024 * 2 * 2 * 16 * 2 * 2
-    small = LoadingParameters(
+    small = FittedParameters(
         n_gpu_layers=0, n_ctx=1000, n_parallel=1, cache_type_k="q8_0", cache_type_v="f32"
     )
     assert estimate(shape, small).host.kv_cache == int(1024 * 2 * 16 * (34 / 32 + 4)) * 2
@@ -145,30 +149,76 @@ def test_the_cache_is_counted_by_its_types_and_cells(file: Path) -> None:
         llama__attention__sliding_window=(UINT32, 10),
         llama__attention__sliding_window_pattern=(UINT32, 2),
     )
-    one_slot = LoadingParameters(n_gpu_layers=0, n_ctx=10_240, n_parallel=1, n_ubatch=256, cache_prompt=False)
+    full = FittedParameters(n_gpu_layers=0, n_ctx=10_240, n_parallel=1, n_ubatch=256, cache_prompt=False)
+    assert estimate(windowed, full).host.kv_cache == 2 * 10_240 * 2 * 16 * 2 * 2
+    one_slot = replace(full, swa_full=False)
     assert estimate(windowed, one_slot).host.kv_cache == (512 + 10_240) * 2 * 16 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("n_parallel", "n_ctx", "n_apart"),
+    [(1, 1024, 0), (4, 1024, 1024), (2, 2048, 1024), (4, 200, 0), (4, 32_768, 16_384)],
+)
+def test_cells_of_the_prefill_context_are_counted(
+    file: Path, n_parallel: int, n_ctx: int, n_apart: int
+) -> None:
+    shape = shape_of(file)
+    parameters = FittedParameters(n_gpu_layers=0, n_ctx=n_ctx, n_parallel=n_parallel)
+    n_cells = -(-n_ctx * n_parallel // 256) * 256 + n_apart
+    assert estimate(shape, parameters).host.kv_cache == n_cells * 2 * 2 * 16 * 2 * 2
+    assert (
+        estimate(shape, parameters, cells=n_ctx).host.kv_cache == -(-n_ctx // 256) * 256 * 2 * 2 * 16 * 2 * 2
+    )
+    on_gpu = estimate(shape, FittedParameters(n_ctx=n_ctx, n_parallel=n_parallel), ONE_GPU)
+    assert on_gpu.host.kv_cache == 0
 
 
 def test_without_flash_attention_a_step_needs_more(file: Path) -> None:
     shape = shape_of(file)
-    off = LoadingParameters(n_gpu_layers=0, n_ctx=1024, n_parallel=1, flash_attn=FlashAttention.OFF)
+    off = FittedParameters(n_gpu_layers=0, n_ctx=1024, n_parallel=1, flash_attn=FlashAttention.OFF)
     assert estimate(shape, off).host.compute > estimate(shape, CPU).host.compute
 
 
 def test_nothing_is_mapped_where_the_file_is_read(file: Path) -> None:
     shape = shape_of(file)
     assert estimate(shape, CPU).mapped == weight_bytes(shape)
-    assert estimate(shape, LoadingParameters(use_mmap=False)).mapped == 0
+    assert estimate(shape, FittedParameters(use_mmap=False)).mapped == 0
 
 
-def test_an_engine_can_live_with_the_cells_of_one_request(file: Path) -> None:
-    shape = shape_of(file)
-    wide, odd = LoadingParameters(n_ctx=512, n_parallel=4), LoadingParameters(n_ctx=500, n_parallel=3)
-    assert [each.cells for each in estimates(shape, wide)] == [2048, 1024, 512]
-    assert [each.cells for each in estimates(shape, odd)] == [1500, 512, 500]
-    assert [each.cells for each in estimates(shape, LoadingParameters(n_ctx=512, kv_pool_tokens=900))] == [
-        900
-    ]
+EXPERTS = "qwen3-30b-a3b"
+
+
+def test_experts_of_the_first_layers_may_stay_on_the_host() -> None:
+    shape = next(model.shape() for model in REAL_MODELS if model.name == EXPERTS)
+    whole, fewer = (
+        estimate(shape, FittedParameters(n_cpu_moe=count), {0: 2**40, 1: 2**40}) for count in (0, 5)
+    )
+    experts = sum(layer.expert_bytes for layer in shape.layers[:5])
+    assert experts == sum(n for name, n in shape.tensors.items() if re.match(r"blk\.[0-4]\..*_exps", name))
+    assert fewer.host.weights - whole.host.weights == experts
+    assert sum(part.weights for part in fewer.gpus.values()) == weight_bytes(shape) - fewer.host.weights
+
+
+@pytest.mark.parametrize(
+    ("override", "on_host", "on_gpu_1"),
+    [
+        ("ffn_.*_exps=CPU", lambda name: "_exps" in name, None),
+        (r"blk\.1\.=CUDA1,exps=CPU", lambda name: "_exps" in name and "blk.1." not in name, "blk.1."),
+        ("token_embd=CPU,output=CUDA1", lambda _: False, "output.weight"),
+        ("attn_q=Vulkan9", lambda _: False, None),
+    ],
+)
+def test_overridden_tensors_lie_where_they_are_told(
+    override: str, on_host: Callable[[str], bool], on_gpu_1: str | None
+) -> None:
+    shape = next(model.shape() for model in REAL_MODELS if model.name == EXPERTS)
+    parameters = FittedParameters(override_tensor=override, split_mode=SplitMode.NONE)
+    placed = estimate(shape, parameters, {0: 2**40, 1: 2**40})
+    moved = sum(n for name, n in shape.tensors.items() if on_host(name))
+    assert placed.host.weights == shape.input_bytes + moved
+    elsewhere = sum(n for name, n in shape.tensors.items() if on_gpu_1 is not None and on_gpu_1 in name)
+    assert (placed.gpus[1].weights if 1 in placed.gpus else 0) == elsewhere
+    assert placed.host.weights + sum(part.weights for part in placed.gpus.values()) == weight_bytes(shape)
 
 
 def test_a_draft_model_counts_too(file: Path, tmp_path: Path) -> None:
@@ -189,12 +239,12 @@ def test_all_weights_are_somewhere(
     file: Path, layers: int, n_ctx: int, gpus: list[int], shares: list[float]
 ) -> None:
     shape = shape_of(file)
-    parameters = LoadingParameters(n_gpu_layers=layers, n_ctx=n_ctx, tensor_split=tuple(shares))
+    parameters = FittedParameters(n_gpu_layers=layers, n_ctx=n_ctx, tensor_split=tuple(shares))
     whole = estimate(shape, parameters, dict(enumerate(gpus)))
     assert whole.host.weights + sum(part.weights for part in whole.gpus.values()) == weight_bytes(shape)
     assert set(whole.gpus) <= set(range(len(gpus)))
     more = estimate(
-        shape, LoadingParameters(n_gpu_layers=layers, n_ctx=n_ctx + 1000, tensor_split=tuple(shares))
+        shape, FittedParameters(n_gpu_layers=layers, n_ctx=n_ctx + 1000, tensor_split=tuple(shares))
     )
     assert more.host.total >= estimate(shape, parameters).host.total
 

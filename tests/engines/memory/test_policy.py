@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from kolosal.engines.memory.policy import (
     Resident,
     Rules,
     Wait,
+    crowded,
     expired,
     idle_limit,
     make_room,
@@ -170,3 +173,48 @@ def test_a_default_of_0_is_never() -> None:
 def test_rules_have_bounds(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Rules).validate_python(fields, strict=True)
+
+
+# --- exclusive groups ---
+
+
+def of_groups(all_of_them: list[Resident]) -> st.SearchStrategy[list[Resident]]:
+    groups = st.frozensets(st.sampled_from("ab"))
+    members = st.lists(groups, min_size=len(all_of_them), max_size=len(all_of_them))
+    return members.map(
+        lambda each: [replace(one, groups=own) for one, own in zip(all_of_them, each, strict=True)]
+    )
+
+
+@given(needs, amounts, residents.flatmap(of_groups))
+def test_rivals_go_first_whatever_is_free(needs: list[Bytes], free: Bytes, residents: list[Resident]) -> None:
+    rivals = {one.name for one in residents if "a" in one.groups}
+    pinned = {one.name for one in residents if one.name in rivals and one.pinned}
+    match make_room(needs, free, residents, frozenset("a")):
+        case Load():
+            assert not rivals
+        case Evict(names=names):
+            assert rivals <= {*names}
+            assert all(one.evictable for one in named(residents, names))
+        case Wait(names=names):
+            assert rivals <= {*names}
+            assert not pinned
+            assert any(one.busy for one in named(residents, names))
+        case Refuse(rivals=named_rivals):
+            assert {*named_rivals} == pinned
+
+
+@given(residents.flatmap(of_groups))
+def test_of_a_group_that_came_to_be_exclusive_one_stays(residents: list[Resident]) -> None:
+    going = crowded(residents)
+    assert all(one.evictable for one in named(residents, tuple(going)))
+    staying = [one for one in residents if one.name not in going]
+    for group in "ab":
+        left = [one for one in staying if group in one.groups]
+        assert len([one for one in left if one.evictable]) <= 1
+        assert left or not any(group in one.groups for one in residents) or _beside_others(group, residents)
+
+
+def _beside_others(group: str, residents: list[Resident]) -> bool:
+    """Whether all of a group may go because each is of another one, too."""
+    return all(len(one.groups) > 1 for one in residents if group in one.groups)

@@ -12,13 +12,14 @@ from kolosal.engines.ipc.messages import (
     Abort,
     Failed,
     FromWorker,
+    Ping,
     SequenceOutput,
     StepOutputs,
     Submit,
     UnaryCall,
     encode,
 )
-from kolosal.engines.parameters import EngineConfig, LoadingParameters
+from kolosal.engines.parameters import FittedConfig, FittedParameters
 from kolosal.engines.worker.backend import Backend
 from kolosal.engines.worker.loop import EngineLoop
 from kolosal.engines.worker.preprocessor import Preprocessor
@@ -40,12 +41,15 @@ from tests.fake_worker.backend import FakeBackend, FakeSampler, Faults
 RENDERER = TemplateRenderer()
 """Renders for all tests of the worker that run no worker process. `conftest.py` starts and ends it."""
 
+OPEN_WORKERS: list[InProcessWorker] = []
+"""Those of the test at hand; `conftest.py` closes them."""
+
 MAX_STEPS = 20_000
 """Steps after which a loop that does not come to its end is taken for one that never will."""
 
 
-def engine_config(path: str = "fake.gguf", **parameters: Any) -> EngineConfig:
-    return EngineConfig("test", path, LoadingParameters(**parameters))
+def engine_config(path: str = "fake.gguf", **parameters: Any) -> FittedConfig:
+    return FittedConfig("test", path, FittedParameters(**parameters))
 
 
 def fake_backend(*faults: str, **parameters: Any) -> FakeBackend:
@@ -104,16 +108,22 @@ class InProcessWorker:
         chat_template: str | None = None,
         speculation: bool = True,
         after_step: Callable[[], None] = lambda: None,
+        target_step_s: float = 0.15,
+        saved_bytes: int = 0,
+        open_files: Any = None,
     ) -> None:
         self.backend = backend
         self.answers: dict[int, Answer] = {}
         self.frames: list[FromWorker] = []
         for slot in range(backend.n_slots):
             backend.release(slot)  # of a worker before this one
-        self.loop = EngineLoop(backend, self.put)
+        self.loop = EngineLoop(
+            backend, self.put, target_step_s=target_step_s, saved_bytes=saved_bytes, open_files=open_files
+        )
         template = ChatTemplate(backend, chat_template, RENDERER)
         self._preprocessor = Preprocessor(backend, template, self.loop, self.put, speculation=speculation)
         self._after_step = after_step
+        OPEN_WORKERS.append(self)
 
     def put(self, frame: FromWorker) -> None:
         self.frames.append(frame)
@@ -123,6 +133,7 @@ class InProcessWorker:
                     self.answers[output.request_id].add(output)
             case Failed(request_id=request_id) if request_id in self.answers:
                 self.answers[request_id].fail(frame)
+                self.loop.ping(Ping(0))  # a loop that waits for the sequence of a grammar hears of it
 
     def submit(
         self,
@@ -142,7 +153,7 @@ class InProcessWorker:
         self._send(encode(UnaryCall(request_id, call)))
 
     def close(self, timeout_s: float) -> bool:
-        """Free what unary calls have needed."""
+        """Free what unary calls and grammars have needed."""
         return self._preprocessor.close(timeout_s)
 
     def abort(self, request_id: int) -> None:

@@ -54,6 +54,11 @@ def test_text_is_the_same_however_it_is_cut(pieces: list[bytes], stops: tuple[st
     assert ("".join(shown), stopped) == _shown(_decoded(b"".join(pieces)), stops)
 
 
+def test_an_empty_stop_string_is_none() -> None:
+    assert _stream([b"ab", b"c"], ("", "c")) == (["ab", ""], True)
+    assert _stream([b"ab"], ("",)) == (["ab", ""], False)
+
+
 @given(_cut(), _stops)
 def test_nothing_shown_is_ever_taken_back(pieces: list[bytes], stops: tuple[str, ...]) -> None:
     final, _ = _shown(_decoded(b"".join(pieces)), stops)

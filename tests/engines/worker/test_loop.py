@@ -130,7 +130,10 @@ def test_prompt_of_the_whole_window_is_refused_with_both_numbers(worker: InProce
     error = worker.answer(ask("x" * 199)).error
 
     assert error is not None
-    assert (error.error, "200 tokens" in error.message) == ("ContextLengthExceeded", True)
+    assert error.error == "ContextLengthExceeded"
+    assert error.message.startswith("prompt is too long: 200 tokens > 200 maximum")
+    assert "maximum context length is 200 tokens" in error.message
+    assert (error.n_prompt_tokens, error.n_ctx) == (200, 200)
 
 
 def test_enormous_prompt_is_refused_before_it_is_tokenised(worker: InProcessWorker) -> None:
@@ -148,7 +151,8 @@ def test_template_that_makes_too_much_is_refused_before_it_is_tokenised(
     error = worker.answer(ask_chat("Hi")).error
 
     assert error is not None
-    assert (error.error, "5000000 characters" in error.message) == ("ContextLengthExceeded", True)
+    assert error.error == "ContextLengthExceeded"
+    assert error.message.startswith("prompt is too long: 5000000 characters, at least 19532 tokens > ")
 
 
 def test_defect_costs_one_request_and_tells_no_prompt(

@@ -9,9 +9,10 @@ from kolosal.engines.memory.limits import MAX_DRAFT_TOKENS_PER_STEP
 from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.detokenize import Detokenizer
 from kolosal.engines.worker.schedule.kv_cache import KVCache
+from kolosal.engines.worker.schedule.limits import SchedulerLimits
 from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
-from kolosal.engines.worker.schedule.scheduler import Scheduler, SchedulerLimits
+from kolosal.engines.worker.schedule.scheduler import Scheduler
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.step_cost import StepCost
 from tests.engines.worker.schedule.scheduling import FixedDrafts
@@ -39,7 +40,9 @@ def scheduler(n_cells: int) -> Scheduler:
     cost = StepCost()
     cost.observe(512, 0.001)
     limits = SchedulerLimits(n_parallel=N_PARALLEL, n_batch=512, n_prefill=512, target_step_s=0.15)
-    return Scheduler(KVCache(n_cells, 2 * N_PARALLEL + 2), PrefixCache(Reuse.PREFIX), limits, cost)
+    return Scheduler(
+        KVCache(n_cells, 2 * N_PARALLEL + 2), PrefixCache(Reuse.PREFIX), limits, cost, StepCost()
+    )
 
 
 def report(chunk: Chunk, seen: list[int]) -> bool:

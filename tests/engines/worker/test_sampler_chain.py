@@ -76,6 +76,9 @@ def test_stages_that_do_nothing_are_left_out() -> None:
         {"dry_multiplier": 0.8, "dry_penalty_last_n": 0},
         {"top_n_sigma": 0.0},
         {"mirostat_tau": 1.0},
+        {"top_p": 0.0},
+        {"typical_p": 0.0},
+        {"top_k": -1},
     ],
 )
 def test_what_would_change_nothing_is_left_out(params: dict[str, Any]) -> None:
@@ -170,6 +173,7 @@ def test_repetition_penalty_looks_back_no_further_than_the_window() -> None:
     looks_back = ChainSampler("penalties", (N_VOCAB, N_CTX, 1.1, 0.0, 0.0), n_prompt=N_CTX)
 
     assert stages(repeat_penalty=1.1, repeat_last_n=1000)[0] == looks_back
+    assert stages(repeat_penalty=1.1, repeat_last_n=-1)[0] == looks_back
 
 
 def test_repetition_penalty_over_no_tokens_is_off() -> None:
@@ -193,6 +197,26 @@ def test_reserved_seed_never_reaches_llama_cpp(given: str) -> None:
     drawn = seed(seed=RESERVED_SEED) if given == "request" else seed(RESERVED_SEED, seed=None)
 
     assert drawn < RESERVED_SEED
+
+
+@pytest.mark.parametrize(
+    ("given", "drawn"),
+    [
+        (2**32 + 3, 3),
+        (2**63 - 1, RESERVED_SEED - 1),
+        (-(2**63), 0),
+        (-2, RESERVED_SEED - 1),
+        (-(2**32) + 9, 9),
+    ],
+)
+def test_seeds_of_64_bits_are_taken_modulo(given: int, drawn: int) -> None:
+    assert seed(seed=given) == drawn
+    assert seed(default_seed=given, seed=None) == drawn
+
+
+def test_minus_one_is_no_seed() -> None:
+    assert seed(default_seed=3, seed=-1) == 3
+    assert len({seed(default_seed=-1, seed=-1) for _ in range(20)}) > 1
 
 
 def test_drawn_seeds_differ() -> None:

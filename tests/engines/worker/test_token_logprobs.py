@@ -26,7 +26,7 @@ from kolosal.schema import (
     TokensPrompt,
     Usage,
 )
-from tests.engines.worker.helpers import Answer, InProcessWorker, ask, engine_config, fake_backend
+from tests.engines.worker.helpers import Answer, InProcessWorker, ask, ask_chat, engine_config, fake_backend
 from tests.engines.worker.llamacpp.test_backend import PRECISE
 
 TEXT = "the quick brown fox jumps over the lazy dog, "
@@ -108,7 +108,27 @@ def test_nothing_is_reported_unless_it_is_asked_for(worker: InProcessWorker) -> 
     assert worker.answer(ask("from 7:", max_tokens=4)).logprobs == []
 
 
-def test_the_end_token_is_reported_as_it_is_written(worker: InProcessWorker) -> None:
+@pytest.mark.parametrize(
+    ("sampling", "shown"),
+    [
+        ({}, ["a", "b", "c"]),  # the end of the turn is no text
+        ({"stop": ("c",)}, ["a", "b"]),
+        ({"stop": ("bc",)}, ["a"]),
+        ({"stop": ("bx",)}, ["a", "b", "c"]),  # which looked like a stop string for a while
+        ({"stop": ("cx",)}, ["a", "b", "c"]),  # also at the end
+        ({"max_tokens": 2, "stop": ("bx",)}, ["a", "b"]),
+    ],
+)
+def test_what_is_not_shown_of_a_chat_is_not_reported(
+    worker: InProcessWorker, sampling: dict[str, Any], shown: list[str]
+) -> None:
+    answer = worker.answer(ask_chat("<say>abc</say>", logprobs=0, **sampling))
+
+    assert [entry.chosen.piece for entry in answer.logprobs] == shown
+    assert answer.text == "".join(shown)
+
+
+def test_the_end_token_of_a_text_is_reported_as_it_is_written(worker: InProcessWorker) -> None:
     end = worker.answer(ask("<say>a</say>", logprobs=0)).logprobs[-1].chosen
 
     assert (end.control, end.data, end.piece) == (True, b"", "<end>")

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from kolosal.engines.ipc.calls import MAX_TEXT_CHARS, Call, Detokenize, Render, Rendered, Tokenize, Tokenized
+from kolosal.engines.ipc.calls import (
+    MAX_TEXT_CHARS,
+    Call,
+    CallResult,
+    Detokenize,
+    Render,
+    Rendered,
+    Tokenize,
+    Tokenized,
+)
 from kolosal.engines.ipc.messages import Failed, FromWorker, UnaryResult
 from kolosal.schema import ChatPrompt, Message, TextPrompt
 from tests.engines.worker.helpers import InProcessWorker, fake_backend
@@ -77,7 +86,45 @@ def test_chat_is_rendered_through_the_template() -> None:
     template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}<end>"
     frame = answer(Render(ChatPrompt((Message("user", "hi"),))), chat_template=template)
 
-    assert frame == UnaryResult(1, Rendered("<s>[user]hi<end>", 10))
+    assert frame == UnaryResult(1, Rendered("[user]hi<end>", 10))
+
+
+def result_of(worker: InProcessWorker) -> CallResult:
+    """Of the call that ended last."""
+    frame = worker.frames[-1]
+    assert isinstance(frame, UnaryResult)
+    return frame.result
+
+
+@pytest.mark.parametrize("adds_bos", [True, False])
+@pytest.mark.parametrize(
+    "template", ["{{ bos_token }}{{ messages[0].content }}<end>", "{{ messages[0].content }}<end>"]
+)
+def test_template_once(monkeypatch: pytest.MonkeyPatch, template: str, *, adds_bos: bool) -> None:
+    """What a template made has the same tokens as a prompt of its own, whoever adds the token at the start."""
+    worker = InProcessWorker(fake_backend(), chat_template=template)
+    if not adds_bos:
+        tokenize = worker.backend.tokenize
+        monkeypatch.setattr(
+            worker.backend,
+            "tokenize",
+            lambda text, *, parse_special, **_: tokenize(
+                text, add_special=False, parse_special=parse_special
+            ),
+        )
+    results = []
+    worker.ask(Render(ChatPrompt((Message("user", "hi"),)), with_tokens=True))
+    chat = result_of(worker)
+    assert isinstance(chat, Rendered)
+    for call in (Render(TextPrompt(chat.text), with_tokens=True), Tokenize(chat.text, add_special=True)):
+        worker.ask(call)
+        result = result_of(worker)
+        assert isinstance(result, Rendered | Tokenized)
+        results.append(result.tokens)
+
+    assert chat.text == template.replace("{{ bos_token }}", "<s>").replace("{{ messages[0].content }}", "hi")
+    assert results == [chat.tokens, chat.tokens]
+    assert chat.tokens.count(256) == (adds_bos or "bos_token" in template)
 
 
 def test_chat_that_the_template_refuses_is_refused() -> None:

@@ -15,22 +15,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kolosal.engines.parameters import EngineConfig
+from kolosal.engines.parameters import FittedConfig
 from kolosal.engines.worker.backend import (
     BackendError,
     DecodeFailed,
     FimTokens,
     KVCacheFull,
+    RestoreFailed,
     Sampler,
     TemplateSource,
 )
 from kolosal.engines.worker.llamacpp.batch import LlamaBatch
 from kolosal.engines.worker.llamacpp.draft import DraftModel, DraftSequence
 from kolosal.engines.worker.llamacpp.embedder import LlamaCppEmbedder
-from kolosal.engines.worker.llamacpp.load import LoadedModel, load_draft, load_model
+from kolosal.engines.worker.llamacpp.load import LoadedModel, LoadError, load_draft, load_model
+from kolosal.engines.worker.llamacpp.logits import StepLogits
 from kolosal.engines.worker.llamacpp.logits_row import LogitsRow
 from kolosal.engines.worker.llamacpp.native import native
-from kolosal.engines.worker.llamacpp.sampler import GreedySampler, LogitBias, NativeSampler, logits
+from kolosal.engines.worker.llamacpp.prefill_context import PrefillContext
+from kolosal.engines.worker.llamacpp.sampler import GreedySampler, LogitBias, NativeSampler
 from kolosal.engines.worker.sampler_chain import GREEDY, sampler_chain
 from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.sampling import SamplingParams
@@ -40,6 +43,11 @@ if TYPE_CHECKING:
 
     from kolosal.engines.worker.constraint import Constraint
 
+_TRIED_TEXT = "Hello, 1 w\u00f6rld \U0001f642\n"
+"""A text with characters of one byte and of several, which a tokenizer may write in bytes."""
+_SMALL_BYTES = 2 * 1024**3
+"""Weights that one thread reads in some tenths of a second: several may wait for each other for longer on a busy machine."""
+
 _PIECE_BYTES = 256
 """Bytes of one token that are tried first; a longer one is asked for again with its true length."""
 
@@ -47,7 +55,7 @@ _PIECE_BYTES = 256
 class LlamaCppBackend:
     """One model and one context with a unified KV cache. See `Backend` for the contract."""
 
-    def __init__(self, config: EngineConfig, on_progress: Callable[[float], None]) -> None:
+    def __init__(self, config: FittedConfig, on_progress: Callable[[float], None]) -> None:
         """Load the model.
 
         Raises:
@@ -58,19 +66,25 @@ class LlamaCppBackend:
         self._context = self._loaded.context
         self._vocab = native.llama_model_get_vocab(self._model)
         self._memory = native.llama_get_memory(self._context)
+        self._cells = self._loaded.cells
         self._reads_in_order = bool(self._memory) and native.llama_get_causal_attn(self._context)
+        self._config = config
         self._default_seed = config.parameters.seed
-        self.info = self._loaded.info
+        may_take = self._loaded.prefill_cells * self._loaded.bytes_per_cell
+        self.info = replace(self._loaded.info, unused_bytes=self._loaded.info.unused_bytes + may_take)
         self.fim = _fim_tokens(self._vocab)
         self.can_trim = self._loaded.can_trim
         self.n_slots = self._loaded.n_slots
+        self.prefill_cells = self._loaded.prefill_cells
+        self.cell_s = self._loaded.cell_s
+        self._prefill_context = PrefillContext(self._loaded)
         self.template = TemplateSource(
             self._loaded.chat_template, self._text(_bos(self._vocab)), self._text(_eos(self._vocab))
         )
         rank_template = native.llama_model_chat_template(self._model, b"rerank")
         self.rank_template = rank_template.decode(errors="replace") if rank_template else None
-        self._batch = LlamaBatch(self.info.n_batch)
-        self._output_rows: list[int] = []
+        self._batch = LlamaBatch(self.info.n_batch, guard=self._loaded.guard)
+        self._logits = StepLogits(self._context, self.info.n_vocab)
         self.token_bytes = cache(
             partial(self._piece, special=False)
         )  # at most an entry for each token there is
@@ -81,8 +95,7 @@ class LlamaCppBackend:
             self._draft = DraftModel(draft)
             both = self.info.unused_bytes + draft.info.unused_bytes
             self.info = replace(self.info, unused_bytes=both)
-        if config.parameters.warmup and self.info.can_generate:
-            self._warm_up()
+        self._try()
 
     # --- vocabulary: any thread ---
 
@@ -99,11 +112,13 @@ class LlamaCppBackend:
             )
         return buffer[: max(count, 0)]
 
-    def control_texts(self) -> frozenset[str]:
+    def control_tokens(self) -> frozenset[int]:
         control = native.LLAMA_TOKEN_ATTR_CONTROL | native.LLAMA_TOKEN_ATTR_UNKNOWN
-        attribute = native.llama_vocab_get_attr
-        vocab = self._vocab
-        return frozenset(self._text(t) for t in range(self.info.n_vocab) if attribute(vocab, t) & control)
+        attribute, vocab = native.llama_vocab_get_attr, self._vocab
+        return frozenset(token for token in range(self.info.n_vocab) if attribute(vocab, token) & control)
+
+    def control_texts(self) -> frozenset[str]:
+        return frozenset(map(self._text, self.control_tokens()))
 
     def written(self, token: int) -> bytes:
         return self._piece(token, special=True)
@@ -135,7 +150,7 @@ class LlamaCppBackend:
         forbidden = self._end_tokens if params.ignore_eos else ()
         bias = LogitBias(params.logit_bias, forbidden) if params.logit_bias or forbidden else None
         if chain == [GREEDY]:
-            return GreedySampler(n_vocab, bias)
+            return GreedySampler(bias)
         return NativeSampler(chain, self._vocab, prompt, bias)
 
     def tokenize_pair(self, query: str, document: str) -> list[int]:
@@ -165,62 +180,113 @@ class LlamaCppBackend:
     # --- context: engine thread only ---
 
     def decode(self, chunks: Seq[Chunk]) -> None:
-        self._batch.clear()
-        self._output_rows.clear()
+        batch, n_rows, all_greedy = self._batch, 0, True
+        batch.clear()
         for chunk in chunks:
-            self._output_rows += self._batch.add(chunk.slot, chunk.start, chunk.tokens, chunk.n_outputs)
-        result = native.llama_decode(self._context, self._batch.struct)
-        if result == 0:
-            return
+            batch.add(chunk.slot, chunk.start, chunk.tokens, chunk.n_outputs)
+            n_rows += chunk.n_outputs
+            all_greedy = all_greedy and (not chunk.n_outputs or _is_greedy(chunk))
+        result = native.llama_decode(self._context, batch.struct)
         if result == 1:
             raise KVCacheFull("llama_decode found no KV cells for the batch")
-        raise DecodeFailed(f"llama_decode failed with {result}")
+        if result != 0:
+            raise DecodeFailed(f"llama_decode failed with {result}")
+        native.llama_synchronize(self._context)  # a GPU may still be at it, and what a step takes is measured
+        self._logits.begin(n_rows, all_greedy=all_greedy)
+
+    def prefill(self, chunk: Chunk, between_layers: Callable[[], bool]) -> bool:
+        return self._prefill_context.compute(chunk, between_layers)
+
+    def close_prefill_context(self) -> None:
+        self._prefill_context.close()
 
     def sample(self, sampler: Sampler, output: int, constraint: Constraint | None) -> int:
         assert isinstance(sampler, GreedySampler | NativeSampler)  # noqa: S101 - made by new_sampler above
-        row = self._output_rows[output]
         if constraint is not None:
-            self._forbid(row, constraint.mask())
-        return sampler.sample(self._context, row)
+            self._forbid(output, constraint.mask())
+        return sampler.sample(self._logits, output)
 
     def row_logprobs(self, output: int, n_top: int) -> LogitsRow:
-        return LogitsRow(logits(self._context, self._output_rows[output], self.info.n_vocab), n_top)
+        return LogitsRow(self._logits.row(output), n_top)
 
-    def _forbid(self, row: int, mask: bytes) -> None:
+    def _forbid(self, output: int, mask: bytes) -> None:
         """Take the probability of all tokens whose bit is 0."""
         bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), count=self.info.n_vocab, bitorder="little")
-        logits(self._context, row, self.info.n_vocab)[bits == 0] = -np.inf
+        self._logits.row(output)[bits == 0] = -np.inf
 
     def release(self, slot: int) -> None:
-        native.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        self._cells.release(slot)
 
     def copy(self, source: int, slot: int, n_cells: int) -> None:
-        native.llama_memory_seq_cp(self._memory, source, slot, 0, n_cells)
+        self._cells.copy(source, slot, 0, n_cells)
 
     def trim(self, slot: int, n_cells: int) -> None:
-        if not native.llama_memory_seq_rm(self._memory, slot, n_cells, -1):
+        if not self._cells.trim(slot, n_cells):
             raise BackendError(f"llama_memory_seq_rm could not cut sequence {slot} to {n_cells} cells")
 
     def cells(self, slot: int) -> int:
-        if not self._memory:  # of a model that cannot generate
-            return 0
-        last = int(native.llama_memory_seq_pos_max(self._memory, slot))
-        return last + 1
+        return self._cells.count(slot)
 
-    def _warm_up(self) -> None:
-        token = max(_bos(self._vocab), 0)
+    def save(self, slot: int) -> memoryview:
+        return self._cells.save(slot)
+
+    def state_key(self) -> bytes:
+        from kolosal.engines.worker.llamacpp.state_key import state_key  # noqa: PLC0415 - only files need it
+
+        assert self._loaded is not None  # noqa: S101 - it is not closed
+        return state_key(self._config, self._loaded)
+
+    def restore(self, slot: int, state: memoryview) -> None:
+        if not self._cells.append(slot, state):
+            raise RestoreFailed(f"llama_state_seq_set_data took no state of {len(state)} bytes")
+
+    def _try(self) -> None:
+        """Read some text and generate a token: what the file gets wrong ends the load, and not the first request.
+
+        Raises:
+            LoadError: the model cannot do that.
+        """
+        if native.llama_vocab_type(self._vocab) == native.LLAMA_VOCAB_TYPE_NONE:
+            raise LoadError("The model has no vocabulary, and cannot read text")
+        tokens = self.tokenize(_TRIED_TEXT, add_special=True, parse_special=False)
+        if not self.info.can_generate:
+            return
+        token = tokens[0] if tokens else 0
         self._batch.clear()
         self._batch.add(0, 0, [token], 1)
-        native.llama_decode(self._context, self._batch.struct)
-        native.llama_synchronize(self._context)
+        small = self.info.size_bytes <= _SMALL_BYTES
+        n_threads, n_threads_batch = self.info.n_threads, self.info.n_threads_batch
+        native.llama_set_n_threads(self._context, *((1, 1) if small else (n_threads, n_threads_batch)))
+        result = native.llama_decode(self._context, self._batch.struct)
+        native.llama_set_n_threads(self._context, n_threads, n_threads_batch)
+        if result != 0:
+            raise LoadError(f"The model cannot be used: llama_decode failed with {result} on a first token")
+        self._logits.begin(1, all_greedy=False)
+        row = self._logits.row(0)
+        if np.isnan(row).any():
+            raise LoadError(
+                "The model cannot be used: what it computes are no numbers (NaN), so its weights or"
+                " parameters are damaged"
+            )
+        self._piece(int(row.argmax()), special=True)
         native.llama_memory_clear(self._memory, False)  # zeros in every cell would make all of them resident
+        if self._draft is not None:
+            self._draft.try_out(token)
 
     def close(self) -> None:
         if self._draft is not None:
             self._draft.close()
+        self._prefill_context.close()
         if self._loaded is not None:
             self._loaded.close()
             self._loaded = None
+
+
+def _is_greedy(chunk: Chunk) -> bool:
+    """Whether of its rows only the most probable tokens are wanted, and nothing changes them before."""
+    sequence = chunk.sequence
+    sampler = sequence.sampler
+    return sequence.constraint is None and isinstance(sampler, GreedySampler) and sampler.bias is None
 
 
 def _fim_tokens(vocab: object) -> FimTokens:

@@ -10,8 +10,8 @@ import time
 
 from kolosal.engines.worker.llamacpp.batch import LlamaBatch
 from kolosal.engines.worker.llamacpp.load import LoadedModel
+from kolosal.engines.worker.llamacpp.logits import StepLogits
 from kolosal.engines.worker.llamacpp.native import native
-from kolosal.engines.worker.llamacpp.sampler import logits
 from kolosal.engines.worker.schedule.prefix_cache import common_prefix
 
 _WEIGHT = 0.2
@@ -25,6 +25,7 @@ class DraftModel:
         self._loaded = loaded
         self._memory = native.llama_get_memory(loaded.context)
         self._batch = LlamaBatch(loaded.info.n_batch)
+        self._logits = StepLogits(loaded.context, loaded.info.n_vocab)
         self._free_slots = list(range(loaded.n_slots))
         self.seconds_per_token = 0.0
         """What one draft token costs; learned."""
@@ -51,7 +52,14 @@ class DraftModel:
             self._batch.add(slot, start + at, piece, 1)
             if native.llama_decode(self._loaded.context, self._batch.struct) != 0:
                 return None
-        return int(logits(self._loaded.context, len(piece) - 1, self._loaded.info.n_vocab).argmax())
+        self._logits.begin(1, all_greedy=True)
+        return self._logits.most_probable(0)
+
+    def try_out(self, token: int) -> None:
+        """Compute a token: what would end the process ends the load."""
+        if (slot := self.take_slot()) is not None:
+            self.most_probable(slot, [token], 0)
+            self.give_back(slot)
 
     def note_cost(self, seconds: float) -> None:
         """Learn what a draft token costs."""

@@ -7,27 +7,42 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from kolosal.chat.formats import detect_thinking_tags, detect_tool_format
+from kolosal.engines.gguf_sampling import KEYS, PREFIX
 from kolosal.engines.ipc.messages import EngineInfo, Pooling
 from kolosal.engines.memory.ggml import cache_type
 from kolosal.engines.memory.gguf import GGUF_MAGIC
-from kolosal.engines.memory.limits import MAX_DRAFT_TOKENS_PER_STEP, sequence_slots
+from kolosal.engines.memory.limits import (
+    MAX_DRAFT_TOKENS_PER_STEP,
+    MemoryKind,
+    prefill_cells,
+    sequence_slots,
+)
+from kolosal.engines.memory.model_shape import state_bytes, state_values
+from kolosal.engines.memory.placement import of_draft
+from kolosal.engines.memory.tensor_overrides import all_overrides
 from kolosal.engines.parameters import (
-    EngineConfig,
+    MAX_PARALLEL,
+    FittedConfig,
+    FittedParameters,
     FlashAttention,
-    LoadingParameters,
     SplitMode,
 )
-from kolosal.engines.worker.backend import BackendError, Reuse
+from kolosal.engines.worker.backend import BackendError, OutOfMemory, Reuse
+from kolosal.engines.worker.llamacpp.attention import AttentionShape, measure
+from kolosal.engines.worker.llamacpp.cells import Cells
 from kolosal.engines.worker.llamacpp.native import native
 from kolosal.engines.worker.llamacpp.native_log import native_log
-from kolosal.engines.worker.llamacpp.page_release import PageRelease
-from kolosal.engines.worker.schedule.kv_pool import kv_bytes_per_cell, pool_sizes
+from kolosal.engines.worker.llamacpp.page_release import PageRelease, anonymous_bytes, unload_pages_of
+from kolosal.engines.worker.llamacpp.tensor_buffers import tensor_buffers
+from kolosal.engines.worker.schedule.kv_pool import kv_bytes_per_cell, metadata_number, pool_sizes
+from kolosal.files.regular import open_regular
 
 _PROGRESS_INTERVAL_S = 0.05
 """Shortest time between two progress reports: llama.cpp calls back for every tensor."""
@@ -53,8 +68,17 @@ class LoadedModel:
     model: Any
     context: Any
     info: EngineInfo
+    settings: native.llama_context_params
+    cells: Cells
     can_trim: bool
     n_slots: int
+    guard: int
+    """From a sequence id to its guard (`cells.py`); 0 for none."""
+    window: int
+    """Tokens that layers with a sliding window see, where they keep all cells; else 0."""
+    prefill_cells: int
+    bytes_per_cell: int
+    cell_s: float
     chat_template: str | None
 
     def close(self) -> None:
@@ -66,7 +90,7 @@ class LoadedModel:
             self.model = None
 
 
-def load_model(config: EngineConfig, on_progress: Callable[[float], None]) -> LoadedModel:
+def load_model(config: FittedConfig, on_progress: Callable[[float], None]) -> LoadedModel:
     """Load weights, then make a context with as many KV cells as fit.
 
     Raises:
@@ -75,29 +99,63 @@ def load_model(config: EngineConfig, on_progress: Callable[[float], None]) -> Lo
     native_log.install()
     native.llama_backend_init()
     parameters = config.parameters
+    is_mapped = parameters.use_mmap and _may_release_pages(parameters)
+    before = anonymous_bytes()
     model = _load_weights(config, on_progress)
     try:
+        repacked_bytes = max(0, anonymous_bytes() - before) if is_mapped else 0
+        if repacked_bytes > native.llama_model_size(model) // 2:
+            unload_pages_of(Path(config.model_path))
         if native.llama_model_has_encoder(model) and native.llama_model_has_decoder(model):
             raise LoadError("Models of an encoder and a decoder are not supported")
-        can_trim = _has_plain_attention(model)
+        kind = _memory_kind(model)
+        can_trim = kind.can_be_cut(parameters)
         reuse = Reuse.NONE if not parameters.cache_prompt else Reuse.PREFIX if can_trim else Reuse.WHOLE
+        scores_bytes, cell_s = _attention(model, parameters) if kind == MemoryKind() else (0, 0.0)
+        if scores_bytes:
+            parameters = replace(parameters, flash_attn=FlashAttention.OFF)
         pages = PageRelease()
-        context, settings = _make_context(
-            model, parameters, sequence_slots(parameters, plain_attention=can_trim)
-        )
+        slots = sequence_slots(parameters, kind)
+        n_ids = slots + can_trim  # one more to move cells through; it costs nothing where that can be done
+        guard = n_ids if kind.keeps_windows(parameters) else 0
+        settings = _context_params(parameters, slots, min(n_ids + guard, MAX_PARALLEL))
+        settings.swa_full = kind.keeps_windows(parameters)
+        # where not every layer keeps all cells, only the daemon's estimate knows what they take
+        bytes_per_cell = kv_bytes_per_cell(read_metadata(model), parameters) if can_trim else None
+        context = _make_context(model, parameters, settings, bytes_per_cell)
         released_bytes = pages.release() if _may_release_pages(parameters) else 0
     except BaseException:
         native.llama_model_free(model)
         raise
     template = native.llama_model_chat_template(model, None)
     text = template.decode(errors="replace") if template else None
-    info = replace(
-        _describe(model, context, parameters, settings, reuse, template=text), unused_bytes=released_bytes
+    info = _describe(model, context, parameters, settings, reuse, template=text)
+    on_gpu = bool(native.llama_supports_gpu_offload()) and parameters.n_gpu_layers != 0
+    apart = prefill_cells(parameters, info.kv_pool_tokens, kind, on_gpu=on_gpu)
+    if not bytes_per_cell or not info.can_generate:
+        apart = 0
+    released_bytes += scores_bytes * info.kv_pool_tokens  # which steps over a full pool would take
+    info = replace(info, unused_bytes=released_bytes, repacked_bytes=min(repacked_bytes, info.size_bytes))
+    window = int(native.llama_model_n_swa(model)) if guard else 0
+    spare = slots if can_trim and slots < MAX_PARALLEL else None
+    return LoadedModel(
+        model=model,
+        context=context,
+        info=info,
+        settings=settings,
+        cells=Cells(context, window=window, guard=guard, spare=spare),
+        can_trim=can_trim,
+        n_slots=slots,
+        guard=guard,
+        window=window,
+        prefill_cells=apart,
+        bytes_per_cell=bytes_per_cell or 0,
+        cell_s=cell_s,
+        chat_template=text,
     )
-    return LoadedModel(model, context, info, can_trim, settings.n_seq_max, text)
 
 
-def load_draft(config: EngineConfig, target: LoadedModel) -> LoadedModel:
+def load_draft(config: FittedConfig, target: LoadedModel) -> LoadedModel:
     """Load the draft model of an engine, with a context as large as the engine's.
 
     Raises:
@@ -105,10 +163,14 @@ def load_draft(config: EngineConfig, target: LoadedModel) -> LoadedModel:
     """
     path = config.parameters.draft_model_path or ""
     parameters = replace(
-        config.parameters, kv_pool_tokens=target.info.kv_pool_tokens, cache_prompt=False, chat_template=None
+        of_draft(config.parameters),
+        kv_pool_tokens=target.info.kv_pool_tokens,
+        cache_prompt=False,
+        chat_template=None,
     )
-    draft = load_model(EngineConfig(config.engine_id, path, parameters), lambda _: None)
-    if draft.info.n_vocab != target.info.n_vocab or not draft.can_trim or not draft.info.can_generate:
+    draft = load_model(FittedConfig(config.engine_id, path, parameters), lambda _: None)
+    has_plain_attention = draft.can_trim and not draft.guard
+    if draft.info.n_vocab != target.info.n_vocab or not has_plain_attention or not draft.info.can_generate:
         draft.close()
         raise LoadError(
             f"{path} cannot be the draft model: it must have the vocabulary of the model, {target.info.n_vocab} tokens"
@@ -117,25 +179,26 @@ def load_draft(config: EngineConfig, target: LoadedModel) -> LoadedModel:
     return draft
 
 
-def _load_weights(config: EngineConfig, on_progress: Callable[[float], None]) -> Any:
+def _load_weights(config: FittedConfig, on_progress: Callable[[float], None]) -> Any:
     path = Path(config.model_path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             magic = file.read(len(GGUF_MAGIC))
     except OSError as exc:
         raise LoadError(f"The model file cannot be read: {exc.strerror}") from exc
     if magic != GGUF_MAGIC:
         raise LoadError("The file is not a GGUF model: it does not begin with 'GGUF'")
-    native_log.begin()
     params, _keep_alive = _model_params(config.parameters, on_progress)
+    native_log.begin()
     model = native.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
-        raise LoadError(f"llama.cpp could not load the file: {native_log.reason()}")
+        reason = f"llama.cpp could not load the file: {native_log.reason()}"
+        raise OutOfMemory(reason) if native_log.lacked_memory() else LoadError(reason)
     return model
 
 
 def _model_params(
-    parameters: LoadingParameters, on_progress: Callable[[float], None]
+    parameters: FittedParameters, on_progress: Callable[[float], None]
 ) -> tuple[native.llama_model_params, tuple[object, ...]]:
     """The native parameters, and what must stay alive while they are used."""
     params = native.llama_model_default_params()
@@ -152,9 +215,12 @@ def _model_params(
     params.load_mode = (native.LLAMA_LOAD_MODE_MMAP if parameters.use_mmap else 0) | (
         native.LLAMA_LOAD_MODE_MLOCK if parameters.use_mlock else 0
     )
+    buffers = tensor_buffers(all_overrides(parameters))
+    if buffers is not None:
+        params.tensor_buft_overrides = ctypes.cast(buffers, ctypes.c_void_p)
     callback = native.llama_progress_callback(_progress_reporter(on_progress))
     params.progress_callback = callback
-    return params, (split, callback)
+    return params, (split, buffers, callback)
 
 
 def _progress_reporter(on_progress: Callable[[float], None]) -> Callable[[float, object], bool]:
@@ -171,33 +237,72 @@ def _progress_reporter(on_progress: Callable[[float], None]) -> Callable[[float,
     return report
 
 
-def _has_plain_attention(model: Any) -> bool:
-    """Whether any cell can be shared or cut off: not with sliding windows or recurrent states."""
+def _memory_kind(model: Any) -> MemoryKind:
+    """What the model remembers a sequence by."""
     stateful = native.llama_model_is_recurrent(model) or native.llama_model_is_hybrid(model)
-    return not stateful and native.llama_model_n_swa(model) == 0
+    values = state_values(partial(metadata_number, read_metadata(model))) if stateful else 0
+    return MemoryKind(
+        windows=native.llama_model_n_swa(model) > 0,
+        states=bool(stateful),
+        state_bytes=state_bytes(values, native.llama_model_n_layer(model)),
+    )
+
+
+def _attention(model: Any, parameters: FittedParameters) -> tuple[int, float]:
+    """Bytes for each cell that attention without flash attention takes in the largest step, where it is to be used, else 0; and what a
+    cell adds to each step.
+
+    It is used where nobody said which way, it is faster on this processor, the cache is of a kind that it can read, and there is
+    memory for it: no more than the cells themselves take.
+    """
+    read = read_metadata(model)
+    architecture = read("general.architecture")
+    n_heads, n_kv_heads = int(native.llama_model_n_head(model)), int(native.llama_model_n_head_kv(model))
+    kv_bytes = kv_bytes_per_cell(read, parameters)
+    on_gpu = native.llama_supports_gpu_offload() and parameters.n_gpu_layers != 0
+    is_compressed = read(f"{architecture}.attention.kv_lora_rank") is not None
+    if on_gpu or is_compressed or not kv_bytes or not n_kv_heads or n_heads % n_kv_heads:
+        return 0, 0.0
+    scores = 4 * n_heads * min(parameters.n_ubatch, parameters.n_batch)
+    cells = parameters.kv_pool_tokens or parameters.n_ctx * parameters.n_parallel
+    fits = scores <= kv_bytes and cells * (kv_bytes + scores) <= psutil.virtual_memory().available
+    width = read(f"{architecture}.attention.key_length")
+    head_width = int(width) if width else int(native.llama_model_n_embd(model)) // n_heads
+    shape = AttentionShape(head_width=head_width, n_heads=n_heads, n_kv_heads=n_kv_heads)
+    may_choose = fits and parameters.flash_attn is FlashAttention.AUTO
+    readable = cache_type(parameters.cache_type_v).block_values == 1
+    found = measure(shape, parameters.n_parallel, choose=may_choose and readable)
+    if found is None:
+        return 0, 0.0
+    n_threads = parameters.n_threads or _cpu_cores()
+    cell_s = found.cell_s * int(native.llama_model_n_layer(model)) / n_threads
+    return (scores if found.by_products else 0), cell_s
 
 
 def _make_context(
-    model: Any, parameters: LoadingParameters, n_slots: int
-) -> tuple[Any, native.llama_context_params]:
-    """A context with the largest pool of KV cells that can be had."""
-    settings = _context_params(parameters, n_slots)
-    for cells in pool_sizes(
-        parameters, kv_bytes_per_cell(_metadata(model), parameters), _free_host_bytes(parameters)
-    ):
+    model: Any,
+    parameters: FittedParameters,
+    settings: native.llama_context_params,
+    bytes_per_cell: int | None,
+) -> Any:
+    """A context with the largest pool of KV cells that can be had; `settings` have then how many those are."""
+    for cells in pool_sizes(parameters, bytes_per_cell, _free_host_bytes(parameters)):
         settings.n_ctx = cells
         native_log.begin()
         context = native.llama_init_from_model(model, settings)
         if context:
-            return context, settings
-    raise LoadError(f"No room for a context of {settings.n_ctx} tokens: {native_log.reason()}")
+            return context
+        if not native_log.lacked_memory():  # a smaller one would be refused as well
+            raise LoadError(f"llama.cpp cannot use the model with these parameters: {native_log.reason()}")
+    raise OutOfMemory(f"No room for a context of {settings.n_ctx} tokens: {native_log.reason()}")
 
 
-def _context_params(parameters: LoadingParameters, n_slots: int) -> native.llama_context_params:
+def _context_params(parameters: FittedParameters, n_slots: int, n_ids: int) -> native.llama_context_params:
+    """What a context is made with that has `n_slots` sequences, by `n_ids` sequence ids."""
     params: native.llama_context_params = native.llama_context_default_params()
     params.n_batch = max(parameters.n_batch, parameters.n_parallel)  # a step holds a token of every sequence
     params.n_ubatch = min(parameters.n_ubatch, params.n_batch)
-    params.n_seq_max = n_slots
+    params.n_seq_max = n_ids
     params.n_outputs_max = n_slots + MAX_DRAFT_TOKENS_PER_STEP  # rows of logits in one step
     params.kv_unified = True
     params.n_threads = parameters.n_threads or _cpu_cores()
@@ -212,7 +317,7 @@ def _context_params(parameters: LoadingParameters, n_slots: int) -> native.llama
 def _describe(
     model: Any,
     context: Any,
-    parameters: LoadingParameters,
+    parameters: FittedParameters,
     settings: native.llama_context_params,
     reuse: Reuse,
     *,
@@ -226,7 +331,7 @@ def _describe(
     pooling = native.llama_pooling_type(context)
     return EngineInfo(
         description=description.value.decode(errors="replace"),
-        architecture=_metadata(model)("general.architecture") or "unknown",
+        architecture=read_metadata(model)("general.architecture") or "unknown",
         n_params=int(native.llama_model_n_params(model)),
         size_bytes=int(native.llama_model_size(model)),
         n_vocab=int(native.llama_vocab_n_tokens(native.llama_model_get_vocab(model))),
@@ -246,16 +351,23 @@ def _describe(
         thinking_tags=detect_thinking_tags(parameters.chat_template or template or ""),
         can_generate=bool(native.llama_get_memory(context)) and native.llama_model_has_decoder(model),
         n_embd=int(native.llama_model_n_embd_out(model)),
+        sampling=_sampling(read_metadata(model)),
         pooling=next((name for name, number in POOLING.items() if number == pooling), "mean"),
     )
 
 
-def _may_release_pages(parameters: LoadingParameters) -> bool:
+def _sampling(read: Callable[[str], str | None]) -> dict[str, str]:
+    """What the file says of how tokens are chosen, as it says it."""
+    said = {key: read(PREFIX + key) for key in KEYS}
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _may_release_pages(parameters: FittedParameters) -> bool:
     """Not where a driver may have lent host memory to a GPU, nor for those who lock memory to be sure of it."""
     return not native.llama_supports_gpu_offload() and not parameters.use_mlock
 
 
-def _metadata(model: Any) -> Callable[[str], str | None]:
+def read_metadata(model: Any) -> Callable[[str], str | None]:
     """Reader of scalar GGUF metadata."""
 
     def read(key: str) -> str | None:
@@ -266,7 +378,7 @@ def _metadata(model: Any) -> Callable[[str], str | None]:
     return read
 
 
-def _free_host_bytes(parameters: LoadingParameters) -> int | None:
+def _free_host_bytes(parameters: FittedParameters) -> int | None:
     """Host memory the KV cache may take; None where it goes to GPU memory, whose allocator says no by itself."""
     if native.llama_supports_gpu_offload() and parameters.n_gpu_layers != 0:
         return None

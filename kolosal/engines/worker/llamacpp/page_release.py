@@ -8,11 +8,14 @@ a page of zeros at the next touch (madvise(2), MADV_DONTNEED): whoever reads or 
 from __future__ import annotations
 
 import ctypes
+import mmap
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _MAPS = Path("/proc/self/maps")
+_STATUS = Path("/proc/self/status")
 
 _BLOCK = 1024 * 1024
 """Bytes looked at in one go: all zeros, or kept."""
@@ -45,14 +48,45 @@ class PageRelease:
             return 0
         libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
         libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
         zeros = ctypes.create_string_buffer(_BLOCK)
         released = 0
         for start, end in without(_mapped(), self._before):
             for block in range(-(-start // _BLOCK) * _BLOCK, end - _BLOCK + 1, _BLOCK):
+                if not _is_resident(libc, block):
+                    continue  # it was never touched, and to look at it would
                 is_empty = libc.memcmp(block, zeros, _BLOCK) == 0
                 if is_empty and libc.madvise(block, _BLOCK, _DONT_NEED) == 0:
                     released += _BLOCK
         return released
+
+
+def unload_pages_of(path: Path) -> None:
+    """Let the pages of a mapped file go, of which llama.cpp made a copy: one that is read after all comes from the system's cache."""
+    libc = ctypes.PyDLL(None) if sys.platform == "linux" else None
+    if libc is None:
+        return
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    name = os.fspath(path.resolve())
+    for line in _lines(_MAPS):
+        words = line.split(maxsplit=5)
+        if len(words) == 6 and words[5] == name and "w" not in words[1]:
+            start, _, end = words[0].partition("-")
+            libc.madvise(int(start, 16), int(end, 16) - int(start, 16), _DONT_NEED)
+
+
+def anonymous_bytes() -> int:
+    """Resident memory of this process that no file is behind. Elsewhere than on Linux 0."""
+    for line in _lines(_STATUS):
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _is_resident(libc: ctypes.PyDLL, block: int) -> bool:
+    """Whether any page of a block is; where the system does not say, it may be."""
+    pages = ctypes.create_string_buffer(_BLOCK // mmap.PAGESIZE)
+    return libc.mincore(block, _BLOCK, pages) != 0 or any(byte & 1 for byte in pages.raw)
 
 
 def without(spans: Iterable[Span], others: Iterable[Span]) -> Iterator[Span]:
@@ -72,11 +106,15 @@ def without(spans: Iterable[Span], others: Iterable[Span]) -> Iterator[Span]:
 
 def _mapped() -> list[Span]:
     """The writable private mappings of this process that no file is behind; none where the system does not tell."""
+    return [span for line in _lines(_MAPS) if (span := _anonymous(line)) is not None]
+
+
+def _lines(path: Path) -> list[str]:
+    """None where the system does not tell."""
     try:
-        lines = _MAPS.read_text(encoding="utf-8", errors="replace").splitlines()
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    return [span for line in lines if (span := _anonymous(line)) is not None]
 
 
 def _anonymous(line: str) -> Span | None:

@@ -14,16 +14,12 @@ from typing import Any
 import numpy as np
 
 from kolosal.engines.worker.backend import BackendError
+from kolosal.engines.worker.llamacpp.logits import StepLogits
 from kolosal.engines.worker.llamacpp.native import native
 from kolosal.engines.worker.sampler_chain import ChainSampler
 
 FORBIDDING_BIAS = -100.0
 """A bias of this or less forbids the token."""
-
-
-def logits(context: native.llama_context_p, row: int, n_vocab: int) -> np.ndarray:
-    """The logits of a row of the last batch, in llama.cpp's own memory: writing to it changes what is sampled."""
-    return np.ctypeslib.as_array(native.llama_get_logits_ith(context, row), shape=(n_vocab,))
 
 
 class LogitBias:
@@ -49,16 +45,14 @@ class LogitBias:
 class GreedySampler:
     """Always the most probable token, of two the one with the smaller id."""
 
-    def __init__(self, n_vocab: int, bias: LogitBias | None = None) -> None:
-        self._n_vocab = n_vocab
-        self._bias = bias
+    def __init__(self, bias: LogitBias | None = None) -> None:
+        self.bias = bias
 
-    def sample(self, context: native.llama_context_p, row: int) -> int:
-        """Choose the token after a row of the last batch."""
-        choices = logits(context, row, self._n_vocab)
-        if self._bias is not None:
-            self._bias.apply(choices)
-        return int(choices.argmax())
+    def sample(self, logits: StepLogits, output: int) -> int:
+        """Choose the token after a row."""
+        if self.bias is not None:
+            self.bias.apply(logits.row(output))
+        return logits.most_probable(output)
 
     def accept(self, token: int) -> None:
         """Nothing depends on what was chosen before."""
@@ -82,7 +76,6 @@ class NativeSampler:
         Raises:
             BackendError: llama.cpp did not make it, or one of its samplers.
         """
-        self._n_vocab = int(native.llama_vocab_n_tokens(vocab))
         self._bias = bias
         self._chain = native.llama_sampler_chain_init(native.llama_sampler_chain_params(no_perf=True))
         if not self._chain:
@@ -96,11 +89,11 @@ class NativeSampler:
                 native.llama_sampler_accept(sampler, token)
             native.llama_sampler_chain_add(self._chain, sampler)
 
-    def sample(self, context: native.llama_context_p, row: int) -> int:
-        """Choose the token after a row of the last batch, and remember it for penalties."""
+    def sample(self, logits: StepLogits, output: int) -> int:
+        """Choose the token after a row, and remember it for penalties."""
         if self._bias is not None:
-            self._bias.apply(logits(context, row, self._n_vocab))
-        return int(native.llama_sampler_sample(self._chain, context, row))
+            self._bias.apply(logits.row(output))
+        return int(native.llama_sampler_sample(self._chain, logits.context, logits.index(output)))
 
     def accept(self, token: int) -> None:
         native.llama_sampler_accept(self._chain, token)

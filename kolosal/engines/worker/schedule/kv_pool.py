@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from kolosal.engines.memory.ggml import cache_type
 from kolosal.engines.memory.limits import HOST_RESERVE_BYTES, KV_CELL_STEP, pool_cells, smaller_pools
-from kolosal.engines.parameters import LoadingParameters
+from kolosal.engines.parameters import FittedParameters
 
 Metadata = Callable[[str], str | None]
 
 
-def kv_bytes_per_cell(metadata: Metadata, parameters: LoadingParameters) -> int | None:
+def metadata_number(metadata: Metadata, name: str) -> int | None:
+    """A number of the model's architecture, where the metadata has one."""
+    text = metadata(f"{metadata('general.architecture')}.{name}")
+    return int(text) if text is not None and text.isdigit() else None
+
+
+def kv_bytes_per_cell(metadata: Metadata, parameters: FittedParameters) -> int | None:
     """Bytes of keys and values one token takes over all layers; None where the metadata does not say.
 
     An upper estimate: layers with a sliding window or without attention need less.
     """
 
-    def number(name: str) -> int | None:
-        text = metadata(f"{metadata('general.architecture')}.{name}")
-        return int(text) if text is not None and text.isdigit() else None
-
+    number = partial(metadata_number, metadata)
     layers, width = number("block_count"), number("embedding_length")
     heads = number("attention.head_count")
     kv_heads = number("attention.head_count_kv") or heads
@@ -36,7 +40,7 @@ def kv_bytes_per_cell(metadata: Metadata, parameters: LoadingParameters) -> int 
 
 
 def pool_sizes(
-    parameters: LoadingParameters, bytes_per_cell: int | None, free_bytes: int | None
+    parameters: FittedParameters, bytes_per_cell: int | None, free_bytes: int | None
 ) -> Iterator[int]:
     """Pools to try, largest first. An explicit one is tried alone; one request's window is never cut."""
     if parameters.kv_pool_tokens is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from kolosal.engines.worker.schedule.saved_sequences import Saved
 from kolosal.engines.worker.schedule.sequence import Sequence
 
 
@@ -24,7 +25,35 @@ class Copy:
     n_cells: int
 
 
-MemoryOp: TypeAlias = Release | Copy
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """Free the cells of a sequence id but for the first `n_cells`."""
+
+    slot: int
+    n_cells: int
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Copy the cells of a sequence id to host memory before it gives some up."""
+
+    slot: int
+    saved: Saved
+
+
+MemoryOp: TypeAlias = Release | Copy | Trim | Save
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """First `memory` in order, then cells of its own for `slot`, as they were saved; of them the first `n_cells` stay, which are
+    those of a sequence that begins to run with them."""
+
+    sequence: Sequence
+    slot: int
+    saved: Saved
+    n_cells: int
+    memory: list[MemoryOp]
 
 
 @dataclass(frozen=True, slots=True)

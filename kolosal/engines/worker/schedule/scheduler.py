@@ -6,22 +6,30 @@ The rules, in order:
  1. Every decoding sequence gets its token, with draft tokens where they pay. Streams never wait for a prompt.
  2. What is left of the step is given to prompts in equal shares, so that a long one does not hold up short ones. While
     anybody decodes, the step is kept near the target duration; otherwise it may last a second. (Chunked prefill without
-    stalls: Sarathi-Serve, https://arxiv.org/abs/2403.02310.)
+    stalls: Sarathi-Serve, https://arxiv.org/abs/2403.02310.) A long prompt that would make the step longer than that is left
+    to the prefill context, where the backend has one: `begin_prefill`.
  3. Waiting sequences are admitted by priority, then in order, while there is room for their whole prompt. One whose
     beginning another sequence is computing right now waits for that instead of computing it again.
- 4. Where cells run out: finished sequences are evicted, least recently used first; then the youngest running one of the
-    lowest priority is preempted. It keeps its tokens and goes back to the queue, to compute them again, as in vLLM; its
-    client sees a pause.
+ 4. Where cells run out: finished sequences give up theirs, from the end, those first that are worth least; then the youngest
+    running one of the lowest priority is preempted. It keeps its tokens and goes back to the queue, to compute them again, as
+    in vLLM; its client sees a pause. What gives up cells is saved first, where that is on and worth it: `begin_restore`.
+ 5. Cells of finished sequences that slow the running ones by more than a few per cent go when nobody had use for them in time.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from itertools import islice
 
 from kolosal.engines.memory.limits import MAX_DRAFT_TOKENS_PER_STEP
+from kolosal.engines.worker.backend import Reuse
+from kolosal.engines.worker.schedule.checkpoints import MIN_DISTANCE, places, spaced
 from kolosal.engines.worker.schedule.kv_cache import KVCache
-from kolosal.engines.worker.schedule.plan import Chunk, Copy, MemoryOp, Plan, Release
-from kolosal.engines.worker.schedule.prefix_cache import Match, PrefixCache
+from kolosal.engines.worker.schedule.limits import LEAST_APART_TOKENS, SchedulerLimits
+from kolosal.engines.worker.schedule.long_prompts import LongPrompts
+from kolosal.engines.worker.schedule.plan import Chunk, Copy, MemoryOp, Plan, Release, Restore, Save, Trim
+from kolosal.engines.worker.schedule.prefix_cache import MIN_HIT_TOKENS, Match, PrefixCache
+from kolosal.engines.worker.schedule.saved_sequences import Saved, SavedSequences
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.step_cost import StepCost
 from kolosal.engines.worker.schedule.waiting import WaitingQueue
@@ -44,33 +52,46 @@ MAX_LONE_TRIES = 3
 WORTH_WAITING_TOKENS = 32
 """A sequence waits for cells another is computing when it saves at least this many tokens."""
 
+UNCOUNTED_SHARE = 1 / 64
+"""Share of the pool that finished sequences may have however old they are. llama.cpp's attention walks over all cells in use
+in every step: a thousand cells slow a lone stream of SmolLM2-135M by some 12 % (measured), so this share of 16,384 by 3 %."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SchedulerLimits:
-    """What bounds a step."""
+_FEW_STREAMS = 4
+"""What a cell costs is known for steps of so many tokens (`llamacpp/attention.py`)."""
 
-    n_parallel: int
-    """Running sequences at most."""
-    n_batch: int
-    """Tokens in a step at most."""
-    n_prefill: int
-    """Prompt tokens in a step while nobody decodes."""
-    target_step_s: float
-    """Duration to aim for while somebody decodes."""
+UNCOUNTED_SLOWDOWN = 0.02
+"""Of a step, by which they may slow it at most, where it is known what a cell costs."""
+
+TRIM_TOKENS = 64
+"""Cells that a finished sequence gives up at a time, at least."""
 
 
 class Scheduler:
     """The waiting queue, the running batch and the finished sequences whose cells are kept."""
 
     def __init__(
-        self, cache: KVCache, prefixes: PrefixCache, limits: SchedulerLimits, cost: StepCost
+        self,
+        cache: KVCache,
+        prefixes: PrefixCache,
+        limits: SchedulerLimits,
+        cost: StepCost,
+        slice_cost: StepCost,
+        saved: SavedSequences | None = None,
+        control_tokens: frozenset[int] = frozenset(),
     ) -> None:
+        """`cost` knows what a step takes, `slice_cost` what a layer of a chunk in the prefill context takes. `control_tokens` are
+        looked for where memory cannot be cut: they say where parts of a prompt begin and end."""
         self._cache = cache
         self._prefixes = prefixes
         self._limits = limits
+        self._saved = SavedSequences(0, prefixes.reuse) if saved is None else saved
+        self._control_tokens = control_tokens
         self._cost = cost
+        self._long_prompts = LongPrompts(limits, slice_cost)
         # So few that a step has room for those of all sequences.
         self._decode_tokens = max(1, min(MAX_DECODE_TOKENS, limits.n_batch // limits.n_parallel))
+        self.fetching: Saved | None = None
+        """What the next sequence waits for, to be read from its file."""
         self.waiting = WaitingQueue()
         self.running: list[Sequence] = []  # in order of admission
         self._lone_tries = 0
@@ -95,7 +116,7 @@ class Scheduler:
         if slot is None:
             self.waiting.remove(sequence)
             return []
-        self.running.remove(sequence)
+        self._stop_running(sequence)
         sequence.slot = None
         if keep and self._prefixes.keep(slot, sequence):
             return []
@@ -111,14 +132,17 @@ class Scheduler:
     # --- one step ---
 
     def schedule(self) -> Plan:
-        """The next step. Has no chunks only when there is no work."""
+        """The next step. Has no chunks only when there is no work, or none before a chunk of the prefill context or a file is there."""
         plan = Plan()
+        if not self.has_work:
+            return plan
         self._prefixes.tick()
-        while (expired := self._prefixes.expired) is not None:
-            self._evict(plan, expired)
+        self._expire(plan)
+        self._keep_checkpoints(plan)
         self._plan_decodes(plan)
         self._plan_prefills(plan)
-        while not plan.chunks and self._free_some(plan):
+        waits = self._long_prompts.chunk is not None or self.fetching is not None
+        while not plan.chunks and not waits and self._free_some(plan, TRIM_TOKENS):
             self._plan_prefills(plan)  # prompts that began together and cannot all be finished
         return plan
 
@@ -135,7 +159,8 @@ class Scheduler:
         Puts what must be released into `plan.memory`, which is otherwise done with.
         """
         plan.memory.clear()
-        if self._evict_oldest(plan):
+        if (slot := self._least_worth()) is not None:
+            self._evict(plan, slot)
             return True
         self._halvings += 1
         if plan.n_tokens > len(plan.chunks) and self._halvings <= self._limits.n_batch.bit_length():
@@ -147,37 +172,44 @@ class Scheduler:
 
     def _plan_decodes(self, plan: Plan) -> None:
         decoding = [s for s in self.running if self._decodes(s)]
-        while sum(s.n_pending for s in decoding) > self._cache.free_cells and self._free_some(plan):
+        n_tokens = sum(s.n_next for s in decoding)
+        while (missing := n_tokens - self._free_cells) > 0 and self._free_some(plan, missing):
             decoding = [s for s in self.running if self._decodes(s)]
-        n_tokens = sum(s.n_pending for s in decoding)
+            n_tokens = sum(s.n_next for s in decoding)
         prompts_wait = bool(self.waiting) or len(decoding) < len(self.running)
         # prompt tokens are wanted for certain, draft tokens are not
         most = 0 if prompts_wait else MAX_DRAFT_TOKENS_PER_STEP
-        room = min(self._cache.free_cells - n_tokens, self._limits.n_batch - n_tokens, most)
+        room = min(self._free_cells - n_tokens, self._limits.n_batch - n_tokens, most)
+        n_expected = float(len(decoding))
         for sequence in decoding:
-            room -= self._draft(sequence, plan.n_tokens + sequence.n_pending, len(decoding), room)
-            self._add(plan, sequence, sequence.n_pending)
+            n_expected += self._draft(sequence, n_tokens, n_expected, room)
+            n_tokens += len(sequence.draft)
+            room -= len(sequence.draft)
+            self._add(plan, sequence, sequence.n_next)
 
     def _decodes(self, sequence: Sequence) -> bool:
         return sequence.n_pending <= self._decode_tokens and not sequence.wants_prompt_rows
 
-    def _draft(self, sequence: Sequence, n_tokens: int, n_sequences: int, room: int) -> int:
-        """Draft what comes next in a sequence, as far as that pays; returns the number of draft tokens."""
-        sequence.draft = []
+    def _draft(self, sequence: Sequence, n_tokens: int, n_expected: float, room: int) -> float:
+        """Draft what comes next in a sequence, as far as that pays in a step of `n_tokens` that gives `n_expected` to all; returns how
+        many of the draft tokens are expected to be kept."""
+        sequence.draft, kept = [], 0.0
         room = min(room, sequence.max_length - len(sequence.tokens) - 1)
         if sequence.speculator is not None and sequence.n_pending == 1 and room > 0 and not self._halvings:
-            sequence.draft = sequence.speculator.draft(self._cost, n_tokens, n_sequences, room)
-        return len(sequence.draft)
+            sequence.draft, kept = sequence.speculator.draft(self._cost, n_tokens, n_expected, room)
+        return kept
 
     def _plan_prefills(self, plan: Plan) -> None:
         prompts = [s for s in self.running if not self._decodes(s)]
         prompts += self._admit(plan)
-        budget = min(self._budget(plan), self._cache.free_cells - plan.n_tokens)
+        apart = self._prompts_apart()
+        prompts = [s for s in prompts if s not in apart]
+        budget = min(self._budget(plan), self._free_cells - plan.n_tokens)
         prompts.sort(key=lambda sequence: sequence.n_pending)
         rows = MAX_DRAFT_TOKENS_PER_STEP  # there are no drafts in a step with prompts
         for index, sequence in enumerate(prompts):
             share = -(-budget // (len(prompts) - index))  # what short prompts leave goes to the longer ones
-            count = min(sequence.n_pending, share)
+            count = min(sequence.n_next, share)
             if sequence.wants_prompt_rows:
                 start = sequence.n_computed
                 count = min(count, rows + max(0, sequence.n_logged - 1 - start))
@@ -211,18 +243,141 @@ class Scheduler:
         plan.chunks.append(Chunk(sequence, sequence.slot, start, tokens, n_outputs))
         plan.n_tokens += len(tokens)
 
+    @property
+    def _free_cells(self) -> int:
+        """Cells that a step may fill."""
+        return self._cache.free_cells - self._long_prompts.n_reserved
+
+    # --- the prefill context ---
+
+    def begin_prefill(self) -> Chunk | None:
+        """What the prefill context computes next, while steps go on; None when there is nothing for it."""
+        return None if self._halvings else self._long_prompts.begin(self._prompts_apart(), self._free_cells)
+
+    def is_prefilling(self, chunk: Chunk) -> bool:
+        """Whether a chunk is still wanted: its sequence has neither ended nor been preempted since it began."""
+        return self._long_prompts.chunk is chunk
+
+    def commit_prefill(self, chunk: Chunk) -> None:
+        """Note that it was computed, and that its cells are there."""
+        self._long_prompts.commit()
+        chunk.sequence.n_computed += len(chunk.tokens)
+        self._cache.grow(chunk.slot, len(chunk.tokens))
+
+    def give_up_prefill(self) -> None:
+        """Note that it cannot be computed there: steps will."""
+        self._long_prompts.give_up()
+
+    def _prompts_apart(self) -> list[Sequence]:
+        """Running prompts that steps leave alone, for the sake of those that decode."""
+        limits = self._limits
+        prompts = [s for s in self.running if s.apart and not self._decodes(s)]
+        if not prompts or not limits.prefill_cells:
+            return []
+        n_decoding = sum(s.n_pending for s in self.running if self._decodes(s))
+        if not (n_decoding or self._long_prompts.chunk):
+            return []
+        at_most = n_decoding + limits.n_prefill
+        room = self._cost.tokens_within(limits.target_step_s, at_most=at_most) - n_decoding
+        return self._long_prompts.among(prompts, room)
+
+    # --- what was saved ---
+
+    def begin_restore(self) -> Restore | None:
+        """The next waiting sequence, with what was saved of it, where that is more than is in cells and there is room; one a step.
+        Ends with `commit_restore` or `give_up_restore`. Where that is in a file only, it is `fetching` from then on, and nobody is
+        admitted before it is `fetched`."""
+        if not self._saved or self._is_full or self.fetching is not None:
+            return None
+        for sequence in self.waiting:
+            match = self._prefixes.match(sequence, self.running)
+            if not self._is_ahead(match):
+                return self._plan_restore(sequence, match)
+        return None
+
+    def _plan_restore(self, sequence: Sequence, match: Match) -> Restore | None:
+        found = self._found_saved(sequence, match)
+        if found is None:
+            return None
+        saved, n_cells = found
+        if saved.state is None:
+            self.fetching = saved
+            return None
+        plan = Plan()
+        slot = self._open(plan, Match())
+        needed = self._needed_to_restore(sequence, found[0])
+        while (missing := needed - self._cache.free_cells) > 0 and self._give_up(plan, missing):
+            pass
+        return Restore(sequence, slot, saved, n_cells, plan.memory)
+
+    def _found_saved(self, sequence: Sequence, match: Match) -> tuple[Saved, int] | None:
+        """What was saved of a sequence that would see the cells of `match`, where it is better and there is room for it."""
+        found = self._saved.match(sequence, match.n_cells)
+        if found is not None and self._needed_to_restore(sequence, found[0]) > (
+            self._cache.free_cells + self._cache.freed_by(self._prefixes.slots)
+        ):
+            return None
+        return found
+
+    def _needed_to_restore(self, sequence: Sequence, saved: Saved) -> int:
+        """All of its cells come back before they are cut, and the rest is computed."""
+        pending = sum(other.n_pending for other in self.running)
+        return max(len(saved.tokens), len(sequence.tokens) + pending)
+
+    def commit_restore(self, restore: Restore) -> list[MemoryOp]:
+        """Note that it was done: its sequence runs. Returns what that makes superfluous."""
+        sequence, slot, saved, n_cells = restore.sequence, restore.slot, restore.saved, restore.n_cells
+        self._cache.grow(slot, len(saved.tokens))
+        self._cache.trim(slot, n_cells)
+        self._saved.touch(saved)
+        plan = Plan()
+        for other in self._prefixes.contained_in(saved.tokens[:n_cells], saved.scope):
+            self._evict(plan, other, save=False)
+        self._begin(sequence, slot, n_cells)
+        return plan.memory
+
+    def fetched(self, state: memoryview | None) -> None:
+        """Note what was read of the entry that was `fetching`; None where that cannot be had."""
+        if self.fetching is not None:
+            self._saved.fetched(self.fetching, state)
+        self.fetching = None
+
+    def give_up_restore(self, restore: Restore) -> None:
+        """Note that it could not be done, and never can."""
+        self._cache.close(restore.slot)
+        self._saved.drop(restore.saved)
+
+    def begin_file(self) -> tuple[int, Saved] | None:
+        """A finished sequence that has cells and no file yet, and the entry for it; None where there is none."""
+        decodes = any(self._decodes(s) for s in self.running)
+        within_s = self._limits.target_step_s if decodes else LONE_STEP_S
+        for slot in self._prefixes.slots:
+            tokens, scope = self._prefixes.tokens(slot), self._prefixes.scope(slot)
+            if (saved := self._saved.begin_file(tokens, scope, within_s)) is not None:
+                return slot, saved
+        return None
+
+    def _save(self, plan: Plan, slot: int, tokens: list[int], scope: str) -> None:
+        """Save cells that are about to go, unless that would hold up somebody who decodes."""
+        decodes = any(self._decodes(s) for s in self.running)
+        saved = self._saved.begin(tokens, scope, self._limits.target_step_s if decodes else LONE_STEP_S)
+        if saved is not None:
+            plan.memory.append(Save(slot, saved))
+
     # --- admission ---
 
     def _admit(self, plan: Plan) -> list[Sequence]:
         """Start waiting sequences while there is room; returns those that did."""
         admitted: list[Sequence] = []
         for sequence in tuple(self.waiting):
-            if len(self.running) >= self._limits.n_parallel or (self._halvings and self.running):
+            if self._is_full or self.fetching is not None:
                 break
             # whoever wants to know about all of its prompt has to compute all of it
             match = Match() if sequence.prompt_logprobs else self._prefixes.match(sequence, self.running)
-            if match.n_expected - match.n_cells >= WORTH_WAITING_TOKENS:
+            if self._is_ahead(match):
                 continue  # its beginning is being computed right now
+            if self.running and self._found_saved(sequence, match) is not None:
+                break  # before the next step
             if not self._start(plan, sequence, match):
                 break
             admitted.append(sequence)
@@ -243,46 +398,158 @@ class Scheduler:
             slot = match.slot
         else:
             slot = self._open(plan, match)
-        while needed > self._cache.free_cells and self._evict_oldest(plan):
+        while (missing := needed - self._cache.free_cells) > 0 and self._give_up(plan, missing):
             pass
+        self._begin(sequence, slot, match.n_cells, match.n_shared)
+        return True
+
+    def _is_ahead(self, match: Match) -> bool:
+        """Whether a running sequence is about to compute what is worth waiting for; where memory cannot be cut it is asked to keep a
+        checkpoint of it."""
+        others = max(match.n_cells, match.n_expected)
+        if match.ahead is not None and match.n_shared - others >= MIN_DISTANCE:
+            ahead = match.ahead
+            ahead.checkpoints = spaced([*ahead.checkpoints, match.n_shared], ahead.n_computed)
+            if match.n_shared in ahead.checkpoints:
+                return True
+        return match.n_expected - match.n_cells >= WORTH_WAITING_TOKENS
+
+    def _keep_checkpoints(self, plan: Plan) -> None:
+        """Have sequence ids of their own see the cells of sequences that have come to their next checkpoint."""
+        for sequence in self.running:
+            if sequence.n_next or not sequence.checkpoints:
+                continue
+            n_cells = sequence.checkpoints.pop(0)
+            assert sequence.slot is not None  # noqa: S101 - it is running
+            if self._prefixes.has(sequence.tokens[:n_cells], sequence.cache_scope):
+                continue
+            if not self._cache.has_free_slot and (spare := self._least_worth()) is not None:
+                self._evict(plan, spare)
+            if self._cache.has_free_slot:
+                slot = self._cache.open()
+                self._cache.share(sequence.slot, slot, n_cells)
+                plan.memory.append(Copy(sequence.slot, slot, n_cells))
+                self._prefixes.keep_checkpoint(slot, sequence)
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether nobody may begin to run."""
+        return len(self.running) >= self._limits.n_parallel or (self._halvings > 0 and bool(self.running))
+
+    def _begin(self, sequence: Sequence, slot: int, n_cells: int, n_shared: int = 0) -> None:
+        """Have a waiting sequence run, with cells for its first tokens."""
         sequence.slot = slot
-        sequence.n_computed = match.n_cells
+        sequence.n_computed = n_cells
+        if self._prefixes.reuse is Reuse.WHOLE and sequence.use_cache and not sequence.prompt_logprobs:
+            sequence.checkpoints = places(sequence.tokens, n_cells, n_shared, self._control_tokens)
+        self._long_prompts.admit(sequence)
         if sequence.n_cached is None:
-            sequence.n_cached = match.n_cells
-            if not sequence.prompt_logprobs:
-                self._prefixes.observe(sequence, match.n_cells)
+            sequence.n_cached = n_cells
         self.waiting.start(sequence)
         self.running.append(sequence)
-        return True
 
     def _open(self, plan: Plan, match: Match) -> int:
         """A new sequence id that sees the matched cells."""
-        if not self._cache.has_free_slot:
-            self._evict(plan, next(slot for slot in self._prefixes.slots if slot != match.slot))
+        if not self._cache.has_free_slot and (spare := self._least_worth(but=match.slot)) is not None:
+            self._evict(plan, spare)
         slot = self._cache.open()
         if match.slot is not None and match.n_cells:
             self._cache.share(match.slot, slot, match.n_cells)
             plan.memory.append(Copy(match.slot, slot, match.n_cells))
             if self._prefixes.is_superseded(match.slot, match.n_cells):
-                self._evict(plan, match.slot)
+                self._evict(plan, match.slot, save=False)
             else:
                 self._prefixes.touch(match.slot)
         return slot
 
     # --- pressure ---
 
-    def _free_some(self, plan: Plan) -> bool:
-        return self._evict_oldest(plan) or self._preempt(plan)
+    def _expire(self, plan: Plan) -> None:
+        """Evict finished sequences that nobody had use for in time, while all of them have many cells."""
+        n_uncounted = self._uncounted_cells()
+        if self._cache.n_cells - self._cache.free_cells <= n_uncounted:
+            return
+        n_ahead, wanted = self._prompts_ahead() if self._limits.cell_s else (0.0, set())
+        outstayed = [
+            slot
+            for slot in self._prefixes.outstayed(self._paid_steps, n_ahead)
+            if slot not in wanted and self._cache.freed_by((slot,))  # what others see as well slows nobody
+        ]
+        while outstayed and self._cache.freed_by(self._prefixes.slots) > n_uncounted:
+            slot = self._prefixes.least_worth(outstayed, self._lost_with)
+            assert slot is not None  # noqa: S101 - there are some
+            outstayed.remove(slot)
+            self._evict(plan, slot)
 
-    def _evict_oldest(self, plan: Plan) -> bool:
-        """Release the finished sequence that was not used for longest."""
-        slots = self._prefixes.slots
-        if slots:
-            self._evict(plan, slots[0])
-        return bool(slots)
+    def _prompts_ahead(self) -> tuple[float, set[int | None]]:
+        """What reading long prompts will cost for each cell that they do not see, in steps of a few streams; and the finished sequences
+        that waiting prompts begin with."""
+        n_next = max(0, self._limits.n_parallel - len(self.running))
+        matches = [(s, self._prefixes.match(s, self.running)) for s in islice(self.waiting, n_next)]
+        n_tokens = sum(len(s.tokens) - match.n_cells for s, match in matches)
+        n_tokens += sum(s.n_pending for s in self.running if not self._decodes(s))
+        n_ahead = n_tokens / _FEW_STREAMS if n_tokens >= LEAST_APART_TOKENS else 0.0
+        return n_ahead, {match.slot for _, match in matches}
 
-    def _evict(self, plan: Plan, slot: int) -> None:
-        self._prefixes.remove(slot)
+    def _uncounted_cells(self) -> float:
+        """Cells that slow nobody much, whoever has them."""
+        share = UNCOUNTED_SHARE * self._cache.n_cells
+        if not self._limits.cell_s:
+            return share
+        return min(
+            share, UNCOUNTED_SLOWDOWN * (self._cost.seconds(len(self.running)) or 0.0) / self._limits.cell_s
+        )
+
+    def _paid_steps(self, n_tokens: int) -> float:
+        """After how many steps cells have cost the streams what it costs to bring them back: who does not know when they are wanted
+        again does best, at the worst, to give them up then (ski rental: Karlin et al., Algorithmica 1988)."""
+        if not self._limits.cell_s:
+            return math.inf
+        seconds = self._saved.seconds_of(n_tokens)
+        if seconds is None:
+            n_together = min(n_tokens, self._limits.n_prefill)
+            seconds = (self._cost.seconds(n_together) or 0.0) * n_tokens / n_together
+        return seconds / (self._limits.cell_s * n_tokens)
+
+    def _free_some(self, plan: Plan, n_cells: int) -> bool:
+        return self._give_up(plan, n_cells) or self._preempt(plan)
+
+    def _give_up(self, plan: Plan, n_cells: int) -> bool:
+        """Have the finished sequence that is worth least give up its last cells: all, where it has not many more."""
+        slot = self._least_worth()
+        if slot is None:
+            return False
+        n_lost = max(n_cells, TRIM_TOKENS)
+        n_left = self._cache.length(slot) - n_lost
+        if (
+            self._prefixes.reuse is Reuse.PREFIX
+            and n_left >= MIN_HIT_TOKENS
+            and n_lost <= self._lost_with(slot)
+        ):
+            self._save(plan, slot, self._prefixes.tokens(slot), self._prefixes.scope(slot))
+            self._prefixes.cut(slot, n_left)
+            self._cache.trim(slot, n_left)
+            plan.memory.append(Trim(slot, n_left))
+        else:
+            self._evict(plan, slot)
+        return True
+
+    def _least_worth(self, *, but: int | None = None) -> int | None:
+        """The finished sequence to give up first."""
+        return self._prefixes.least_worth(
+            (slot for slot in self._prefixes.slots if slot != but), self._lost_with
+        )
+
+    def _lost_with(self, slot: int) -> int:
+        """Cells that only this sequence id sees, or the tokens that only it serves where memory cannot be cut."""
+        if self._prefixes.reuse is Reuse.WHOLE:
+            return self._prefixes.n_unique(slot)
+        return self._cache.freed_by((slot,))
+
+    def _evict(self, plan: Plan, slot: int, *, save: bool = True) -> None:
+        if save:
+            self._save(plan, slot, self._prefixes.tokens(slot), self._prefixes.scope(slot))
+        self._prefixes.evict(slot, self._lost_with(slot))
         plan.memory += self._release(slot)
 
     def _preempt(self, plan: Plan) -> bool:
@@ -292,13 +559,20 @@ class Scheduler:
         lowest = min(sequence.priority for sequence in self.running)
         youngest = [sequence for sequence in self.running if sequence.priority == lowest][-1]
         assert youngest.slot is not None  # noqa: S101 - it is running
-        self.running.remove(youngest)
+        self._stop_running(youngest)
         plan.chunks = [chunk for chunk in plan.chunks if chunk.sequence is not youngest]
+        if youngest.use_cache:
+            self._save(plan, youngest.slot, youngest.tokens[: youngest.n_computed], youngest.cache_scope)
         plan.memory += self._release(youngest.slot)
         youngest.slot = None
         youngest.n_computed = 0
+        youngest.checkpoints = []
         self.waiting.put_back(youngest)
         return True
+
+    def _stop_running(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._long_prompts.drop(sequence)
 
     def _release(self, slot: int) -> list[MemoryOp]:
         self._cache.close(slot)

@@ -5,13 +5,14 @@ Owns what the scheduler, the engine loop and the text side need to know about it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kolosal.engines.worker.backend import Sampler
 from kolosal.engines.worker.constraint import Constraint
 from kolosal.engines.worker.detokenize import Detokenizer
 from kolosal.engines.worker.schedule.speculative import Speculator
-from kolosal.schema import Usage
+from kolosal.engines.worker.thought_budget import ThoughtBudget
+from kolosal.schema import TokenLogprobs, Usage
 
 
 @dataclass(slots=True, eq=False)
@@ -48,8 +49,12 @@ class Sequence:
     """Drafts its next tokens; None where speculation is off."""
     constraint: Constraint | None = None
     """What the text must conform to."""
+    thoughts: ThoughtBudget | None = None
+    """How long it may think; None where that has no bound."""
     n_top: int | None = None
     """How many of the most probable tokens to report beside each of its own; None reports none."""
+    reports_shown: bool = False
+    """Whether only tokens of shown text are reported: neither the end of the turn nor what a stop string is made of."""
     prompt_logprobs: bool = False
     """Whether the prompt's tokens are reported too; then no cells of others serve it."""
     n_logged: int = 0
@@ -63,6 +68,14 @@ class Sequence:
     """llama.cpp's sequence id while running; None while waiting."""
     turn: int = field(default=0, init=False)
     """When it is its client's turn, among those of its priority; set when it is queued."""
+    unshown: list[tuple[int, TokenLogprobs]] = field(default_factory=list, init=False)
+    """Reports of tokens whose text was not shown yet, each with the character that its token begins at."""
+    apart: bool = field(default=False, init=False)
+    """Whether its prompt is worth the prefill context; set when it is admitted."""
+    due: int = field(default=0, init=False)
+    """When it is its turn there: the one with the lowest number is next."""
+    checkpoints: list[int] = field(default_factory=list, init=False)
+    """How many of its tokens are computed where its memory is to be kept as it is, in order; those that are still to come."""
     draft: list[int] = field(default_factory=list, init=False)
     """Draft tokens that are computed in the step at hand."""
 
@@ -73,6 +86,12 @@ class Sequence:
     def n_pending(self) -> int:
         """Tokens still to be computed; 1 when decoding, more after forced tokens."""
         return len(self.tokens) - self.n_computed
+
+    @property
+    def n_next(self) -> int:
+        """Of the pending tokens those before its next checkpoint: no step computes more."""
+        end = self.checkpoints[0] if self.checkpoints else len(self.tokens)
+        return end - self.n_computed
 
     @property
     def wants_prompt_rows(self) -> bool:
@@ -90,6 +109,25 @@ class Sequence:
         if self.speculator is not None:
             self.speculator.close()
 
+    def take_shown(self) -> list[TokenLogprobs]:
+        """Reports that are due: all, or those of tokens of which some text was shown by now."""
+        n_shown = self.text.n_shown
+        hides = self.reports_shown and n_shown < self.text.n_chars
+        shown = [each for start, each in self.unshown if start < n_shown or not hides]
+        if shown and hides and self.text.stop is not None:  # the last one may reach into the stop string
+            begins_at, last = self.unshown[len(shown) - 1]
+            shown[-1] = _cut(last, n_shown - begins_at)
+        self.unshown = self.unshown[len(shown) :]
+        return shown
+
     def usage(self) -> Usage:
         """True counts so far."""
         return Usage(self.n_prompt, len(self.tokens) - self.n_prompt, min(self.n_cached or 0, self.n_prompt))
+
+
+def _cut(entry: TokenLogprobs, n_chars: int) -> TokenLogprobs:
+    """A report with no more than the first characters of its token."""
+    text = entry.chosen.data.decode(errors="replace")
+    if len(text) <= n_chars:
+        return entry
+    return replace(entry, chosen=replace(entry.chosen, piece=text[:n_chars].encode().decode("latin-1")))

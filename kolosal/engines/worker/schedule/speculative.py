@@ -128,12 +128,13 @@ class AcceptanceEstimate:
         self,
         cost: StepCost,
         n_tokens: int,
-        n_sequences: int,
+        n_expected: float,
         *,
         match_length: int = 0,
         seconds_per_token: float = 0.0,
-    ) -> int:
-        """How many tokens to draft in a step that has `n_tokens` without them, for `n_sequences` sequences.
+    ) -> tuple[int, float]:
+        """How many tokens to draft in a step that without them has `n_tokens` and gives `n_expected` to all sequences
+        together, and how many of the draft are expected to be kept.
 
         The length whose expected tokens per second are the most. After `n` tokens that agreed the next one fails once in
         `n + 2` times (Laplace's rule of succession): a draft that matched more tokens is rejected more rarely by that, and
@@ -141,11 +142,11 @@ class AcceptanceEstimate:
         """
         base = cost.seconds(n_tokens)
         if base is None:
-            return 0
+            return 0, 0.0
         agreed = max(match_length, self._streak)
         longest = min(MAX_DRAFT_TOKENS, 4 * agreed + 2)
-        best, best_speed = 0, _MIN_GAIN * n_sequences / base
-        expected, accepted = float(n_sequences), 1.0
+        best, kept, best_speed = 0, 0.0, _MIN_GAIN * n_expected / base
+        expected, accepted = 0.0, 1.0
         for length in range(1, longest + 1):
             accepted *= 1 - (1 - self._rate) * min(1.0, 4 / (agreed + 1 + length))
             expected += accepted
@@ -154,10 +155,10 @@ class AcceptanceEstimate:
             seconds = cost.seconds(n_tokens + length)
             if seconds is None:
                 continue
-            speed = expected / (seconds + length * seconds_per_token)
+            speed = (n_expected + expected) / (seconds + length * seconds_per_token)
             if speed > best_speed:
-                best, best_speed = length, speed
-        return best
+                best, kept, best_speed = length, expected, speed
+        return best, kept
 
     def observe(self, n_drafted: int, n_accepted: int) -> None:
         """Learn how many of the draft tokens were accepted."""
@@ -191,24 +192,25 @@ class Speculator:
         for source in self._sources:
             source.extend(tokens)
 
-    def draft(self, cost: StepCost, n_tokens: int, n_sequences: int, room: int) -> list[int]:
-        """Draft tokens for a step that has `n_tokens` without them, for `n_sequences` sequences; at most `room`."""
+    def draft(self, cost: StepCost, n_tokens: int, n_expected: float, room: int) -> tuple[list[int], float]:
+        """Draft tokens, at most `room`, for a step that without them has `n_tokens` and gives `n_expected` to all sequences; and
+        how many of them are expected to be kept."""
         for source, estimate in zip(self._sources, self._estimates, strict=True):
             if estimate.is_paused():
                 continue
-            length = estimate.best_length(
+            length, kept = estimate.best_length(
                 cost,
                 n_tokens,
-                n_sequences,
+                n_expected,
                 match_length=source.match_length(),
                 seconds_per_token=source.seconds_per_token,
             )
-            length = min(length, room)
-            draft = source.draft(length) if length > 0 else []
+            allowed = min(length, room)
+            draft = source.draft(allowed) if allowed > 0 else []
             if draft:
                 self._drafted_from = estimate
-                return draft
-        return []
+                return draft, kept * len(draft) / length
+        return [], 0.0
 
     def observe(self, n_drafted: int, n_accepted: int) -> None:
         """Learn how many tokens of the last draft were accepted."""

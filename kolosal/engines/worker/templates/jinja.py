@@ -4,20 +4,15 @@ Templates come from model files, which are hostile, so they are rendered in Jinj
 nothing to lose (`renderer.py` starts it): it holds one conversation at a time, cannot open a file or start a process, and is
 ended when it takes too long. Every engine has one, so it imports Jinja and Python's library only.
 
-A request is a line of JSON: `{"source": text}` to compile or `{"variables": [{…}, …]}` to render, both with `"renew": bool`,
-whether it gets its whole processor time. The answer is a line too: a list with `{"text": …}` or `{"error": …}` for each.
+A request is `{"source": text}` to compile or `{"variables": [{…}, …]}` to render; see `sandbox/serve.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-import gc
 import json
-import os
-import sys
-from collections.abc import Callable, Iterator
-from typing import Any, Final, NoReturn
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import jinja2.debug  # noqa: F401 - Jinja imports it when a template fails, when no file can be opened any more
 from jinja2 import TemplateError, nodes, pass_context
@@ -25,22 +20,8 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from kolosal.engines.worker.templates.limits import (
-    MAX_ANSWER_BYTES,
-    MAX_CPU_S,
-    MAX_MEMORY_BYTES,
-    OUT_OF_MEMORY,
-)
-
-if sys.platform == "win32":
-    from kolosal.engines.worker.templates.limits_windows import limit_processor_time, limit_this_process
-else:
-    from kolosal.engines.worker.templates.limits_posix import limit_processor_time, limit_this_process
-
-_MAX_REASON_CHARS: Final = 500
-"""How much of a template's own words is told to the client."""
-
-_JSON = json.JSONEncoder(ensure_ascii=False, check_circular=False)
+from kolosal.engines.worker.sandbox.serve import answers_line, attempt, refusal, serve
+from kolosal.engines.worker.templates.limits import LIMITS
 
 
 class JinjaRenderer:
@@ -67,13 +48,13 @@ class JinjaRenderer:
             MemoryError: it costs more memory than there is.
         """
         if "source" in request:
-            answers = [_attempt(self._compile, request["source"])]
+            answers = [attempt(self._compile, request["source"])]
         else:
-            answers = [_attempt(self._render, variables) for variables in request["variables"]]
-        line = b"[%b]\n" % b",".join(answers)
-        if len(line) > MAX_ANSWER_BYTES:
-            too_long = _refusal(TemplateError(f"it makes more than {MAX_ANSWER_BYTES >> 20} MiB of text"))
-            line = b"[%b]\n" % b",".join([too_long] * len(answers))
+            answers = [attempt(self._render, variables) for variables in request["variables"]]
+        line = answers_line(answers)
+        if len(line) > LIMITS.answer_bytes:
+            too_long = refusal(TemplateError(f"it makes more than {LIMITS.answer_bytes >> 20} MiB of text"))
+            line = answers_line([too_long] * len(answers))
         return line
 
     def _compile(self, source: str) -> dict[str, str]:
@@ -81,7 +62,7 @@ class JinjaRenderer:
         return {}
 
     def _render(self, variables: dict[str, Any]) -> dict[str, str]:
-        return {"text": self._template.render(variables)}
+        return {"text": self._template.render(_dates() | variables)}
 
 
 class _Generation(Extension):
@@ -93,24 +74,6 @@ class _Generation(Extension):
         """The statements between the tags."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _attempt(work: Callable[[Any], dict[str, str]], given: Any) -> bytes:
-    try:
-        return _JSON.encode(work(given)).encode()
-    except MemoryError:
-        raise
-    except Exception as exc:  # noqa: BLE001 - a template raises what it likes, and so does compiling it: RecursionError, ValueError
-        return _refusal(exc)
-
-
-def _refusal(exc: Exception) -> bytes:
-    words = (
-        exc.strerror if isinstance(exc, OSError) else ""
-    )  # without the path of a codec that cannot be imported
-    with contextlib.suppress(ValueError):  # a number with too many digits
-        words = words or str(exc)[:_MAX_REASON_CHARS]
-    return _JSON.encode({"error": words or type(exc).__name__}).encode(errors="replace")
 
 
 def _to_json(
@@ -142,31 +105,27 @@ def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
+def _hour() -> dt.datetime:
+    """The time, without its minutes: a prompt with them would begin otherwise each time, and share no KV cells."""
+    return dt.datetime.now().astimezone().replace(minute=0, second=0, microsecond=0)
+
+
 def _strftime_now(pattern: str) -> str:
-    return dt.datetime.now().astimezone().strftime(pattern)
+    return _hour().strftime(pattern)
+
+
+def _dates() -> dict[str, str]:
+    """What llama-server gives to templates: `date_string` for Llama 3, `datetime` for Firefunction."""
+    hour = _hour()
+    in_greenwich = hour.astimezone(dt.UTC)
+    return {
+        "date_string": hour.strftime("%d %b %Y"),
+        "datetime": in_greenwich.strftime("%b %d %Y %H:%M:%S GMT"),
+    }
 
 
 def main() -> NoReturn:
-    """Answer requests until the worker is gone. The first line that comes says that this process is ready."""
-    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    """Answer requests until the worker is gone."""
     renderer = JinjaRenderer()
     _strftime_now("%Z")  # reads the time zone while files can be opened
-    gc.freeze()  # so that collecting what a rendering has left looks at nothing else
-    limit_this_process(MAX_MEMORY_BYTES)
-    left_s, answer = MAX_CPU_S, b"[]\n"
-    with contextlib.suppress(BrokenPipeError):
-        while True:
-            answers.write(answer)
-            answers.flush()
-            gc.collect()
-            line = requests.readline()
-            if not line:
-                break
-            try:
-                request = json.loads(line)
-                limit_processor_time(MAX_CPU_S if request["renew"] else left_s)
-                answer = renderer.answer(request)
-            except MemoryError:
-                os._exit(OUT_OF_MEMORY)
-            left_s = limit_processor_time(0)
-    os._exit(0)
+    serve(renderer.answer, LIMITS)

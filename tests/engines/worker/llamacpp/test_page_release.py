@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kolosal.engines.worker.llamacpp.page_release import PageRelease, Span, without
+from kolosal.engines.worker.llamacpp.page_release import PageRelease, Span, unload_pages_of, without
 from tests.engines.worker.helpers import InProcessWorker, ask, engine_config
 
 MIB = 1024 * 1024
@@ -82,6 +82,20 @@ def test_what_was_mapped_before_is_left_alone(mapped: list[Mapped]) -> None:
     unused.release()
 
     assert before - resident() < SIZE // 2
+
+
+@on_linux
+def test_pages_of_a_file_go_and_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"w" * SIZE)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+        assert memory[::4096] == b"w" * (SIZE // 4096)
+        before = resident()
+
+        unload_pages_of(path)
+
+        assert before - resident() >= SIZE - 4 * MIB
+        assert memory[-1:] == b"w"
 
 
 @on_linux

@@ -5,9 +5,10 @@ from __future__ import annotations
 from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.detokenize import Detokenizer
 from kolosal.engines.worker.schedule.kv_cache import KVCache
+from kolosal.engines.worker.schedule.limits import SchedulerLimits
 from kolosal.engines.worker.schedule.plan import Plan
 from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
-from kolosal.engines.worker.schedule.scheduler import Scheduler, SchedulerLimits
+from kolosal.engines.worker.schedule.scheduler import Scheduler
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.speculative import Speculator
 from kolosal.engines.worker.schedule.step_cost import StepCost
@@ -25,8 +26,8 @@ class FixedDrafts(Speculator):
         super().__init__([], [])
         self._says = says
 
-    def draft(self, cost: StepCost, n_tokens: int, n_sequences: int, room: int) -> list[int]:
-        return self._says[:room]
+    def draft(self, cost: StepCost, n_tokens: int, n_expected: float, room: int) -> tuple[list[int], float]:
+        return self._says[:room], 0.0
 
 
 class Bench:
@@ -41,15 +42,23 @@ class Bench:
         reuse: Reuse = Reuse.PREFIX,
         target_step_s: float = 0.15,
         cheap: bool = True,
+        prefill_cells: int = 0,
+        cell_s: float = 0.0,
     ) -> None:
         self.cache = KVCache(n_cells, 2 * n_parallel + 2)
         self.cost = StepCost()
         if cheap:
             self.cost.observe(N_PREFILL, 0.001)
+        self.slice_cost = StepCost()
         limits = SchedulerLimits(
-            n_parallel=n_parallel, n_batch=n_batch, n_prefill=N_PREFILL, target_step_s=target_step_s
+            n_parallel=n_parallel,
+            n_batch=n_batch,
+            n_prefill=N_PREFILL,
+            target_step_s=target_step_s,
+            prefill_cells=prefill_cells,
+            cell_s=cell_s,
         )
-        self.scheduler = Scheduler(self.cache, PrefixCache(reuse), limits, self.cost)
+        self.scheduler = Scheduler(self.cache, PrefixCache(reuse), limits, self.cost, self.slice_cost)
         self.added = 0
 
     def add(
@@ -79,6 +88,14 @@ class Bench:
             if chunk.n_outputs:
                 chunk.sequence.tokens.append(-chunk.sequence.request_id)
         return plan
+
+    def prefills(self, at_most: int = 1000) -> list[tuple[int, int]]:
+        """Chunks in the prefill context until it has no more to do: whose, and of how many tokens."""
+        chunks: list[tuple[int, int]] = []
+        while len(chunks) < at_most and (chunk := self.scheduler.begin_prefill()) is not None:
+            self.scheduler.commit_prefill(chunk)
+            chunks.append((chunk.sequence.request_id, len(chunk.tokens)))
+        return chunks
 
     def add_decoding(self, n_prompt: int, *, first: int = 0, max_length: int = 10_000) -> Sequence:
         """A sequence whose prompt is computed."""

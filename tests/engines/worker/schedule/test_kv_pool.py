@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kolosal.engines.memory.limits import HOST_RESERVE_BYTES
-from kolosal.engines.parameters import LoadingParameters
+from kolosal.engines.parameters import FittedParameters
 from kolosal.engines.worker.schedule.kv_pool import kv_bytes_per_cell, pool_sizes
 
 GIB = 1024**3
@@ -22,10 +22,10 @@ LLAMA: dict[str, str | None] = {
 
 
 def bytes_per_cell(
-    parameters: LoadingParameters | None = None, metadata: Mapping[str, str | None] = MappingProxyType({})
+    parameters: FittedParameters | None = None, metadata: Mapping[str, str | None] = MappingProxyType({})
 ) -> int | None:
     changed = LLAMA | dict(metadata)
-    return kv_bytes_per_cell(changed.get, parameters or LoadingParameters())
+    return kv_bytes_per_cell(changed.get, parameters or FittedParameters())
 
 
 def test_cell_holds_keys_and_values_of_all_layers() -> None:
@@ -43,7 +43,7 @@ def test_cell_uses_the_lengths_the_model_states() -> None:
 
 
 def test_cell_counts_the_cache_types() -> None:
-    parameters = LoadingParameters(cache_type_k="q8_0", cache_type_v="f32")
+    parameters = FittedParameters(cache_type_k="q8_0", cache_type_v="f32")
 
     assert bytes_per_cell(parameters) == 10 * 2 * (64 * 34 / 32 + 64 * 4)
 
@@ -55,25 +55,25 @@ def test_cell_is_unknown_where_the_metadata_is(name: str, value: str | None) -> 
 
 
 def test_pool_holds_all_windows_where_memory_is_ample() -> None:
-    assert next(pool_sizes(LoadingParameters(n_ctx=1000, n_parallel=4), 100, 100 * GIB)) == 4000
+    assert next(pool_sizes(FittedParameters(n_ctx=1000, n_parallel=4), 100, 100 * GIB)) == 4000
 
 
 def test_pool_holds_all_windows_where_memory_is_unknown() -> None:
-    assert next(pool_sizes(LoadingParameters(n_ctx=1000, n_parallel=4), 100, None)) == 4000
+    assert next(pool_sizes(FittedParameters(n_ctx=1000, n_parallel=4), 100, None)) == 4000
 
 
 def test_pool_is_cut_to_the_free_memory() -> None:
-    first = next(pool_sizes(LoadingParameters(n_ctx=1024, n_parallel=4), 1024 * 1024, 3 * GIB))
+    first = next(pool_sizes(FittedParameters(n_ctx=1024, n_parallel=4), 1024 * 1024, 3 * GIB))
 
     assert first * 1024 * 1024 <= 3 * GIB - HOST_RESERVE_BYTES < (first + 256) * 1024 * 1024
 
 
 def test_one_window_is_tried_even_where_it_does_not_seem_to_fit() -> None:
-    assert [*pool_sizes(LoadingParameters(n_ctx=1024), 1024 * 1024, 0)] == [1024]
+    assert [*pool_sizes(FittedParameters(n_ctx=1024), 1024 * 1024, 0)] == [1024]
 
 
 def test_explicit_pool_is_tried_alone() -> None:
-    assert [*pool_sizes(LoadingParameters(n_ctx=1024, kv_pool_tokens=5000), 1024, 0)] == [5000]
+    assert [*pool_sizes(FittedParameters(n_ctx=1024, kv_pool_tokens=5000), 1024, 0)] == [5000]
 
 
 @given(
@@ -83,7 +83,7 @@ def test_explicit_pool_is_tried_alone() -> None:
     free=st.none() | st.integers(0, 1000 * GIB),
 )
 def test_pools_shrink_to_one_window(n_ctx: int, n_parallel: int, cell: int | None, free: int | None) -> None:
-    sizes = [*pool_sizes(LoadingParameters(n_ctx=n_ctx, n_parallel=n_parallel), cell, free)]
+    sizes = [*pool_sizes(FittedParameters(n_ctx=n_ctx, n_parallel=n_parallel), cell, free)]
 
     assert sizes == sorted(set(sizes), reverse=True)
     assert sizes[-1] == n_ctx

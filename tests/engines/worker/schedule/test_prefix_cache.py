@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,49 +108,39 @@ def test_turned_off_nothing_is_kept_or_found() -> None:
     assert not cache.keep(0, _sequence([1, 2, 3], computed=3))
 
 
-def test_what_was_of_use_is_forgotten_last() -> None:
-    cache = _kept(Reuse.PREFIX, _sequence([1], computed=1), _sequence([2], computed=1))
+def _length(cache: PrefixCache, lengths: dict[int, int]) -> int | None:
+    """Who goes first, where nothing is shared."""
+    return cache.least_worth(cache.slots, lambda slot: lengths[slot])
+
+
+def test_a_short_one_goes_before_a_long_one_that_is_older() -> None:
+    cache = _kept(Reuse.PREFIX, _sequence([*range(500)], computed=500), _sequence([7] * 20, computed=20))
+    assert _length(cache, {0: 500, 1: 20}) == 1
+
+
+def test_of_two_alike_the_one_that_was_of_use_stays() -> None:
+    cache = _kept(Reuse.PREFIX, _sequence([1] * 50, computed=50), _sequence([2] * 50, computed=50))
     cache.touch(0)
-    assert cache.slots == (1, 0)
+    assert _length(cache, {0: 50, 1: 50}) == 1
 
 
-def _answered(cache: PrefixCache, slot: int, first: int) -> None:
-    """One request of 100 tokens that begin with `first` comes and goes."""
-    sequence = _sequence([first, *range(1, 100)], computed=100)
-    cache.observe(sequence, cache.match(sequence, ()).n_cells)
-    cache.keep(slot, sequence)
+def test_a_conversation_that_went_on_stays_longer_than_a_request_as_long() -> None:
+    turn = _sequence([1] * 100, computed=100)
+    turn.n_cached = 80
+    cache = _kept(Reuse.PREFIX, turn, _sequence([2] * 150, computed=150))
+    assert _length(cache, {0: 100, 1: 150}) == 1
 
 
-def test_cells_nobody_has_use_for_are_no_longer_kept() -> None:
-    cache = PrefixCache(Reuse.PREFIX)
-    for number in range(5):
-        _answered(cache, number, first=-number)
-    assert not cache.pays
-    assert len(cache.slots) < 4
-
-
-def test_a_prompt_that_would_have_found_something_begins_the_keeping_again() -> None:
-    cache = PrefixCache(Reuse.PREFIX)
-    for number in range(8):
-        _answered(cache, number, first=-number)
-    _answered(cache, 8, first=-7)
-    assert cache.pays
-
-
-def test_prompts_that_find_something_keep_it_going() -> None:
-    cache = PrefixCache(Reuse.PREFIX)
-    for number in range(20):
-        _answered(cache, number, first=0)
-    assert cache.pays
-
-
-def test_one_in_four_is_enough() -> None:
-    cache = PrefixCache(Reuse.PREFIX)
-    paid = []
-    for number in range(40):
-        _answered(cache, number, first=0 if number % 4 == 0 else -number)
-        paid.append(cache.pays)
-    assert sum(paid[20:]) >= 10
+def test_what_is_long_and_never_used_goes_after_enough_others() -> None:
+    cache = _kept(Reuse.PREFIX, _sequence([1] * 500, computed=500))
+    for number in range(1, 100):
+        cache.keep(number, _sequence([-number] * 50, computed=50))
+        first = _length(cache, {0: 500} | dict.fromkeys(range(1, 100), 50))
+        assert first is not None
+        if first == 0:
+            break
+        cache.evict(first, 50)
+    assert 8 <= number <= 12, "some 500 cells of others"
 
 
 def _aged(cache: PrefixCache, n_steps: int) -> PrefixCache:
@@ -157,25 +149,17 @@ def _aged(cache: PrefixCache, n_steps: int) -> PrefixCache:
     return cache
 
 
-def test_what_nobody_used_in_time_expires_oldest_first() -> None:
-    cache = _kept(Reuse.PREFIX, _sequence([1], computed=1), _sequence([2], computed=1))
-    assert cache.expired is None
-    assert _aged(cache, 1000).expired == 0
+def test_a_longer_finished_sequence_may_stay_longer() -> None:
+    cache = _kept(Reuse.PREFIX, _sequence([1] * 256, computed=256), _sequence([2] * 512, computed=512))
+    assert _aged(cache, 256).outstayed(lambda _: inf) == []
+    assert _aged(cache, 1).outstayed(lambda _: inf) == [0]
+    assert _aged(cache, 800).outstayed(lambda _: inf) == [0, 1]
 
 
 def test_use_makes_young_again() -> None:
     cache = _kept(Reuse.PREFIX, _sequence([1], computed=1), _sequence([2], computed=1))
     _aged(cache, 1000).touch(0)
-    assert cache.expired == 1
-
-
-def test_patience_grows_where_users_take_their_time() -> None:
-    cache = PrefixCache(Reuse.PREFIX)
-    for number in range(12):
-        _answered(cache, number, first=0)
-        _aged(cache, 400)
-    assert cache.expired != 11
-    assert _aged(cache, 1000).expired != 11
+    assert cache.outstayed(lambda _: inf) == [1]
 
 
 def test_a_next_turn_supersedes_the_one_before() -> None:
@@ -185,8 +169,7 @@ def test_a_next_turn_supersedes_the_one_before() -> None:
     assert not cache.is_superseded(7, 50)
 
 
-def test_first_prompts_that_come_together_say_nothing() -> None:
-    cache = PrefixCache(Reuse.PREFIX)
-    for number in range(8):
-        cache.observe(_sequence([-number, *range(1, 100)]), 0)
-    assert cache.pays
+def test_one_whose_cells_have_cost_what_bringing_them_back_does_has_outstayed() -> None:
+    cache = _kept(Reuse.PREFIX, _sequence([1] * 1000, computed=1000))
+    assert _aged(cache, 20).outstayed(lambda n_tokens: n_tokens / 50) == []
+    assert _aged(cache, 1).outstayed(lambda n_tokens: n_tokens / 50) == [0]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from kolosal.engines.worker.backend import Reuse
-from kolosal.engines.worker.schedule.plan import Copy, Plan, Release
+from kolosal.engines.worker.schedule.limits import LEAST_APART_TOKENS
+from kolosal.engines.worker.schedule.plan import Copy, Plan, Release, Trim
 from kolosal.engines.worker.schedule.scheduler import (
     LONE_STEP_S,
     MAX_DECODE_TOKENS,
     MIN_LONE_PREFILL_TOKENS,
     MIN_PREFILL_TOKENS,
+    UNCOUNTED_SHARE,
     WORTH_WAITING_TOKENS,
 )
 from kolosal.engines.worker.schedule.waiting import MAX_CLIENTS
@@ -298,6 +300,14 @@ def test_no_work_is_an_empty_plan() -> None:
     assert Bench().scheduler.schedule() == Plan()
 
 
+def test_finished_sequences_are_kept_where_there_is_no_work() -> None:
+    """The engine loop asks for a step after every command, such as the abort of a request that has just ended."""
+    bench = Bench()
+    bench.finish(bench.add_decoding(100))
+    assert bench.scheduler.schedule() == Plan()
+    assert bench.cache.free_cells == bench.cache.n_cells - 100
+
+
 def test_waiting_and_running_sequences_are_found_and_ended_ones_are_not() -> None:
     bench = Bench(n_parallel=1)
     running = bench.add_decoding(10, first=1)
@@ -375,3 +385,209 @@ def test_many_clients_cost_no_memory() -> None:
             bench.add(10, first=number, client=str(number))
             started(bench)
     assert len(bench.scheduler.waiting._last_turns) <= MAX_CLIENTS + 1
+
+
+# --- what finished sequences give up ---
+
+
+def test_a_finished_sequence_gives_up_its_end_only() -> None:
+    bench = Bench(n_cells=1000)
+    finished = bench.add_decoding(800, first=1)
+    slot = slot_of(finished)
+    bench.finish(finished)
+    bench.add(300, first=2)
+    plan = bench.step()
+    assert plan.memory == [Trim(slot, 700)]
+    assert counts(plan) == {2: 300}
+
+
+def test_memory_that_cannot_be_cut_is_given_up_whole() -> None:
+    bench = Bench(n_cells=1000, reuse=Reuse.WHOLE)
+    finished = bench.add_decoding(800, first=1)
+    slot = slot_of(finished)
+    bench.finish(finished)
+    bench.add(300, first=2)
+    first, *others = bench.step().memory
+    assert first == Release(slot)
+    assert all(isinstance(each, Release) for each in others)  # of its checkpoint
+
+
+def test_prompts_with_one_beginning_wait_for_a_checkpoint_where_they_part() -> None:
+    bench = Bench(n_parallel=3, reuse=Reuse.WHOLE)
+    one = bench.add(900, first=1)
+    assert counts(bench.step()) == {1: 512}
+    others = [bench.add(700, first=1) for _ in range(2)]
+    for other in others:
+        other.tokens[650:] = [-1000 - other.request_id] * 50
+    assert counts(bench.step()) == {1: 650 - 512}
+
+    plan = bench.step()
+    assert counts(plan) == {1: 249, 2: 50, 3: 50}
+    assert [other.n_cached for other in (one, *others)] == [0, 650, 650]
+    assert sum(isinstance(each, Copy) for each in plan.memory) == 3
+
+
+def test_cells_that_others_see_are_not_cut_off_in_vain() -> None:
+    """What is shared with a running sequence frees nothing."""
+    bench = Bench(n_cells=1000)
+    finished = bench.add_decoding(600, first=1)
+    bench.add_decoding(650, first=1)
+    slot = slot_of(finished)
+    bench.finish(finished)
+    bench.add(345, first=2)
+    memory = [operation for _ in range(10) for operation in bench.step().memory]
+    assert memory[0] == Release(slot)
+
+
+def _one_offs(bench: Bench, n: int, n_prompt: int = 60) -> None:
+    """Strangers who ask something, get ten tokens and go."""
+    for number in range(n):
+        asked = bench.add_decoding(n_prompt, first=-1000 - bench.added - number)
+        for _ in range(10):
+            bench.step()
+        bench.finish(asked)
+
+
+def _turn(bench: Bench, n_prompt: int, *, first: int) -> int:
+    """A turn of a conversation; returns how many of its tokens were computed before."""
+    turn = bench.add_decoding(n_prompt, first=first)
+    for _ in range(20):
+        bench.step()
+    bench.finish(turn)
+    return turn.n_cached or 0
+
+
+@pytest.mark.parametrize("before", [0, 1, 3, 20, 50])
+@pytest.mark.parametrize("between", [0, 1, 3, 20, 50])
+def test_a_second_turn_is_found_whatever_strangers_ask(before: int, between: int) -> None:
+    bench = Bench(n_cells=16_384)
+    _one_offs(bench, before)
+    _turn(bench, 1217, first=1)
+    _one_offs(bench, between)
+    assert _turn(bench, 1300, first=1) >= 1217
+
+
+def test_two_agents_take_turns_in_a_pool_that_holds_just_both() -> None:
+    bench = Bench(n_cells=16_384)
+    shares = []
+    for turn in range(6):
+        for first in (1, 2):
+            n_prompt = 7900 + 40 * turn
+            shares.append(_turn(bench, n_prompt, first=first) / n_prompt)
+            _one_offs(bench, 20)
+    assert min(shares[2:]) > 0.9
+
+
+@pytest.mark.parametrize(("cell_s", "stays"), [(1e-3, False), (1e-9, True), (0.0, True)])
+def test_cells_that_would_make_a_long_prompt_dearer_than_they_are_go_before_it_is_read(
+    cell_s: float, stays: bool
+) -> None:
+    bench = Bench(n_cells=4000, cell_s=cell_s)
+    bench.finish(bench.add_decoding(600, first=1))
+    bench.add(400, first=2)
+    bench.step()
+    assert bench.cache.n_cells - bench.cache.free_cells == (600 if stays else 0) + 400
+
+
+def test_a_long_prompt_keeps_the_cells_that_it_begins_with() -> None:
+    bench = Bench(n_cells=4000, cell_s=1e-3)
+    bench.finish(bench.add_decoding(600))
+    next_turn = bench.add(1200)
+    bench.step()
+    assert next_turn.n_cached == 600
+
+
+def test_finished_sequences_that_outstay_go_where_they_are_many() -> None:
+    """A running stream is not slowed for long by what nobody comes back for."""
+    bench = Bench(n_cells=10_000)
+    _one_offs(bench, 12, n_prompt=100)
+    stream = bench.add_decoding(50, first=1)
+    for _ in range(300):
+        bench.step()
+    kept = bench.cache.n_cells - bench.cache.free_cells - stream.n_computed
+    assert 0 < kept <= UNCOUNTED_SHARE * bench.cache.n_cells
+
+
+# --- the prefill context ---
+
+
+def test_long_prompt_that_would_make_the_step_longer_is_left_to_the_prefill_context() -> None:
+    bench = Bench(prefill_cells=4000, target_step_s=0)
+    bench.add_decoding(10)
+    long = bench.add(1000, first=1)
+    assert counts(bench.step()) == {1: 1}
+    chunk = bench.scheduler.begin_prefill()
+    assert chunk is not None
+    assert (chunk.sequence, chunk.start, chunk.n_outputs) == (long, 0, 0)
+    assert counts(bench.step()) == {1: 1}, "beside it steps go on without"
+
+
+def test_long_prompt_for_which_a_step_has_room_is_read_in_it() -> None:
+    bench = Bench(prefill_cells=4000)
+    bench.add_decoding(10)
+    bench.add(1000, first=1)
+    assert counts(bench.step()) == {1: 1, 2: N_PREFILL}
+    assert bench.scheduler.begin_prefill() is None
+
+
+def test_short_prompt_is_read_in_steps() -> None:
+    bench = Bench(prefill_cells=4000, target_step_s=0)
+    bench.add_decoding(10)
+    bench.add(LEAST_APART_TOKENS - 1, first=1)
+    assert counts(bench.step()) == {1: 1, 2: MIN_PREFILL_TOKENS}
+
+
+def test_the_last_token_of_a_prompt_is_left_to_a_step() -> None:
+    bench = Bench(prefill_cells=4000, target_step_s=0)
+    bench.add_decoding(10)
+    bench.add(1000, first=1)
+    bench.step()
+    assert sum(n_tokens for _, n_tokens in bench.prefills()) == 999
+    assert counts(bench.step()) == {1: 1, 2: 1}
+
+
+def test_chunks_are_as_large_as_a_layer_may_take_and_alike() -> None:
+    bench = Bench(prefill_cells=4000, target_step_s=0.1, cheap=False)
+    bench.add_decoding(10)
+    bench.cost.observe(1, 0.09)
+    bench.slice_cost.observe(100, 0.05)
+    bench.add(501, first=1)
+    bench.step()
+    assert bench.prefills() == [(2, 167), (2, 167), (2, 166)]
+
+
+def test_long_prompts_take_turns_short_ones_first() -> None:
+    bench = Bench(prefill_cells=4000, target_step_s=0)
+    bench.slice_cost.observe(1000, 0.0)
+    bench.add_decoding(10)
+    for first, n_prompt in ((1, 2000), (2, 300), (3, 600)):
+        bench.add(n_prompt, first=first)
+    bench.step()
+    assert [request_id for request_id, _ in bench.prefills()] == [3, 4, 4, 2, 2, 2, 2]
+
+
+def test_long_prompt_waits_for_no_more_tokens_of_others_than_it_has() -> None:
+    bench = Bench(prefill_cells=4000, target_step_s=0, n_parallel=20)
+    bench.slice_cost.observe(1000, 0.0)
+    bench.add_decoding(10)
+    bench.add(1000, first=1)
+    order = []
+    for first in range(2, 12):
+        bench.add(301, first=first)
+        bench.step()
+        order += bench.prefills(1)
+    assert [request_id for request_id, _ in order[:5]] == [3, 4, 5, 2, 2]
+
+
+def test_prompt_whose_chunk_is_at_work_is_preempted_before_a_stream_takes_the_cells_for_it() -> None:
+    bench = Bench(prefill_cells=4000, target_step_s=0, n_cells=300)
+    bench.add_decoding(10)
+    long = bench.add(270, first=1)
+    bench.step()
+    bench.prefills(4)
+    chunk = bench.scheduler.begin_prefill()
+    assert chunk is not None
+    while bench.scheduler.is_prefilling(chunk):
+        bench.step()
+        assert bench.cache.free_cells >= len(chunk.tokens) or long.slot is None
+    assert bench.scheduler.find(long.request_id) is long

@@ -1,4 +1,4 @@
-"""Everything at once: random requests, drafts, aborts and a backend that has no room or fails, against sets of cells.
+"""Everything at once: random requests, drafts, aborts, a prefill context, saved sequences and a backend that has no room or fails, against sets of cells.
 
 What must hold: no cell is counted twice and none is lost, every sequence sees the cells of its own tokens, every request
 ends exactly once, and there is always progress.
@@ -6,7 +6,9 @@ ends exactly once, and there is always progress.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
+from pathlib import Path
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -14,9 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.detokenize import Detokenizer
 from kolosal.engines.worker.schedule.kv_cache import KVCache
-from kolosal.engines.worker.schedule.plan import Copy, MemoryOp, Plan, Release
+from kolosal.engines.worker.schedule.limits import SchedulerLimits
+from kolosal.engines.worker.schedule.plan import Chunk, Copy, MemoryOp, Plan, Release, Save, Trim
 from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
-from kolosal.engines.worker.schedule.scheduler import Scheduler, SchedulerLimits
+from kolosal.engines.worker.schedule.saved_sequences import SavedSequences
+from kolosal.engines.worker.schedule.scheduler import Scheduler
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.step_cost import StepCost
 from tests.engines.worker.schedule.scheduling import FixedDrafts
@@ -34,22 +38,50 @@ class SchedulerMachine(RuleBasedStateMachine):
     """The engine loop's part played by hand, against a dict of lists for llama.cpp's memory."""
 
     @initialize(
-        n_cells=st.integers(40, 200),
+        n_cells=st.integers(40, 400),
         n_parallel=st.integers(1, 5),
         spare_slots=st.integers(0, 6),
         spare_batch=st.integers(0, 60),
         reuse=st.sampled_from(Reuse),
         alike=st.booleans(),
+        prefill_cells=st.sampled_from([0, 100, 400]),
+        target_step_s=st.sampled_from([0.0, 0.0, 0.1]),
+        saved_bytes=st.sampled_from([0, 2_000, 20_000]),
     )
     def start(
-        self, n_cells: int, n_parallel: int, spare_slots: int, spare_batch: int, reuse: Reuse, alike: bool
+        self,
+        n_cells: int,
+        n_parallel: int,
+        spare_slots: int,
+        spare_batch: int,
+        reuse: Reuse,
+        alike: bool,
+        prefill_cells: int,
+        target_step_s: float,
+        saved_bytes: int,
     ) -> None:
         self.n_cells, self.n_batch, self.reuse, self.alike = n_cells, n_parallel + spare_batch, reuse, alike
         self.cache = KVCache(n_cells, n_parallel + spare_slots)
-        limits = SchedulerLimits(n_parallel=n_parallel, n_batch=self.n_batch, n_prefill=50, target_step_s=0.1)
+        self.prefill_cells = prefill_cells = 0 if reuse is Reuse.WHOLE else prefill_cells
+        limits = SchedulerLimits(
+            n_parallel=n_parallel,
+            n_batch=self.n_batch,
+            n_prefill=50,
+            target_step_s=target_step_s,
+            prefill_cells=prefill_cells,
+            least_apart=40,
+        )
         self.cost = StepCost()
-        self.scheduler = Scheduler(self.cache, PrefixCache(reuse), limits, self.cost)
+        self.saved, self.saved_bytes = SavedSequences(saved_bytes, reuse, least_tokens=4), saved_bytes
+        controls = frozenset(range(0, n_cells, 70)) | {-1, -3}
+        self.scheduler = Scheduler(
+            self.cache, PrefixCache(reuse), limits, self.cost, StepCost(), self.saved, controls
+        )
+        self.n_files = 0
+        self.files: dict[Path, bytes] = {}
+        self.saved.keep_files(self.files.__delitem__)
         self.memory: dict[int, list[Cell]] = {}
+        self.chunk: Chunk | None = None  # the prefill context's
         self.submitted: list[Sequence] = []
         self.endings: Counter[int] = Counter()
 
@@ -60,7 +92,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         number = len(self.submitted) + 1
         n_prompt = data.draw(st.integers(1, self.n_cells - 1))
         n_common = data.draw(st.integers(0, n_prompt)) if self.alike else 0
-        prompt = [*range(n_common), *[-number] * (n_prompt - n_common)]
+        earlier = data.draw(st.sampled_from([None, *self.submitted])) if self.alike else None
+        common = earlier.tokens if earlier is not None else [*range(n_common)]  # its next turn
+        prompt = [*common[:n_prompt], *[-number] * (n_prompt - len(common))]
         sequence = Sequence(
             number,
             prompt,
@@ -88,11 +122,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def step(self, data: st.DataObject) -> None:
         self.take_step(lambda n_drafted: data.draw(st.integers(0, n_drafted)))
+        self.begin_prefill()
 
     @rule()
     def step_without_room(self) -> None:
         """`llama_decode` returns 1."""
-        plan = self.plan()
+        plan = self.plan(has_room=False)
         if not plan.chunks:
             return
         if not self.scheduler.make_smaller(plan):
@@ -105,7 +140,59 @@ class SchedulerMachine(RuleBasedStateMachine):
         for chunk in self.plan().chunks:
             self.end(chunk.sequence, keep=False)
 
+    @rule(fails=st.booleans())
+    def write_a_file(self, fails: bool) -> None:
+        """In one go; a disk may be full."""
+        saved, state = self.saved.unwritten, None
+        if saved is not None:
+            state = saved.state
+        elif (found := self.scheduler.begin_file()) is not None:
+            slot, saved = found
+            state = self.state_of(slot)
+        if saved is None or state is None:
+            return
+        assert self.saved_tokens(state) == saved.tokens
+        path = None if fails else Path(str(self.n_files))
+        if path is not None:
+            self.files[path] = state.tobytes()
+            self.n_files += 1
+        self.saved.written(saved, path)
+
+    @precondition(lambda self: self.files)
+    @rule()
+    def lose_a_file(self) -> None:
+        """Somebody damages it, which is noticed when it is read."""
+        self.files[next(iter(self.files))] = b""
+
+    def state_of(self, slot: int) -> memoryview:
+        return memoryview(array("i", [cell.token for cell in self.memory[slot]]).tobytes())
+
+    def begin_prefill(self) -> None:
+        if self.wanted_chunk is None:
+            self.chunk = self.scheduler.begin_prefill()
+            if self.chunk is not None:
+                assert self.chunk.tokens
+                assert self.chunk.start == len(self.memory.get(self.chunk.slot, ()))
+                assert self.chunk.start + len(self.chunk.tokens) <= self.prefill_cells
+
+    @rule()
+    def end_prefill(self) -> None:
+        """The steps meanwhile have left room for its cells."""
+        if (chunk := self.wanted_chunk) is not None:
+            assert len(chunk.tokens) <= self.n_cells - self.used()
+            self.memory.setdefault(chunk.slot, []).extend(Cell(token) for token in chunk.tokens)
+            self.scheduler.commit_prefill(chunk)
+
+    @rule()
+    def prefill_that_fails(self) -> None:
+        if self.wanted_chunk is not None:
+            self.scheduler.give_up_prefill()
+
     # --- how ---
+
+    @property
+    def wanted_chunk(self) -> Chunk | None:
+        return self.chunk if self.chunk is not None and self.scheduler.is_prefilling(self.chunk) else None
 
     def take_step(self, n_accepted: object) -> None:
         plan = self.plan()
@@ -131,14 +218,48 @@ class SchedulerMachine(RuleBasedStateMachine):
         if len(sequence.tokens) >= sequence.max_length:
             self.end(sequence, keep=True)
 
-    def plan(self) -> Plan:
+    def restore(self, *, has_room: bool) -> None:
+        """What the loop does before each step. Without room llama.cpp takes no state."""
+        restore = self.scheduler.begin_restore()
+        while (wanted := self.scheduler.fetching) is not None:
+            assert restore is None
+            assert wanted.path is not None
+            content = self.files[wanted.path]
+            self.scheduler.fetched(memoryview(content) if content else None)
+            restore = self.scheduler.begin_restore()
+        if restore is None:
+            return
+        self.change(restore.memory)
+        assert not self.memory.get(restore.slot), "restored over cells"
+        if not has_room:
+            self.scheduler.give_up_restore(restore)
+            return
+        assert restore.saved.state is not None
+        tokens = self.saved_tokens(restore.saved.state)
+        assert len(tokens) <= self.n_cells - self.used()
+        self.memory[restore.slot] = [Cell(token) for token in tokens][: restore.n_cells]
+        assert self.reuse is Reuse.PREFIX or restore.n_cells == len(tokens)
+        self.change(self.scheduler.commit_restore(restore))
+        assert restore.sequence in self.scheduler.running
+
+    @staticmethod
+    def saved_tokens(state: memoryview) -> list[int]:
+        return array("i", state.tobytes()).tolist()
+
+    def plan(self, *, has_room: bool = True) -> Plan:
+        self.restore(has_room=has_room)
         had_work = self.scheduler.has_work
         plan = self.scheduler.schedule()
         self.change(plan.memory)
-        assert bool(plan.chunks) == had_work, "work and nothing to do"
+        wanted = self.wanted_chunk
+        assert bool(plan.chunks) == had_work or (wanted is not None and not plan.chunks), (
+            "work and nothing to do"
+        )
+        n_reserved = 0 if wanted is None else len(wanted.tokens)
         assert plan.n_tokens == sum(len(chunk.tokens) for chunk in plan.chunks)
         assert plan.n_tokens <= self.n_batch
-        assert plan.n_tokens <= self.n_cells - self.used()
+        assert plan.n_tokens <= self.n_cells - self.used() - n_reserved
+        assert wanted is None or all(chunk.sequence is not wanted.sequence for chunk in plan.chunks)
         assert max(Counter(chunk.slot for chunk in plan.chunks).values(), default=1) == 1
         for chunk in plan.chunks:
             assert chunk.tokens
@@ -153,7 +274,13 @@ class SchedulerMachine(RuleBasedStateMachine):
                     self.memory.pop(slot, None)
                 case Copy(source=source, slot=slot, n_cells=n_cells):
                     assert not self.memory.get(slot), "copied over cells"
+                    assert self.reuse is not Reuse.WHOLE or n_cells == len(self.memory[source])
                     self.memory[slot] = self.memory[source][:n_cells]
+                case Trim(slot=slot, n_cells=n_cells):
+                    assert self.reuse is Reuse.PREFIX
+                    del self.memory[slot][n_cells:]
+                case Save(slot=slot, saved=saved):
+                    self.saved.commit(saved, self.state_of(slot), 0.0)
 
     def end(self, sequence: Sequence, *, keep: bool) -> None:
         self.endings[sequence.request_id] += 1
@@ -175,6 +302,15 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert sequence.slot is not None
             seen = [cell.token for cell in self.memory.get(sequence.slot, ())]
             assert seen == sequence.tokens[: sequence.n_computed]
+
+    @invariant()
+    def saved_sequences_are_their_tokens_and_bounded(self) -> None:
+        assert self.saved.n_bytes == sum(saved.n_bytes for saved in self.saved)
+        assert self.saved.n_bytes <= self.saved_bytes + 12 * self.n_cells  # what was read last
+        for saved in self.saved:
+            assert saved.state is not None or saved.path is not None
+            assert saved.state is None or self.saved_tokens(saved.state) == saved.tokens
+        assert {saved.path for saved in self.saved} - {None} == self.files.keys()
 
     @invariant()
     def oldest_run_and_youngest_wait(self) -> None:
@@ -202,7 +338,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         for _ in range(most):
             if not self.scheduler.has_work:
                 break
+            self.end_prefill()
             self.take_step(lambda n_drafted: n_drafted // 2)
+            self.begin_prefill()
             self.books_equal_the_memory()
         assert not self.scheduler.has_work, "no progress"
 

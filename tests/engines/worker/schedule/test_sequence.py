@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from kolosal.engines.worker.detokenize import Detokenizer
 from kolosal.engines.worker.schedule.sequence import Sequence
-from kolosal.schema import Usage
+from kolosal.schema import TokenLogprob, TokenLogprobs, Usage
 from tests.fake_worker.backend import FakeSampler
 
 
@@ -39,3 +39,17 @@ def test_usage_tells_what_was_found_in_the_cache() -> None:
     one.n_cached = 4
 
     assert one.usage().cached_tokens == 4
+
+
+def report(text: str) -> TokenLogprobs:
+    return TokenLogprobs(TokenLogprob(7, text.encode().decode("latin-1"), -1.0))
+
+
+def test_a_token_that_reaches_into_a_stop_string_is_reported_as_far_as_it_is_shown() -> None:
+    one = sequence(1)
+    one.text, one.reports_shown = Detokenizer(("stop",)), True
+    for text in ("aé", " é st", "op it"):
+        one.unshown.append((one.text.n_chars, report(text)))
+        one.text.push(text.encode())
+
+    assert [entry.chosen.data.decode() for entry in one.take_shown()] == ["aé", " é "]

@@ -85,7 +85,7 @@ def test_tools_that_may_not_be_called_constrain_nothing() -> None:
 
 
 def test_bad_schema_fails_the_request_and_names_the_field() -> None:
-    bad = Tool("bad", parameters={"type": "object", "properties": {"a": {"type": "strin"}}})
+    bad = Tool("bad", parameters={"type": "object", "properties": {"a": {"type": "strin"}}}, strict=True)
     error = ask("a", use=ToolUse((TOOL, bad))).error
 
     assert error is not None

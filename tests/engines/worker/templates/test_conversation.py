@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 
 import pytest
@@ -50,7 +51,7 @@ GEMMA = (
     "{% else %}{{ c.function.arguments }}{% endif %}{{ '}' }}{% endfor %}{% endfor %}"
 )
 HARMONY = (
-    "{% for m in messages %}<|channel|>{{ m.role }}<|message|>{{ m.thinking }}|{{ m.content }}"
+    "{% for m in messages %}<|channel|>{{ m.role }}<|message|>{{ m.thinking }}|{{ m.content }}{{ m.tool_calls }}"
     "{% if m.thinking and m.content and m.tool_calls %}{{ raise_exception('both') }}{% endif %}{% endfor %}"
 )
 
@@ -135,12 +136,16 @@ def test_result_carries_the_name_of_its_function() -> None:
     assert "get_weather=Rain" in render(source, ChatPrompt(LOOP, USE))
 
 
-def test_arguments_that_are_no_json_are_given_as_text() -> None:
-    call = ToolCall("a", "f", "oops")
+@pytest.mark.parametrize(
+    "arguments",
+    ["", " \n", "null", "[]", "oops", '{"city": "Os', '"{}"', "NaN", r'{"a": "\ud800"}', "[" * 5000],
+)
+@pytest.mark.parametrize("source", [HERMES, PLAIN, STRING_ARGUMENTS])
+def test_arguments_that_are_no_object_are_given_as_an_empty_one(source: str, arguments: str) -> None:
+    call = ToolCall("a", "f", arguments)
+    shown = {HERMES: '"arguments": {}}', PLAIN: '"arguments": {}}', STRING_ARGUMENTS: "f{}"}[source]
 
-    assert '"arguments": "oops"' in render(
-        HERMES, ChatPrompt((Message("assistant", "", tool_calls=(call,)),), USE)
-    )
+    assert shown in render(source, ChatPrompt((Message("assistant", "", tool_calls=(call,)),), USE))
 
 
 # --- templates that know none ---
@@ -224,7 +229,7 @@ def test_gpt_oss_gets_thoughts_beside_calls_only_without_content() -> None:
     said = Message("assistant", "Yes?", tool_calls=(CALL,), thinking="Hm")
 
     assert "Hm|" in render(HARMONY, ChatPrompt((call,), USE))
-    assert "Hm" not in render(HARMONY, ChatPrompt((said,), USE))
+    assert "Hm|" not in render(HARMONY, ChatPrompt((said,), USE))
 
 
 @pytest.mark.parametrize(
@@ -291,6 +296,78 @@ def test_variables_of_ours_cannot_be_set(name: str) -> None:
     prompt = ChatPrompt((Message("user", "Hi"),), USE, template_kwargs={name: "HACK"})
 
     assert "HACK" not in render(HERMES + "{{ bos_token }}{{ eos_token }}{{ add_generation_prompt }}", prompt)
+
+
+@pytest.mark.parametrize(
+    ("given", "configured", "shown"),
+    [
+        ({}, True, "True True"), ({}, False, "False False"), ({"enable_thinking": False}, True, "False False"),
+        ({"enable_thinking": True}, False, "True True"), ({"thinking": False}, True, "True False"),
+    ],
+)  # fmt: skip
+def test_models_think_unless_told_otherwise(
+    given: dict[str, bool | int | float | str], configured: bool, shown: str
+) -> None:
+    source = "{{ enable_thinking }} {{ thinking }}"
+    template = ChatTemplate(fake_backend(), source, RENDERER, enable_thinking=configured)
+    tokens = template.tokenize(ChatPrompt((Message("user", "Hi"),), template_kwargs=given))
+
+    assert bytes(tokens[1:]).decode() == shown
+
+
+def test_dates_are_given_to_the_hour_so_that_prompts_begin_alike() -> None:
+    source = "{{ date_string }}|{{ datetime }}|{{ strftime_now('%d %b %Y|%M:%S') }}"
+    date_string, datetime, today, minutes = render(source, ChatPrompt((Message("user", "Hi"),))).split("|")
+
+    assert date_string == today == dt.datetime.now().astimezone().strftime("%d %b %Y")
+    assert dt.datetime.strptime(datetime, "%b %d %Y %H:00:00 GMT").year >= 2026  # noqa: DTZ007
+    assert minutes == "00:00"
+
+
+def test_date_of_a_request_goes_before_ours() -> None:
+    prompt = ChatPrompt((Message("user", "Hi"),), template_kwargs={"date_string": "1 Jan 2000"})
+
+    assert render("{{ date_string }}", prompt) == "1 Jan 2000"
+
+
+@pytest.mark.parametrize("shown", ["{{ functions }}", "{% for f in functions %}{{ f | tojson }}{% endfor %}"])
+def test_tools_are_functions_to_templates_of_older_families(shown: str) -> None:
+    source = f"<tool_call>{{% if functions %}}{shown}{{% endif %}}|{{% for m in messages %}}{{{{ m.content }}}}{{% endfor %}}"
+
+    functions = render(source, ChatPrompt((Message("user", "Hi"),), USE)).partition("|")[0]
+    told = json.loads(functions.removeprefix("<tool_call>"))
+    assert (told if isinstance(told, dict) else told[0])["name"] == "get_weather"
+    assert render(source, ChatPrompt((Message("user", "Hi"),))) == "<tool_call>|Hi"
+
+
+def test_answer_need_not_be_begun() -> None:
+    assert render(PLAIN, ChatPrompt((Message("user", "Hi"),), add_generation_prompt=False)) == "(user:Hi)"
+
+
+# --- what clients say of themselves ---
+
+BILLING = "x-anthropic-billing-header: cc_version=2.1.3; cc_entrypoint=cli; cch=0a1b2;"
+
+
+@pytest.mark.parametrize(
+    ("system", "kept"),
+    [
+        (BILLING, ""),
+        (f"{BILLING}\nBe kind.", "(system:Be kind.)"),
+        (f"Of {BILLING}", f"(system:Of {BILLING})"),
+    ],
+)
+def test_line_that_changes_with_every_request_is_dropped(system: str, kept: str) -> None:
+    prompt = ChatPrompt((Message("system", system), Message("user", BILLING)))
+
+    assert render(PLAIN, prompt) == f"{kept}(user:{BILLING})(assistant:"
+
+
+def test_line_that_changes_with_every_request_can_be_kept() -> None:
+    template = ChatTemplate(fake_backend(), PLAIN, RENDERER, keep_client_metadata=True)
+    tokens = template.tokenize(ChatPrompt((Message("system", BILLING),)))
+
+    assert BILLING in bytes(tokens[1:]).decode()
 
 
 # --- what users write stays text ---

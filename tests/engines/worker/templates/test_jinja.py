@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kolosal.engines.worker.templates.jinja import JinjaRenderer
-from kolosal.engines.worker.templates.limits import MAX_ANSWER_BYTES, MAX_MEMORY_BYTES, MAX_TEMPLATE_CHARS
+from kolosal.engines.worker.templates.limits import LIMITS, MAX_TEMPLATE_CHARS
 from kolosal.engines.worker.templates.renderer import TemplateFailed, TemplateRenderer
 from tests.engines.worker.templates.hostile_templates import ALL, ALLOWED, BURNING, REFUSED
 
@@ -39,7 +39,7 @@ def tried(*names: str) -> tuple[list[dict[str, Any]], int]:
         cwd=ROOT,
     )
     before, *results = map(json.loads, done.stdout.splitlines())
-    return results, MAX_MEMORY_BYTES + results[-1]["rss"] - before["rss"]
+    return results, LIMITS.memory_bytes + results[-1]["rss"] - before["rss"]
 
 
 def some(templates: Mapping[str, str], n: int) -> list[str]:
@@ -49,7 +49,7 @@ def some(templates: Mapping[str, str], n: int) -> list[str]:
 
 @pytest.mark.fault("G4")
 def test_hostile_templates_are_refused_within_their_limits(sized: Sized, seen: Seen) -> None:
-    results, growth = tried(*some(BURNING, sized(1, 999)), *some(REFUSED, sized(20, 999)))
+    results, growth = tried(*some(BURNING, sized(1, 999)), *some(REFUSED, sized(8, 999)))
     slowest = max(result["cpu_s"] for result in results)
 
     assert [result["name"] for result in results if not result["error"]] == []
@@ -60,7 +60,7 @@ def test_hostile_templates_are_refused_within_their_limits(sized: Sized, seen: S
 
 @pytest.mark.fault("G4")
 def test_costly_templates_are_within_their_limits(sized: Sized, seen: Seen) -> None:
-    results, growth = tried(*some(ALLOWED, sized(20, 999)))
+    results, growth = tried(*some(ALLOWED, sized(8, 999)))
     slowest = max(result["cpu_s"] for result in results)
 
     assert [result for result in results if result["cpu_s"] > sized(3, 1) * MAX_CPU_S] == []
@@ -87,9 +87,9 @@ def test_source_may_have_so_many_characters(renderer: TemplateRenderer) -> None:
 
 def test_text_may_be_so_long(renderer: TemplateRenderer) -> None:
     with pytest.raises(TemplateFailed, match="it makes more than 16 MiB of text"):
-        rendered(renderer, "{{ 'x' * n }}", n=MAX_ANSWER_BYTES)
+        rendered(renderer, "{{ 'x' * n }}", n=LIMITS.answer_bytes)
 
-    assert len(rendered(renderer, "{{ 'x' * n }}", n=MAX_ANSWER_BYTES - 100)) == MAX_ANSWER_BYTES - 100
+    assert len(rendered(renderer, "{{ 'x' * n }}", n=LIMITS.answer_bytes - 100)) == LIMITS.answer_bytes - 100
 
 
 def test_a_long_conversation_is_rendered(renderer: TemplateRenderer) -> None:
@@ -102,11 +102,12 @@ def test_a_long_conversation_is_rendered(renderer: TemplateRenderer) -> None:
     assert len(rendered(renderer, source, messages=messages)) > 3000 * 300
 
 
-@pytest.mark.parametrize("text", ["für " * 500_000, "abc " * 3_000_000, "\U0001f600" + "a" * 8_000_000])
-def test_a_long_text_is_rendered(renderer: TemplateRenderer, text: str) -> None:
+def test_a_long_text_is_rendered_whatever_came_before(renderer: TemplateRenderer) -> None:
     source = "{% set c = messages[0].content %}{{ '[' + (c.split('</think>') | last).strip() + ']' }}"
+    wide = "\U0001f600" + "a" * 8_000_000
 
-    assert len(rendered(renderer, source, messages=[{"content": text}])) > len(text)
+    for text in ("für " * 500_000, wide, "abc " * 3_000_000, wide, wide):
+        assert len(rendered(renderer, source, messages=[{"content": text}])) > len(text)
 
 
 # --- without a process ---

@@ -97,7 +97,7 @@ def test_loop_controls_work() -> None:
         "{% for m in messages %}{% if loop.index == 2 %}{% break %}{% endif %}{{ m.content }}{% endfor %}"
     )
 
-    assert render(source, Message("user", "one"), Message("user", "two")) == "[BOS]one"
+    assert render(source, Message("user", "one"), Message("assistant", "two")) == "[BOS]one"
 
 
 def test_block_lines_leave_no_white_space() -> None:
@@ -265,3 +265,14 @@ def test_mark_the_template_writes_itself_is_passed_through() -> None:
         render("\uf8fe9\uf8ff{{ messages[0].content }}", Message("user", "<end>"))
         == "[BOS]\uf8fe9\uf8ff<end>"
     )
+
+
+_ONE_CALL = """{% for m in messages %}{% if m.tool_calls %}
+{% if m.tool_calls | length != 1 %}{{ raise_exception("one call") }}{% endif %}<tool_call>{{ m.tool_calls[0].function.name }}
+{% else %}{{ m.content }}{% endif %}{% endfor %}"""
+_ALL_CALLS = "<tool_call>{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(("source", "several"), [(_ONE_CALL, False), (_ALL_CALLS, True), ("no calls", True)])
+def test_whether_a_turn_may_make_several_calls_is_tried(source: str, several: bool) -> None:
+    assert template(source).shows_several_calls is several

@@ -1,4 +1,4 @@
-"""What the process that renders templates may use, on Windows. Same names as `limits_posix`."""
+"""How a limited process is held to its limits, on Windows. Same names as `limits_posix`."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def limit_processor_time(seconds: float) -> float:
 
 
 def limit_child(pid: int, memory_bytes: int) -> None:
-    """Let the process that renders have no more memory than this, and start none."""
+    """Let the process have no more memory than this, and start none."""
     limit_process(pid, memory_bytes)

@@ -1,4 +1,4 @@
-"""What the process that renders templates may use, on Linux and macOS. Same names as `limits_windows`."""
+"""How a limited process is held to its limits, on Linux and macOS. Same names as `limits_windows`."""
 
 from __future__ import annotations
 

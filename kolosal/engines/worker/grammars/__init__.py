@@ -1,0 +1,1 @@
+"""Grammars of requests: what they may cost, and how they become constraints."""

@@ -1,0 +1,28 @@
+"""SchedulerLimits: what bounds a step. Pure data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LEAST_APART_TOKENS = 256
+"""Uncached tokens of a prompt that is worth the prefill context: the cells before them have to be copied there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerLimits:
+    """What bounds a step."""
+
+    n_parallel: int
+    """Running sequences at most."""
+    n_batch: int
+    """Tokens in a step at most."""
+    n_prefill: int
+    """Prompt tokens in a step while nobody decodes, and in a chunk of the prefill context."""
+    target_step_s: float
+    """Duration to aim for while somebody decodes."""
+    prefill_cells: int = 0
+    """Tokens of one sequence that the prefill context holds; 0: there is none."""
+    least_apart: int = LEAST_APART_TOKENS
+    """Uncached tokens from which on a prompt is computed there."""
+    cell_s: float = 0.0
+    """What a cell adds to each step of streams that do not see it; 0: not known."""
