@@ -27,7 +27,8 @@ def read_calls(
     begun: str,
     strings: Mapping[str, frozenset[str]],
 ) -> Reading[None]:
-    """All calls that follow each other, after their announcement `begun` was taken. What is no call is shown as text.
+    """All calls that follow each other, after their announcement `begun` was taken. What is no call is shown as text, but for
+    one that was cut off before its arguments.
 
     `strings`: for each tool, the arguments that are strings.
     """
@@ -37,7 +38,8 @@ def read_calls(
         found = yield from _head(source, shape, head)
         skipped = source.noted()
         if found is None or found[0] not in strings:
-            writer.text(begun + skipped)
+            if not source.cut_off:
+                writer.text(begun + skipped)
             return
         writer.begin_call(*found)
         if shape.tagged:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -58,7 +58,7 @@ class Ended:
     """The turn is over: always the last event, exactly one."""
 
     finish_reason: FinishReason
-    """`TOOL_CALLS` where a call was made and the model stopped by itself."""
+    """`TOOL_CALLS` where a call was made: what was cut off after it never was."""
     usage: Usage
     stop: str | None = None
     """The stop string that ended it."""
@@ -92,6 +92,15 @@ def parsed_arguments(arguments: str) -> dict[str, Any] | None:
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None
+
+
+CallKey: TypeAlias = tuple[str, bytes]
+"""What makes two calls the same: the tool, and its parameters as JSON with sorted keys."""
+
+
+def call_key(tool: str, parameters: Mapping[str, Any]) -> CallKey:
+    """What makes two calls the same."""
+    return tool, orjson.dumps(dict(parameters), option=orjson.OPT_SORT_KEYS)
 
 
 def whole_turn(events: Sequence[ChatEvent]) -> ChatTurn:

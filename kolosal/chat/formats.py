@@ -202,6 +202,20 @@ _THINKING_TAGS = (
 )
 
 
+_CLOSINGS = {
+    "</think>": "\n</think>\n\n",
+    HARMONY_THINKING[1]: "<|end|><|start|>assistant<|channel|>final<|message|>",
+}
+"""What ends a thought and begins the answer, where that is more than the marker."""
+
+
+def thought_closing(tags: tuple[str, str], *, calls: bool = False) -> str:
+    """What a model writes between a thought and its answer. `calls`: calls may stand in the answer's place, and the model decides."""
+    if tags == HARMONY_THINKING and calls:
+        return "<|end|><|start|>assistant"
+    return _CLOSINGS.get(tags[1], tags[1])
+
+
 def control_markers(tool_format: ToolFormat, thinking_tags: tuple[str, str] | None) -> tuple[str, ...]:
     """The parts of calls and thoughts that may be control tokens of the vocabulary."""
     shape = SHAPES.get(tool_format)

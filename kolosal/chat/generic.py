@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from kolosal.chat.events import parsed_arguments
 from kolosal.schema import Tool, ToolCall, ToolMode, ToolUse
 
 
@@ -30,7 +31,7 @@ def describe_tools(tool_use: ToolUse) -> str:
 def write_calls(calls: Sequence[ToolCall]) -> str:
     """Calls as the model itself wrote them."""
     return "\n".join(
-        f'<tool_call>\n{{"name": {json.dumps(call.name, ensure_ascii=False)}, "arguments": {call.arguments}}}\n</tool_call>'
+        f'<tool_call>\n{{"name": {json.dumps(call.name, ensure_ascii=False)}, "arguments": {call.arguments if parsed_arguments(call.arguments) else "{}"}}}\n</tool_call>'
         for call in calls
     )
 

@@ -7,15 +7,18 @@ Thoughts are never constrained.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kolosal.chat.formats import SHAPES, CallShape, ToolFormat, control_markers
 from kolosal.chat.notation_grammar import NotationRules
-from kolosal.chat.schemas import answer_rule, call_schema, dump, tool_param, tool_schema
-from kolosal.chat.tagged import TaggedRules
+from kolosal.chat.schemas import answer_rule, call_schema, dump, open_schema, tool_param, tool_schema
+from kolosal.chat.tagged import TaggedRules, around_string
+from kolosal.chat.text_lark import text_source
+from kolosal.chat.text_regex import AS_IS, IN_JSON, UnreadableFormat
 from kolosal.errors import InvalidRequest
-from kolosal.schema import Grammar, GrammarKind, Tool, ToolMode, ToolUse
+from kolosal.schema import TEXT_ARGUMENT, Grammar, GrammarKind, Tool, ToolUse
 
 MAX_CALLS = 128
 """Calls of one turn."""
@@ -26,6 +29,7 @@ MAX_TURN_CHARS = 4 * 1024 * 1024
 _ANY = r"(.|\n)*"
 _BLANKS = r"[ \t\r\n]*"
 _BLANK = r"[ \n]{1,8}"
+_GAP = r"[ \t\r\n]{0,8}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class TurnFacts:
     thinking_tags: tuple[str, str] | None
     in_thoughts: bool = False
     """The prompt ends within thoughts."""
+    several_calls: bool = True
+    """The model's template shows several calls of one turn."""
 
 
 class TurnGrammar:
@@ -48,23 +54,28 @@ class TurnGrammar:
         facts: TurnFacts,
         special_token: Callable[[str], int | None],
         end_tokens: tuple[int, ...],
+        open_tools: Collection[int] = (),
     ) -> None:
-        """`special_token` gives the one token that a marker is, where text cannot contain it; `end_tokens` end a turn.
+        """`special_token` gives the one token that a marker is, where text cannot contain it; `end_tokens` end a turn;
+        `open_tools` are positions of tools whose arguments may be any object.
 
         Raises:
             InvalidRequest: tools and this kind of grammar do not go together.
         """
         if tool_use.callable and answer is not None and answer.kind is not GrammarKind.JSON_SCHEMA:
             raise InvalidRequest(f"A {answer.kind} cannot be combined with tools", param=answer.param)
-        self._use = tool_use
+        self._open_tools = open_tools
         names = {tool.name for tool in tool_use.callable}
         self._callable = [(at, tool) for at, tool in enumerate(tool_use.tools) if tool.name in names]
-        self._required = tool_use.mode is ToolMode.REQUIRED and bool(names)
+        self._required = tool_use.forced
+        self._several = tool_use.parallel and facts.several_calls
         self._ends = end_tokens
         self._facts = facts
         self._answer = None if answer is None else answer_rule(answer)
         self._shape = SHAPES.get(facts.tool_format)
         self._rules: list[str] = []
+        self.texts: dict[str, Grammar] = {}
+        """The grammars that the source refers to as `@name`, besides the answer's: those of tools that take text."""
         markers = control_markers(facts.tool_format, facts.thinking_tags)
         self._numbers = {marker: special_token(marker) for marker in markers}
 
@@ -154,21 +165,44 @@ class TurnGrammar:
         """`calls` are all calls of a turn; `announced` what of them is left after the trigger."""
         begin = "" if shape.opens else shape.trigger
         opens = shape.opens.removeprefix(shape.trigger) if shape.opens else ""
-        more = ""
-        if self._use.parallel:
-            more = f"({self._literal(shape.separator)} {self._literal(begin)} call){{0,{MAX_CALLS - 1}}}"
         self._rules.append(f"calls: {self._literal(shape.trigger)} announced")
-        self._rules.append(f"announced: {self._literal(opens)} call {more} {self._literal(shape.closes)}")
+        closes = self._literal(shape.closes)
+        self._rules.append(f"announced: {self._literal(opens)} call {self._more(shape, begin)} {closes}")
         if not shape.trigger and self._answer is None:
             self._rules.append(r'OPEN: /[ \n]{0,8}\{[ \n]{0,8}"name" ?: ?/')
             calls = [self._call(replace(shape, before=""), *tool, "") for tool in self._callable]
             self._rules.append(f"call: OPEN ({' | '.join(calls)})")
         elif not shape.trigger:
-            calls = [f"%json {call_schema(*tool)}" for tool in self._callable]
+            self._check_no_texts()
+            calls = [f"%json {call_schema(tool, self._schema(at, tool))}" for at, tool in self._callable]
             self._rules.append(f"call: {' | '.join(calls)}")
         else:
             calls = [self._call(shape, *tool, begin) for tool in self._callable]
             self._rules.append(f"call: {' | '.join(calls)}")
+
+    def _more(self, shape: CallShape, begin: str) -> str:
+        """What may follow a turn's first call. The next one must not be likelier than the model says: where no list is to be closed,
+        anything else may stand in its place, with which the parser takes the turn for over."""
+        if not self._several:
+            return ""
+        count = f"{{0,{MAX_CALLS - 1}}}"
+        if shape.closes:
+            return f"({self._literal(shape.separator)} {self._literal(begin)} call){count}"
+        mark = shape.separator.strip() or begin
+        if self._numbers.get(mark) is not None:
+            self._rules.append(f"AFTER: /{_ANY}/")
+            return f"(AFTER {self._literal(mark)} call){count} AFTER"
+        self._rules.append(f"NEXT: /{_GAP}{_regex(mark)}{' ?' if shape.separator.strip() else ''}/")
+        self._rules.append(f"AFTER: /{_GAP}([^ \t\r\n{_regex(mark[0])}]{_ANY})?/")
+        return f"(NEXT call){count} AFTER"
+
+    def _check_no_texts(self) -> None:
+        """Calls that compete with an answer in JSON are schemas."""
+        text = next((tool.text for _, tool in self._callable if tool.text is not None), None)
+        if text is not None:
+            raise InvalidRequest(
+                f"A {text.kind} of a tool cannot be combined with an answer's own grammar", param=text.param
+            )
 
     def _call(self, shape: CallShape, position: int, tool: Tool, begin: str) -> str:
         """A call without what it begins with."""
@@ -177,7 +211,22 @@ class TurnGrammar:
         return f"{head} {self._arguments(shape, position, tool)} {self._literal(shape.after)}"
 
     def _arguments(self, shape: CallShape, position: int, tool: Tool) -> str:
-        schema, param, prefix = tool_schema(position, tool), tool_param(position, tool), f"t{position}"
+        schema = self._schema(position, tool)
+        try:
+            return self._written(shape, position, tool, schema)
+        except InvalidRequest:
+            if tool.strict:
+                raise
+            return self._written(shape, position, tool, open_schema(tool))
+
+    def _schema(self, position: int, tool: Tool) -> dict[str, Any]:
+        return open_schema(tool) if position in self._open_tools else tool_schema(position, tool)
+
+    def _written(self, shape: CallShape, position: int, tool: Tool, schema: dict[str, Any]) -> str:
+        """Arguments as the format has them."""
+        param, prefix = tool_param(position, tool), f"t{position}"
+        if tool.text is not None:
+            return self._text_argument(shape, position, tool.text)
         if shape.tagged:
             rules = TaggedRules(schema, param, prefix, self._literal)
             arguments = rules.arguments()
@@ -192,6 +241,25 @@ class TurnGrammar:
             self._rules += notation.rules
             return arguments
         return f"%json {dump(schema)}"
+
+    def _text_argument(self, shape: CallShape | None, position: int, text: Grammar) -> str:
+        """The argument of a tool that takes text, in a grammar of its own with the text's end."""
+        form = AS_IS
+        if shape is not None and shape.tagged:
+            begin, end = around_string(TEXT_ARGUMENT)
+        elif shape is not None and shape.quote:
+            begin, end = f"{{{TEXT_ARGUMENT}:{shape.quote}", shape.quote
+        else:
+            begin, end, form = f'{{"{TEXT_ARGUMENT}": "', '"', IN_JSON
+        name = f"text_{position}"
+        is_token = self._numbers.get(end) is not None
+        try:
+            source = text_source(text, form, "" if is_token else end)
+        except UnreadableFormat as exc:
+            raise InvalidRequest(f"The {text.kind} is not valid: {exc}", param=text.param) from exc
+        self.texts[name] = Grammar(GrammarKind.LARK, source, text.param)
+        after = (end if is_token else "") + ("" if shape is not None and shape.tagged else "}")
+        return f"{self._literal(begin)} @{name} {self._literal(after)}"
 
     # --- gpt-oss ---
 
@@ -216,10 +284,14 @@ class TurnGrammar:
         self._rules.append(f"start: thoughts{{0,{MAX_CALLS}}} ({' | '.join(choices)})")
 
     def _harmony_calls(self) -> str:
-        calls = [
-            f"{self._literal(f'{tool.name} <|constrain|>json<|message|>')} %json {dump(tool_schema(position, tool))}"
-            for position, tool in self._callable
-        ]
+        calls = []
+        for position, tool in self._callable:
+            head = self._literal(f"{tool.name} <|constrain|>json<|message|>")
+            if tool.text is not None:
+                arguments = self._text_argument(None, position, tool.text)
+            else:
+                arguments = f"%json {dump(self._schema(position, tool))}"
+            calls.append(f"{head} {arguments}")
         return f"{self._literal('<|channel|>commentary to=functions.')} ({' | '.join(calls)})"
 
     # --- pieces ---

@@ -24,6 +24,8 @@ def read_harmony(source: TextSource, writer: EventWriter, tools: Collection[str]
         source.note()
         header = yield from _header(source)
         skipped = source.noted()
+        if source.cut_off and not header:
+            return
         channel, function = _CHANNEL.search(header), _FUNCTION.search(header)
         if function is not None:
             yield from _call(source, writer, function[1] if function[1] in tools else "", skipped)
@@ -43,12 +45,16 @@ def _header(source: TextSource) -> Reading[str]:
             pieces = [start]
             ended = yield from source.until((_MESSAGE,), pieces.append)
             return "".join(pieces) if ended else ""
+    source.take_cut_marker(_HEADER_STARTS)
     return ""
 
 
 def _call(source: TextSource, writer: EventWriter, name: str, skipped: str) -> Reading[None]:
     yield from source.blanks()
-    if not name or (yield from source.peek()) != "{":
+    first = yield from source.peek()
+    if name and source.cut_off:
+        return
+    if not name or first != "{":
         writer.text(skipped)
         yield from source.until(_ENDS, writer.text)
         return

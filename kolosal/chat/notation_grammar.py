@@ -26,6 +26,7 @@ _ANNOTATIONS = frozenset(
      "$comment", "$defs", "definitions", "x-guidance", "nullable"}
 )  # fmt: skip
 _RAW_KEY_FORBIDDS = set(' \t\r\n:,{}[]<"')
+_COMMA = ' "," '
 _DEPTH = 64
 _MAX_COUNT = 100_000
 """Bound of lengths: larger ones are left open above."""
@@ -63,6 +64,8 @@ class NotationRules:
             raise self._refused("a schema within it is no object, or too deep")
         if "$ref" in schema:
             return self._reference(schema, depth)
+        if "allOf" in schema:
+            return self.value(self._merged(schema, depth), depth + 1)
         if "anyOf" in schema:
             self._check(schema, frozenset({"anyOf"}))
             return self._rule(" | ".join(self.value(each, depth + 1) for each in _list(schema["anyOf"])))
@@ -104,7 +107,32 @@ class NotationRules:
         )  # in one piece: text could go on with part of a mark
         return f"{name}_Q"
 
+    def _merged(self, schema: dict[str, Any], depth: int) -> dict[str, Any]:
+        """A schema and those of its `allOf` as one: their members together, of all else what is said first."""
+        if depth > _DEPTH:
+            raise self._refused("a schema within it is too deep")
+        merged: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
+        for part in _list(schema["allOf"]):
+            found = part
+            while isinstance(found, dict) and "$ref" in found:
+                found = self._found(str(found["$ref"]))
+            if isinstance(found, dict) and "allOf" in found:
+                found = self._merged(found, depth + 1)
+            if not isinstance(found, dict):
+                continue
+            for key, value in found.items():
+                if key == "properties" and isinstance(value, dict):
+                    merged[key] = value | merged.get(key, {})
+                elif key == "required" and isinstance(value, list):
+                    merged[key] = [*merged.get(key, []), *value]
+                else:
+                    merged.setdefault(key, value)
+        return merged
+
     def _array(self, schema: dict[str, Any], depth: int) -> str:
+        if isinstance(first := schema.get("prefixItems"), list) and first:
+            written = [self.value(each, depth + 1) for each in first[: schema.get("maxItems")]]
+            return f'"[" {_COMMA.join(written)} "]"'
         item = self.value(schema.get("items", True), depth + 1)
         least, most = _bounds(schema, "minItems", "maxItems")
         if most == 0:
@@ -149,13 +177,15 @@ class NotationRules:
         self._check(schema, frozenset({"$ref"}))
         target = str(schema["$ref"])
         if target not in self._references:
-            kind, _, name = target.removeprefix("#/").partition("/")
-            found = self.schema.get(kind, {}) if kind in ("$defs", "definitions") else {}
-            if not isinstance(found, dict) or name not in found:
-                raise self._refused(f"'$ref' to {json.dumps(target)[:100]} leads nowhere")
+            found = self._found(target)
             self._references[target] = f"{self.prefix}_r{len(self._references)}"
-            self.rules.append(f"{self._references[target]}: {self.value(found[name], depth + 1)}")
+            self.rules.append(f"{self._references[target]}: {self.value(found, depth + 1)}")
         return self._references[target]
+
+    def _found(self, target: str) -> object:
+        """What a reference leads to: a definition of `enforceable_object`."""
+        definitions: dict[str, object] = self.schema.get("$defs", {})
+        return definitions[target.removeprefix("#/$defs/")]
 
     def _anything(self) -> str:
         if not self._any:

@@ -21,17 +21,22 @@ class ChatParser:
     """Reads one turn. Every character is looked at a bounded number of times; nothing is parsed again per token.
 
     Broken calls are shown as text, unless their arguments had begun: those were streamed already and stay a call without
-    a `CallEnd`; what follows them is text.
+    a `CallEnd`. The beginning of a call that the answer's end cut off is no text.
     """
 
     def __init__(
-        self, tool_format: ToolFormat, thinking_tags: tuple[str, str] | None, tools: Sequence[Tool] = ()
+        self,
+        tool_format: ToolFormat,
+        thinking_tags: tuple[str, str] | None,
+        tools: Sequence[Tool] = (),
+        *,
+        forced: bool = False,
     ) -> None:
-        """`tools`: those that may be called; what looks like a call of another is text."""
+        """`tools`: those that may be called; what looks like a call of another is text. `forced`: the turn is nothing but calls."""
         shape = SHAPES.get(tool_format)
         strings = {tool.name: string_arguments(tool) for tool in tools}
         self._source = TextSource()
-        self._writer = EventWriter(short_ids=shape is not None and shape.short_ids)
+        self._writer = EventWriter(short_ids=shape is not None and shape.short_ids, forced=forced)
         self._reader = (
             read_harmony(self._source, self._writer, strings)
             if shape is None
@@ -40,12 +45,17 @@ class ChatParser:
         self._thinking_tokens = 0
         self._thought = self._answered = False
 
+    @property
+    def over(self) -> bool:
+        """Whether the turn is over though the model goes on: calls were made, and text or one of them again came after."""
+        return self._writer.over
+
     def push(self, delta: TokenDelta) -> list[ChatEvent]:
         """What a delta adds; the last one gives `Ended`."""
         ends = delta.finish_reason is not None
         self._source.feed(delta.text)
         if ends:
-            self._source.end()
+            self._source.end(cut=delta.finish_reason is FinishReason.LENGTH or delta.stop is not None)
         next(self._reader, None)
         if ends:
             self._writer.finish()
@@ -55,8 +65,7 @@ class ChatParser:
         if delta.logprobs:
             events = _with_logprobs(events, delta)
         if delta.finish_reason is not None and delta.usage is not None:
-            called = self._writer.calls_ended > 0 and delta.finish_reason is FinishReason.STOP
-            reason = FinishReason.TOOL_CALLS if called else delta.finish_reason
+            reason = FinishReason.TOOL_CALLS if self._writer.called else delta.finish_reason
             thinking_tokens = self._thinking_tokens if self._thought else 0
             events.append(Ended(reason, delta.usage, delta.stop, thinking_tokens))
         return events
@@ -95,6 +104,8 @@ def _read_turn(
         yield from source.until(tags[1:], writer.thinking)
         writer.end_thinking()
         writer.text((yield from source.blanks()))
+    if tags is not None:
+        source.take_cut_marker(tags)
     if strings and not shape.trigger and (yield from source.peek()) == "{":
         yield from read_calls(source, writer, shape, "", strings)
     triggers = tuple(marker for marker in (shape.trigger, shape.prefix) if marker and strings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from kolosal.chat.json_schema.enforceable import Enforceable, enforceable_object
 from kolosal.errors import InvalidRequest
 from kolosal.schema import Grammar, GrammarKind, Tool
 
@@ -26,15 +27,25 @@ def tool_schema(position: int, tool: Tool) -> dict[str, Any]:
     """What a call's arguments must conform to, with our white space.
 
     Raises:
-        InvalidRequest: it is not the schema of an object.
+        InvalidRequest: the tool is strict, and its schema says what cannot be enforced.
     """
-    kind = tool.parameters.get("type", "object")
-    if kind != "object":
+    found = enforceable_object(tool.parameters)
+    if tool.strict:
+        refuse_unenforced(found, tool_param(position, tool))
+    return {**found.schema, "x-guidance": tool_guidance(tool)}
+
+
+def refuse_unenforced(found: Enforceable, param: str) -> None:
+    """Refuse a strict schema of the request field `param`.
+
+    Raises:
+        InvalidRequest: not all that it says can be enforced; the message says where.
+    """
+    for each in found.unenforced[:1]:
         raise InvalidRequest(
-            f"Field {tool_param(position, tool)}.type must be 'object', not {json.dumps(kind)[:100]}",
-            param=tool_param(position, tool),
+            f"Field {param} cannot be enforced at {json.dumps(each.pointer[:300])}: {each.reason}, and strict is true",
+            param=param,
         )
-    return {**tool.parameters, "type": "object", "x-guidance": tool_guidance(tool)}
 
 
 def tool_guidance(tool: Tool) -> dict[str, Any]:
@@ -51,12 +62,15 @@ def tool_param(position: int, tool: Tool) -> str:
     return tool.param or f"tools.{position}.function.parameters"
 
 
-def call_schema(position: int, tool: Tool) -> str:
+def open_schema(tool: Tool) -> dict[str, Any]:
+    """What arguments of a tool conform to whose schema cannot be enforced at all."""
+    return {"type": "object", "x-guidance": tool_guidance(tool)}
+
+
+def call_schema(tool: Tool, parameters: dict[str, Any]) -> str:
     """A whole call as JSON, for where it competes with an answer in JSON: llguidance takes only like with like for one."""
-    parameters = tool_schema(position, tool)
-    shared: dict[str, Any] = {
-        name: parameters.pop(name) for name in ("$defs", "definitions") if name in parameters
-    }
+    shared = {name: value for name, value in parameters.items() if name == "$defs"}
+    parameters = {name: value for name, value in parameters.items() if name != "$defs"}
     call: dict[str, Any] = {
         "type": "object",
         "properties": {"name": {"const": tool.name}, "parameters": parameters},

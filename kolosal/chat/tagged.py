@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kolosal.chat.json_schema.enforceable import enforceable_object
 from kolosal.chat.schemas import dump
 from kolosal.chat.text_source import Reading, TextSource
 from kolosal.errors import InvalidRequest
@@ -42,9 +43,7 @@ _MAX_WRITTEN_CHARS = 1024 * 1024
 
 def string_arguments(tool: Tool) -> frozenset[str]:
     """The arguments that are written as they are."""
-    properties = tool.parameters.get("properties")
-    if not isinstance(properties, dict):
-        return frozenset()
+    properties = enforceable_object(tool.parameters).schema.get("properties", {})
     return frozenset(name for name, schema in properties.items() if _is_string(schema))
 
 
@@ -55,6 +54,11 @@ def _is_string(schema: object) -> bool:
     if isinstance(values, list):
         return all(isinstance(value, str) for value in values)
     return schema.get("type") == "string"
+
+
+def around_string(name: str) -> tuple[str, str]:
+    """What stands before and after the one argument of a call, which is written as it is."""
+    return f"{_BEGIN}{name}>\n", f"\n{_END}\n{_LAST}"
 
 
 def read_tagged(source: TextSource, strings: frozenset[str], show: Callable[[str], None]) -> Reading[bool]:

@@ -24,7 +24,7 @@ class TextSource:
     def __init__(self) -> None:
         self._text = ""
         self._at = 0
-        self._ended = False
+        self._ended = self._cut = False
         self._noted: list[str] | None = None
 
     def feed(self, text: str) -> None:
@@ -32,9 +32,22 @@ class TextSource:
         self._text = self._text[self._at :] + text
         self._at = 0
 
-    def end(self) -> None:
-        """Say that no more comes."""
-        self._ended = True
+    def end(self, *, cut: bool = False) -> None:
+        """Say that no more comes; `cut`: the model did not end it."""
+        self._ended, self._cut = True, cut
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the text was cut, and all of it is taken: what was being read would have gone on."""
+        return self._cut and self._at >= len(self._text)
+
+    def take_cut_marker(self, markers: Sequence[str]) -> bool:
+        """Whether the text was cut within one of the markers, whose beginning is taken if so: it is no text."""
+        rest = self._text[self._at :]
+        within = self._cut and rest != "" and any(marker.startswith(rest) for marker in markers)
+        if within:
+            self.take(len(rest))
+        return within
 
     def note(self) -> None:
         """Begin to note what is taken."""
@@ -128,6 +141,8 @@ class TextSource:
             for marker in markers:
                 if (yield from self.starts_with(marker)):
                     return marker
+            if self.take_cut_marker(markers):
+                return None
             show(self.take(1))
         return None
 

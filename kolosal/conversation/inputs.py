@@ -34,4 +34,4 @@ def prepare_inputs(
     turns = conversation(system_prompt_dict, role, conversation_history, message)
     written = [{"role": turn.role, "content": turn.content} for turn in turns]
     text = tok.apply_chat_template(written, tokenize=False, add_generation_prompt=True)
-    return tok(text, add_special_tokens=False).to(model.device)
+    return tok(text).to(model.device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pydantic import TypeAdapter, ValidationError
 
 from kolosal.engines.parameters import LoadingParameters, SplitMode
-from kolosal.sampling import RepeatPenalty, SamplingParams, Temperature, TokenLimit, TopP
+from kolosal.sampling import ReasoningBudget, RepeatPenalty, SamplingParams, Temperature, TokenLimit, TopP
 
 IGNORED_PARAMETERS = frozenset({"use_cache", "return_dict_in_generate"})
 """Accepted without effect: the KV cache is always used, and what `generate` returns does not vary."""
@@ -28,14 +28,20 @@ class GenerationParameters:
     """False takes the most probable token, whatever the temperature."""
     repetition_penalty: RepeatPenalty = 1.0
     """1 is off."""
+    reasoning_budget: ReasoningBudget = -1
+    """Tokens that the model may think before it answers; 0 none, -1 without a bound."""
+    given: tuple[str, ...] = ()
+    """Names of those that were given: a model's own defaults take the place of the others."""
 
     def sampling(self) -> SamplingParams:
         """The same for an engine."""
         return SamplingParams(
+            given=tuple(_OF_SAMPLING.get(name, name) for name in self.given),
             temperature=self.temperature if self.do_sample else 0.0,
             top_p=self.top_p,
             repeat_penalty=self.repetition_penalty,
             max_tokens=self.max_new_tokens,
+            reasoning_budget=self.reasoning_budget,
         )
 
     def changed(self, options: Mapping[str, object]) -> GenerationParameters:
@@ -44,7 +50,7 @@ class GenerationParameters:
         Raises:
             ValueError: an option is unknown, mistyped or out of range; the message names it.
         """
-        known = {field.name for field in fields(self)}
+        known = {field.name for field in fields(self)} - {"given"}
         unknown = sorted(options.keys() - known - IGNORED_PARAMETERS)
         if unknown:
             raise ValueError(f"{unknown[0]} is no generation parameter: known are {', '.join(sorted(known))}")
@@ -54,8 +60,16 @@ class GenerationParameters:
         except ValidationError as exc:
             first = exc.errors(include_url=False)[0]
             raise ValueError(f"{first['loc'][0]}: {first['msg']}, not {first['input']!r:.80}") from None
-        return replace(self, **{name: getattr(checked, name) for name in given})
+        values = {name: getattr(checked, name) for name in given}
+        return replace(self, **values, given=(*self.given, *given))
 
+
+_OF_SAMPLING = {
+    "max_new_tokens": "max_tokens",
+    "do_sample": "temperature",
+    "repetition_penalty": "repeat_penalty",
+}
+"""Names of `SamplingParams`, where they are others."""
 
 _ADAPTER = TypeAdapter(GenerationParameters)
 

@@ -81,7 +81,7 @@ class Tokenizer:
             )
         turns = tuple(Message(message["role"], message["content"]) for message in messages)
         text = self.host.render(ChatPrompt(turns))
-        return self.encode(text, add_special_tokens=False) if tokenize else text
+        return self.encode(text) if tokenize else text
 
     @cached_property
     def eos_token_id(self) -> int | None:

@@ -14,6 +14,7 @@ import yaml
 
 from kolosal.config.load import process_environment
 from kolosal.conversation.placeholders import resolve
+from kolosal.files.regular import FileTooLong, is_regular, read_regular
 
 CONFIG_DIR_VARIABLE = "LLM_SERVER_CONFIG_DIR"
 """The folder whose files take the place of the package's."""
@@ -41,10 +42,12 @@ def load_yaml(name: str | Path, environ: Mapping[str, str] | None = None) -> dic
     """
     environ = process_environment() if environ is None else environ
     path = _find(Path(name), environ)
-    with path.open("rb") as file:
-        content = file.read(MAX_YAML_BYTES + 1)
-    if len(content) > MAX_YAML_BYTES:
-        raise ValueError(f"{path} is longer than {MAX_YAML_BYTES} bytes, so it is no configuration file")
+    try:
+        content = read_regular(path, MAX_YAML_BYTES)
+    except FileTooLong:
+        raise ValueError(
+            f"{path} is longer than {MAX_YAML_BYTES} bytes, so it is no configuration file"
+        ) from None
     try:
         values = yaml.safe_load(content)
     except (yaml.YAMLError, RecursionError) as exc:
@@ -58,7 +61,7 @@ def given_file(name: str, environ: Mapping[str, str]) -> Path | None:
     """The file of that name in `$LLM_SERVER_CONFIG_DIR`; None where there is none."""
     folder = environ.get(CONFIG_DIR_VARIABLE)
     path = Path(folder, name) if folder else None
-    return path if path is not None and path.is_file() else None
+    return path if path is not None and is_regular(path) else None
 
 
 def load_model_config(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -110,7 +113,7 @@ def _find(path: Path, environ: Mapping[str, str]) -> Path:
     folder = environ.get(CONFIG_DIR_VARIABLE)
     candidates = [Path(folder, path)] if folder else []
     candidates += [_PACKAGE_FOLDER / path, path]
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    found = next((candidate for candidate in candidates if is_regular(candidate)), None)
     if found is None:
         raise FileNotFoundError(f"{path} is in none of {', '.join(str(each.parent) for each in candidates)}")
     return found

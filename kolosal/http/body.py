@@ -29,13 +29,22 @@ async def read_json(request: Request) -> bytes:
         UnsupportedMediaType: it is compressed, or in a charset that is not read here.
         InvalidRequest: its bytes are not in its charset.
     """
+    refuse_compressed(request)
+    content_type = request.headers.get("content-type", "")
+    return to_utf8(await request.body(), content_type, request.headers.get("user-agent", ""))
+
+
+def refuse_compressed(request: Request) -> None:
+    """A few KiB of gzip can hold gigabytes.
+
+    Raises:
+        UnsupportedMediaType: the body is compressed.
+    """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):  # a few KiB of gzip can hold gigabytes
+    if encoding not in ("", "identity"):
         raise UnsupportedMediaType(
             "A compressed request body is not accepted: send it without Content-Encoding"
         )
-    content_type = request.headers.get("content-type", "")
-    return to_utf8(await request.body(), content_type, request.headers.get("user-agent", ""))
 
 
 def to_utf8(body: bytes, content_type: str, user_agent: str) -> bytes:

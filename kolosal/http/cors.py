@@ -1,4 +1,5 @@
-"""CORS: pages of the origins in `server.cors_origins` may use the daemon. Without any this is not in the application.
+"""CORS: pages of the origins in `server.cors_origins`, and of this machine's own programs, may use the daemon. Where none may this is
+not in the application.
 
 Starlette's, with what this daemon allows: the origin is named in the answer, never `*`, any header may be sent, and
 credentials are not allowed: keys travel in headers that scripts set, and no cookie means anything here. `RequestGuard` stands
@@ -7,16 +8,16 @@ before it and refuses preflights of other origins, in the shape of their dialect
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from kolosal.security.hosts import AllowedOrigins
+
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
-_EXPOSED = ("X-Request-Id", "Request-Id", "Retry-After")
+_EXPOSED = ("X-Request-Id", "Request-Id", "Retry-After", "X-Kolosal-Unenforced")
 """Headers of answers that scripts may read."""
 
 _MAX_REPEATED_CHARS = 1000
@@ -26,15 +27,21 @@ _MAX_REPEATED_CHARS = 1000
 class Cors(CORSMiddleware):
     """Answers preflights, and says in answers that their page may read them."""
 
-    def __init__(self, app: ASGIApp, *, origins: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, *, origins: AllowedOrigins) -> None:
         super().__init__(
             app,
-            allow_origins=origins,
+            allow_origins=origins.listed,
             allow_methods=_METHODS,
             allow_headers=("*",),
             allow_private_network=True,
             expose_headers=_EXPOSED,
         )
+
+        self._origins = origins
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        """As the guard says."""
+        return self._origins.allows(origin)
 
     def preflight_response(self, request_headers: Headers) -> Response:
         """As Starlette's, but that success is a 204, and that an endless list of headers is not repeated."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import pydantic_core
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, ErrorDetails, core_schema
 from starlette.requests import Request
 
 from kolosal.errors import InvalidRequest
@@ -23,6 +24,9 @@ from kolosal.http.large import in_thread_if_large
 
 _SHOWN_CHARS = 60
 """How much of a given value a message repeats."""
+
+_MAX_WHOLE_FLOATS = 1000
+"""Numbers of one body that are taken for integers."""
 
 UNION_ERROR = "union"
 """`custom_error_type` of a `Discriminator`; its `custom_error_message` says what the field must be."""
@@ -36,7 +40,7 @@ _DEPTH_HINT = (
 class RequestBody(BaseModel):
     """Base of the bodies that routes decode. Strict: no "5" for 5, no true for 1; an integer may stand for a number."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, strict=True, frozen=True, extra="ignore")
 
     MISSING: ClassVar[str | None] = None
     """What to say when a required field is missing, where the protocol has a sentence of its own."""
@@ -44,6 +48,30 @@ class RequestBody(BaseModel):
     """A type whose bounds, defaults and docstrings hold for the fields of the same name that have none."""
     DEFAULTS: ClassVar[Mapping[str, object]] = {}
     """What fields are where they are left out, for those of which neither the field nor `BOUNDS` says it."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Null is as good as leaving a field out, in every body and in every part of one: many clients write all fields."""
+        schema = handler(source)
+        inner: Any = handler.resolve_ref_schema(schema)
+        while inner["type"] != "model-fields":
+            inner = inner["schema"]
+        for field in inner["fields"].values():
+            if field["schema"]["type"] == "default" and field["schema"]["schema"]["type"] != "nullable":
+                field["schema"] = _null_is_default(field["schema"])
+        return schema
+
+
+def _null_is_default(schema: Any) -> Any:
+    """A field's schema with null among its values, which then is the default."""
+
+    def filled(value: object) -> object:
+        if value is not None:
+            return value
+        return schema["default_factory"]() if "default_factory" in schema else schema["default"]
+
+    nullable = core_schema.nullable_schema(schema["schema"])
+    return schema | {"schema": core_schema.no_info_after_validator_function(filled, nullable)}
 
 
 B = TypeVar("B", bound=RequestBody)
@@ -64,7 +92,7 @@ def decode_body(body: bytes, body_type: type[B]) -> B:
     """As `decode`, from UTF-8 bytes."""
     parse_object(body)  # refuses what pydantic's own parser lets through: NaN, infinities and lone surrogates
     try:
-        return body_type.model_validate_json(body)
+        return _validated(body_type.model_validate_json, body)
     except ValidationError as exc:
         first = _first(exc)
         if first["type"] == "missing" and len(first["loc"]) == 1 and body_type.MISSING is not None:
@@ -79,7 +107,7 @@ def decode_fields(adapter: TypeAdapter[T], fields: Mapping[str, Any], prefix: st
         InvalidRequest: a field is unknown, mistyped or out of range.
     """
     try:  # as JSON, where an array is a tuple and a string an enum's value also in strict mode
-        return adapter.validate_json(pydantic_core.to_json(dict(fields)), strict=True)
+        return _validated(partial(adapter.validate_json, strict=True), pydantic_core.to_json(dict(fields)))
     except ValidationError as exc:
         raise complaint(_first(exc), prefix) from None
 
@@ -87,7 +115,7 @@ def decode_fields(adapter: TypeAdapter[T], fields: Mapping[str, Any], prefix: st
 def complaint(error: ErrorDetails, prefix: str = "") -> InvalidRequest:
     """One of pydantic's errors in our words."""
     # Tags of unions look like <this>; they are no part of the request.
-    path = [str(part)[:_SHOWN_CHARS] for part in error["loc"] if not str(part).startswith("<")]
+    path = [str(part)[:_SHOWN_CHARS] for part in error["loc"] if not str(part).startswith(("<", "[key]"))]
     name = prefix + ".".join(path)
     kind, context, given = error["type"], error.get("ctx", {}), error["input"]
     if kind == "json_invalid":
@@ -101,6 +129,39 @@ def complaint(error: ErrorDetails, prefix: str = "") -> InvalidRequest:
         return InvalidRequest(f"{name} is not valid: {error['msg'][:200]}", param=name)
     hint = _DEPTH_HINT if kind in _CONTAINERS and isinstance(given, str) else ""
     return InvalidRequest(f"{name} must {wanted(context)}, not {_shown(given, kind)}{hint}", param=name)
+
+
+def _validated(validate: Callable[[bytes], T], body: bytes) -> T:
+    """What `validate` makes of a body. Where it wants an integer 12.0 is one: in JSON numbers are all of one kind."""
+    try:
+        return validate(body)
+    except ValidationError as exc:
+        if exc.error_count() > _MAX_WHOLE_FLOATS:
+            raise
+        places = [error["loc"] for error in exc.errors(include_url=False) if _is_whole_float(error)]
+        if not places:
+            raise
+        value = pydantic_core.from_json(body)
+        for place in places:
+            with suppress(LookupError, TypeError):  # a place that cannot be found stays as it is
+                _make_integer(value, place)
+        return validate(pydantic_core.to_json(value))
+
+
+def _is_whole_float(error: ErrorDetails) -> bool:
+    """Larger ones are not told apart from their neighbours, so they may be what no integer may be here."""
+    given = error["input"]
+    return (
+        error["type"] == "int_type" and isinstance(given, float) and given.is_integer() and abs(given) < 2**53
+    )
+
+
+def _make_integer(value: Any, place: tuple[int | str, ...]) -> None:
+    """Write the number in this place as an integer. Tags of unions are no part of the place."""
+    *parents, last = [part for part in place if not str(part).startswith("<")]
+    for part in parents:
+        value = value[part]
+    value[last] = int(value[last])
 
 
 def _first(error: ValidationError) -> ErrorDetails:

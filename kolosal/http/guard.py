@@ -6,16 +6,23 @@ Comes right after `RequestLog`, so refusals have an id, a log line and the shape
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers
 from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kolosal.errors import Forbidden, HeadersTooLarge, InvalidRequest, KolosalError, PayloadTooLarge
+from kolosal.errors import (
+    Forbidden,
+    HeadersTooLarge,
+    HttpVersionNotSupported,
+    InvalidRequest,
+    KolosalError,
+    PayloadTooLarge,
+)
 from kolosal.http.dialects import dialect_of
 from kolosal.http.request_log import request_id
-from kolosal.security.hosts import AllowedHosts, allows_origin
+from kolosal.security.hosts import AllowedHosts, AllowedOrigins, is_own_origin
 
 MAX_HEADERS = 200
 """Headers of one request."""
@@ -31,24 +38,32 @@ _HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 class RequestGuard:
     """Refuses what no honest client sends."""
 
-    def __init__(self, app: ASGIApp, *, hosts: AllowedHosts, origins: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: AllowedHosts, origins: AllowedOrigins) -> None:
         self._app = app
         self._hosts = hosts
-        self._origins = frozenset(origins)
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        is_framed = False
         try:
+            check_version(scope["http_version"])
             check_framing(scope["headers"])
+            is_framed = True
             self._check_host(Headers(scope=scope))
             self._check_origin(Headers(scope=scope), scope)
         except KolosalError as exc:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": WS_1008_POLICY_VIOLATION})
-            else:
-                await dialect_of(scope).encode_error(exc, request_id(scope))(scope, receive, send)
+                return
+            refusal = dialect_of(scope).encode_error(exc, request_id(scope))
+            if (
+                not is_framed
+            ):  # what follows could be a part of this request: nothing of it is answered (RFC 9112, 6.3)
+                refusal.headers["connection"] = "close"
+            await refusal(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -65,20 +80,20 @@ class RequestGuard:
         """A WebSocket is open to pages of all origins unless the server looks, whatever its verb.
 
         What a page of another site fetches by itself, e.g. as an image, has no `Origin`, but browsers say so. Links that
-        somebody follows are let through. A preflight, which pages of our own do not need, is for the listed origins only.
+        somebody follows are let through. A preflight, which pages of our own do not need, is for other origins only.
         """
         harmless = scope.get("method") in _HARMLESS
         from_elsewhere = harmless and headers.get("sec-fetch-site") == "cross-site"
         if from_elsewhere and not (
-            headers.get("origin") in self._origins or headers.get("sec-fetch-dest") == "document"
+            self._origins.allows(headers.get("origin", "")) or headers.get("sec-fetch-dest") == "document"
         ):
             raise Forbidden("Pages of other sites may not use this daemon", code="origin_not_allowed")
         preflight = scope.get("method") == "OPTIONS" and "access-control-request-method" in headers
-        if harmless and not (preflight and self._origins):
+        if harmless and not (preflight and self._origins.any):
             return
         own_host = "" if preflight else headers.get("host", "")
         for origin in headers.getlist("origin"):
-            if not allows_origin(origin, own_host, self._origins):
+            if not (is_own_origin(origin, own_host) or self._origins.allows(origin)):
                 raise Forbidden(
                     f"Pages of the origin {origin[:_SHOWN_CHARS]!r} may not use this daemon: add it to the setting"
                     " server.cors_origins",
@@ -89,29 +104,48 @@ class RequestGuard:
 class BodyLimit:
     """Refuses a body that is longer than the limit: by its header before it is read, else at the first byte too many."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, of_paths: Mapping[str, int] | None = None) -> None:
+        """`of_paths`: the limits of paths that have their own, or of all below one that ends with a slash."""
         self._app = app
         self._max_bytes = max_bytes
+        self._of_paths = of_paths or {}
+
+    def _limit_of(self, path: str) -> int:
+        below = (
+            limit for each, limit in self._of_paths.items() if each.endswith("/") and path.startswith(each)
+        )
+        return self._of_paths.get(path) or next(below, self._max_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = self._limit_of(scope["path"])
         length = Headers(scope=scope).get("content-length", "")
         announced = int(length) if length.isascii() and length.isdigit() else 0
         received = 0
 
         async def receive_up_to_limit() -> Message:
             nonlocal received
-            if max(announced, received) > self._max_bytes:
-                raise PayloadTooLarge(f"The request body is longer than {self._max_bytes} bytes")
+            if max(announced, received) > limit:
+                raise PayloadTooLarge(f"The request body is longer than {limit} bytes")
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise PayloadTooLarge(f"The request body is longer than {self._max_bytes} bytes")
+            if received > limit:
+                raise PayloadTooLarge(f"The request body is longer than {limit} bytes")
             return message
 
         await self._app(scope, receive_up_to_limit, send)
+
+
+def check_version(version: str) -> None:
+    """Refuse what is no HTTP/1: of a later version a request line is the beginning of another protocol.
+
+    Raises:
+        HttpVersionNotSupported: it is another one.
+    """
+    if not version.startswith("1."):
+        raise HttpVersionNotSupported(f"HTTP/{version} is not supported by this server: it speaks HTTP/1.1")
 
 
 def check_framing(headers: list[tuple[bytes, bytes]]) -> None:

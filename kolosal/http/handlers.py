@@ -14,6 +14,7 @@ from starlette.types import ExceptionHandler
 from kolosal.errors import AuthenticationFailed, InvalidRequest, KolosalError, MethodNotAllowed, NotFound
 from kolosal.http.dialects import dialect_of
 from kolosal.http.request_log import request_id
+from kolosal.observe.context import note_error
 
 CLIENT_CLOSED_REQUEST = 499
 """The status that is logged for a client that left; nobody receives it. The number is nginx's."""
@@ -54,6 +55,7 @@ async def on_client_disconnect(_request: Request, _error: Exception) -> Response
 
 
 def _answer(request: Request, error: KolosalError) -> Response:
+    note_error(error)
     response = dialect_of(request.scope).encode_error(error, request_id(request.scope))
     if isinstance(error, AuthenticationFailed):
         response.headers["www-authenticate"] = "Bearer"  # HTTP demands it of every 401

@@ -79,6 +79,10 @@ class GuardedProtocol(H11Protocol):
             return
         was_answered_early = self.conn.their_state is h11.SEND_BODY and self._has_answered
         super().data_received(data)
+        if (
+            self.transport.get_protocol() is not self
+        ):  # it was an upgrade: a WebSocket's deadlines are its own
+            return
         if was_answered_early and self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
             self._keep_alive()
         else:

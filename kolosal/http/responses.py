@@ -46,6 +46,8 @@ class OpenAIErrorObject(TypedDict):
     param: str | None
     """The dotted path of the field at fault."""
     code: str | None
+    n_prompt_tokens: NotRequired[int]
+    n_ctx: NotRequired[int]
     details: NotRequired[Mapping[str, object]]
     """Facts about a model that cannot be loaded."""
 
@@ -65,6 +67,7 @@ def error_body(error: KolosalError) -> OpenAIError:
         "param": error.param,
         "code": row.openai_code,
     }
+    body.update(error.facts)  # type: ignore[typeddict-item] # mypy wants all keys
     if error.details is not None:
         body["details"] = error.details
     return {"error": body}

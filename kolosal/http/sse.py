@@ -17,8 +17,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from kolosal.errors import InternalError, KolosalError
-from kolosal.http.disconnect import disconnected, end_tasks
+from kolosal.http.disconnect import disconnected, end_tasks, unless_revoked
 from kolosal.http.request_log import request_id
+from kolosal.observe.context import note_error
 
 log = logging.getLogger(__name__)
 
@@ -62,18 +63,21 @@ class EventStream(Response):
         close: Callable[[], None],
         encode_error: Callable[[KolosalError], bytes],
         *,
-        ping: bytes | None = PING,
+        ping: bytes | Callable[[], bytes] | None = PING,
         ping_interval_s: float = PING_INTERVAL_S,
         media_type: str = EVENTS,
     ) -> None:
-        """`ping` is the frame that is sent while there is nothing else to send; None: nothing is."""
+        """`ping` is the frame, or makes the frame, that is sent while there is nothing else to send; None: nothing is."""
         self.status_code = 200
         self.background = None
-        self.init_headers({"content-type": media_type, "cache-control": "no-cache"})
+        # nginx keeps an answer back until there is much of it, unless it says otherwise
+        self.init_headers(
+            {"content-type": media_type, "cache-control": "no-cache", "x-accel-buffering": "no"}
+        )
         self._frames = frames
         self._close = close
         self._encode_error = encode_error
-        self._ping_frame = ping
+        self._ping_frame = (lambda: ping) if isinstance(ping, bytes) else ping
         self._ping_interval_s = ping_interval_s
         self._last_sent_at = 0.0
 
@@ -98,23 +102,29 @@ class EventStream(Response):
 
     async def _pump(self, scope: Scope, send: Send) -> None:
         try:
-            async with aclosing(self._frames) as frames:
-                async for frame in frames:
-                    await self._send(send, frame)
+            await unless_revoked(scope, self._send_all(send))
         except KolosalError as exc:
+            note_error(exc)
             log.warning("stream.failed", extra={"request_id": request_id(scope), "reason": exc.message})
             await self._send(send, self._encode_error(exc))
         except Exception:
             log.exception("stream.failed", extra={"request_id": request_id(scope)})
-            await self._send(send, self._encode_error(InternalError()))
+            error = InternalError()
+            note_error(error)
+            await self._send(send, self._encode_error(error))
 
-    async def _ping(self, send: Send, frame: bytes) -> None:
+    async def _send_all(self, send: Send) -> None:
+        async with aclosing(self._frames) as frames:
+            async for frame in frames:
+                await self._send(send, frame)
+
+    async def _ping(self, send: Send, frame: Callable[[], bytes]) -> None:
         """Frames and pings may wait for the same full buffer; each is written whole, so they cannot mix."""
         now = asyncio.get_running_loop().time
         while True:
             silent_s = now() - self._last_sent_at
             if silent_s >= self._ping_interval_s:
-                await self._send(send, frame)
+                await self._send(send, frame())
             else:
                 await asyncio.sleep(self._ping_interval_s - silent_s)
 

@@ -13,7 +13,10 @@ from kolosal.http.dialects import Dialect
 from kolosal.routes import (
     admin,
     anthropic,
+    assistants,
+    console,
     conversation,
+    documents,
     jsonrpc,
     llama_server,
     ollama,
@@ -39,12 +42,15 @@ def all_routes() -> list[BaseRoute]:
     """Every path this daemon answers."""
     return [
         *admin.routes(),
+        *llama_server.routes(),  # before `/models/{model}`, as one of its paths is `/models/sse`
         *openai.routes(),
+        *assistants.routes(),
+        *documents.routes(),
         *anthropic.routes(),
         *ollama.routes(),
         *conversation.routes(),
         *jsonrpc.routes(),
         *websocket.routes(),
-        *llama_server.routes(),
         *openapi.routes(),
+        *console.routes(),
     ]

@@ -91,10 +91,10 @@ RECORDED = [
     Recorded(
         ToolFormat.HERMES,
         f"a\n{hermes(WEATHER)}\nb\n{hermes(EMPTY)}\nc",
-        text="a\nb\nc",
-        calls=(WEATHER, EMPTY),
+        text="a",
+        calls=(WEATHER,),
     ),
-    Recorded(ToolFormat.GENERIC, hermes(EMPTY, EMPTY), calls=(EMPTY, EMPTY)),
+    Recorded(ToolFormat.GENERIC, hermes(EMPTY, EMPTY, WEATHER), calls=(EMPTY,)),
     Recorded(
         ToolFormat.LLAMA3,
         '{"name": "get_weather", "parameters": {"city": "Paris", "unit": "c"}}',

@@ -11,7 +11,7 @@ from kolosal.chat.events import whole_turn
 from kolosal.chat.formats import HARMONY_MARKERS, HARMONY_THINKING, SHAPES, ToolFormat
 from kolosal.chat.grammar import TurnFacts
 from kolosal.chat.parser import ChatParser
-from kolosal.engines.worker.constraint import ConstraintCompiler
+from kolosal.engines.worker.constraint import ConstraintCompiler, WantedTurn
 from kolosal.schema import FinishReason, TokenDelta, Tool, ToolMode, ToolUse, Usage
 from tests.chat.vocabulary import END, Vocabulary, may_end, options
 
@@ -46,7 +46,7 @@ def walk(
 ) -> str:
     """A turn that is allowed, made of random tokens with a liking for those that break parsers."""
     choose = random.Random(seed)  # noqa: S311 - no secret
-    constraint = compiler.compile_turn(ToolUse(TOOLS, ToolMode.REQUIRED), None, facts)
+    constraint = compiler.compile(WantedTurn(ToolUse(TOOLS, ToolMode.REQUIRED), None, facts))
     tempting = {byte for text in TEMPTING for byte in text.encode()} | set(vocabulary.markers.values())
     written = bytearray(front.encode())
     for token in vocabulary(front):

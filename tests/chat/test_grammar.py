@@ -9,7 +9,7 @@ import pytest
 
 from kolosal.chat.formats import HARMONY_MARKERS, HARMONY_THINKING, SHAPES, ToolFormat
 from kolosal.chat.grammar import TurnFacts
-from kolosal.engines.worker.constraint import Constraint, ConstraintCompiler
+from kolosal.engines.worker.constraint import Constraint, ConstraintCompiler, WantedTurn
 from kolosal.errors import InvalidRequest
 from kolosal.schema import Grammar, GrammarKind, Tool, ToolMode, ToolUse
 from tests.chat.recorded import THINK, hermes
@@ -73,15 +73,16 @@ class Turns:
         answer: Grammar | None = None,
         tags: tuple[str, str] | None = THINK,
         in_thoughts: bool = False,
+        several_calls: bool = True,
     ) -> None:
         self._vocabulary = vocabulary(tool_format, as_tokens=as_tokens)
         self._compiler = ConstraintCompiler(self._vocabulary.tokenizer)
         tags = HARMONY_THINKING if tool_format is ToolFormat.GPT_OSS else tags
-        self._arguments = (use, answer, TurnFacts(tool_format, tags, in_thoughts))
+        self._arguments = (use, answer, TurnFacts(tool_format, tags, in_thoughts, several_calls))
 
     def after(self, text: str) -> Constraint | None:
         """The constraint after a text; None where that is not allowed."""
-        constraint = self._compiler.compile_turn(*self._arguments)
+        constraint = self._compiler.compile(WantedTurn(*self._arguments))
         tokens = self._vocabulary(text)
         return constraint if allowed(constraint, tokens) == len(tokens) else None
 
@@ -180,8 +181,36 @@ def test_one_call_is_all_where_calls_are_not_parallel(as_tokens: bool) -> None:
 
 
 @both
-def test_nothing_but_calls_follows_calls(as_tokens: bool) -> None:
-    assert not Turns(AUTO, as_tokens=as_tokens).begin(hermes(("any", "{}")) + "\nThe result")
+@pytest.mark.parametrize(
+    "tool_format", [each for each in FORMATS if each in SHAPES and not SHAPES[each].closes]
+)
+@pytest.mark.parametrize("after", ["\n\n", "\nSo", "So, {1} or"])
+def test_turn_may_go_on_in_any_way_after_a_call(tool_format: ToolFormat, as_tokens: bool, after: str) -> None:
+    for use in (AUTO, REQUIRED):
+        assert Turns(use, tool_format, as_tokens=as_tokens).are(CALLS[tool_format] + after)
+
+
+@both
+@every
+def test_named_function_is_called_once(tool_format: ToolFormat, as_tokens: bool) -> None:
+    named = ToolUse(TOOLS, ToolMode.REQUIRED, only=("any",), parallel=False)
+    call = CALLS[tool_format].partition("get_weather")[0] + "any"
+    constraint = Turns(named, tool_format, as_tokens=as_tokens).after(call)
+    assert constraint is not None
+    shape = SHAPES.get(tool_format)
+    rest = " <|constrain|>json<|message|>{}" if shape is None else ('"' if shape.quoted else "") + shape.between + ("</function>" if shape.tagged else "{}") + shape.after + shape.closes  # fmt: skip
+    tokens = vocabulary(tool_format, as_tokens=as_tokens)(rest)
+
+    assert allowed(constraint, tokens) == len(tokens)
+    assert constraint.finished
+
+
+@both
+def test_template_without_several_calls_gets_one(as_tokens: bool) -> None:
+    turns = Turns(AUTO, as_tokens=as_tokens, several_calls=False)
+
+    assert turns.are(hermes(("any", "{}")))
+    assert not turns.begin(hermes(("any", "{}"), ("get", '{"n": 1}')))
 
 
 def test_at_most_as_many_calls_as_a_turn_may_have() -> None:
@@ -297,17 +326,33 @@ def test_other_grammars_do_not_go_with_tools(kind: GrammarKind) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "reason"),
+    ("parameters", "pointer"),
     [
-        ({"type": "array"}, "must be 'object'"),
-        ({"type": ["object", "null"]}, "must be 'object'"),
-        ({"type": "object", "properties": {"a": {"type": "strin"}}}, "strin"),
-        ({"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}}, "unclosed group"),
+        ({"type": "array"}, "/type"),
+        ({"type": "object", "properties": {"a": {"type": "strin"}}}, "/properties/a/type"),
+        (
+            {"type": "object", "properties": {"a/b": {"type": "string", "pattern": "("}}},
+            "/properties/a~1b/pattern",
+        ),
     ],
 )
-def test_schema_that_cannot_be_used_is_named(parameters: dict[str, object], reason: str) -> None:
-    with pytest.raises(InvalidRequest, match=reason) as caught:
-        Turns(ToolUse((ANY, Tool("bad", parameters=parameters)))).begin("")
+def test_strict_schema_that_cannot_be_enforced_is_named_and_others_are_taken(
+    parameters: dict[str, object], pointer: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=f'cannot be enforced at "{pointer}"') as caught:
+        Turns(ToolUse((ANY, Tool("bad", parameters=parameters, strict=True)))).begin("")
+    assert caught.value.param == "tools.1.function.parameters"
+    assert Turns(ToolUse((ANY, Tool("bad", parameters=parameters)))).are(hermes(("bad", "{}")))
+
+
+def test_tool_that_no_value_fits_takes_any_object_unless_it_is_strict() -> None:
+    parts = [{"properties": {name: {}}, "required": [name], "additionalProperties": False} for name in "ab"]
+    bad = Tool("bad", parameters={"allOf": parts})
+
+    assert Turns(ToolUse((bad, WEATHER))).are(hermes(("bad", '{"c": 1}')))
+    assert not Turns(ToolUse((bad, WEATHER))).begin(hermes(("get_weather", '{"c": 1}')))
+    with pytest.raises(InvalidRequest) as caught:
+        Turns(ToolUse((WEATHER, replace(bad, strict=True)))).begin("")
     assert caught.value.param == "tools.1.function.parameters"
 
 

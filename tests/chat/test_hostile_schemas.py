@@ -78,19 +78,22 @@ def test_shared_definitions_do_not_multiply(tool_format: ToolFormat) -> None:
 def test_schema_that_makes_too_much_is_refused() -> None:
     schema = {
         "properties": named(1500, "a", {"$ref": "#/$defs/d0"}),
-        "$defs": named(3000, "d", {"type": "integer"}),
+        "$defs": named(
+            3000, "d", {"$ref": "#/$defs/d0", "type": "object", "properties": {"a": {"enum": ["x" * 2000]}}}
+        ),
     }
     with pytest.raises(InvalidRequest, match="grammar of more than"):
-        grammar(schema, ToolFormat.QWEN_CODER)
+        grammar(schema, ToolFormat.QWEN_CODER, strict=True)
+    assert len(grammar(schema, ToolFormat.QWEN_CODER)) < 10_000
 
 
 def test_arguments_that_refer_to_definitions_keep_them() -> None:
     written = grammar(
-        {"properties": {"a": {"$ref": "#/$defs/d"}}, "$defs": {"d": {"type": "integer"}}},
+        {"properties": {"a": {"$ref": "#/$defs/d"}}, "$defs": {"d": {"type": "array"}}},
         ToolFormat.QWEN_CODER,
     )
 
-    assert '"$defs": {"d": {"type": "integer"}}' in written
+    assert '"$defs": {"d0": {"type": "array"}}' in written
 
 
 @FORMATS

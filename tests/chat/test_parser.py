@@ -197,7 +197,7 @@ def test_arguments_that_turn_out_broken_are_no_completed_call() -> None:
     turn = whole_turn(found)
 
     assert turn.finish_reason is FinishReason.STOP
-    assert turn.calls[0].arguments + turn.text == '{"days": oops}}\n</tool_call>'
+    assert (turn.calls[0].arguments, turn.text) == ('{"days": ', "")
 
 
 @pytest.mark.parametrize("nested", ["[" * 500, '{"a":' * 500])
@@ -261,6 +261,58 @@ def test_schema_tells_strings_in_tags_from_other_values() -> None:
     turn = whole_turn(parser.push(TokenDelta(written, finish_reason=FinishReason.STOP, usage=USAGE)))
 
     assert turn.calls[0].arguments == '{"a": "5", "b": "5", "c": 5}'
+
+
+# --- what ends a turn ---
+
+
+@pytest.mark.parametrize("recorded", [each for each in RECORDED if each.calls], ids=str)
+def test_turn_cut_off_anywhere_has_whole_calls_and_no_markup(recorded: Recorded) -> None:
+    for length in range(len(recorded.written)):
+        cut = Recorded(recorded.tool_format, recorded.written[:length], tags=recorded.tags)
+        turn = whole_turn(events(cut, reason=FinishReason.LENGTH))
+
+        assert recorded.text.startswith(turn.text.strip())
+        if turn.finish_reason is FinishReason.TOOL_CALLS:
+            assert meaning(turn)[2] == recorded.calls[: len(turn.calls)]
+        else:
+            assert turn.finish_reason is FinishReason.LENGTH
+            assert [call.name for call in turn.calls] in ([], [recorded.calls[0][0]])
+
+
+@pytest.mark.parametrize("written", ["<", "<tool_call>", '<tool_call>\n{"name": "f"', "<tool_call>?"])
+def test_forced_turn_shows_no_text(written: str) -> None:
+    parser = ChatParser(ToolFormat.HERMES, None, TOOLS, forced=True)
+    turn = whole_turn(parser.push(TokenDelta(written, finish_reason=FinishReason.LENGTH, usage=USAGE)))
+
+    assert meaning(turn) == ("", "", (), FinishReason.LENGTH)
+
+
+def test_further_call_is_shown_when_it_is_complete() -> None:
+    parser = ChatParser(ToolFormat.HERMES, None, TOOLS)
+    parser.push(TokenDelta(hermes(EMPTY)))
+
+    assert parser.push(TokenDelta('\n<tool_call>\n{"name": "f", "arguments": {"a": 1')) == []
+    assert [type(event) for event in parser.push(TokenDelta("}}"))] == [CallBegin, CallPiece, CallEnd]
+
+
+@pytest.mark.parametrize(
+    "after", ["So", "\nSo", "\n\n<b>", '\n<tool_call>\n{"name": "plan", "arguments": {"b": 2,"a":1}']
+)
+def test_turn_is_over_with_text_or_the_same_call_after_a_call(after: str) -> None:
+    parser = ChatParser(ToolFormat.HERMES, None, TOOLS)
+    parser.push(TokenDelta(hermes(("plan", '{"a": 1, "b": 2}'))))
+
+    assert not parser.over
+    assert parser.push(TokenDelta(after)) == []
+    assert parser.over
+
+
+def test_text_before_calls_does_not_end_a_turn() -> None:
+    parser = ChatParser(ToolFormat.HERMES, None, TOOLS)
+    parser.push(TokenDelta("Let me see. <tool_call>\nnone</tool_call>"))
+
+    assert not parser.over
 
 
 # --- without tools ---
@@ -336,16 +388,10 @@ def test_ids_are_unique_and_of_openais_form() -> None:
 
 
 def test_mistrals_ids_are_nine_letters_and_digits_or_the_models_own() -> None:
-    recorded = text(ToolFormat.MISTRAL_ARGS, "[TOOL_CALLS]f[ARGS]{}[TOOL_CALLS]f[CALL_ID]Ab1Cd2Ef3[ARGS]{}")
+    recorded = text(ToolFormat.MISTRAL_ARGS, "[TOOL_CALLS]f[ARGS]{}[TOOL_CALLS]now[CALL_ID]Ab1Cd2Ef3[ARGS]{}")
     made, own = (call.id for call in whole_turn(events(recorded)).calls)
 
     assert (len(made), made.isalnum(), own) == (9, True, "Ab1Cd2Ef3")
-
-
-def test_turn_cut_off_after_a_call_ends_by_length() -> None:
-    found = events(text(ToolFormat.HERMES, hermes(EMPTY)), reason=FinishReason.LENGTH)
-
-    assert found[-1] == Ended(FinishReason.LENGTH, USAGE)
 
 
 def test_stop_string_is_told() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from kolosal.chat.formats import ToolFormat
 from kolosal.chat.grammar import TurnFacts
-from kolosal.engines.worker.constraint import ConstraintCompiler
+from kolosal.engines.worker.constraint import ConstraintCompiler, WantedTurn
 from kolosal.errors import InvalidRequest
 from kolosal.schema import Tool, ToolMode, ToolUse
 from tests.chat.vocabulary import Vocabulary, allowed, may_end
@@ -19,7 +19,7 @@ def fits(schema: dict[str, Any], **arguments: str) -> bool:
     vocabulary = Vocabulary("<tool_call>", "</tool_call>")
     use = ToolUse((Tool("f", parameters=schema, strict=True),), ToolMode.REQUIRED, parallel=False)
     facts = TurnFacts(ToolFormat.QWEN_CODER, None)
-    constraint = ConstraintCompiler(vocabulary.tokenizer).compile_turn(use, None, facts)
+    constraint = ConstraintCompiler(vocabulary.tokenizer).compile(WantedTurn(use, None, facts))
     tags = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in arguments.items())
     tokens = vocabulary(f"<tool_call>\n<function=f>\n{tags}</function>\n</tool_call>")
     return allowed(constraint, tokens) == len(tokens) and may_end(constraint)

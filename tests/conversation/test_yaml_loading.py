@@ -125,7 +125,7 @@ def test_c11_parameters_are_checked_and_used(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("device", "layers", "gpu", "split"),
     [
-        ("auto", 100, 0, SplitMode.LAYER),
+        ("auto", "auto", 0, SplitMode.LAYER),
         ("cpu", 0, 0, SplitMode.LAYER),
         ("cuda", -1, 0, SplitMode.LAYER),
         ("cuda:1", -1, 1, SplitMode.NONE),

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.helpers import user_environment
+from tests.e2e.helpers import DEADLINE_S, user_environment
 from tests.http.test_daemon import daemon
 from tests.tiny_gguf import write_tiny_gguf
 
@@ -74,7 +74,7 @@ def test_a_worker_has_given_up_its_rights(models: list[dict[str, object]]) -> No
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's word to children is Linux's own")
 def test_a_worker_that_hangs_in_its_load_ends_with_the_daemon(models: list[dict[str, object]]) -> None:
     with daemon("load_hang", models=models) as (process, _):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + DEADLINE_S
         while not (workers := psutil.Process(process.pid).children()):
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -84,7 +84,7 @@ def test_a_worker_that_hangs_in_its_load_ends_with_the_daemon(models: list[dict[
 
 def _wait_for_end_of(*processes: psutil.Process) -> None:
     """Nobody may be there to collect the orphans of a daemon that was killed."""
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + DEADLINE_S
     for process in processes:
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < deadline
@@ -134,22 +134,22 @@ def test_a_body_that_is_announced_too_long_is_refused_unread() -> None:
     with daemon(max_body_bytes=2048) as (process, url):
         before = psutil.Process(process.pid).memory_info().rss
         port = int(url.rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as connection:
             head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 104857600\r\n\r\n"
             connection.sendall(head + b"x" * 65_536)
             assert connection.recv(1000).startswith(b"HTTP/1.1 413")
         packed = httpx.post(f"{url}/v1/completions", content=b"x", headers={"content-encoding": "gzip"})
         assert packed.status_code == 415
         for lie in (b"content-length: 10\r\n\r\n{", b"content-length: 2\r\n\r\n{}GARBAGE\r\n\r\n"):
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as connection:
                 connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\n" + lie)
                 connection.shutdown(socket.SHUT_WR)
                 assert connection.recv(1000)[:10] in (b"HTTP/1.1 4", b"")
         for headers in (b"a: b\r\n" * 10_000, b"a" * 70_000 + b": b\r\n", b"a: " + b"b" * 70_000 + b"\r\n"):
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as connection:
                 connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n" + headers + b"\r\n")
                 assert _received(connection)[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 431", b"")
-        assert psutil.Process(process.pid).memory_info().rss - before < 5 * 1024 * 1024
+        assert psutil.Process(process.pid).memory_info().rss - before < 20 * 1024 * 1024
         assert httpx.get(f"{url}/health").status_code == 200
 
 
@@ -164,7 +164,7 @@ class TestServe:
             text=True,
             cwd=tmp_path,
             env=user_environment(tmp_path) | environ,
-            timeout=30,
+            timeout=DEADLINE_S,
         )
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
         return done.stderr

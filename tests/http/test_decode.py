@@ -104,6 +104,23 @@ def test_a_string_where_structure_belongs_hints_at_powershells_depth(
     assert caught.value.param == param
 
 
+@pytest.mark.parametrize(("given", "count"), [(5.0, 5), (1e1, 10), (5, 5)])
+def test_a_whole_number_is_an_integer_however_it_is_written(given: float, count: int) -> None:
+    body = decode(count=given, parts=[{"type": "text", "text": "a"}], options={"n": 1.0})
+    assert (body.count, type(body.count)) == (count, int)
+    assert type((body.options or {})["n"]) is float  # where no integer is wanted it stays as it was
+    adapter = TypeAdapter(LoadingParameters)
+    assert decode_fields(adapter, {"n_ctx": 512.0, "tensor_split": [1.0]}) == LoadingParameters(
+        n_ctx=512, tensor_split=(1.0,)
+    )
+
+
+@pytest.mark.parametrize(("given", "shown"), [(11.0, "11"), (0.0, "0"), (1e300, r"1e\+300"), (-0.5, "-0.5")])
+def test_a_whole_number_has_the_bounds_of_integers(given: float, shown: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^count must .*, not {shown}$"):
+        decode(count=given)
+
+
 def test_a_missing_field_has_the_protocols_own_sentence() -> None:
     with pytest.raises(InvalidRequest, match=r"^Missing required fields \(name\)$") as caught:
         decode_body(b"{}", Body)

@@ -53,7 +53,7 @@ async def test_refusals_have_the_shape_of_their_dialect() -> None:
 
 @pytest.mark.fault("A4")
 @pytest.mark.parametrize(
-    "origin", ["http://evil.com", "null", "http://localhost:3000", "https://localhost.evil.com"]
+    "origin", ["http://evil.com", "null", "http://192.168.0.7:3000", "https://localhost.evil.com"]
 )
 async def test_pages_of_others_may_not_get_anything_done(origin: str) -> None:
     response, engine = await chat({"origin": origin})
@@ -61,6 +61,32 @@ async def test_pages_of_others_may_not_get_anything_done(origin: str) -> None:
     assert "server.cors_origins" in response.json()["error"]["message"]
     assert engine.requests == []
     assert "access-control-allow-origin" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://localhost:3000", "app://obsidian.md", "vscode-webview://0d1e", "tauri://localhost", "file://"],
+)
+async def test_pages_of_this_machine_may_unless_told_otherwise(origin: str) -> None:
+    asked = {"origin": origin, "sec-fetch-site": "cross-site", "access-control-request-method": "POST"}
+    for allow, status in ((True, 200), (False, 403)):
+        response, engine = await chat({"origin": origin}, allow_local_apps=allow)
+        assert (response.status_code, bool(engine.requests)) == (status, allow)
+        assert response.headers.get("access-control-allow-origin") == (origin if allow else None)
+        async with http_client(app_with(allow_local_apps=allow)) as client:
+            preflight = await client.options("/v1/chat/completions", headers=asked)
+            looked = await client.get(
+                "/v1/models", headers={"origin": origin, "sec-fetch-site": "cross-site"}
+            )
+        assert preflight.status_code == (204 if allow else 403)
+        assert looked.status_code == status
+
+
+@pytest.mark.parametrize("host", ["host.docker.internal:8080", "box.local", "app.localhost"])
+async def test_names_of_this_machine_are_answered_unless_told_otherwise(host: str) -> None:
+    for allow in (True, False):
+        response, _ = await chat({"host": host}, allow_local_apps=allow)
+        assert response.status_code == (200 if allow or host.endswith(".localhost") else 403)
 
 
 async def test_our_own_pages_and_programs_may() -> None:
@@ -152,10 +178,10 @@ class TestCors:
     PREFLIGHT: ClassVar = {"origin": APP, "access-control-request-method": "POST"}
 
     async def preflight(self, headers: dict[str, str], *origins: str) -> httpx.Response:
-        async with http_client(app_with(cors_origins=origins)) as client:
+        async with http_client(app_with(cors_origins=origins, allow_local_apps=False)) as client:
             return await client.options("/v1/chat/completions", headers=headers)
 
-    async def test_it_is_off_by_default(self) -> None:
+    async def test_it_is_off_where_nobody_may(self) -> None:
         response = await self.preflight(self.PREFLIGHT)
         assert response.status_code == 405
         assert not [name for name in response.headers if name.startswith("access-control")]

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kolosal.http.protocol import MAX_UNWANTED_BYTES, GuardedProtocol
 from tests.fakes import eventually
+from tests.loop_clock import LoopClock
 
 SHORT_S, LONG_S = 0.05, 30.0
 TLS = Path(__file__).parents[1] / "tls"
@@ -143,11 +144,12 @@ async def test_a_pipelined_body_that_trickles_is_dropped() -> None:
 
 
 async def test_an_idle_connection_between_requests_is_kept() -> None:
-    async with serving(_hello, headers_s=SHORT_S, body_s=SHORT_S) as connection:
+    async with serving(_hello, keep_alive_s=3600) as connection:
+        clock = LoopClock()
         for _ in range(2):
             connection.writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx")
             assert (await connection.reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
-            await asyncio.sleep(2 * SHORT_S)
+            await clock.pass_(2 * LONG_S)
 
 
 @pytest.mark.fault("H4")
@@ -235,18 +237,21 @@ async def reader(port: int, buffer_bytes: int) -> AsyncIterator[socket.socket]:
 @pytest.mark.fault("H4")
 async def test_a_slow_reader_that_goes_on_reading_gets_all_of_a_large_answer() -> None:
     """Also where it takes several deadlines, and longer than a connection may be idle."""
-    loop = asyncio.get_running_loop()
+
+    class Protocol(SmallBuffers):
+        write_deadline_s = LONG_S
+
+    loop, clock = asyncio.get_running_loop(), LoopClock()
     async with (
-        serving(_large, protocol=SmallBuffers, keep_alive_s=1) as connection,
+        serving(_large, protocol=Protocol, keep_alive_s=1) as connection,
         reader(connection.port, 65_536) as client,
     ):
-        slow_until = loop.time() + 4 * SmallBuffers.write_deadline_s
         n_received = n_rested_at = 0
         while n_received < LARGE_BYTES and (chunk := await loop.sock_recv(client, 65_536)):
             n_received += len(chunk)
-            if n_received - n_rested_at >= 65_536 and loop.time() < slow_until:
+            if n_received - n_rested_at >= 65_536:
                 n_rested_at = n_received
-                await asyncio.sleep(0.05)
+                await clock.pass_(LONG_S / 10)
     assert n_received >= LARGE_BYTES
 
 
@@ -282,31 +287,53 @@ def _post(n_bytes: int, version: bytes = b"1.1", headers: bytes = b"") -> bytes:
 LONG_BYTES = 100 * MAX_UNWANTED_BYTES
 
 
+def noting() -> tuple[type[GuardedProtocol], bytearray]:
+    """A connection with the daemon's own deadlines, and what has come over it."""
+    received = bytearray()
+
+    class Protocol(GuardedProtocol):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            received.extend(data)
+
+    return Protocol, received
+
+
 @pytest.mark.fault("H6")
 async def test_a_connection_whose_short_body_came_after_the_answer_is_kept_as_any_other() -> None:
-    async with serving(_unauthorised, headers_s=SHORT_S, body_s=SHORT_S) as connection:
+    protocol, received = noting()
+    async with serving(_unauthorised, keep_alive_s=3600, protocol=protocol) as connection:
+        clock = LoopClock()
         for _ in range(2):
             connection.writer.write(_post(10))
             answer = await connection.reader.readuntil(b"\r\n\r\nno")
             assert answer.startswith(b"HTTP/1.1 401")
             assert b"connection:" not in answer
             connection.writer.write(b"x" * 10)
-            await asyncio.sleep(4 * SHORT_S)
+            await eventually(lambda: received.endswith(b"x" * 10))
+            received.clear()
+            await clock.pass_(2 * protocol.header_deadline_s + 2 * protocol.body_deadline_s)
 
 
 async def test_a_connection_whose_short_body_came_after_the_answer_is_closed_when_idle() -> None:
-    async with serving(_unauthorised, keep_alive_s=1) as connection:
+    protocol, received = noting()
+    async with serving(_unauthorised, keep_alive_s=5, protocol=protocol) as connection:
         connection.writer.write(_post(10))
         await connection.reader.readuntil(b"\r\n\r\nno")
         connection.writer.write(b"x" * 10)
+        await eventually(lambda: received.endswith(b"x" * 10))
+        await LoopClock().pass_(5)
         assert await connection.dropped() == b""
 
 
 async def test_headers_that_trickle_after_such_a_body_are_dropped() -> None:
-    async with serving(_unauthorised, headers_s=SHORT_S) as connection:
+    protocol, received = noting()
+    async with serving(_unauthorised, keep_alive_s=3600, protocol=protocol) as connection:
         connection.writer.write(_post(10))
         await connection.reader.readuntil(b"\r\n\r\nno")
         connection.writer.write(b"x" * 10 + b"GET / HT")
+        await eventually(lambda: received.endswith(b"HT"))
+        await LoopClock().pass_(protocol.header_deadline_s)
         assert await connection.dropped() == b""
 
 
@@ -397,9 +424,10 @@ async def test_what_is_no_http_gets_no_answer_but_an_error(request_head: bytes) 
 
 @pytest.mark.fault("H3")
 async def test_200_silent_connections_are_dropped_and_a_good_one_is_answered() -> None:
-    async with serving(_hello, headers_s=10 * SHORT_S) as connection:
+    async with serving(_hello, keep_alive_s=3600) as connection:
         mute = [await connection.another() for _ in range(200)]
         assert (await connection.ask()).startswith(b"HTTP/1.1 200")
+        await LoopClock().pass_(LONG_S)
         for each in mute:
             assert await each.dropped() == b""
             await each.close()

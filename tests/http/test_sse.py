@@ -53,6 +53,7 @@ async def test_frames_are_sent_as_they_are_and_the_response_ends() -> None:
     headers = dict(request.sent[0]["headers"])
     assert headers[b"content-type"] == b"text/event-stream; charset=utf-8"
     assert headers[b"cache-control"] == b"no-cache"
+    assert headers[b"x-accel-buffering"] == b"no"
     assert b"content-length" not in headers
 
 

@@ -19,6 +19,7 @@ from websockets.frames import Frame, Opcode
 from kolosal.http.protocol import GuardedProtocol
 from kolosal.http.websocket import MAX_FRAGMENTS, GuardedWebSocket
 from tests.fakes import eventually
+from tests.loop_clock import LoopClock
 
 
 class Echo:
@@ -61,7 +62,7 @@ async def serving(app: Echo, *, write_s: float = 30.0) -> AsyncIterator[tuple[uv
 
     config = uvicorn.Config(
         app, port=0, http=GuardedProtocol, ws=Protocol, ws_max_size=100_000, ws_per_message_deflate=False,
-        lifespan="off", log_config=None, log_level="critical",
+        lifespan="off", log_config=None, log_level="critical", ws_ping_interval=None,
     )  # fmt: skip
     server = uvicorn.Server(config)
     config.load()
@@ -99,6 +100,18 @@ async def test_messages_pass_both_ways() -> None:
         await eventually(lambda: app.ended)
     assert app.ended is not None
     assert app.ended["code"] == 1000
+
+
+async def test_a_connection_lasts_longer_than_a_request_may_take_to_come() -> None:
+    app, clock = Echo(), LoopClock()
+    async with serving(app) as (_, port), client(port) as connection:
+        await connection.send("first")
+        assert await connection.recv() == "first"
+        await clock.pass_(2 * max(GuardedProtocol.header_deadline_s, GuardedProtocol.body_deadline_s))
+        await connection.send("last")
+        assert await connection.recv() == "last"
+        await connection.close(1000)
+        await eventually(lambda: app.ended)
 
 
 @pytest.mark.fault("H10")
@@ -164,17 +177,16 @@ async def test_a_reader_that_does_not_read_is_dropped() -> None:
 async def test_a_slow_reader_that_goes_on_reading_gets_all_of_a_large_message() -> None:
     app = Echo()
     app.greeting = b"x" * (16 << 20)
-    loop = asyncio.get_running_loop()
-    async with serving(app, write_s=0.5) as (_, port):
+    loop, clock = asyncio.get_running_loop(), LoopClock()
+    async with serving(app, write_s=30) as (_, port):
         with raw(65_536) as connection:
             await upgrade(connection, port)
-            slow_until = loop.time() + 2
             n_received = n_rested_at = 0
             while n_received < len(app.greeting) and (chunk := await loop.sock_recv(connection, 65_536)):
                 n_received += len(chunk)
-                if n_received - n_rested_at >= 65_536 and loop.time() < slow_until:
+                if n_received - n_rested_at >= 65_536:
                     n_rested_at = n_received
-                    await asyncio.sleep(0.05)
+                    await clock.pass_(3)
     assert n_received >= len(app.greeting)
 
 

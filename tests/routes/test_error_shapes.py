@@ -12,7 +12,7 @@ import pytest
 
 from kolosal.engines.ipc.calls import Call, CallResult
 from kolosal.engines.stream import RequestStream
-from kolosal.errors import EngineDied, KolosalError, QueueFull
+from kolosal.errors import ContextLengthExceeded, EngineDied, KolosalError, QueueFull
 from kolosal.schema import GenerateRequest, TokenDelta
 from tests.fakes import FakeEngine, http_client, says
 from tests.routes.chats import HELLO
@@ -228,6 +228,34 @@ async def test_an_overload_says_when_to_come_back(surface: Surface) -> None:
     assert response.headers["retry-after"] == "7"
 
 
+TOO_LONG = ContextLengthExceeded.of(6012, 4096)
+
+
+def overflow_of(surface: Surface, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The message, and the object that holds what is said beside it."""
+    error = body.get("error")
+    if surface.family in (OLLAMA, STREAM, CONVERSATION):
+        return body.get("error") or body["detail"], body
+    assert isinstance(error, dict)
+    return error["message"], error.get("data", error)
+
+
+@every_surface
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_overflow_is_said_in_the_words_that_clients_know(surface: Surface, *, streamed: bool) -> None:
+    content = surface.content(fields={"truncate": False} | ((surface.streams or {}) if streamed else {}))
+    if surface.family is ANTHROPIC:
+        content = surface.content(fields=surface.streams if streamed else {})
+    response = await post(surface, content, fails(TOO_LONG))
+    message, facts = overflow_of(surface, response.json())
+    assert response.status_code == (200 if surface.of_call else 400)
+    assert message.startswith("prompt is too long")
+    assert "maximum context length is 4096 tokens" in message
+    assert {name: facts[name] for name in ("code", "n_prompt_tokens", "n_ctx")} == {
+        "code": "context_length_exceeded", "n_prompt_tokens": 6012, "n_ctx": 4096,
+    }  # fmt: skip
+
+
 BUSY = "The server has 1 requests running and waiting, as many as it may"
 FULL_DAEMON: dict[str, tuple[int, object]] = {
     "openai": (503, ("server_error", "server_busy", None)), "anthropic": (529, "overloaded_error"), "ollama": (503, BUSY),
@@ -335,6 +363,7 @@ class TestWebSocket:
         [
             (EngineDied("gone"), "fake", -32000, "engine_died"),
             (QueueFull("Full", retry_after_s=7), "fake", -32000, "queue_full"),
+            (TOO_LONG, "fake", -32000, "context_length_exceeded"),
             (None, "nobody", -32001, None),
         ],
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from kolosal.engines.parameters import LoadingParameters
 from kolosal.errors import ModelFileError
 from kolosal.paths import Anywhere, ModelRoots, Roots, engine_config, is_network_path, model_file
 from tests.gguf_files import gguf
+from tests.tiny_gguf import N_CTX_TRAIN, write_tiny_gguf
 
 CONTENT = b"GGUF\x03\x00\x00\x00"
 """Enough for the path; `tests/test_gguf.py` looks at what is in the file."""
@@ -111,6 +114,33 @@ def test_links_are_followed_and_kept(tmp_path: Path) -> None:
     assert refusal(tmp_path / "loop.gguf").code == "model_path_not_found"
 
 
+def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    make(home, "a.gguf")
+    assert model_file("~/a.gguf") == home / "a.gguf"
+    assert model_file("~/a.gguf", (home,)) == home / "a.gguf"
+    assert refusal("~/b.gguf").code == "model_path_not_found"
+    assert refusal("~nobody-of-that-name/a.gguf").code == "model_path_not_found"
+    with pytest.raises(ModelFileError, match="not in a folder"):
+        model_file("~/a.gguf", (tmp_path / "models",))
+
+
+@pytest.mark.parametrize("n_parallel", [1, 4])
+def test_a_window_of_0_is_the_models_own(tmp_path: Path, n_parallel: int) -> None:
+    write_tiny_gguf(tmp_path / "m.gguf")
+    given = LoadingParameters(n_ctx=0, n_parallel=n_parallel)
+    config = engine_config("m", str(tmp_path / "m.gguf"), given, roots=Anywhere.ON_THIS_MACHINE)
+    assert config.parameters == replace(given, n_ctx=N_CTX_TRAIN)
+    with pytest.raises(
+        ModelFileError, match=f"kv_pool_tokens must be at least n_ctx \\({N_CTX_TRAIN}\\), but is 5"
+    ) as caught:
+        engine_config("m", str(tmp_path / "m.gguf"), replace(given, kv_pool_tokens=5), roots=Anywhere.AT_ALL)
+    assert caught.value.param == "kv_pool_tokens"
+
+
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may read everything")
 def test_what_may_not_be_read(tmp_path: Path) -> None:
     make(tmp_path, "a.gguf")
@@ -124,7 +154,7 @@ def test_what_fails_to_open_is_access_denied(tmp_path: Path, monkeypatch: pytest
     def denied(*_args: object, **_kwargs: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr("kolosal.paths.open_regular", denied)
     assert refusal(tmp_path / "a.gguf").code == "model_path_access_denied"
     monkeypatch.setattr(Path, "iterdir", denied)
     assert refusal(tmp_path).code == "model_path_access_denied"
@@ -194,9 +224,17 @@ class TestConfined:
     @pytest.mark.fault("A1")
     def test_nothing_outside_is_touched(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         touched: list[str] = []
-        monkeypatch.setattr("os.stat", lambda path, **_: touched.append(str(path)))
-        monkeypatch.setattr("os.lstat", lambda path, **_: touched.append(str(path)))
-        monkeypatch.setattr(Path, "open", lambda path, *_: touched.append(str(path)))
+
+        def noting(look: Callable[..., object]) -> Callable[..., object]:
+            def note(path: object, *args: object, **named: object) -> object:
+                if str(path).startswith(str(root.parent / "outside")):  # other threads look at files too
+                    touched.append(str(path))
+                return look(path, *args, **named)
+
+            return note
+
+        for name in ("stat", "lstat", "open"):
+            monkeypatch.setattr(os, name, noting(getattr(os, name)))
         self.refusal(root.parent / "outside.gguf", (root,))
         assert touched == []
 

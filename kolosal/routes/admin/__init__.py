@@ -4,15 +4,35 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute
 
-from kolosal.routes.admin import engines, events, health, memory, metrics
+from kolosal.routes.admin import (
+    activity,
+    cluster,
+    config,
+    downloads,
+    engines,
+    events,
+    health,
+    keys,
+    library,
+    memory,
+    metrics,
+    model_settings,
+)
 
 
 def routes() -> list[BaseRoute]:
-    """Paths under `/health`, `/metrics`, `/v1/events` and `/engines`."""
+    """Paths under `/health`, `/metrics`, `/v1/events`, `/v1/activity`, `/v1/keys`, `/v1/library`, `/v1/model-settings`, `/cluster` and `/engines`."""
     return [
         *health.routes(),
         *metrics.routes(),
         *events.routes(),
+        *activity.routes(),
+        *keys.routes(),
+        *config.routes(),
+        *downloads.routes(),
         *engines.routes(),
         *memory.routes(),
+        *cluster.routes(),
+        *model_settings.routes(),
+        *library.routes(),
     ]

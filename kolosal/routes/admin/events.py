@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
+from functools import partial
 from typing import Annotated
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -15,30 +15,36 @@ from typing_extensions import TypedDict
 from kolosal.engines.parameters import EngineId
 from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
-from kolosal.observe.events import Event, EventLog
+from kolosal.observe.events import Event
 from kolosal.observe.logtail import MAX_LINES
 from kolosal.observe.ring import Batch, Ring
+from kolosal.routes.common.engine_path import ENGINE
+from kolosal.routes.common.journal_stream import event_named, journal_frames, journal_stream
 from kolosal.routes.common.operation import Access, Group, Operation, with_v1
 from kolosal.routes.common.query import read_query
 from kolosal.routes.common.services import registry_of
-from kolosal.routes.openai.encode import error_frame
+
+_PAUSE_S = 0.1
+"""Between two pieces of a log: a worker that floods it costs little."""
 
 
 class EventsQuery(BaseModel):
     """Which events."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     after: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     """The id of the last event the client has; the header `Last-Event-ID` is the same. Without it: only what is new."""
     follow: bool = True
     """False: the events that are kept, and then the end."""
+    kinds: Annotated[str, Field(max_length=400)] | None = None
+    """Only these, with commas between: `engine.state,engine.progress`. Without it: all."""
 
 
 class LogsQuery(BaseModel):
     """Which lines."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     tail: Annotated[int, Field(ge=0, le=MAX_LINES)] = 100
     """How many of the last lines."""
@@ -46,20 +52,26 @@ class LogsQuery(BaseModel):
     """True: server-sent events, and all lines that come later too."""
 
 
-class EngineLog(TypedDict):
-    """The last lines of an engine's worker."""
+class DaemonLog(TypedDict):
+    """The last lines of a log."""
 
-    engine_id: str
     lines: Sequence[str]
     dropped: int
     """Lines before these, kept or not."""
+
+
+class EngineLog(DaemonLog):
+    """The last lines of an engine's worker."""
+
+    engine_id: str
 
 
 def routes() -> list[Route]:
     """The paths of this module, each with and without `/v1`."""
     return with_v1(
         Route("/events", follow_events),
-        Route("/engines/{engine_id}/logs", show_logs),
+        Route("/logs", show_daemon_log),
+        Route(f"{ENGINE}/logs", show_logs),
     )
 
 
@@ -79,30 +91,15 @@ async def follow_events(request: Request) -> EventStream | PlainTextResponse:
     query = read_query(request, EventsQuery)
     log = registry_of(request).observer.events
     last_id = query.after or request.headers.get("last-event-id")
-    return _stream(request, _event_frames(log, last_id, follow=query.follow))
+    wanted = frozenset(filter(None, (query.kinds or "").split(",")))
+    frames = journal_frames(log, last_id, partial(_frame_of, wanted=wanted), "events", follow=query.follow)
+    return journal_stream(request, frames)
 
 
-async def _event_frames(log: EventLog, last_id: str | None, *, follow: bool) -> AsyncGenerator[bytes, None]:
-    after = log.ring.newest if follow else 0
-    if last_id is not None:
-        found = log.after_id(last_id)
-        after = found or 0
-        if found is None:
-            yield _frame("events.lost", {"lost": None})  # it is of another run: nobody knows how many
-            after = log.ring.oldest - 1
-    yield _frame("hello", {}, log.id_of(after))
-    if not follow:
-        yield _events(log, log.ring.after(after, log.ring.newest or 1))
-        return
-    async for batch in log.ring.follow(after):
-        yield _events(log, batch)
-
-
-def _events(log: EventLog, batch: Batch[Event]) -> bytes:
-    frames = [_frame("events.lost", {"lost": batch.lost})] if batch.lost else []
-    for number, event in enumerate(batch.items, batch.first):
-        frames.append(_frame(event.kind, {"time": event.time_ms, **event.data}, log.id_of(number)))
-    return b"".join(frames)
+def _frame_of(event: Event, event_id: str, *, wanted: Collection[str]) -> bytes:
+    if wanted and event.kind not in wanted:
+        return b""
+    return event_named(event.kind, {"time": event.time_ms, **event.data}, event_id)
 
 
 @Operation(
@@ -118,27 +115,31 @@ async def show_logs(request: Request) -> JsonResponse[EngineLog] | EventStream |
     engine = registry_of(request).get(request.path_params["engine_id"])
     last = engine.logs.ring.last(query.tail)
     if query.follow:
-        return _stream(request, _line_frames(engine.logs.ring, last))
+        return journal_stream(request, _line_frames(engine.logs.ring, last))
     return JsonResponse({"engine_id": engine.engine_id, "lines": last.items, "dropped": last.first - 1})
+
+
+@Operation(
+    group=Group.DAEMON,
+    scope=Access.ADMIN,
+    query=LogsQuery,
+    answer="The last lines of the daemon's own log; as events where `follow` is true.",
+)
+async def show_daemon_log(request: Request) -> JsonResponse[DaemonLog] | EventStream | PlainTextResponse:
+    """What the daemon logged, at the level that `logging.level` says."""
+    query = read_query(request, LogsQuery)
+    ring = registry_of(request).observer.log.ring
+    last = ring.last(query.tail)
+    if query.follow:
+        return journal_stream(request, _line_frames(ring, last))
+    return JsonResponse({"lines": last.items, "dropped": last.first - 1})
 
 
 async def _line_frames(ring: Ring[str], last: Batch[str]) -> AsyncGenerator[bytes, None]:
     yield _lines(last)
-    async for batch in ring.follow(last.last):
-        yield (_frame("lines.lost", {"lost": batch.lost}) if batch.lost else b"") + _lines(batch)
+    async for batch in ring.follow(last.last, _PAUSE_S):
+        yield (event_named("lines.lost", {"lost": batch.lost}) if batch.lost else b"") + _lines(batch)
 
 
 def _lines(batch: Batch[str]) -> bytes:
-    return b"".join(_frame("line", {"line": line}) for line in batch.items) or b": nothing yet\n\n"
-
-
-def _stream(request: Request, frames: AsyncGenerator[bytes, None]) -> EventStream | PlainTextResponse:
-    if request.method == "HEAD":  # a body that nobody gets would never end
-        return PlainTextResponse(media_type="text/event-stream")
-    # readers are positions: when one ends, nothing runs on that must be stopped
-    return EventStream(frames, lambda: None, error_frame)
-
-
-def _frame(kind: str, data: Mapping[str, object], event_id: str | None = None) -> bytes:
-    head = f"id: {event_id}\n" if event_id is not None else ""
-    return f"{head}event: {kind}\n".encode() + b"data: " + orjson.dumps(data) + b"\n\n"
+    return b"".join(event_named("line", {"line": line}) for line in batch.items) or b": nothing yet\n\n"

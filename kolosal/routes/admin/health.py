@@ -6,15 +6,16 @@ import time
 from typing import Literal
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.routing import Route
 from typing_extensions import TypedDict
 
 from kolosal import __version__
 from kolosal.http.responses import JsonResponse
+from kolosal.log import log_file_problem
 from kolosal.routes.admin.engine_details import EngineStatus, engine_status, is_loaded
 from kolosal.routes.common.operation import Access, Group, Operation
-from kolosal.routes.common.services import services_of
+from kolosal.routes.common.services import Services, services_of
 
 _SERVER_NAME = "Kolosal Inference Server"
 
@@ -44,6 +45,8 @@ class ServerInfo(TypedDict):
     version: str
     uptime: float
     """Seconds since it started."""
+    update: str | None
+    """A newer version, where `server.update_url` tells of one."""
 
 
 class EngineCounts(TypedDict):
@@ -60,7 +63,9 @@ class EngineCounts(TypedDict):
 class Health(TypedDict):
     """The daemon and its engines."""
 
-    status: Literal["healthy"]
+    status: Literal["healthy", "degraded"]
+    problems: list[str]
+    """What the operator has to look at, a sentence each; empty where it is healthy."""
     timestamp: int
     """Unix time in milliseconds."""
     server: ServerInfo
@@ -81,8 +86,10 @@ def routes() -> list[Route]:
 
 
 @Operation(group=Group.DAEMON, scope=Access.OPEN, answer="Name, version and the main paths.")
-async def index(request: Request) -> JsonResponse[About] | PlainTextResponse:
-    """For whoever opens the address in a browser. Clients of Ollama, and who asks for plain text, get `Ollama is running`."""
+async def index(request: Request) -> JsonResponse[About] | PlainTextResponse | RedirectResponse:
+    """What answers here. A browser is led to the console; clients of Ollama, and who asks for plain text, get `Ollama is running`."""
+    if "text/html" in request.headers.get("accept", "").lower():
+        return RedirectResponse("ui")  # relative, as a proxy may have put us under a path of its own
     if _wants_greeting(request):
         return PlainTextResponse(_OLLAMA_GREETING)
     return JsonResponse(
@@ -106,14 +113,17 @@ async def health(request: Request) -> JsonResponse[Health]:
     services = services_of(request)
     engines = services.registry.list()
     loaded = sum(map(is_loaded, engines))
+    problems = _problems(services)
     return JsonResponse(
         {
-            "status": "healthy",
+            "status": "degraded" if problems else "healthy",
+            "problems": problems,
             "timestamp": time.time_ns() // 1_000_000,
             "server": {
                 "name": _SERVER_NAME,
                 "version": __version__,
                 "uptime": round(time.monotonic() - services.started, 3),
+                "update": services.update,
             },
             "node_manager": {
                 "total_engines": len(engines),
@@ -124,6 +134,13 @@ async def health(request: Request) -> JsonResponse[Health]:
             "engines": [engine_status(engine) for engine in engines],
         }
     )
+
+
+def _problems(services: Services) -> list[str]:
+    """What does not keep the daemon from answering, but is not as it should be. Says nothing that is secret."""
+    file = services.registry.engine_file
+    found = (file and file.problem, services.authenticator.problem, log_file_problem())
+    return [problem for problem in found if problem]
 
 
 def _wants_greeting(request: Request) -> bool:

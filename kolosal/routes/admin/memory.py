@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import NotRequired
 
@@ -10,22 +9,22 @@ from starlette.requests import Request
 from starlette.routing import Route
 from typing_extensions import TypedDict
 
+from kolosal.engines.memory.fit import Choice
 from kolosal.engines.memory.load_scheduler import Preview
 from kolosal.engines.memory.machine import Gpu
 from kolosal.engines.memory.placement import DeviceMemory, Estimate
 from kolosal.engines.memory.policy import Load, Refuse
-from kolosal.engines.parameters import EngineConfig, EngineId
+from kolosal.engines.parameters import EngineConfig, EngineId, LoadingParameters
 from kolosal.http.decode import decode
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
-from kolosal.paths import engine_config
-from kolosal.routes.admin.engine_body import EngineBody, UnloadBody
+from kolosal.routes.admin.engine_body import EngineBody, UnloadBody, config_of
 from kolosal.routes.admin.engine_details import DeviceBytes, EngineDetails, device_bytes, engine_details
-from kolosal.routes.common.body import required
+from kolosal.routes.common.engine_path import ENGINE
 from kolosal.routes.common.operation import Access, Group, Operation, with_v1
-from kolosal.routes.common.services import model_roots_of, registry_of
+from kolosal.routes.common.services import cluster_of, registry_of
 
-_UNLOAD_LIMIT_S = 30.0
+UNLOAD_LIMIT_S = 30.0
 """How long running requests may take until an unload is given up, where the client does not say."""
 
 _NO_NAME = "unnamed"
@@ -77,6 +76,10 @@ class EngineEstimate(EngineBytes):
     """It could be loaded once others are idle."""
     unloads: Sequence[str]
     """Engines that would be unloaded for it."""
+    fit: Sequence[Choice]
+    """What would be chosen of what is left automatic, and why."""
+    loading_parameters: LoadingParameters
+    """How it would be loaded."""
     least: EngineBytes
     """With the smallest KV cache that it works with."""
     free: DeviceBytes
@@ -87,9 +90,9 @@ def routes() -> list[Route]:
     """The paths of this module, each with and without `/v1`."""
     return with_v1(
         Route("/engines/estimate", estimate_body, methods=["POST"]),
-        Route("/engines/{engine_id}/estimate", estimate_engine),
-        Route("/engines/{engine_id}/load", load_engine, methods=["POST"]),
-        Route("/engines/{engine_id}/unload", unload_engine, methods=["POST"]),
+        Route(f"{ENGINE}/estimate", estimate_engine),
+        Route(f"{ENGINE}/load", load_engine, methods=["POST"]),
+        Route(f"{ENGINE}/unload", unload_engine, methods=["POST"]),
         first="",
     )
 
@@ -105,7 +108,7 @@ async def load_engine(request: Request) -> JsonResponse[EngineDetails]:
     registry = registry_of(request)
     engine_id = request.path_params["engine_id"]
     engine = await unless_disconnected(request, registry.load(engine_id))
-    return JsonResponse(engine_details(registry, engine))
+    return JsonResponse(engine_details(registry, engine, cluster_of(request)))
 
 
 @Operation(
@@ -120,10 +123,10 @@ async def unload_engine(request: Request) -> JsonResponse[EngineDetails]:
     """Free an engine's memory and keep its name: the next request loads it again. Running requests finish first."""
     registry = registry_of(request)
     body = await decode(request, UnloadBody) if (await request.body()).strip() else UnloadBody()
-    limit_s = _UNLOAD_LIMIT_S if body.timeout_s is None else body.timeout_s
+    limit_s = UNLOAD_LIMIT_S if body.timeout_s is None else body.timeout_s
     unloading = registry.unload(request.path_params["engine_id"], limit_s=limit_s)
     engine = await unless_disconnected(request, unloading)
-    return JsonResponse(engine_details(registry, engine))
+    return JsonResponse(engine_details(registry, engine, cluster_of(request)))
 
 
 @Operation(
@@ -149,10 +152,7 @@ async def estimate_engine(request: Request) -> JsonResponse[EngineEstimate]:
 async def estimate_body(request: Request) -> JsonResponse[EngineEstimate]:
     """What an engine would take, before it is added. Takes the body of `POST /engines`; adds and loads nothing."""
     body = await decode(request, EngineBody)
-    model_path = required(body.model_path or None, "model_path")
-    name, parameters = body.name or _NO_NAME, body.parameters()
-    roots = model_roots_of(request)
-    config = await asyncio.to_thread(engine_config, name, model_path, parameters, roots=roots)
+    config, _ = await config_of(request, body.model_copy(update={"engine_id": body.name or _NO_NAME}))
     return _response(config, await registry_of(request).load_scheduler.preview(config))
 
 
@@ -164,8 +164,10 @@ def _response(config: EngineConfig, preview: Preview) -> JsonResponse[EngineEsti
             "fits": isinstance(preview.decision, Load),
             "can_fit": not isinstance(preview.decision, Refuse),
             "unloads": preview.unloads,
-            **_engine_bytes(preview.choices[0]),
-            "least": _engine_bytes(preview.choices[-1]),
+            "fit": preview.plan.choices,
+            "loading_parameters": preview.plan.parameters,
+            **_engine_bytes(preview.plan.estimate),
+            "least": _engine_bytes(preview.least),
             "free": device_bytes(preview.free),
             "machine": {
                 "host": {"total": preview.memory.host_total, "free": preview.memory.host_free},

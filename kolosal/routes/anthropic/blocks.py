@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, Tag
 
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.fields import ARRAY, STRING, by_kind, by_type
+from kolosal.routes.common.history import ArgumentsObject
 from kolosal.routes.common.tools import ToolCallId
 from kolosal.schema import MAX_TOOL_NAME_CHARS, ToolName
 
@@ -41,9 +42,10 @@ class ToolUseBlock(RequestBody):
     """A call that an earlier turn made."""
 
     type: Literal["tool_use"]
-    id: CallId
+    id: CallId | None = None
+    """Left out: results are paired by their order."""
     name: ToolName
-    input: dict[str, Any]
+    input: ArgumentsObject = Field(default_factory=dict)
 
 
 class ToolReferenceBlock(RequestBody):
@@ -79,7 +81,7 @@ class ToolResultBlock(RequestBody):
     """What a call gave."""
 
     type: Literal["tool_result"]
-    tool_use_id: CallId
+    tool_use_id: CallId | None = None
     content: ResultContent | None = None
     is_error: bool | None = None
 

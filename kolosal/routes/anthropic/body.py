@@ -18,7 +18,7 @@ from kolosal.routes.anthropic.tools import InputTools, ToolChoice, to_tool_use
 from kolosal.routes.common.body import ModelBody, NeutralValues, required, unsupported
 from kolosal.routes.common.json_schema import JsonSchema, schema_grammar
 from kolosal.routes.common.sampling_fields import sampling_params
-from kolosal.sampling import MAX_TOKENS_LIMIT, StopStrings, TokenCount, TopK, TopP
+from kolosal.sampling import MAX_INT, MAX_TOKENS_LIMIT, StopStrings, TopK, TopP
 from kolosal.schema import ChatPrompt, GenerateRequest, Grammar
 
 MIN_BUDGET_TOKENS = 1024
@@ -55,14 +55,16 @@ class Thinking(RequestBody):
     """`thinking`."""
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
-    budget_tokens: Annotated[int, Field(ge=MIN_BUDGET_TOKENS, le=MAX_TOKENS_LIMIT)] | None = None
+    budget_tokens: Annotated[int, Field(ge=MIN_BUDGET_TOKENS, le=MAX_INT)] | None = None
     display: Literal["summarized", "omitted"] | None = None
 
 
 class OutputFormat(RequestBody):
     """`output_config.format`."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(
+        defer_build=True, strict=True, frozen=True, extra="ignore", populate_by_name=True
+    )
 
     type: Literal["json_schema"]
     definition: Annotated[JsonSchema, Field(alias="schema")]
@@ -132,7 +134,7 @@ class MessagesPromptBody(ModelBody):
 class MessagesBody(MessagesPromptBody):
     """A request for a message."""
 
-    max_tokens: TokenCount
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_INT)]
     """Tokens to generate at most, thoughts included."""
     stream: bool | None = None
     """Whether the answer comes in pieces, as server-sent events."""
@@ -148,8 +150,16 @@ class MessagesBody(MessagesPromptBody):
     def to_request(self) -> GenerateRequest:
         """The request as engines know it."""
         self.check_undeclared()
-        sampling = sampling_params(self, {"top_k": self.top_k or 0, "stop": self.stop_sequences})
+        sampling = sampling_params(
+            self, {"stop": self.stop_sequences, "reasoning_budget": self._reasoning_budget()}, {"top_k": 0}
+        )
         return GenerateRequest(self.to_prompt(), sampling, grammar=self._grammar())
+
+    def _reasoning_budget(self) -> int | None:
+        """The bound of thoughts where the request has a number; else `output_config.effort` says."""
+        budget = None if self.thinking is None else self.thinking.budget_tokens
+        enabled = self.thinking is not None and self.thinking.type == "enabled"
+        return min(budget, MAX_TOKENS_LIMIT) if enabled and budget is not None else None
 
     @property
     def shows_thinking(self) -> bool:

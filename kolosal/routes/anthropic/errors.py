@@ -7,7 +7,7 @@ from typing import Literal, NotRequired
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from kolosal.errors import ContextLengthExceeded, KolosalError, LoadFailed, error_row
+from kolosal.errors import ErrorFacts, KolosalError, LoadFailed, error_row
 from kolosal.http.responses import JsonResponse, retry_after
 from kolosal.http.sse import event_frame
 
@@ -24,13 +24,12 @@ _TYPES = {
     409: "conflict_error",
     413: "request_too_large",
     429: "rate_limit_error",
-    500: "api_error",
     _OVERLOADED: "overloaded_error",
 }
-"""By status; all others are an `invalid_request_error`."""
+"""By status; all others below 500 are an `invalid_request_error`, and an `api_error` from there on."""
 
 
-class AnthropicErrorObject(TypedDict):
+class AnthropicErrorObject(ErrorFacts):
     """What is wrong."""
 
     type: str
@@ -54,13 +53,9 @@ def error_status(error: KolosalError) -> int:
 
 def error_body(error: KolosalError) -> AnthropicError:
     """The error without the request's id."""
-    message = error.message
-    if isinstance(
-        error, ContextLengthExceeded
-    ):  # clients know by these words that they should shorten the chat
-        message = f"prompt is too long: {message}"
-    kind = _TYPES.get(error_status(error), "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": message}}
+    status = error_status(error)
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": error.message, **error.facts}}
 
 
 def error_response(error: KolosalError, request_id: str) -> Response:

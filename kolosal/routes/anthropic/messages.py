@@ -15,6 +15,7 @@ from kolosal.routes.anthropic.stream import PING, message_frames
 from kolosal.routes.common.generation import start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
+from kolosal.routes.common.stream_answer import stream_generation
 from kolosal.routes.common.unary_calls import count_prompt_tokens
 from kolosal.routes.openai.encode import answer_id
 
@@ -38,13 +39,20 @@ async def create_message(request: Request) -> JsonResponse[AnthropicMessage] | E
     """Continue a conversation, in Anthropic's way."""
     body = await decode(request, MessagesBody)
     model = body.requested_model(registry_of(request))
-    generation = await start_generation(request, model, [body.to_request()])
+    prompts = [body.to_request()]
     encoder = MessageEncoder(answer_id("msg_"), model, body.max_tokens, body.shows_thinking)
-    if not body.stream:
-        [turn] = await generation.finish(generation.turns())
-        return JsonResponse(encoder.whole(turn))
-    frames = message_frames(encoder, generation.events(), generation.usage(0))
-    return EventStream(frames, generation.abort, error_frame, ping=PING)
+    if body.stream:
+        return await stream_generation(
+            request,
+            model,
+            prompts,
+            lambda started: message_frames(encoder, started.events(), started.usage(0)),
+            error_frame,
+            ping=PING,
+        )
+    generation = await start_generation(request, model, prompts)
+    [turn] = await generation.finish(generation.turns())
+    return JsonResponse(encoder.whole(turn))
 
 
 @Operation(

@@ -14,7 +14,7 @@ from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import RequestBody
 from kolosal.http.nesting import json_text
 from kolosal.routes.common.body import required
-from kolosal.routes.common.tools import check_object_schema, distinct_tools, to_tool
+from kolosal.routes.common.tools import distinct_tools, to_tool
 from kolosal.schema import MAX_TOOL_NAME_CHARS, MAX_TOOLS, Tool, ToolMode, ToolName, ToolUse
 
 MAX_EXAMPLES = 20
@@ -50,8 +50,7 @@ class InputTool(RequestBody):
         name, param = required(self.name, f"{path}.name"), f"{path}.input_schema"
         description = self._description(path)
         schema = required(self.input_schema, param)
-        check_object_schema(schema, param)
-        return to_tool(name, description, {**schema, "type": "object"}, param, strict=self.strict)
+        return to_tool(name, description, {"type": "object", **schema}, param, strict=self.strict)
 
     def _description(self, path: str) -> str:
         lines = [] if not self.description else [self.description]
@@ -81,7 +80,7 @@ def to_tool_use(tools: Sequence[InputTool], choice: ToolChoice | None) -> ToolUs
         known,
         _mode(choice, names),
         only=(choice.name,) if choice.type == "tool" and choice.name is not None else (),
-        parallel=not choice.disable_parallel_tool_use,
+        parallel=not choice.disable_parallel_tool_use and choice.type != "tool",
     )
 
 

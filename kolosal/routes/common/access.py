@@ -6,6 +6,7 @@ Put around every route by `create_app`, so that no route can be without: one tha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -14,6 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from kolosal.errors import Forbidden, KeyMissing, KolosalError
+from kolosal.http.disconnect import watch_admission
+from kolosal.observe.activity import ActivityLog
+from kolosal.observe.context import REQUEST
 from kolosal.routes.common.operation import Access, operation_of
 from kolosal.security.auth import Authenticator
 from kolosal.security.keys import ApiKey
@@ -26,12 +30,17 @@ _IN_QUERY = "x_api_key"
 """The parameter that has the key, for clients that can set no header."""
 
 
-def guarded(routes: Sequence[BaseRoute], authenticator: Authenticator) -> list[BaseRoute]:
-    """The same routes, each with its check before it. They must be this application's own."""
+def guarded(
+    routes: Sequence[BaseRoute], authenticator: Authenticator, activity: ActivityLog
+) -> list[BaseRoute]:
+    """The same routes, each with its check before it. They must be this application's own.
+
+    Requests for inference that are let in are told to `activity`: who has no right key cannot push others' rows out.
+    """
     for route in routes:
         if not isinstance(route, Route | WebSocketRoute):
             raise TypeError(f"{route!r} is of a kind that has no check: nothing would ask it for a key")
-        route.app = _Check(route, authenticator)
+        route.app = _Check(route, authenticator, activity)
     return list(routes)
 
 
@@ -50,10 +59,14 @@ def is_admin(scope: Scope) -> bool:
 class _Check:
     """The check of one route."""
 
-    def __init__(self, route: Route | WebSocketRoute, authenticator: Authenticator) -> None:
+    def __init__(
+        self, route: Route | WebSocketRoute, authenticator: Authenticator, activity: ActivityLog
+    ) -> None:
         operation = operation_of(route.endpoint)
         self._app: ASGIApp = route.app
         self._authenticator = authenticator
+        self._activity = activity
+        self._dialect = "" if operation is None else operation.group.name.lower()
         self._access = (operation and operation.scope) or Access.ADMIN
         self._reject = (operation and operation.reject) or _close
         self._in_query = isinstance(route, WebSocketRoute) or (
@@ -68,7 +81,19 @@ class _Check:
                 raise
             await self._reject(WebSocket(scope, receive, send), exc)
             return
+        self._note(scope)
         await self._app(scope, receive, send)
+
+    def _note(self, scope: Scope) -> None:
+        """Say in the request's context whose it is."""
+        context = REQUEST.get()
+        if context is None:
+            return
+        context.dialect = self._dialect
+        if (key := key_of(scope)) is not None:
+            context.key_id, context.key_name = key.id, key.name
+        if scope["type"] == "http" and self._access is Access.INFERENCE:
+            self._activity.begin(context)
 
     def _let_in(self, scope: Scope) -> None:
         if self._access is Access.OPEN:
@@ -79,6 +104,7 @@ class _Check:
         except KeyMissing as exc:
             exc.param = _IN_QUERY if self._in_query else None
             raise
+        watch_admission(scope, partial(self._authenticator.still_admits, key))
         if key is None:
             return
         scope.setdefault("state", {})[_KEY] = key

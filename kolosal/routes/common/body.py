@@ -7,6 +7,7 @@ part stands in the request. All of them raise `InvalidRequest` for fields that a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import ClassVar, TypeAlias, TypeVar
 
@@ -15,6 +16,7 @@ from pydantic import ConfigDict
 from kolosal.engines.registry import EngineRegistry
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import RequestBody
+from kolosal.observe.context import note_model
 from kolosal.routes.common.fields import ModelName
 
 T = TypeVar("T")
@@ -26,26 +28,28 @@ NeutralValues: TypeAlias = Mapping[str, tuple[object, ...]]
 def requested_model(
     registry: EngineRegistry, model: str | None, missing: str = "Missing required field: model"
 ) -> str:
-    """The engine that a request names, else the default engine. Whether it exists is for `EngineRegistry.acquire` to say.
+    """The engine that a request names, else the default engine, else the only one. Whether it exists is for `EngineRegistry.acquire`
+    to say.
 
     Raises:
-        InvalidRequest: the request names none, and no default engine is configured; `missing` is what it says then.
+        InvalidRequest: the request names none, and it is not clear which is meant; `missing` is what it says then.
     """
-    name = model or registry.default_engine
+    name = model or registry.default_engine or registry.only_engine
     if not name:
         raise InvalidRequest(missing, param="model")
+    note_model(name)
     return name
 
 
 def optional_model(registry: EngineRegistry, model: str | None) -> str | None:
-    """The same, where the only engine is as good as a default one.
+    """The same for paths of which llama-server has one model; None where there is no engine at all, of which `EngineRegistry.acquire`
+    tells.
 
     Raises:
-        InvalidRequest: the request names none, there are several, and no default engine is configured.
+        InvalidRequest: the request names none, and it is not clear which is meant.
     """
-    if not model and registry.default_engine is None and len(registry.list()) > 1:
-        raise InvalidRequest("model is missing: there are several engines and no default one", param="model")
-    return model or None
+    missing = "model is missing: there are several engines and no default one"
+    return requested_model(registry, model, missing) if model or registry.list() else None
 
 
 def required(value: T | None, path: str) -> T:
@@ -64,14 +68,21 @@ def unsupported(path: str) -> UnsupportedFeature:
     return UnsupportedFeature(f"{path} is not supported by this server", param=path)
 
 
+_CONSTRAINT = re.compile(
+    r"(guided|structured|structural|constrain\w*|grammar|regex|json|schema|ebnf|bnf|gbnf|lark|choices?|format"
+    r"|(response|output|text)_(format|schema|config|mime_type))(_|$)"
+)
+"""Names of fields that ask for an answer of some form, whoever has them."""
+
+
 class OpenBody(RequestBody):
     """A body whose undeclared fields are kept, so that those that ask for what this daemon does not have can be refused.
 
     An answer that quietly lacks the tools or the format that were asked for is worse than none. Fields that no one knows
-    are passed over.
+    are passed over, unless their names say that they ask for an answer of some form.
     """
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+    model_config = ConfigDict(defer_build=True, strict=True, frozen=True, extra="allow")
 
     UNSUPPORTED: ClassVar[NeutralValues] = {}
     """Fields of this body in its official API that this daemon does not have."""
@@ -88,13 +99,16 @@ class OpenBody(RequestBody):
             asks = not any(type(value) is type(other) and value == other for other in neutral)
             if value is not None and asks:
                 raise unsupported(f"{prefix}{name}")
+        for name, value in (self.model_extra or {}).items():
+            if value and name not in self.UNSUPPORTED and _CONSTRAINT.match(name):
+                raise unsupported(f"{prefix}{name[:60]}")
 
 
 class ModelBody(OpenBody):
     """A body that names the engine it is for."""
 
     model: ModelName | None = None
-    """An `engine_id`; may be left out only where a default engine is configured."""
+    """An `engine_id`; left out, the default engine, else the only one, or the only one that is loaded."""
 
     def requested_model(self, registry: EngineRegistry) -> str:
         """See the function of that name."""

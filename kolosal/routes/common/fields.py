@@ -8,14 +8,19 @@ from typing import Annotated, TypeAlias
 from pydantic import BaseModel, Discriminator, Field, Tag
 
 from kolosal.engines.ipc.calls import MAX_TEXT_CHARS
-from kolosal.engines.parameters import MAX_ENGINE_ID_CHARS
+from kolosal.engines.parameters import LATEST, MAX_ENGINE_ID_CHARS
 from kolosal.http.decode import UNION_ERROR
 
-ModelName: TypeAlias = Annotated[str, Field(max_length=MAX_ENGINE_ID_CHARS)]
-"""An `engine_id`. Whether there is such an engine the registry knows."""
+ModelName: TypeAlias = Annotated[str, Field(max_length=MAX_ENGINE_ID_CHARS + len(LATEST))]
+"""An `engine_id`, perhaps with a tag. Whether there is such an engine the registry knows."""
 
 Text: TypeAlias = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 """A text to tokenise, embed or rank."""
+
+Metadata: TypeAlias = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+"""Labels that a client puts on an object, and that come back with it."""
 
 STRING = Tag("<string>")
 ARRAY = Tag("<array>")

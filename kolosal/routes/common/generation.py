@@ -17,8 +17,18 @@ from kolosal.engines.state import EngineState
 from kolosal.engines.stream import Completion, RequestStream
 from kolosal.errors import QueueTimeout
 from kolosal.http.disconnect import unless_disconnected
+from kolosal.models.defaults import with_defaults, with_turns
+from kolosal.models.models_file import NamedModel
 from kolosal.routes.common.services import Caller, caller_of
-from kolosal.schema import ChatPrompt, GenerateRequest, InfillPrompt, TextPrompt, TokenDelta, Usage
+from kolosal.schema import (
+    ChatPrompt,
+    GenerateRequest,
+    InfillPrompt,
+    TextPrompt,
+    TokenDelta,
+    ToolUse,
+    Usage,
+)
 
 T = TypeVar("T")
 
@@ -42,6 +52,7 @@ class Generation:
         self._request = request
         self._place = caller.place() if place is None else place
         self._engine: Engine | None = None
+        self._model: NamedModel | None = None
         self._prompts: Sequence[GenerateRequest] = ()
         self._streams: tuple[RequestStream, ...] = ()
 
@@ -78,6 +89,7 @@ class Generation:
 
     async def _start(self, model: str | None, prompts: Sequence[GenerateRequest]) -> None:
         self._engine = await self._caller.services.registry.acquire(model)
+        self._model = self._caller.model(model, self._engine)
         await self.submit(prompts)  # runs on to `Engine.generate` without giving others a turn
 
     async def load(self, model: str | None, prepare: Callable[[Engine], Awaitable[T]]) -> T:
@@ -90,6 +102,7 @@ class Generation:
         """
         while True:
             self._engine = await self._caller.services.registry.acquire(model)
+            self._model = self._caller.model(model, self._engine)
             prepared = await prepare(self._engine)
             if self._engine.state is EngineState.READY:
                 return prepared
@@ -102,16 +115,30 @@ class Generation:
             KolosalError: the engine is full, or a prompt was refused.
         """
         self._stop()
-        self._prompts, self._streams = prompts, ()
-        for prompt in prompts:
+        self._prompts, self._streams = [self.with_defaults(prompt) for prompt in prompts], ()
+        for prompt in self._prompts:
             self._streams += (self.engine.generate(self._caller.owned(prompt)),)
+        if self._model is not None and self._model.keep_alive_s is not None:
+            self.engine.keep_alive(self._model.keep_alive_s)
         await asyncio.gather(*(stream.ready() for stream in self._streams))
+
+    def with_defaults(self, prompt: GenerateRequest) -> GenerateRequest:
+        """A prompt with what is said of the loaded model where it does not say it itself. Idempotent."""
+        return with_defaults(prompt, self._model, self.engine.file_sampling)
+
+    def with_turns(self, prompt: ChatPrompt) -> ChatPrompt:
+        """A chat with the system prompt and the turns that the loaded model has."""
+        return with_turns(prompt, self._model)
 
     # --- reading ---
 
     def usage(self, index: int) -> Usage | None:
         """The latest count of a stream's tokens: that of its prompt is right from its first token on."""
         return self._streams[index].usage
+
+    def counts(self, index: int) -> Usage:
+        """All tokens of a stream so far."""
+        return self._streams[index].counts
 
     def timings(self, index: int) -> tuple[float, float]:
         """Seconds until the first token of a stream, waiting included, and from there on."""
@@ -123,13 +150,12 @@ class Generation:
 
     async def turns(self) -> list[ChatTurn]:
         """The same, each read as text, thoughts and tool calls."""
-        turns = []
-        for prompt, whole in zip(self._prompts, await self.completions(), strict=True):
-            delta = TokenDelta(
-                whole.text, whole.tokens, whole.finish_reason, whole.usage, whole.logprobs, whole.stop
-            )
-            turns.append(whole_turn(self._reader(prompt)(delta)))
-        return turns
+        found: list[list[ChatEvent]] = [[] for _ in self._prompts]
+        async for index, event in self.events():
+            found[index].append(event)
+        if not all(events and isinstance(events[-1], Ended) for events in found):
+            raise asyncio.CancelledError("the generation was aborted while it was read")
+        return [whole_turn(events) for events in found]
 
     async def deltas(self) -> AsyncIterator[tuple[int, TokenDelta]]:
         """What comes of each stream, with the position of its prompt, as it comes."""
@@ -153,21 +179,24 @@ class Generation:
                 task.cancel()
 
     async def events(self) -> AsyncIterator[tuple[int, ChatEvent]]:
-        """The same as events of turns; each turn ends with its `Ended`."""
-        readers = [self._reader(prompt) for prompt in self._prompts]
+        """The same as events of turns; each turn ends with its `Ended`, and its stream with it."""
+        parsers = [self._parser(prompt) for prompt in self._prompts]
         async for index, delta in self.deltas():
-            for event in readers[index](delta):
+            parser = parsers[index]
+            for event in _as_text(delta) if parser is None else parser.push(delta):
                 yield index, event
+            if parser is not None and parser.over:
+                self._streams[index].stop()
 
-    def _reader(self, prompt: GenerateRequest) -> Callable[[TokenDelta], list[ChatEvent]]:
-        """What makes events of a stream's deltas. What continues raw text is not read for thoughts and calls."""
+    def _parser(self, prompt: GenerateRequest) -> ChatParser | None:
+        """What makes events of a stream's deltas; None for what continues raw text, which is not read for thoughts and calls."""
         if isinstance(prompt.prompt, TextPrompt | InfillPrompt):
-            return _as_text
+            return None
+        use = prompt.prompt.tool_use if isinstance(prompt.prompt, ChatPrompt) else ToolUse()
         info = self.engine.info
-        tools = prompt.prompt.tool_use.callable if isinstance(prompt.prompt, ChatPrompt) else ()
-        if info is None:  # the engine was unloaded meanwhile; its streams have failed
-            return ChatParser(ToolFormat.GENERIC, None, tools).push
-        return ChatParser(info.tool_format, info.thinking_tags, tools).push
+        tool_format = ToolFormat.GENERIC if info is None else info.tool_format  # None: unloaded meanwhile
+        tags = None if info is None else info.thinking_tags
+        return ChatParser(tool_format, tags, use.callable, forced=use.forced)
 
     # --- ending ---
 

@@ -38,6 +38,8 @@ class Group(StrEnum):
 
     OPENAI = "OpenAI"
     RESPONSES = "OpenAI Responses"
+    ASSISTANTS = "OpenAI Assistants"
+    DOCUMENTS = "OpenAI files and vector stores"
     ANTHROPIC = "Anthropic"
     OLLAMA = "Ollama"
     JSON_RPC = "JSON-RPC"
@@ -45,12 +47,16 @@ class Group(StrEnum):
     CONVERSATION = "Conversation engine"
     TEXT = "Tokens and ranking"
     ENGINES = "Engines"
+    DOWNLOADS = "Downloads"
+    LIBRARY = "Library"
     DAEMON = "Daemon"
 
 
 GROUP_NOTES: dict[Group, str] = {
     Group.OPENAI: "Chat, completions, embeddings and models, as the OpenAI clients know them.",
     Group.RESPONSES: "The Responses API: conversations that the daemon remembers.",
+    Group.ASSISTANTS: "The Assistants API: assistants, threads, messages and runs, which the daemon keeps over restarts.",
+    Group.DOCUMENTS: "Files that models read, and vector stores in which they are searched.",
     Group.ANTHROPIC: "The Messages API, as the Anthropic clients know it.",
     Group.OLLAMA: "Generating, chat, embeddings and models, as the Ollama clients know them.",
     Group.JSON_RPC: "Conversations in which the client has tools and carries the history.",
@@ -58,6 +64,8 @@ GROUP_NOTES: dict[Group, str] = {
     Group.CONVERSATION: "Chats as plain text, whole or as they are written, with answers that are reviewed and revised.",
     Group.TEXT: "What llama-server has besides: ranking, filling in, tokens and templates.",
     Group.ENGINES: "Add, list, look at and remove engines. An engine is one model in a process of its own.",
+    Group.DOWNLOADS: "Fetch models: from Hugging Face's hub, Ollama's registry, or any https address.",
+    Group.LIBRARY: "The models on this machine's disks, which requests can name.",
     Group.DAEMON: "Health, and this document.",
 }
 """A sentence about each group."""
@@ -91,6 +99,8 @@ class Operation:
     """A sentence about the answer."""
     body: type[RequestBody] | None = None
     """What the endpoint decodes; None: it reads no body."""
+    form: type[RequestBody] | None = None
+    """The fields of the form that comes with a file, where the endpoint takes one."""
     more: type | None = None
     """A type whose fields the body may have besides its own."""
     example: Mapping[str, object] | None = None

@@ -7,32 +7,29 @@ that was made before) is generated once more without tools, so that the client g
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
-
-import orjson
-from starlette.requests import Request
 
 from kolosal.chat.events import (
     CallBegin,
     CallEnd,
+    CallKey,
     CallPiece,
     ChatEvent,
     Ended,
     TextPiece,
     ThinkingPiece,
+    call_key,
     parsed_arguments,
 )
 from kolosal.chat.plain_json_calls import PlainJsonCallParser
+from kolosal.engines.registry import EngineRegistry
 from kolosal.errors import EngineDied, NotFound
 from kolosal.routes.common.generation import Generation
 from kolosal.routes.common.services import Caller
 from kolosal.sampling import SamplingParams
 from kolosal.schema import ChatPrompt, GenerateRequest, Message, Tool, ToolMode, ToolUse
-
-CallKey = tuple[str, bytes]
-"""What makes two calls the same: the tool, and its parameters as JSON with sorted keys."""
 
 NO_MODEL = "no_model"
 """Code of the error that there is no engine at all."""
@@ -77,11 +74,6 @@ class ToolTurn:
     calls: tuple[ClientToolCall, ...]
 
 
-def call_key(tool: str, parameters: Mapping[str, Any]) -> CallKey:
-    """What makes two calls the same."""
-    return tool, orjson.dumps(dict(parameters), option=orjson.OPT_SORT_KEYS)
-
-
 def turn_request(
     options: TurnOptions, messages: tuple[Message, ...], *, tools_disabled: bool = False
 ) -> GenerateRequest:
@@ -98,17 +90,15 @@ def turn_request(
 
 
 async def start_turn(
-    caller: Caller, model: str | None, prompt: GenerateRequest, request: Request | None = None
-) -> Generation:
-    """A turn that has its first event, given up where the client of `request` leaves; to be ended with `abort()`."""
-    generation = Generation(caller, request)
+    generation: Generation, registry: EngineRegistry, model: str | None, prompt: GenerateRequest
+) -> None:
+    """Start a turn and wait for its first event; to be ended with `abort()`."""
     try:
         await generation.start(model, [prompt])
     except NotFound:
-        if caller.services.registry.list():
+        if registry.list():
             raise
         raise NotFound("Model pipeline is not available.", code=NO_MODEL) from None
-    return generation
 
 
 async def take_turn(
@@ -144,7 +134,8 @@ async def _read_turn(
     tools_disabled: bool,
 ) -> None:
     request = turn_request(options, messages, tools_disabled=tools_disabled)
-    generation = await start_turn(caller, options.model, request)
+    generation = Generation(caller)
+    await start_turn(generation, caller.services.registry, options.model, request)
     try:
         async for _, event in generation.events():
             if text := reader.push(event):

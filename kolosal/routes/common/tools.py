@@ -7,19 +7,15 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
+from kolosal.chat.json_schema.enforceable import enforceable_object
+from kolosal.chat.schemas import refuse_unenforced
 from kolosal.errors import InvalidRequest
-from kolosal.routes.common.json_schema import JsonSchema, bounded_json
+from kolosal.routes.common.json_schema import JsonSchema, bounded_json, note_places
 from kolosal.schema import MAX_SCHEMA_CHARS, Tool
 
 ToolCallId: TypeAlias = Annotated[str, Field(max_length=256)]
 
 ToolDescription: TypeAlias = Annotated[str, Field(max_length=65_536)]
-
-
-def check_object_schema(schema: JsonSchema, param: str) -> None:
-    """Refuse a tool whose arguments are no object. OpenAI's dialects leave that to the engine."""
-    if schema.get("type", "object") != "object":
-        raise InvalidRequest(f"{param}.type must be 'object'", param=f"{param}.type")
 
 
 def to_tool(
@@ -31,8 +27,18 @@ def to_tool(
     strict: bool | None = False,
     unit: str = "characters as JSON",
 ) -> Tool:
-    """A tool as engines know it; `param` is where its schema stands, `unit` as for `bounded_json`."""
+    """A tool as engines know it; `param` is where its schema stands, `unit` as for `bounded_json`.
+
+    What cannot be enforced of its schema is noted: a tool that may never be called must not fail the request.
+
+    Raises:
+        InvalidRequest: the schema is too large, or strict, and says what cannot be enforced.
+    """
     bounded_json(schema, param, MAX_SCHEMA_CHARS, unit)
+    found = enforceable_object(schema)
+    if strict:
+        refuse_unenforced(found, param)
+    note_places(found, param)
     return Tool(name, description or "", schema, param, bool(strict))
 
 

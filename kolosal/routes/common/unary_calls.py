@@ -9,14 +9,12 @@ from starlette.requests import Request
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Call, CallResult, Render, Rendered
-from kolosal.errors import InternalError
+from kolosal.engines.unary import unary_call
 from kolosal.http.disconnect import unless_disconnected
+from kolosal.models.defaults import with_turns
 from kolosal.routes.common.generation import within
 from kolosal.routes.common.services import caller_of
 from kolosal.schema import ChatPrompt
-
-MAX_CALL_CHARS = 1_048_576
-"""Characters, or tokens, of one call: more is sent in several, so that each fits into a frame."""
 
 T = TypeVar("T")
 R = TypeVar("R", bound=CallResult)
@@ -34,7 +32,12 @@ async def with_engine(request: Request, model: str | None, work: Callable[[Engin
 
     async def run() -> T:
         loaded = services.registry.acquire(model)
-        return await work(await within(services.settings.server.queue_timeout_s, loaded))
+        engine = await within(services.settings.server.queue_timeout_s, loaded)
+        result = await work(engine)
+        said = caller.model(model, engine)
+        if said is not None and said.keep_alive_s is not None:
+            engine.keep_alive(said.keep_alive_s, unless_said=True)
+        return result
 
     place = caller.place()
     try:
@@ -45,17 +48,15 @@ async def with_engine(request: Request, model: str | None, work: Callable[[Engin
 
 async def count_prompt_tokens(request: Request, model: str | None, prompt: ChatPrompt) -> int:
     """How many tokens a conversation has as the engine's template writes it."""
-    return (await call_model(request, model, Render(prompt), Rendered)).n_tokens
+    return (await render(request, model, prompt)).n_tokens
+
+
+async def render(request: Request, model: str | None, prompt: ChatPrompt) -> Rendered:
+    """A conversation as the engine's template writes it, with what is said of the model."""
+    whole = with_turns(prompt, caller_of(request).model(model))
+    return await call_model(request, model, Render(whole), Rendered)
 
 
 async def call_model(request: Request, model: str | None, call: Call, kind: type[R]) -> R:
     """The result of a call to the engine of that name. Raises as `with_engine`."""
     return await with_engine(request, model, lambda engine: unary_call(engine, call, kind))
-
-
-async def unary_call(engine: Engine, call: Call, kind: type[R]) -> R:
-    """The result of a call, of the kind that belongs to it."""
-    result = await engine.call(call)
-    if not isinstance(result, kind):
-        raise InternalError
-    return result

@@ -15,6 +15,7 @@ from kolosal.errors import InvalidRequest
 from kolosal.http.body import kind_of, parse_object, read_json
 from kolosal.http.decode import RequestBody, complaint
 from kolosal.routes.common.fields import ModelName
+from kolosal.routes.common.history import LowerCase
 from kolosal.routes.conversation.errors import field_error
 
 MAX_TEXT_CHARS = 1_048_576
@@ -41,9 +42,9 @@ _Key = Annotated[str, Field(max_length=MAX_KEY_CHARS)]
 class Turn:
     """Something that was said before."""
 
-    __pydantic_config__ = ConfigDict(extra="ignore")
+    __pydantic_config__ = ConfigDict(defer_build=True, extra="ignore")
 
-    role: Literal["user", "assistant", "system"]
+    role: Annotated[Literal["user", "assistant", "system"], LowerCase]
     """Who said it."""
     content: _Text
     """What was said."""
@@ -87,7 +88,7 @@ class ConversationBody(RequestBody):
 class ChatQuery(BaseModel):
     """A message in a query, for browsers; without a history."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     prompt: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
     """The message."""
@@ -106,7 +107,7 @@ class ChatQuery(BaseModel):
 class PingQuery(BaseModel):
     """The query of a sign of life."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     x_api_key: _Key | None = None
     """The key, where one is set; a header does as well."""

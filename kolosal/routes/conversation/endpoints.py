@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Literal, NotRequired
 
 from starlette.requests import Request
@@ -12,6 +13,7 @@ from kolosal.http.responses import JsonResponse
 from kolosal.http.sse import EventStream
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import services_of
+from kolosal.routes.common.stream_answer import stream_answer
 from kolosal.routes.conversation.body import ChatQuery, ConversationBody, PingQuery, decode_chat, decode_query
 from kolosal.routes.conversation.pipeline_generation import PipelineGeneration
 
@@ -68,10 +70,19 @@ async def ask_blocking(request: Request) -> JsonResponse[ChatReply]:
 async def chat_stream(request: Request) -> EventStream:
     """Answer a message as plain text, while it is written."""
     generation = _generation(request, await decode_chat(request))
-    await generation.start(request)
+
+    def chunks(_: None) -> AsyncGenerator[bytes, None]:
+        return generation.chunks()
+
     # one that fails ends early, without its `END`: plain text has no other sign
-    return EventStream(
-        generation.chunks(), generation.abort, lambda _: b"", ping=b"", media_type="text/plain; charset=utf-8"
+    return await stream_answer(
+        request,
+        generation.start(),
+        chunks,
+        generation.abort,
+        lambda _: b"",
+        ping=b"",
+        media_type="text/plain; charset=utf-8",
     )
 
 

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from kolosal.errors import (
     AuthenticationFailed,
+    ErrorFacts,
     Forbidden,
     InvalidRequest,
     KeyMissing,
@@ -42,7 +43,7 @@ class FieldError(FieldPlace):
     msg: str
 
 
-class ConversationError(TypedDict):
+class ConversationError(ErrorFacts):
     """A sentence, or where a field is at fault a list that says which, and why."""
 
     detail: str | list[FieldError]
@@ -69,7 +70,9 @@ def error_status(error: KolosalError) -> int:
 
 def error_response(error: KolosalError, _request_id: str) -> Response:
     """An error before anything was sent."""
-    return JsonResponse(ConversationError(detail=_detail(error)), error_status(error), retry_after(error))
+    return JsonResponse(
+        ConversationError(detail=_detail(error), **error.facts), error_status(error), retry_after(error)
+    )
 
 
 def _detail(error: KolosalError) -> str | list[FieldError]:

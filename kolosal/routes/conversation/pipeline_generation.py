@@ -29,10 +29,10 @@ class PipelineGeneration:
         self._generation: Generation | None = None
         self._place: Place | None = None
 
-    async def start(self, request: Request | None = None) -> None:
+    async def start(self) -> None:
         """Begin the first step and wait for its first event, so that an error can still be a status line."""
         if self._step is not None:
-            await self._generate(self._step, request)
+            await self._generate(self._step)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """What is `shown`, with `END` after it."""
@@ -69,10 +69,12 @@ class PipelineGeneration:
         if self._generation is not None:
             self._generation.abort()
 
-    async def _generate(self, step: PipelineStep, request: Request | None = None) -> None:
+    async def _generate(self, step: PipelineStep) -> None:
         if self._place is None:  # one for all steps, left with the last
             self._place = self._caller.place()
-        self._generation = Generation(self._caller, request, self._place)
+        self._generation = Generation(self._caller, place=self._place)
         prompt = GenerateRequest(ChatPrompt(step.messages), self._parameters.sampling())
         await self._generation.start(self._model, [prompt])
-        self._model = self._generation.engine.engine_id  # later steps stay on the engine of the first
+        self._model = (
+            self._model or self._generation.engine.engine_id
+        )  # later steps stay on the engine of the first

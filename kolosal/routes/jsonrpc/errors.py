@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NotRequired
 
 from starlette.responses import Response
-from typing_extensions import TypedDict
 
 from kolosal.errors import (
     AuthenticationFailed,
     ClientError,
+    ContextLengthExceeded,
+    ErrorFacts,
     Forbidden,
     InvalidRequest,
     KolosalError,
@@ -27,17 +28,16 @@ _TOO_MANY_REQUESTS = 429
 _UNAVAILABLE = 503
 
 
-class ErrorData(TypedDict):
+class ErrorData(ErrorFacts):
     """What programs can tell errors apart by: the words of the OpenAI dialect, and the field at fault."""
 
     type: str
-    code: NotRequired[str]
     param: NotRequired[str]
     retry_after_s: NotRequired[int]
     """The same request can succeed after this many seconds."""
 
 
-class DetailError(TypedDict):
+class DetailError(ErrorFacts):
     """An error in one sentence."""
 
     detail: str
@@ -53,9 +53,10 @@ def rpc_error(error: KolosalError, call: RpcCall) -> RpcError:
     code, what = Code.INTERNAL, f"Error processing {call.method}"
     if isinstance(error, ClientError):
         code, what = Code.INVALID_PARAMS, f"Invalid parameters for {call.method}"
+    begins_as_elsewhere = isinstance(error, ContextLengthExceeded)  # clients know it by its first words
     return RpcError(
         code,
-        f"{what}: {error.message}",
+        error.message if begins_as_elsewhere else f"{what}: {error.message}",
         request_id=call.id,
         data=error_data(error),
         retry_after_s=retry_after_s,
@@ -66,6 +67,7 @@ def error_data(error: KolosalError) -> ErrorData:
     """The `data` of an error."""
     row = error_row(error)
     data: ErrorData = {"type": row.openai_type}
+    data.update(error.facts)  # type: ignore[typeddict-item] # mypy wants all keys
     if row.openai_code is not None:
         data["code"] = row.openai_code
     if error.param is not None:
@@ -82,7 +84,7 @@ def rpc_status(error: RpcError) -> int:
     if error.retry_after_s is None:
         return _HTTP_OK
     code = (error.data or {}).get("code")
-    return _TOO_MANY_REQUESTS if code == "queue_full" else _UNAVAILABLE
+    return _TOO_MANY_REQUESTS if code in ("queue_full", "rate_limit_exceeded") else _UNAVAILABLE
 
 
 def rpc_failure_response(error: RpcError) -> JsonResponse[RpcFailure]:
@@ -109,7 +111,9 @@ def transport_error(error: KolosalError) -> RpcError:
 
 def detail_response(error: KolosalError, _request_id: str) -> Response:
     """`{"detail": …}`, with the statuses that these paths have."""
-    return JsonResponse(DetailError(detail=_detail(error)), detail_status(error), retry_after(error))
+    body = DetailError(detail=_detail(error))
+    body.update(error.facts)  # type: ignore[typeddict-item] # mypy wants all keys
+    return JsonResponse(body, detail_status(error), retry_after(error))
 
 
 def detail_status(error: KolosalError) -> int:
@@ -130,4 +134,4 @@ def _detail(error: KolosalError) -> str:
 
 def stream_error_frame(error: KolosalError) -> bytes:
     """The last frame of a stream that failed."""
-    return data_frame({"error": error.message})
+    return data_frame({"error": error.message, **error.facts})

@@ -1,18 +1,16 @@
-"""History as the clients of JSON-RPC and of sessions carry it, and what it means to an engine. Pure.
-
-Calls have no ids there: a result answers the oldest call of its tool that has none yet.
-"""
+"""History as the clients of JSON-RPC and of sessions carry it, and what it means to an engine. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, JsonValue
 
+from kolosal.chat.events import CallKey, call_key
 from kolosal.http.decode import RequestBody
 from kolosal.http.nesting import json_text
-from kolosal.routes.common.tool_turn import CallKey, call_key
+from kolosal.routes.common.history import ArgumentsObject, LowerCase, with_paired_calls
 from kolosal.schema import Message, ToolCall, ToolName
 
 MAX_TURNS = 10_000
@@ -27,14 +25,14 @@ class CalledTool(RequestBody):
 
     tool: ToolName
     """The tool's name."""
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: ArgumentsObject = Field(default_factory=dict)
     """What it is called with."""
 
 
 class HistoryMessage(RequestBody):
     """One turn."""
 
-    role: Literal["user", "assistant", "tool", "system"]
+    role: Annotated[Literal["user", "assistant", "tool", "system"], LowerCase]
     """Whose turn it is."""
     content: str | None = None
     """What was said."""
@@ -51,8 +49,8 @@ class HistoryMessage(RequestBody):
 class ToolResult(RequestBody):
     """What a tool gave."""
 
-    tool_name: ToolName = Field(validation_alias=AliasChoices("toolName", "tool_name"))
-    """The tool's name; `tool_name` is the same."""
+    tool_name: ToolName | None = Field(None, validation_alias=AliasChoices("toolName", "tool_name"))
+    """The tool's name; `tool_name` is the same. Left out: the first tool whose call waits for a result."""
     result: JsonValue = None
     """What it gave; anything."""
     error: str | None = None
@@ -84,29 +82,18 @@ def calls_made(history: Sequence[HistoryMessage]) -> frozenset[CallKey]:
 
 
 def to_messages(history: Iterable[HistoryMessage]) -> tuple[Message, ...]:
-    """The conversation as engines know it. The same history gives the same ids, so that KV cells can be shared."""
-    turns: list[Message] = []
-    unanswered: list[tuple[str, str]] = []
-    n_calls = 0
-    for index, turn in enumerate(history):
-        if turn.role == "tool":
-            name = turn.tool_name or ""
-            found = next((open_ for open_ in unanswered if open_[1] == name or not name), None)
-            if found is not None:
-                unanswered.remove(found)
-            call_id, called = found or (f"call_{n_calls}", name)
-            turns.append(
-                Message("tool", _result_text(turn, f"history.{index}"), name or called, tool_call_id=call_id)
-            )
-            continue
-        calls: list[ToolCall] = []
-        for number, call in enumerate(turn.tool_calls or ()):
-            n_calls += 1
-            path = f"history.{index}.tool_calls.{number}.parameters"
-            calls.append(ToolCall(f"call_{n_calls}", call.tool, json_text(call.parameters, path)))
-        unanswered += [(call.id, call.name) for call in calls]
-        turns.append(Message(turn.role, turn.content or "", tool_calls=tuple(calls)))
-    return tuple(turns)
+    """The conversation as engines know it. Calls have no ids here: a result answers the oldest call of its tool that waits."""
+    return with_paired_calls(_turn(turn, f"history.{index}") for index, turn in enumerate(history))
+
+
+def _turn(turn: HistoryMessage, path: str) -> Message:
+    if turn.role == "tool":
+        return Message("tool", _result_text(turn, path), turn.tool_name)
+    calls = tuple(
+        ToolCall("", call.tool, json_text(call.parameters, f"{path}.tool_calls.{number}.parameters"))
+        for number, call in enumerate(turn.tool_calls or ())
+    )
+    return Message(turn.role, turn.content or "", tool_calls=calls)
 
 
 def _result_text(turn: HistoryMessage, path: str) -> str:

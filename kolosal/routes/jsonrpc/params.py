@@ -7,13 +7,13 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from kolosal.http.decode import RequestBody
+from kolosal.routes.common.body import OpenBody
 from kolosal.routes.common.fields import ARRAY, STRING, ModelName, as_tuple, by_kind
-from kolosal.routes.common.sampling_fields import sampling_params
+from kolosal.routes.common.sampling_fields import MaxTokens, sampling_params
 from kolosal.routes.common.tool_turn import TurnOptions
 from kolosal.routes.jsonrpc.history import MAX_CALLS, MAX_TURNS, HistoryMessage, ToolResult
 from kolosal.routes.jsonrpc.tools import RpcTools, to_tools
-from kolosal.sampling import SamplingParams, Seed, StopString, StopStrings, TokenLimit, TopP
+from kolosal.sampling import ReasoningBudget, SamplingParams, Seed, StopString, StopStrings, TopP
 from kolosal.schema import Tool, ToolMode
 
 DEFAULT_MAX_NEW_TOKENS = 4096
@@ -30,7 +30,7 @@ Stop: TypeAlias = Annotated[
 ]
 
 
-class GenerationParams(RequestBody):
+class GenerationParams(OpenBody):
     """The conversation, its tools and how to sample: what `create_message`, `/stream` and a session's `generate` share."""
 
     message: str | None = None
@@ -41,7 +41,7 @@ class GenerationParams(RequestBody):
     """Tools that the client has."""
     tool_choice: Literal["auto", "none", "required"] | None = None
     """Whether tools are called; `auto` unless given. `required` is enforced, until a tool has given a result."""
-    max_new_tokens: TokenLimit | None = None
+    max_new_tokens: MaxTokens | None = None
     """Tokens to generate at most, in each turn."""
     do_sample: bool | None = None
     """False takes the most probable token each time."""
@@ -53,6 +53,8 @@ class GenerationParams(RequestBody):
     """The same seed gives the same text for the same request."""
     stop: Stop | None = None
     """The text ends before the first of these."""
+    reasoning_budget: ReasoningBudget | None = None
+    """Tokens that the model may think before each turn's text and calls; 0 none, -1 without a bound."""
     model: ModelName | None = None
     """An `engine_id`; the default engine unless given."""
 
@@ -60,6 +62,7 @@ class GenerationParams(RequestBody):
         self, default_tools: Sequence[Tool] = (), default_model: str | None = None
     ) -> TurnOptions:
         """All but the conversation."""
+        self.refuse_unsupported()
         tools = tuple(default_tools) if self.tools is None else to_tools(self.tools)
         mode = ToolMode(self.tool_choice or "auto")
         return TurnOptions(
@@ -67,14 +70,14 @@ class GenerationParams(RequestBody):
         )
 
     def _sampling(self) -> SamplingParams:
-        temperature = DEFAULT_TEMPERATURE if self.temperature is None else self.temperature
         return sampling_params(
             self,
             {
-                "temperature": 0.0 if self.do_sample is False else temperature,
-                "stop": as_tuple(self.stop),
-                "max_tokens": self.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
+                "temperature": 0.0 if self.do_sample is False else self.temperature,
+                "stop": None if self.stop is None else as_tuple(self.stop),
+                "max_tokens": self.max_new_tokens,
             },
+            {"temperature": DEFAULT_TEMPERATURE, "max_tokens": DEFAULT_MAX_NEW_TOKENS},
         )
 
 

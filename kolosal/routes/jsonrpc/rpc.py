@@ -16,6 +16,7 @@ from kolosal.http.decode import RequestBody, decode_fields
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.large import in_thread_if_large
 from kolosal.http.responses import JsonResponse, NoContent
+from kolosal.observe.context import note_error
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import Caller, caller_of
 from kolosal.routes.jsonrpc.create_message import CreateMessageResult, create_message
@@ -145,6 +146,7 @@ async def _carry_out(caller: Caller, call: RpcCall) -> CreateMessageResult | Too
                     raise InvalidRequest("either 'message' or 'history' is required")
                 return await create_message(caller, params)
             except KolosalError as exc:
+                note_error(exc)
                 raise rpc_error(exc, call) from None
         case _:
             message = f"Method '{call.method[:100]}' not found"

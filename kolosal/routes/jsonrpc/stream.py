@@ -21,8 +21,10 @@ from kolosal.chat.plain_json_calls import PlainJsonCallParser
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import decode
 from kolosal.http.sse import EventStream, data_frame
+from kolosal.routes.common.generation import Generation
 from kolosal.routes.common.operation import Access, Group, Operation
-from kolosal.routes.common.services import caller_of
+from kolosal.routes.common.services import caller_of, registry_of
+from kolosal.routes.common.stream_answer import stream_answer
 from kolosal.routes.common.tool_turn import start_turn, turn_request
 from kolosal.routes.jsonrpc.errors import stream_error_frame
 from kolosal.routes.jsonrpc.history import to_messages, with_message
@@ -45,8 +47,19 @@ async def stream_text(request: Request) -> EventStream:
     options = params.turn_options()
     messages = to_messages(with_message(params.history or (), params.message))
     prompt = turn_request(options, messages)
-    generation = await start_turn(caller_of(request), options.model, prompt, request)
-    return EventStream(_frames(generation.events()), generation.abort, stream_error_frame)
+    generation = Generation(caller_of(request))
+
+    def frames(_: None) -> AsyncGenerator[bytes, None]:
+        return _frames(generation.events())
+
+    return await stream_answer(
+        request,
+        start_turn(generation, registry_of(request), options.model, prompt),
+        frames,
+        generation.abort,
+        stream_error_frame,
+        model=options.model,
+    )
 
 
 async def _frames(events: AsyncIterator[tuple[int, ChatEvent]]) -> AsyncGenerator[bytes, None]:

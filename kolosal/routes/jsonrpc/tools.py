@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import required
-from kolosal.routes.common.tools import ToolDescription, check_object_schema, distinct_tools, to_tool
+from kolosal.routes.common.tools import ToolDescription, distinct_tools, to_tool
 from kolosal.schema import MAX_TOOLS, Tool, ToolName
 
 
@@ -53,5 +53,4 @@ def _to_tool(fields: RpcFunction, path: str) -> Tool:
     param = f"{path}.parameters"
     schema = dict(fields.parameters or fields.input_schema or {})
     schema.pop("$schema", None)
-    check_object_schema(schema, param)
     return to_tool(name, fields.description, schema, param)

@@ -5,22 +5,22 @@ https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 from starlette.requests import Request
-from typing_extensions import TypedDict
 
-from kolosal.engines.stream import Completion
 from kolosal.http.decode import RequestBody, decode
 from kolosal.http.responses import JsonResponse
-from kolosal.http.sse import EventStream, data_frame
-from kolosal.routes.common.generation import Generation, start_generation
+from kolosal.http.sse import EventStream
+from kolosal.routes.common.generation import start_generation
 from kolosal.routes.common.operation import Access, Group, Operation
-from kolosal.routes.openai.body import GenerationBody
-from kolosal.routes.openai.encode import Timings, error_frame, timings
-from kolosal.schema import FinishReason, GenerateRequest, InfillPrompt
+from kolosal.routes.common.stream_answer import stream_generation
+from kolosal.routes.llama_server.native_body import NativeBody
+from kolosal.routes.llama_server.native_encode import NativeAnswer
+from kolosal.routes.llama_server.native_generation import NativeRun
+from kolosal.routes.openai.encode import error_frame
+from kolosal.schema import GenerateRequest, InfillPrompt
 
 MAX_FILES = 1024
 """Other files of one request."""
@@ -38,7 +38,7 @@ class ExtraFile(RequestBody):
     filename: Annotated[str, Field(max_length=_MAX_NAME_CHARS)] | None = None
 
 
-class InfillBody(GenerationBody):
+class InfillBody(NativeBody):
     """A request to fill in the middle. `model` may be left out: then the default engine is asked, or the first."""
 
     input_prefix: str
@@ -49,38 +49,12 @@ class InfillBody(GenerationBody):
     """Other files; of them as much is used as there is room for, the last ones first."""
     prompt: str | None = None
     """The beginning of what fills the gap."""
-    return_tokens: bool | None = None
-    """Whether to give the ids of the generated tokens, too."""
 
     def to_request(self) -> GenerateRequest:
         """The request as engines know it."""
         extra = tuple((file.filename or _UNNAMED, file.text) for file in self.input_extra or ())
         prompt = InfillPrompt(self.input_prefix, self.input_suffix, self.prompt or "", extra, "input_suffix")
-        return self.request(prompt, self.max_tokens)
-
-
-class InfillPiece(TypedDict):
-    """A piece of what belongs in the middle: an event of a stream."""
-
-    index: int
-    content: str
-    tokens: list[int]
-    """With `return_tokens`; else empty."""
-    stop: bool
-    """Whether this is the last."""
-    tokens_predicted: int
-
-
-class InfillAnswer(InfillPiece):
-    """What belongs in the middle, in llama-server's shape. A stream's last event is one, with what is new in it."""
-
-    model: str
-    tokens_evaluated: int
-    tokens_cached: int
-    truncated: bool
-    stop_type: Literal["eos", "word", "limit"]
-    stopping_word: str
-    timings: Timings
+        return self.request(prompt, self.max_tokens, logprobs=self.n_probs or None)
 
 
 @Operation(
@@ -90,58 +64,18 @@ class InfillAnswer(InfillPiece):
     example={"input_prefix": "def add(a, b):\n    return ", "input_suffix": "\n", "n_predict": 16},
     answer="What fills the gap, or its pieces.",
 )
-async def infill(request: Request) -> JsonResponse[InfillAnswer] | EventStream:
+async def infill(request: Request) -> JsonResponse[NativeAnswer] | EventStream:
     """Fill in the middle."""
     body = await decode(request, InfillBody)
-    generation = await start_generation(request, body.model or None, [body.to_request()])
-    model, with_tokens = body.model or generation.engine.engine_id, bool(body.return_tokens)
-    if not body.stream:
-        [whole] = await generation.finish(generation.completions())
-        return JsonResponse(_answer(whole, model, generation.timings(0), with_tokens=with_tokens))
-    return EventStream(_frames(generation, model, with_tokens=with_tokens), generation.abort, error_frame)
-
-
-def _answer(
-    completion: Completion, model: str, seconds: tuple[float, float], *, with_tokens: bool
-) -> InfillAnswer:
-    usage = completion.usage
-    if completion.finish_reason is FinishReason.LENGTH:
-        stop_type: Literal["eos", "word", "limit"] = "limit"
-    else:
-        stop_type = "eos" if completion.stop is None else "word"
-    return {
-        "index": 0,
-        "content": completion.text,
-        "tokens": list(completion.tokens) if with_tokens else [],
-        "stop": True,
-        "model": model,
-        "tokens_predicted": usage.completion_tokens,
-        "tokens_evaluated": usage.prompt_tokens,
-        "tokens_cached": usage.total_tokens,
-        "truncated": False,
-        "stop_type": stop_type,
-        "stopping_word": completion.stop or "",
-        "timings": timings(usage, seconds),
-    }
-
-
-async def _frames(generation: Generation, model: str, *, with_tokens: bool) -> AsyncGenerator[bytes, None]:
-    """The events of a stream. llama-server's has no `[DONE]`: `stop` says which is the last."""
-    n_tokens = 0
-    async for _, delta in generation.deltas():
-        if delta.finish_reason is not None and delta.usage is not None:
-            end = Completion(
-                delta.text, delta.finish_reason, delta.usage, delta.tokens, delta.logprobs, delta.stop
-            )
-            yield data_frame(_answer(end, model, generation.timings(0), with_tokens=with_tokens))
-            return
-        n_tokens += len(delta.tokens)
-        if delta.text or (with_tokens and delta.tokens):
-            piece: InfillPiece = {
-                "index": 0,
-                "content": delta.text,
-                "tokens": list(delta.tokens) if with_tokens else [],
-                "stop": False,
-                "tokens_predicted": n_tokens,
-            }
-            yield data_frame(piece)
+    prompts, texts = [body.to_request()], [body.prompt or ""]
+    if body.stream:
+        return await stream_generation(
+            request,
+            body.model or None,
+            prompts,
+            lambda started: NativeRun(body, started, prompts, texts).frames(tokens=bool(body.return_tokens)),
+            error_frame,
+        )
+    generation = await start_generation(request, body.model or None, prompts)
+    [whole] = await generation.finish(NativeRun(body, generation, prompts, texts).whole())
+    return JsonResponse(whole)

@@ -14,13 +14,14 @@ from typing_extensions import TypedDict
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import MAX_INPUTS, MAX_QUERY_CHARS, Rank, Ranked, portions
+from kolosal.engines.unary import MAX_CALL_CHARS, unary_call
 from kolosal.http.decode import RequestBody, decode
 from kolosal.http.responses import JsonResponse
 from kolosal.routes.common.body import NeutralValues, OpenBody, optional_model
 from kolosal.routes.common.fields import OBJECT, STRING, ModelName, Text, by_kind
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
-from kolosal.routes.common.unary_calls import MAX_CALL_CHARS, unary_call, with_engine
+from kolosal.routes.common.unary_calls import with_engine
 from kolosal.routes.openai.encode import PromptCounts
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from starlette.routing import Route
 
 from kolosal.http.dialects import Dialect
-from kolosal.routes.ollama import manage, models
+from kolosal.routes.ollama import create, manage, models
 from kolosal.routes.ollama.embed import embed, embeddings
 from kolosal.routes.ollama.endpoints import chat, generate
 from kolosal.routes.ollama.errors import error_response
+from kolosal.routes.ollama.pull import pull
 from kolosal.routes.ollama.show import show
 
 __all__ = ["DIALECT", "routes"]
@@ -27,10 +28,11 @@ def routes() -> list[Route]:
         Route("/api/show", show, methods=["POST"]),
         Route("/api/ps", models.running),
         Route("/api/version", models.version),
-        Route("/api/copy", manage.copy, methods=["POST"]),
+        Route("/api/copy", create.copy, methods=["POST"]),
         Route("/api/delete", manage.delete, methods=["DELETE"]),
-        Route("/api/pull", manage.not_here, methods=["POST"]),
+        Route("/api/pull", pull, methods=["POST"]),
         Route("/api/push", manage.not_here, methods=["POST"]),
-        Route("/api/create", manage.not_here, methods=["POST"]),
-        Route("/api/blobs/{digest}", manage.not_here, methods=["HEAD", "POST"]),
+        Route("/api/create", create.create, methods=["POST"]),
+        Route("/api/blobs/{digest}", create.has_blob, methods=["HEAD"]),
+        Route("/api/blobs/{digest}", create.take_blob, methods=["POST"]),
     ]

@@ -13,10 +13,9 @@ from pydantic import Field
 from kolosal.engines.engine import Engine
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.routes.common.body import NeutralValues, OpenBody
-from kolosal.routes.common.fields import BOOLEAN, OBJECT, STRING, by_kind
+from kolosal.routes.common.fields import BOOLEAN, OBJECT, STRING, ModelName, by_kind
 from kolosal.routes.common.json_schema import ANY_OBJECT, JsonSchema, schema_grammar
 from kolosal.routes.ollama.keep_alive import KeepAlive
-from kolosal.routes.ollama.names import OllamaModelName
 from kolosal.routes.ollama.options import Options
 from kolosal.sampling import MAX_LOGPROBS
 from kolosal.schema import GenerateRequest, Grammar, Prompt
@@ -48,7 +47,7 @@ class OllamaBody(OpenBody):
         "_debug_render_only": (False,),
     }
 
-    model: OllamaModelName | None = None
+    model: ModelName | None = None
     """An `engine_id`, perhaps with `:latest`; may be left out only where a default engine is configured."""
     stream: bool | None = None
     """Whether the answer comes in pieces, one JSON object a line; true unless given."""

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Render, Rendered
+from kolosal.engines.unary import unary_call
 from kolosal.errors import ContextLengthExceeded
-from kolosal.routes.common.unary_calls import unary_call
 from kolosal.routes.ollama.body import OllamaBody
 from kolosal.routes.ollama.messages import Messages, Tools, to_messages, to_tool_use
 from kolosal.schema import ChatPrompt, GenerateRequest

@@ -17,17 +17,18 @@ from kolosal.engines.ipc.calls import (
     Tokenize,
     Tokenized,
 )
+from kolosal.engines.unary import embed_all, unary_call
 from kolosal.errors import ContextLengthExceeded, InvalidRequest
 from kolosal.http.decode import RequestBody
 from kolosal.http.large import in_thread_if_large
 from kolosal.http.responses import JsonResponse
-from kolosal.routes.common.fields import ARRAY, STRING, Text, as_tuple, by_kind
+from kolosal.routes.common.fields import ARRAY, STRING, ModelName, Text, as_tuple, by_kind
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
-from kolosal.routes.common.unary_calls import unary_call, with_engine
+from kolosal.routes.common.unary_calls import with_engine
 from kolosal.routes.ollama.keep_alive import KeepAlive, apply_keep_alive, keep_alive_seconds
-from kolosal.routes.ollama.names import OllamaModelName, checked_name, decode_ollama, find_engine
-from kolosal.routes.openai.embeddings import embed_all, numbers
+from kolosal.routes.ollama.names import checked_name, decode_ollama, resolve_engine
+from kolosal.routes.openai.embeddings import numbers
 from kolosal.schema import TextPrompt, TokensPrompt
 
 _NS = 1_000_000_000
@@ -41,7 +42,7 @@ Input: TypeAlias = Annotated[
 class _EmbedFields(RequestBody):
     """The fields of both endpoints."""
 
-    model: OllamaModelName | None = None
+    model: ModelName | None = None
     """An `engine_id`, perhaps with `:latest`; may be left out only where a default engine is configured."""
     keep_alive: KeepAlive | None = None
     """How long the model stays in memory, as for `/api/generate`."""
@@ -159,7 +160,8 @@ async def _vectors(
         await apply_keep_alive(request, engine, keep_alive)
         return embedded, load_s
 
-    return await with_engine(request, find_engine(registry_of(request), name).engine_id, work)
+    await resolve_engine(registry_of(request), name)
+    return await with_engine(request, name, work)
 
 
 async def _embed(
@@ -170,7 +172,12 @@ async def _embed(
         return await embed_all(engine, tuple(map(TextPrompt, texts)), dimensions)
     except ContextLengthExceeded as exc:
         if not truncate:
-            raise ContextLengthExceeded("the input length exceeds the context length", param="input") from exc
+            raise ContextLengthExceeded(
+                f"{exc.message} (the input length exceeds the context length)",  # Ollama's own words
+                param="input",
+                n_prompt_tokens=exc.n_prompt_tokens,
+                n_ctx=exc.n_ctx,
+            ) from exc
     cut = tuple([await _cut(engine, text) for text in texts])
     return await embed_all(engine, cut, dimensions)
 

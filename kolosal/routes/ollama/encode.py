@@ -81,6 +81,7 @@ class Metrics(TypedDict, total=False):
     eval_count: int
     """Tokens of the answer."""
     eval_duration: int
+    """From the first token to the last: 0 where there was only one."""
 
 
 class ContextField(TypedDict, total=False):

@@ -7,7 +7,7 @@ prompt, answers it, and is the one whose time in memory it may set.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from typing import TypeAlias, TypeVar
 
@@ -21,6 +21,7 @@ from kolosal.http.sse import NDJSON, EventStream
 from kolosal.routes.common.generation import Generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import caller_of, registry_of
+from kolosal.routes.common.stream_answer import stream_answer
 from kolosal.routes.common.unary_calls import with_engine
 from kolosal.routes.ollama.chat_body import OllamaChatBody
 from kolosal.routes.ollama.encode import (
@@ -28,7 +29,6 @@ from kolosal.routes.ollama.encode import (
     ChatResponse,
     ContextField,
     GenerateResponse,
-    Metrics,
     chat_object,
     generate_object,
     metrics,
@@ -36,9 +36,9 @@ from kolosal.routes.ollama.encode import (
 from kolosal.routes.ollama.errors import error_line
 from kolosal.routes.ollama.generate_body import GenerateBody
 from kolosal.routes.ollama.keep_alive import apply_keep_alive, free, keep_alive_seconds
-from kolosal.routes.ollama.names import checked_name, decode_ollama, find_engine
+from kolosal.routes.ollama.names import checked_name, decode_ollama, resolve_engine
 from kolosal.routes.ollama.stream import FinishAnswer, MeasureAnswer, answer_lines
-from kolosal.schema import GenerateRequest, Usage
+from kolosal.schema import GenerateRequest
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ Prepare: TypeAlias = Callable[[Engine], Awaitable[GenerateRequest]]
 Truncate: TypeAlias = Callable[[GenerateRequest, Engine], Awaitable[GenerateRequest | None]]
 """What to try in place of a request that is longer than it may be; None: nothing, it is refused."""
 
-ContextOf: TypeAlias = Callable[[Engine, str], Awaitable[ContextField]]
+ContextOf: TypeAlias = Callable[[Generation, str], Awaitable[ContextField]]
 """`context` of the last object, from the text of the answer."""
 
 
@@ -109,11 +109,11 @@ async def _only_load(
     request: Request, encoder: AnswerEncoder[T], keep_alive: float | None
 ) -> JsonResponse[T]:
     """The answer to a request without a prompt: it loads its model, or frees it where `keep_alive` is 0."""
-    engine = find_engine(registry_of(request), encoder.model)
+    engine = await resolve_engine(registry_of(request), encoder.model)
     if keep_alive == 0:
         await free(request, engine)
         return JsonResponse(encoder.loaded("unload"))
-    await with_engine(request, engine.engine_id, lambda found: apply_keep_alive(request, found, keep_alive))
+    await with_engine(request, encoder.model, lambda found: apply_keep_alive(request, found, keep_alive))
     return JsonResponse(encoder.loaded("load"))
 
 
@@ -129,31 +129,30 @@ async def _answer(
 ) -> JsonResponse[T] | EventStream:
     """Generate, and answer whole or line by line."""
     began = time.monotonic()
-    engine_id = find_engine(registry_of(request), encoder.model).engine_id
-    generation = Generation(caller_of(request), request)
-    load_s = await generation.begin(_start(generation, engine_id, prepare, truncate))
-    engine = generation.engine
+    await resolve_engine(registry_of(request), encoder.model)
+    generation = Generation(caller_of(request), None if stream else request)
+    starting = generation.begin(_start(generation, encoder.model, prepare, truncate))
 
     async def finish(text: str) -> ContextField:
-        context: ContextField = {} if context_of is None else await context_of(engine, text)
-        await apply_keep_alive(request, engine, keep_alive)
+        context: ContextField = {} if context_of is None else await context_of(generation, text)
+        await apply_keep_alive(request, generation.engine, keep_alive)
         return context
 
-    def measure(usage: Usage) -> Metrics:
-        return metrics(usage, generation.timings(0), load_s, time.monotonic() - began)
+    def measured(load_s: float) -> MeasureAnswer:
+        return lambda usage: metrics(usage, generation.timings(0), load_s, time.monotonic() - began)
+
+    def lines(load_s: float) -> AsyncGenerator[bytes, None]:
+        return answer_lines(encoder, generation.events(), measured(load_s), finish)
 
     if stream:
-        return EventStream(
-            answer_lines(encoder, generation.events(), measure, finish),
-            generation.abort,
-            error_line,
-            ping=None,
-            media_type=NDJSON,
+        return await stream_answer(
+            request, starting, lines, generation.abort, error_line, ping=None, media_type=NDJSON
         )
+    measure = measured(await starting)
     return await generation.finish(_whole(generation, encoder, measure, finish))
 
 
-async def _start(generation: Generation, engine_id: str, prepare: Prepare, truncate: Truncate) -> float:
+async def _start(generation: Generation, model: str, prepare: Prepare, truncate: Truncate) -> float:
     """Seconds that loading took, once what is to be generated has its first event."""
     began = time.monotonic()
     load_s = 0.0
@@ -161,14 +160,14 @@ async def _start(generation: Generation, engine_id: str, prepare: Prepare, trunc
     async def first(engine: Engine) -> GenerateRequest:
         nonlocal load_s
         load_s = load_s or time.monotonic() - began
-        return await prepare(engine)
+        return generation.with_defaults(await prepare(engine))
 
-    wanted = await generation.load(engine_id, first)
+    wanted = await generation.load(model, first)
     while True:
         try:
             await generation.submit([wanted])
         except ContextLengthExceeded:
-            truncated = await generation.load(engine_id, partial(truncate, wanted))
+            truncated = await generation.load(model, partial(truncate, wanted))
             if truncated is None:
                 raise
             wanted = truncated

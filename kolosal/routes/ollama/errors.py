@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import orjson
 from starlette.responses import Response
-from typing_extensions import TypedDict
 
-from kolosal.errors import KolosalError, QueueFull, error_row
+from kolosal.errors import ErrorFacts, KolosalError, QueueFull, QuotaExceeded, error_row
 from kolosal.http.responses import JsonResponse, retry_after
 
 _STATUSES = {422: 500, 429: 503}
@@ -16,7 +15,7 @@ _BUSY = "server busy, please try again.  maximum pending requests exceeded"
 """Ollama's words for a full queue, by which clients know it; the two blanks are its own."""
 
 
-class OllamaError(TypedDict):
+class OllamaError(ErrorFacts):
     """An error, as the Ollama clients know it."""
 
     error: str
@@ -25,12 +24,14 @@ class OllamaError(TypedDict):
 def error_status(error: KolosalError) -> int:
     """The HTTP status of an error."""
     status = error_row(error).status
+    if isinstance(error, QuotaExceeded):
+        return status  # clients send again at once what was answered 503
     return _STATUSES.get(status, status)
 
 
 def error_body(error: KolosalError) -> OllamaError:
     """The error as JSON."""
-    return {"error": _BUSY if isinstance(error, QueueFull) else error.message}
+    return {"error": _BUSY if isinstance(error, QueueFull) else error.message, **error.facts}
 
 
 def error_response(error: KolosalError, _request_id: str) -> Response:

@@ -13,8 +13,9 @@ from pydantic import Field
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Render, Rendered, Tokenize, Tokenized
+from kolosal.engines.unary import unary_call
 from kolosal.errors import InvalidRequest, KolosalError, UnsupportedFeature
-from kolosal.routes.common.unary_calls import unary_call
+from kolosal.routes.common.generation import Generation
 from kolosal.routes.ollama.body import OllamaBody
 from kolosal.routes.ollama.encode import ContextField
 from kolosal.sampling import MAX_TOKENS_LIMIT, TokenId
@@ -101,15 +102,17 @@ class GenerateBody(OllamaBody):
             return None
         return replace(wanted, max_context=None)
 
-    async def context_after(self, engine: Engine, text: str) -> ContextField:
+    async def context_after(self, generation: Generation, text: str) -> ContextField:
         """`context` of the last object, which ends with the answer's text. An answer does not fail for want of it."""
         plain = self.plain_prompt()
         if not isinstance(plain, ChatPrompt):
             return {}
+        if not self.context:
+            plain = generation.with_turns(plain)
         turns = (*plain.messages, Message("assistant", text))
         whole = ChatPrompt(turns, continues=True, template_kwargs=plain.template_kwargs)
         try:
-            return {"context": [*await _continued(engine, self.context or (), whole)]}
+            return {"context": [*await _continued(generation.engine, self.context or (), whole)]}
         except KolosalError:
             return {}
 

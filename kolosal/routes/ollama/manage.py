@@ -1,54 +1,23 @@
-"""Changing what models there are: `/api/copy`, `/api/delete`, and what this daemon does not have."""
+"""Removing models, and what this daemon does not have."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from typing import Annotated
 
-from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
-from kolosal.engines.parameters import EngineId
-from kolosal.http.decode import RequestBody
 from kolosal.http.responses import JsonResponse
+from kolosal.routes.common.model_settings import forget_name
 from kolosal.routes.common.operation import Access, Group, Operation
-from kolosal.routes.common.services import registry_of
+from kolosal.routes.common.removal import remove_model
+from kolosal.routes.common.services import services_of
 from kolosal.routes.ollama.errors import OllamaError
 from kolosal.routes.ollama.names import (
     NamedModelBody,
-    OllamaModelName,
     decode_ollama,
-    find_engine,
-    without_latest,
+    not_found,
 )
-
-
-class CopyBody(RequestBody):
-    """A second name for a model."""
-
-    source: Annotated[OllamaModelName, Field(min_length=1)]
-    """An `engine_id`, perhaps with `:latest`."""
-    destination: EngineId
-    """The id of the new engine; `:latest` is cut off."""
-
-
-@Operation(
-    group=Group.OLLAMA,
-    scope=Access.ADMIN,
-    body=CopyBody,
-    example={"source": "tiny", "destination": "tiny-two"},
-    answer="Nothing.",
-    media_type="text/plain",
-)
-async def copy(request: Request) -> PlainTextResponse:
-    """Add an engine with the model file and the parameters of another. It is loaded when it is first used."""
-    body = await decode_ollama(request, CopyBody)
-    registry = registry_of(request)
-    config = find_engine(registry, body.source).config
-    await registry.add(replace(config, engine_id=without_latest(body.destination)), load=False)
-    return PlainTextResponse("")
 
 
 @Operation(
@@ -60,10 +29,22 @@ async def copy(request: Request) -> PlainTextResponse:
     media_type="text/plain",
 )
 async def delete(request: Request) -> PlainTextResponse:
-    """Remove an engine. Running answers finish; the model file stays where it is."""
+    """Remove a name that `models.yaml` has, or an engine that somebody added: the model file stays where it is. Else remove a model of the library, file and all.
+
+    Running answers finish.
+    """
     body = await decode_ollama(request, NamedModelBody)
-    registry = registry_of(request)
-    engine = body.engine(registry)
+    services = services_of(request)
+    if await forget_name(services, body.model or body.name or ""):
+        return PlainTextResponse("")
+    registry, name = services.registry, body.checked_name(services.registry)
+    engine = registry.find(name)
+    model = await services.library.look_up(name) if engine is None or engine.from_library else None
+    if model is not None:
+        await remove_model(services, model)
+        return PlainTextResponse("")
+    if engine is None:
+        raise not_found(registry, name)
     in_flight = engine.in_flight
     ended = registry.remove(engine.engine_id)
     if not in_flight:

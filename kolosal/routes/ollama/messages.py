@@ -1,21 +1,25 @@
-"""Turns and tools as Ollama's clients send them. Pure.
-
-Ollama's calls often have no ids: a result names its tool only, or nothing, and belongs to the first call that waits for one.
-Chat templates want ids, so calls without get one by their place.
-"""
+"""Turns and tools as Ollama's clients send them. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import NeutralValues, OpenBody
+from kolosal.routes.common.history import (
+    MAX_ARGUMENT_CHARS,
+    ArgumentsObject,
+    LowerCase,
+    current_turn,
+    placeholder,
+    with_paired_calls,
+)
 from kolosal.routes.common.json_schema import bounded_json
 from kolosal.routes.common.tools import ToolCallId, check_caller
-from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_MESSAGES
+from kolosal.routes.openai.messages import MAX_MESSAGES
 from kolosal.routes.openai.tools import FunctionDefinition, function_tool, tool_use
 from kolosal.schema import MAX_TOOL_NAME_CHARS, MAX_TOOLS, Message, ToolCall, ToolMode, ToolName, ToolUse
 
@@ -25,8 +29,8 @@ class OllamaInputFunction(RequestBody):
 
     name: ToolName
     """The function's name."""
-    arguments: dict[str, Any] | None = None
-    """The arguments, an object."""
+    arguments: ArgumentsObject = Field(default_factory=dict)
+    """The arguments, an object; all else is as good as `{}`."""
 
 
 class OllamaInputCall(RequestBody):
@@ -42,7 +46,7 @@ class OllamaInputMessage(OpenBody):
 
     UNSUPPORTED: ClassVar[NeutralValues] = {"images": ([],)}
 
-    role: Literal["system", "user", "assistant", "tool"]
+    role: Annotated[Literal["system", "user", "assistant", "tool"], LowerCase]
     """Who speaks."""
     content: str | None = None
     """The text."""
@@ -82,41 +86,31 @@ def to_tool_use(tools: Sequence[OllamaTool]) -> ToolUse:
 
 def to_messages(messages: Sequence[OllamaInputMessage]) -> tuple[Message, ...]:
     """The conversation as engines know it."""
-    waiting: list[ToolCall] = []
-    return tuple(_turn(message, f"messages.{index}", waiting) for index, message in enumerate(messages))
+    current = current_turn([message.role for message in messages])
+    return with_paired_calls(
+        _turn(message, f"messages.{index}", earlier=index < current) for index, message in enumerate(messages)
+    )
 
 
-def _turn(message: OllamaInputMessage, path: str, waiting: list[ToolCall]) -> Message:
-    """One turn; `waiting` holds the calls so far that have no result yet."""
-    message.refuse_unsupported(f"{path}.")
-    content = message.content or ""
+def _turn(message: OllamaInputMessage, path: str, *, earlier: bool) -> Message:
+    """One turn; `earlier`: one that was answered."""
+    images = (message.model_extra or {}).get("images")
+    if earlier and isinstance(images, list):
+        shown = [placeholder("image")] * len(images)
+        content = "\n".join(filter(None, (message.content, *shown)))
+    else:
+        message.refuse_unsupported(f"{path}.")
+        content = message.content or ""
     if message.role == "tool":
-        call = _answered(message, waiting)
-        name = message.tool_name or (call.name if call is not None else None)
-        return Message(
-            "tool", content, name, tool_call_id=call.id if call is not None else message.tool_call_id
-        )
+        return Message("tool", content, message.tool_name or None, tool_call_id=message.tool_call_id or None)
     check_caller(message.role, message.tool_calls, path)
     calls = tuple(
         _call(call, f"{path}.tool_calls.{index}") for index, call in enumerate(message.tool_calls or ())
     )
-    waiting.extend(calls)
     return Message(message.role, content, tool_calls=calls, thinking=message.thinking or None)
 
 
 def _call(call: OllamaInputCall, path: str) -> ToolCall:
     param = f"{path}.function.arguments"
-    arguments = bounded_json(call.function.arguments or {}, param, MAX_ARGUMENT_CHARS)
-    return ToolCall(call.id or f"call_{path.replace('.', '_')}", call.function.name, arguments)
-
-
-def _answered(message: OllamaInputMessage, waiting: list[ToolCall]) -> ToolCall | None:
-    """The call that a result belongs to: by its id, else the first of its tool, else the first of all."""
-    if message.tool_call_id:
-        found = next((call for call in waiting if call.id == message.tool_call_id), None)
-    else:
-        named = (call for call in waiting if call.name == message.tool_name)
-        found = next(named, waiting[0] if waiting and not message.tool_name else None)
-    if found is not None:
-        waiting.remove(found)
-    return found
+    arguments = bounded_json(call.function.arguments, param, MAX_ARGUMENT_CHARS)
+    return ToolCall(call.id or "", call.function.name, arguments)

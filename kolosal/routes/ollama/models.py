@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
+import orjson
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.memory.load_scheduler import LoadScheduler
-from kolosal.engines.state import EngineState
+from kolosal.engines.names import plain
 from kolosal.http.disconnect import unless_disconnected
+from kolosal.http.large import in_thread_if_large
 from kolosal.http.responses import JsonResponse
-from kolosal.routes.common.file_cache import FileVersion
-from kolosal.routes.common.model_cards import ModelCard
+from kolosal.models.models_file import ModelsFile
+from kolosal.routes.common.known_models import KnownModel, known_models, running_models
 from kolosal.routes.common.operation import Access, Group, Operation
-from kolosal.routes.common.services import Services, services_of
+from kolosal.routes.common.services import services_of
 from kolosal.routes.ollama.encode import rfc3339
-from kolosal.routes.ollama.show import ModelDetails, added_at, describe_model
+from kolosal.routes.ollama.show import ModelDetails, model_details, modified_at
 
 API_VERSION = "0.12.11"
 """The version of Ollama whose API this is. Clients compare it with the oldest that they work with."""
@@ -27,8 +29,8 @@ API_VERSION = "0.12.11"
 FOR_EVER = "2318-01-01T00:00:00Z"
 """When a model is unloaded that stays: clients show a time this far away as never."""
 
-_NO_DIGEST = "0" * 64
-"""Stands for the digest of a file that is gone: clients cut digests and need one that is long enough."""
+_ROW_BYTES = 400
+"""About what a row takes."""
 
 
 class ModelIdentity(TypedDict):
@@ -37,7 +39,8 @@ class ModelIdentity(TypedDict):
     name: str
     model: str
     digest: str
-    """SHA-256 of its file, 64 hexadecimal digits."""
+    """SHA-256 of what its file is called, its size and time, the model's name and its loading parameters, 64 hexadecimal digits:
+    clients take models of one digest for one model."""
     details: ModelDetails
 
 
@@ -82,23 +85,27 @@ class VersionResponse(TypedDict):
 @Operation(
     group=Group.OLLAMA,
     scope=Access.ANY_KEY,
-    answer="`models`: every engine as a model.",
+    answer="`models`: every engine, and with `library.autoload` every model of the library.",
 )
 async def tags(request: Request) -> JsonResponse[ListResponse]:
-    """All engines, as Ollama lists models. The first listing of a model reads its whole file, for the digest."""
+    """All engines, what the library has, and what `models.yaml` names, as Ollama lists models."""
     services = services_of(request)
-    models = await unless_disconnected(request, _models(services, services.registry.list()))
-    return JsonResponse({"models": [_row(model) for model in models]})
+    models = await unless_disconnected(request, known_models(services))
+
+    def answer() -> JsonResponse[ListResponse]:
+        rows = [_row(model) for model in models]
+        return JsonResponse({"models": [*rows, *also_named(services.model_settings.said, rows)]})
+
+    return await in_thread_if_large(len(models) * _ROW_BYTES, answer)
 
 
 @Operation(group=Group.OLLAMA, scope=Access.ANY_KEY, answer="`models`: those in memory.")
 async def running(request: Request) -> JsonResponse[ProcessResponse]:
     """The engines that are loaded, as Ollama lists running models."""
     services = services_of(request)
-    engines = [engine for engine in services.registry.list() if engine.state is EngineState.READY]
-    models = await unless_disconnected(request, _models(services, engines))
+    models = await unless_disconnected(request, running_models(services))
     now, scheduler = datetime.now(UTC), services.registry.load_scheduler
-    rows = [_running_row(model, scheduler, now) for model in models]
+    rows = [_running_row(model, engine, scheduler, now) for engine, model in models]
     return JsonResponse({"models": sorted(rows, key=lambda row: row["expires_at"], reverse=True)})
 
 
@@ -108,52 +115,46 @@ async def version(_request: Request) -> JsonResponse[VersionResponse]:
     return JsonResponse({"version": API_VERSION})
 
 
-@dataclass(frozen=True, slots=True)
-class _Model:
-    """An engine, and what is known of its file."""
-
-    engine: Engine
-    file: FileVersion | None
-    digest: str
-    card: ModelCard | None
-
-    @property
-    def row(self) -> ModelIdentity:
-        """What all listings have."""
-        return {
-            "name": self.engine.engine_id,
-            "model": self.engine.engine_id,
-            "digest": self.digest,
-            "details": describe_model(self.engine, self.card).details,
-        }
+def also_named(said: ModelsFile, rows: Sequence[ListedModel]) -> Iterator[ListedModel]:
+    """Rows for what `models.yaml` calls models otherwise, or makes of them."""
+    listed = {plain(row["name"]): row for row in rows}
+    for key, name in said.names.items():
+        found = said.find(name)
+        row = None if found is None else listed.get(plain(found.engine_id)) or listed.get(plain(found.root))
+        if row is not None and key not in listed:
+            digest = hashlib.sha256(f"{row['digest']} {name}".encode()).hexdigest()
+            yield {**row, "name": name, "model": name, "digest": digest}
 
 
-async def _models(services: Services, engines: list[Engine]) -> list[_Model]:
-    found = []
-    for engine in engines:
-        path = Path(engine.config.model_path)
-        file, digest = await services.digests.of(path) or (None, _NO_DIGEST)
-        _, card = await services.cards.of(path) or (None, None)
-        found.append(_Model(engine, file, digest, card))
-    return found
+def _identity(model: KnownModel) -> ModelIdentity:
+    """What all listings have."""
+    return {
+        "name": model.name,
+        "model": model.name,
+        "digest": _digest(model),
+        "details": model_details(model.facts, model.engine),
+    }
 
 
-def _row(model: _Model) -> ListedModel:
-    file = model.file
-    modified = added_at(model.engine) if file is None else file.modified_at
-    return {**model.row, "modified_at": rfc3339(modified), "size": 0 if file is None else file.size}
+def _digest(model: KnownModel) -> str:
+    """Of no other model, also where that has the same file. The file is not read for it."""
+    files = [(str(file.path), file.size, file.mtime_ns) for file in model.files]
+    return hashlib.sha256(orjson.dumps([files, model.config])).hexdigest()
 
 
-def _running_row(model: _Model, scheduler: LoadScheduler, now: datetime) -> RunningModel:
-    engine = model.engine
+def _row(model: KnownModel) -> ListedModel:
+    return {**_identity(model), "modified_at": rfc3339(modified_at(model)), "size": model.size}
+
+
+def _running_row(model: KnownModel, engine: Engine, scheduler: LoadScheduler, now: datetime) -> RunningModel:
     size, size_vram = _sizes(engine, scheduler)
     expires_at = _expires_at(engine, scheduler, now)
     return {
-        **model.row,
+        **_identity(model),
         "size": size,
         "expires_at": FOR_EVER if expires_at is None else rfc3339(expires_at),
         "size_vram": size_vram,
-        "context_length": engine.config.parameters.n_ctx if engine.info is None else engine.info.n_ctx,
+        "context_length": model.n_ctx,
     }
 
 

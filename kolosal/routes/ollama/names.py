@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
-
-from pydantic import Field
 from starlette.requests import Request
 
 from kolosal.engines.engine import Engine
-from kolosal.engines.parameters import MAX_ENGINE_ID_CHARS
+from kolosal.engines.parameters import LATEST
 from kolosal.engines.registry import EngineRegistry
 from kolosal.errors import InvalidRequest, NotFound
 from kolosal.http.decode import B, RequestBody, decode
 from kolosal.routes.common.body import requested_model
-
-_LATEST = ":latest"
-
-OllamaModelName: TypeAlias = Annotated[str, Field(max_length=MAX_ENGINE_ID_CHARS + len(_LATEST))]
-"""An `engine_id`, perhaps with a tag."""
+from kolosal.routes.common.fields import ModelName
 
 
 async def decode_ollama(request: Request, body_type: type[B]) -> B:
@@ -29,7 +22,7 @@ async def decode_ollama(request: Request, body_type: type[B]) -> B:
 
 def without_latest(name: str) -> str:
     """A name without the tag that says nothing."""
-    return name.removesuffix(_LATEST)
+    return name.removesuffix(LATEST)
 
 
 def checked_name(registry: EngineRegistry, name: str | None) -> str:
@@ -40,14 +33,14 @@ def checked_name(registry: EngineRegistry, name: str | None) -> str:
 class NamedModelBody(RequestBody):
     """A body about a model."""
 
-    model: OllamaModelName | None = None
+    model: ModelName | None = None
     """An `engine_id`, perhaps with `:latest`."""
-    name: OllamaModelName | None = None
+    name: ModelName | None = None
     """The older name of `model`, which wins."""
 
-    def engine(self, registry: EngineRegistry) -> Engine:
-        """The engine that is meant."""
-        return find_engine(registry, checked_name(registry, self.model or self.name))
+    def checked_name(self, registry: EngineRegistry) -> str:
+        """The name, whichever field it came in."""
+        return checked_name(registry, self.model or self.name)
 
 
 def find_engine(registry: EngineRegistry, name: str) -> Engine:
@@ -56,8 +49,24 @@ def find_engine(registry: EngineRegistry, name: str) -> Engine:
     Raises:
         NotFound: there is none.
     """
-    for candidate in (name, without_latest(name)):
-        for engine in registry.list():
-            if engine.engine_id == candidate:
-                return engine
-    raise NotFound(f"model '{name[:100]}' not found", param="model")
+    try:
+        return registry.get(name)
+    except NotFound:
+        raise not_found(registry, name) from None
+
+
+async def resolve_engine(registry: EngineRegistry, name: str) -> Engine:
+    """The same; a model of the library becomes one.
+
+    Raises:
+        KolosalError: there is none, or the model cannot be loaded.
+    """
+    try:
+        return await registry.resolve(name)
+    except NotFound:
+        raise not_found(registry, name) from None
+
+
+def not_found(registry: EngineRegistry, name: str) -> NotFound:
+    """What Ollama says of a name that means nothing, and names like it."""
+    return NotFound(f"model '{name[:100]}' not found{registry.did_you_mean(name)}", param="model")

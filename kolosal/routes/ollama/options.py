@@ -9,17 +9,14 @@ Of `num_ctx` is done what can be done for one request: it bounds its prompt and 
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.fields import StringOrStrings, as_tuple
-from kolosal.routes.common.sampling_fields import sampling_params
-from kolosal.sampling import MAX_TOKENS_LIMIT, MAX_TOP_K, SamplingParams
-
-MAX_SEED = 2**63 - 1
-"""Ollama's seeds are 64-bit numbers."""
+from kolosal.routes.common.sampling_fields import UNLIMITED, sampling_params
+from kolosal.sampling import DEFAULT_SEED, MAX_INT, MAX_TOKENS_LIMIT, SamplingParams, Seed
 
 IGNORED_OPTIONS = (
     "num_batch", "num_gpu", "main_gpu", "use_mmap", "use_mlock", "num_thread", "numa", "low_vram", "f16_kv",
@@ -31,40 +28,33 @@ _DEFAULTS: dict[str, float] = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "m
 """Ollama's, where they are not those of `SamplingParams`."""
 
 
-Whole: TypeAlias = Annotated[
-    int,
-    BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value),
-]
-"""An integer, also where it is written as 40.0: to Ollama, too, all numbers of JSON are alike."""
-
-
 class Options(RequestBody):
     """`options`. Null is as good as leaving one out."""
 
     temperature: float | None = None
     """0 takes the most probable token; 0.8 unless given."""
-    top_k: Annotated[Whole, Field(ge=-1, le=MAX_TOP_K)] | None = None
+    top_k: int | None = None
     """Keep this many of the most probable tokens; 0 and -1 turn it off; 40 unless given."""
     top_p: float | None = None
     """Keep the most probable tokens whose probabilities add up to this; 0.9 unless given."""
     min_p: float | None = None
     """Keep tokens at least this probable, as a share of the most probable one's; 0, which is off, unless given."""
     typical_p: float | None = None
-    repeat_last_n: Annotated[Whole, Field(ge=-1, le=MAX_TOKENS_LIMIT)] | None = None
+    repeat_last_n: int | None = None
     """How far back penalties look, in tokens; -1 is the whole context; 64 unless given."""
     repeat_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    mirostat: Whole | None = None
+    mirostat: int | None = None
     mirostat_tau: float | None = None
     mirostat_eta: float | None = None
-    seed: Annotated[Whole, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
+    seed: Seed | None = None
     """The same seed gives the same text for the same request; less than 0 draws a fresh one."""
-    num_predict: Annotated[Whole, Field(ge=-2, le=MAX_TOKENS_LIMIT)] | None = None
+    num_predict: Annotated[int, Field(ge=-2, le=MAX_INT)] | None = None
     """Tokens to generate at most; 0 and less, and not given: to the end of the context window."""
     stop: StringOrStrings | None = None
     """The text ends before the first of these."""
-    num_ctx: Annotated[Whole, Field(ge=-(2**31), lt=2**31)] | None = None
+    num_ctx: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
     """Tokens that prompt and answer have together at most; never more than the engine's context window."""
 
     @property
@@ -75,15 +65,13 @@ class Options(RequestBody):
     def to_sampling(self, logprobs: int | None) -> SamplingParams:
         """The options as engines know them; `logprobs` is how many of the most probable tokens to report."""
         own: dict[str, object] = {
-            name: value for name, value in _DEFAULTS.items() if getattr(self, name) is None
+            "stop": None if self.stop is None else as_tuple(self.stop),
+            "logprobs": logprobs,
         }
-        if self.top_k is not None:
-            own["top_k"] = max(self.top_k, 0)
-        if self.repeat_last_n is not None:
-            own["repeat_last_n"] = MAX_TOKENS_LIMIT if self.repeat_last_n < 0 else self.repeat_last_n
-        if self.seed is not None:
-            own["seed"] = self.seed % 2**32 if self.seed >= 0 else None
+        if self.seed is not None and self.seed < 0:
+            own["seed"] = DEFAULT_SEED
         if self.num_predict is not None and self.num_predict > 0:
             own["max_tokens"] = self.num_predict
-        own["stop"] = [text for text in as_tuple(self.stop) if text]  # clients send an empty one for none
-        return sampling_params(self, own | {"logprobs": logprobs}, "options.")
+        elif self.num_predict is not None:
+            own["max_tokens"] = UNLIMITED
+        return sampling_params(self, own, _DEFAULTS, "options.")

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
 from kolosal.chat.formats import detect_thinking_tags
 from kolosal.engines.engine import Engine
+from kolosal.engines.parameters import LLAMACPP
 from kolosal.http.disconnect import unless_disconnected
 from kolosal.http.responses import JsonResponse
+from kolosal.models.cards import ModelCard
+from kolosal.models.entry import ModelFacts
+from kolosal.models.names import parameter_size
+from kolosal.models.ollama_settings import written_modelfile, written_parameters
 from kolosal.routes.common.access import is_admin
-from kolosal.routes.common.file_cache import FileVersion
-from kolosal.routes.common.model_cards import ModelCard
+from kolosal.routes.common.known_models import KnownModel, known_model
 from kolosal.routes.common.operation import Access, Group, Operation
-from kolosal.routes.common.services import services_of
+from kolosal.routes.common.services import caller_of, services_of
 from kolosal.routes.ollama.encode import rfc3339
-from kolosal.routes.ollama.names import NamedModelBody, decode_ollama
+from kolosal.routes.ollama.names import NamedModelBody, decode_ollama, not_found
 
 _QUANTIZATION = re.compile(
     r"\b(I?Q\d\w*|TQ\d_\d|BF16|F16|F32|MXFP4|NVFP4)\b(?: - (Small|Medium|Large)| (mix))?"
@@ -33,8 +37,8 @@ _QUANTIZATION = re.compile(
 _SHORTER = {"Q2_K_M": "Q2_K", "IQ3_S_m": "IQ3_M"}
 """Kinds whose names in llama.cpp's description are not the usual ones."""
 
-_UNITS = (("B", 10**9, 1), ("M", 10**6, 2), ("K", 10**3, 0))
-"""Letters for large numbers, with their decimals."""
+_FORMATS = {LLAMACPP: "gguf", "transformers": "safetensors"}
+"""What the files of a backend's models are."""
 
 
 class ShowBody(NamedModelBody):
@@ -48,14 +52,21 @@ class ModelDetails(TypedDict):
     """What kind of model it is; texts are empty where its file is gone and it was never loaded."""
 
     parent_model: str
-    format: Literal["gguf"]
+    format: str
+    """`gguf`; `safetensors` with the backend `transformers`; empty with others."""
     family: str
     families: list[str]
     parameter_size: str
     quantization_level: str
 
 
-class ShowResponse(TypedDict):
+class SystemField(TypedDict, total=False):
+    """What the model is told first, where it is told something."""
+
+    system: str
+
+
+class ShowResponse(SystemField):
     """What is known of a model."""
 
     modelfile: str
@@ -77,38 +88,38 @@ class ShowResponse(TypedDict):
     answer="What the model's file says, and how its engine uses it.",
 )
 async def show(request: Request) -> JsonResponse[ShowResponse]:
-    """One engine, as Ollama shows a model."""
+    """One engine or model of the library, as Ollama shows a model."""
     body = await decode_ollama(request, ShowBody)
     services = services_of(request)
-    engine = body.engine(services.registry)
-    n_ctx, path = engine.config.parameters.n_ctx, Path(engine.config.model_path)
-    read = await unless_disconnected(request, services.cards.of(path))
-    model = describe_model(engine, read and read[1], verbose=bool(body.verbose))
+    name = body.checked_name(services.registry)
+    found = await known_model(services, name, partial(not_found, services.registry, name))
+    path = Path(found.config.model_path)
+    read = await unless_disconnected(request, services.cards.of(path, services.file_checks()(str(path))))
+    model = describe_model(found, read and read[1], verbose=bool(body.verbose))
     source = path if is_admin(request.scope) else path.name  # as with `GET /engines/{engine_id}`
+    said = caller_of(request).model(body.model or body.name)
+    system: SystemField = {"system": said.system} if said is not None and said.system else {}
+    file = str(source) if found.config.model_path else found.config.backend
+    n_ctx = found.n_ctx
     return JsonResponse(
         {
-            "modelfile": f"FROM {source}\nPARAMETER num_ctx {n_ctx}\n",
-            "parameters": f"{'num_ctx':<30} {n_ctx}",
+            "modelfile": written_modelfile(file, said, n_ctx),
+            "parameters": "\n".join(f"{key:<30} {value}" for key, value in written_parameters(said, n_ctx)),
+            **system,
             "template": model.template,
             "details": model.details,
             "model_info": model.metadata,
             "capabilities": model.capabilities,
-            "modified_at": rfc3339(await asyncio.to_thread(_modified_at, engine)),
+            "modified_at": rfc3339(modified_at(found)),
         }
     )
 
 
-def _modified_at(engine: Engine) -> datetime:
-    """When the model file was written; when the engine was added where it is gone. Reads the disk."""
-    try:
-        return FileVersion.of(Path(engine.config.model_path)).modified_at
-    except OSError:
-        return added_at(engine)
-
-
-def added_at(engine: Engine) -> datetime:
-    """When an engine was added."""
-    return datetime.fromtimestamp(engine.created_at, UTC)
+def modified_at(model: KnownModel) -> datetime:
+    """When the model file was written; when the engine was added where it is gone."""
+    if model.files:
+        return model.files[0].modified_at
+    return datetime.now(UTC) if model.engine is None else datetime.fromtimestamp(model.engine.created_at, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +135,12 @@ class ModelDescription:
     thinks: bool = False
     template: str = ""
     """The chat template in use, where there is one."""
+    format: str = "gguf"
 
     @property
     def details(self) -> ModelDetails:
         """`details`."""
-        return {
-            "parent_model": "",
-            "format": "gguf",
-            "family": self.family,
-            "families": [self.family] if self.family else [],
-            "parameter_size": parameter_size(self.n_params) if self.n_params else "",
-            "quantization_level": self.quantization,
-        }
+        return _details(self.family, self.n_params, self.quantization, self.format)
 
     @property
     def capabilities(self) -> list[str]:
@@ -145,21 +150,40 @@ class ModelDescription:
         return ["completion", "tools", *(["thinking"] if self.thinks else [])]
 
 
+def model_details(facts: ModelFacts | None, engine: Engine | None) -> ModelDetails:
+    """What kind of model it is, by its file; where that cannot be read, by its worker."""
+    if facts is not None:
+        return _details(facts.architecture, facts.n_params, facts.quantization, "gguf")
+    return _details("", 0, "", "gguf") if engine is None else _described_by_worker(engine).details
+
+
+def _details(family: str, n_params: int, quantization: str, kind: str) -> ModelDetails:
+    return {
+        "parent_model": "",
+        "format": kind,
+        "family": family,
+        "families": [family] if family else [],
+        "parameter_size": parameter_size(n_params) if n_params else "",
+        "quantization_level": quantization,
+    }
+
+
 def describe_model(
-    engine: Engine, card: ModelCard | None = None, *, verbose: bool = False
+    model: KnownModel, card: ModelCard | None = None, *, verbose: bool = False
 ) -> ModelDescription:
-    """What an engine's file says, loaded or not; where it is gone, what the worker found in it.
+    """What a model's file says, loaded or not; where it is gone, what the worker found in it.
 
     `verbose` asks for the elements of long arrays, too.
     """
+    engine = model.engine
     if card is None:
-        return _described_by_worker(engine)
-    info = engine.info
-    template = engine.config.parameters.chat_template or card.chat_template
+        return ModelDescription() if engine is None else _described_by_worker(engine)
+    info = None if engine is None else engine.info
+    template = model.config.parameters.chat_template or card.chat_template
     return ModelDescription(
-        card.architecture,
-        card.n_params,
-        card.quantization,
+        card.facts.architecture,
+        card.facts.n_params,
+        card.facts.quantization,
         card.model_info(verbose=verbose),
         card.can_generate if info is None else info.can_generate,
         detect_thinking_tags(template) is not None,
@@ -169,8 +193,9 @@ def describe_model(
 
 def _described_by_worker(engine: Engine) -> ModelDescription:
     info, template = engine.info, engine.config.parameters.chat_template or ""
+    kind = _FORMATS.get(engine.config.backend, "")
     if info is None:
-        return ModelDescription(template=template)
+        return ModelDescription(template=template, format=kind)
     name = info.architecture
     metadata = {
         "general.architecture": name,
@@ -187,16 +212,8 @@ def _described_by_worker(engine: Engine) -> ModelDescription:
         info.can_generate,
         info.thinking_tags is not None,
         template,
+        kind,
     )
-
-
-def parameter_size(count: int) -> str:
-    """A number of parameters as people write it: `134.52M`, `7.6B`."""
-    for unit, size, decimals in _UNITS:
-        if count >= size:
-            number = count / size
-            return f"{number:.0f}{unit}" if number.is_integer() else f"{number:.{decimals}f}{unit}"
-    return str(count)
 
 
 def quantization(description: str) -> str:

@@ -9,26 +9,23 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, TypeVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import ModelBody, NeutralValues
 from kolosal.routes.common.fields import StringOrStrings, as_tuple
-from kolosal.routes.common.json_schema import JsonSchema, schema_grammar
-from kolosal.routes.common.sampling_fields import SamplingFields, sampling_params
-from kolosal.routes.openai.grammar import UNIT, GrammarText, ResponseFormat
+from kolosal.routes.common.sampling_fields import MaxTokensOrAll, SamplingFields, sampling_params
+from kolosal.routes.openai.grammar import ConstraintFields
 from kolosal.sampling import (
     MAX_LOGIT_BIASES,
-    MAX_TOKENS_LIMIT,
     LogitBias,
     RepeatPenalty,
     SamplerStage,
     SamplingParams,
-    TokenLimit,
     TypicalP,
 )
-from kolosal.schema import GenerateRequest, Grammar, GrammarKind, Prompt
+from kolosal.schema import GenerateRequest, Prompt
 
 _MAX_TOKEN_DIGITS = 9
 """Digits of a token's id: no vocabulary is near as large."""
@@ -38,11 +35,18 @@ _SHOWN_CHARS = 60
 
 T = TypeVar("T")
 
+_FORBIDDEN = -100.0
+"""The bias of a token that must not be: llama-server's false."""
+
 _STAGE_ALIASES = {"typical_p": SamplerStage.TYPICAL_P, "temp": SamplerStage.TEMPERATURE}
 """Other names that llama-server takes for stages of `samplers`."""
 
-_UNLIMITED = -1
-"""llama-server's word for as many tokens as there is room for."""
+
+def _biases_by_token(value: object) -> object:
+    """`[[token, bias], …]` as the object that it stands for; false forbids a token. What is neither is told so by its type."""
+    if not isinstance(value, list) or not all(isinstance(each, list) and len(each) == 2 for each in value):
+        return value
+    return {str(token): _FORBIDDEN if bias is False else bias for token, bias in value}
 
 
 class StreamOptions(RequestBody):
@@ -52,7 +56,7 @@ class StreamOptions(RequestBody):
     """Whether the last chunk before `[DONE]` has the token counts."""
 
 
-class GenerationBody(SamplingFields, ModelBody):
+class GenerationBody(SamplingFields, ConstraintFields, ModelBody):
     """Fields of all endpoints that generate. Null is as good as leaving a field out."""
 
     UNSUPPORTED: ClassVar[NeutralValues] = {
@@ -65,10 +69,12 @@ class GenerationBody(SamplingFields, ModelBody):
         "audio": (),
         "modalities": (["text"],),
         "web_search_options": (),
-        "verbosity": ("medium",),
-        "store": (False,),
         "moderation": (),
         "n_probs": (0,),
+        "post_sampling_probs": (False,),
+        "t_max_prompt_ms": (0, -1),
+        "response_fields": ([],),
+        "return_progress": (False,),
         "min_keep": (0,),
         "n_indent": (0,),
         "t_max_predict_ms": (-1, 0),
@@ -76,17 +82,19 @@ class GenerationBody(SamplingFields, ModelBody):
         "lora": ([],),
     }
 
-    DEFAULTS: ClassVar[Mapping[str, int]] = {}
-    """`max_tokens`, where an answer does not go on for as long as there is room for it."""
+    DEFAULTS: ClassVar[Mapping[str, float]] = {}
+    """What fields of sampling are where they are left out, where that is not what `SamplingParams` says."""
 
     stream: bool | None = None
     """Whether the answer comes in pieces, as server-sent events."""
     stream_options: StreamOptions | None = None
     """What a stream has besides its pieces."""
-    max_tokens: TokenLimit | None = None
-    """Tokens to generate at most; the answer also ends where the context window does."""
-    n_predict: Annotated[int, Field(ge=_UNLIMITED, le=MAX_TOKENS_LIMIT)] | None = None
-    """llama-server's name for `max_tokens`, which wins; -1 means as many as there is room for."""
+    timings_per_token: bool | None = None
+    """Whether each piece of a stream has `timings`: llama-server's."""
+    max_tokens: MaxTokensOrAll | None = None
+    """Tokens to generate at most; the answer also ends where the context window does, and with -1 only there."""
+    n_predict: MaxTokensOrAll | None = None
+    """llama-server's name for `max_tokens`, which wins."""
     stop: StringOrStrings | None = None
     repetition_penalty: RepeatPenalty | None = None
     """Another name for `repeat_penalty`, which wins."""
@@ -108,18 +116,11 @@ class GenerationBody(SamplingFields, ModelBody):
     mirostat_eta: float | None = None
     samplers: Annotated[tuple[str, ...], Field(max_length=len(SamplerStage))] | None = None
     """The stages of sampling to use, in this order; those left out do nothing."""
-    logit_bias: Annotated[dict[str, LogitBias], Field(max_length=MAX_LOGIT_BIASES)] | None = None
-    """What to add to the logits of tokens, by their ids; -100 forbids a token."""
-    response_format: ResponseFormat | None = None
-    """What the answer must conform to, token by token."""
-    json_schema: JsonSchema | None = None
-    """Short for the `response_format` of that name."""
-    grammar: GrammarText | None = None
-    """A GBNF grammar that the answer must conform to."""
-    regex: GrammarText | None = None
-    """A regular expression that the whole answer must match."""
-    lark: GrammarText | None = None
-    """A Lark grammar that the answer must conform to."""
+    logit_bias: (
+        Annotated[dict[str, LogitBias], Field(max_length=MAX_LOGIT_BIASES), BeforeValidator(_biases_by_token)]
+        | None
+    ) = None
+    """What to add to the logits of tokens, by their ids; -100 forbids a token. llama-server's array of pairs will do as well."""
 
     @property
     def include_usage(self) -> bool:
@@ -133,59 +134,47 @@ class GenerationBody(SamplingFields, ModelBody):
         logprobs: int | None = None,
         prompt_logprobs: bool = False,
         choice: int = 0,
+        default_max_tokens: int | None = None,
     ) -> GenerateRequest:
         """The request for one prompt, as engines know it.
 
-        `max_tokens` is the dialect's own limit, where the request has one; `logprobs` and `prompt_logprobs` are as engines
+        `max_tokens` is the dialect's own limit, where the request has one; `default_max_tokens` holds where it has none,
+        and `DEFAULTS` has one, unless given; `logprobs` and `prompt_logprobs` are as engines
         know them; `choice` counts the answers to this prompt, so that each has a seed of its own."""
         self.refuse_unsupported()
         return GenerateRequest(
             prompt,
-            self._sampling(max_tokens, logprobs, choice),
-            grammar=self._grammar(),
+            self._sampling(max_tokens, logprobs, choice, default_max_tokens),
+            grammar=self.to_grammar(),
             priority=self.priority or 0,
             use_cache=self.cache_prompt is not False,
             prompt_logprobs=prompt_logprobs,
         )
 
-    def _grammar(self) -> Grammar | None:
-        """The one grammar that the answer must conform to; None where the request asks for none."""
-        grammars = [] if self.response_format is None else [self.response_format.to_grammar()]
-        if self.json_schema is not None:
-            grammars.append(schema_grammar(self.json_schema, "json_schema", UNIT))
-        texts = (
-            (GrammarKind.GBNF, self.grammar, "grammar"),
-            (GrammarKind.REGEX, self.regex, "regex"),
-            (GrammarKind.LARK, self.lark, "lark"),
-        )
-        grammars += [Grammar(kind, text, field) for kind, text, field in texts if text is not None]
-        chosen = [grammar for grammar in grammars if grammar is not None]
-        if len(chosen) > 1:
-            fields = " and ".join(str(grammar.param) for grammar in chosen)
-            raise InvalidRequest(
-                f"An answer can follow one grammar only, but {fields} were given", param=chosen[1].param
-            )
-        return chosen[0] if chosen else None
-
-    def _sampling(self, max_tokens: int | None, logprobs: int | None, choice: int) -> SamplingParams:
-        limit = _first(max_tokens, self.n_predict, self.DEFAULTS.get("max_tokens"))
+    def _sampling(
+        self, max_tokens: int | None, logprobs: int | None, choice: int, default_max_tokens: int | None
+    ) -> SamplingParams:
         samplers = [_STAGE_ALIASES.get(name, name) for name in self.samplers or ()]
+        defaults = dict(self.DEFAULTS)
+        if default_max_tokens is not None:
+            defaults["max_tokens"] = default_max_tokens
         return sampling_params(
             self,
             {
-                "repeat_penalty": _first(self.repeat_penalty, self.repetition_penalty),
-                "typical_p": _first(self.typical_p, self.typ_p),
-                "stop": as_tuple(self.stop),
-                "max_tokens": None if limit == _UNLIMITED else limit,
+                "repeat_penalty": first_given(self.repeat_penalty, self.repetition_penalty),
+                "typical_p": first_given(self.typical_p, self.typ_p),
+                "stop": None if self.stop is None else as_tuple(self.stop),
+                "max_tokens": first_given(max_tokens, self.n_predict),
                 "logprobs": logprobs,
                 "logit_bias": _biases(self.logit_bias or {}),
                 "seed_offset": choice,
                 "samplers": None if self.samplers is None else samplers,
             },
+            defaults,
         )
 
 
-def _first(*values: T | None) -> T | None:
+def first_given(*values: T | None) -> T | None:
     """The first that was given."""
     return next((value for value in values if value is not None), None)
 

@@ -23,19 +23,20 @@ from kolosal.chat.events import (
     ThinkingPiece,
 )
 from kolosal.http.sse import DONE, data_frame
+from kolosal.routes.openai.custom_tools import InputReader, input_of
 from kolosal.routes.openai.encode import (
     ChosenLogprob,
+    CountTokens,
     Stopwatch,
     Timings,
     TokenCounts,
     answer_id,
-    stream_id,
     timings,
     token_counts,
     token_logprobs,
     usage_of_prompt,
 )
-from kolosal.schema import FinishReason, TokenLogprobs, Usage
+from kolosal.schema import FinishReason, TokenLogprobs, ToolCall, Usage
 
 
 class ChatFunctionCall(TypedDict):
@@ -46,13 +47,24 @@ class ChatFunctionCall(TypedDict):
     """JSON text of an object that conforms to the tool's schema."""
 
 
+class ChatCustomCall(TypedDict):
+    """What a custom tool is given."""
+
+    name: str
+    input: str
+    """Text that conforms to the tool's format."""
+
+
 class ChatToolCall(TypedDict):
     """A call the model made."""
 
     id: str
     """To be given back as `tool_call_id` with the result."""
-    type: Literal["function"]
-    function: ChatFunctionCall
+    type: Literal["function", "custom"]
+    function: NotRequired[ChatFunctionCall]
+    """Of the type `function`."""
+    custom: NotRequired[ChatCustomCall]
+    """Of the type `custom`."""
 
 
 class ChatCompletionMessage(TypedDict):
@@ -111,13 +123,21 @@ class FunctionCallDelta(TypedDict):
     arguments: str
 
 
+class CustomCallDelta(TypedDict):
+    """A piece of a custom tool's input."""
+
+    name: NotRequired[str]
+    input: str
+
+
 class ToolCallDelta(TypedDict):
-    """A piece of a call; all but its place and its arguments come with the first one."""
+    """A piece of a call; all but its place and its arguments or input come with the first one."""
 
     index: int
     id: NotRequired[str]
-    type: NotRequired[Literal["function"]]
-    function: FunctionCallDelta
+    type: NotRequired[Literal["function", "custom"]]
+    function: NotRequired[FunctionCallDelta]
+    custom: NotRequired[CustomCallDelta]
 
 
 class ChatDelta(TypedDict, total=False):
@@ -148,9 +168,15 @@ class ChatCompletionChunk(ChatCompletionHead):
 
 
 def chat_completion(
-    model: str, fingerprint: str, turns: Sequence[ChatTurn], stopwatch: Stopwatch, *, logprobs: bool
+    model: str,
+    fingerprint: str,
+    turns: Sequence[ChatTurn],
+    stopwatch: Stopwatch,
+    *,
+    logprobs: bool,
+    custom: frozenset[str] = frozenset(),
 ) -> ChatCompletion:
-    """The answer to a request that does not stream."""
+    """The answer to a request that does not stream; `custom` are the names of its custom tools."""
     usage = usage_of_prompt([turn.usage for turn in turns])
     return {
         "id": answer_id("chatcmpl-"),
@@ -161,7 +187,7 @@ def chat_completion(
         "choices": [
             {
                 "index": index,
-                "message": _message(turn),
+                "message": _message(turn, custom),
                 "logprobs": _logprobs(turn.logprobs) if logprobs else None,
                 "finish_reason": turn.finish_reason,
             }
@@ -172,7 +198,7 @@ def chat_completion(
     }
 
 
-def _message(turn: ChatTurn) -> ChatCompletionMessage:
+def _message(turn: ChatTurn, custom: frozenset[str]) -> ChatCompletionMessage:
     message: ChatCompletionMessage = {
         "role": "assistant",
         "content": None if turn.calls and not turn.text else turn.text,
@@ -181,11 +207,16 @@ def _message(turn: ChatTurn) -> ChatCompletionMessage:
     if turn.thinking:
         message["reasoning_content"] = turn.thinking
     if turn.calls:
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in turn.calls
-        ]
+        message["tool_calls"] = [_call(call, custom) for call in turn.calls]
     return message
+
+
+def _call(call: ToolCall, custom: frozenset[str]) -> ChatToolCall:
+    if call.name in custom:
+        given: ChatCustomCall = {"name": call.name, "input": input_of(call.arguments)}
+        return {"id": call.id, "type": "custom", "custom": given}
+    function: ChatFunctionCall = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def _logprobs(entries: Sequence[TokenLogprobs]) -> ChatLogprobs:
@@ -200,11 +231,21 @@ async def chat_frames(
     *,
     choices: int,
     include_usage: bool,
+    custom: frozenset[str] = frozenset(),
+    counts: CountTokens | None = None,
 ) -> AsyncGenerator[bytes, None]:
-    """The frames of a stream: each choice's empty first chunk, its pieces, its empty last chunk; usage; `[DONE]`."""
+    """The frames of a stream: each choice's empty first chunk, its pieces, its empty last chunk; usage; `[DONE]`.
+
+    With `counts` each piece has `timings`.
+    """
+
+    def told(index: int) -> Timings | None:
+        return None if counts is None else timings(counts(index), stopwatch(index))
+
     head = _chunk_head(model, fingerprint, include_usage=include_usage)
     usages: dict[int, Usage] = {}
     thinking_tokens = 0
+    deltas = [_Deltas(custom) for _ in range(choices)]
     for index in range(choices):
         delta: ChatDelta = {"role": "assistant", "content": ""}
         yield _chunk(head, {"index": index, "delta": delta, "finish_reason": None})
@@ -213,14 +254,19 @@ async def chat_frames(
             case Ended(finish_reason=reason):
                 usages[index] = event.usage
                 thinking_tokens += event.thinking_tokens
-                yield _chunk(head, {"index": index, "delta": {"content": ""}, "finish_reason": reason})
+                yield _chunk(
+                    head, {"index": index, "delta": {"content": ""}, "finish_reason": reason}, told(index)
+                )
             case CallEnd():
                 pass  # the next piece says so
             case _:
-                choice: ChatChunkChoice = {"index": index, "delta": _delta(event), "finish_reason": None}
+                added = deltas[index].of(event)
+                if added is None:
+                    continue
+                choice: ChatChunkChoice = {"index": index, "delta": added, "finish_reason": None}
                 if isinstance(event, TextPiece) and event.logprobs:
                     choice["logprobs"] = _logprobs(event.logprobs)
-                yield _chunk(head, choice)
+                yield _chunk(head, choice, told(index))
     if include_usage:
         head["usage"] = token_counts(usage_of_prompt([*usages.values()]), thinking_tokens)
         head["timings"] = timings(usages[0], stopwatch(0))
@@ -232,7 +278,7 @@ def _chunk_head(model: str, fingerprint: str, *, include_usage: bool) -> ChatCom
     """What all chunks of a stream have; the `usage` is in the last one."""
     created = int(time.time())
     head: ChatCompletionChunk = {
-        "id": stream_id("chatcmpl", created),
+        "id": answer_id("chatcmpl-"),
         "object": "chat.completion.chunk",
         "created": created,
         "model": model,
@@ -244,23 +290,38 @@ def _chunk_head(model: str, fingerprint: str, *, include_usage: bool) -> ChatCom
     return head
 
 
-def _chunk(head: ChatCompletionChunk, choice: ChatChunkChoice) -> bytes:
-    return data_frame({**head, "choices": [choice]})
+def _chunk(head: ChatCompletionChunk, choice: ChatChunkChoice, told: Timings | None = None) -> bytes:
+    more = {} if told is None else {"timings": told}
+    return data_frame({**head, "choices": [choice], **more})
 
 
-def _delta(event: TextPiece | ThinkingPiece | CallBegin | CallPiece) -> ChatDelta:
-    match event:
-        case TextPiece():
-            return {"content": event.text}
-        case ThinkingPiece():
-            return {"reasoning_content": event.text}
-        case CallPiece():
-            return {"tool_calls": [{"index": event.index, "function": {"arguments": event.arguments}}]}
-        case CallBegin():
-            call: ToolCallDelta = {
-                "index": event.index,
-                "id": event.id,
-                "type": "function",
-                "function": {"name": event.name, "arguments": ""},
-            }
-            return {"tool_calls": [call]}
+class _Deltas:
+    """Makes the pieces of one turn."""
+
+    def __init__(self, custom: frozenset[str]) -> None:
+        self._custom = custom
+        self._inputs: dict[int, InputReader] = {}
+        """Of the calls of custom tools."""
+
+    def of(self, event: TextPiece | ThinkingPiece | CallBegin | CallPiece) -> ChatDelta | None:
+        """What an event adds; None where that is nothing."""
+        match event:
+            case TextPiece():
+                return {"content": event.text}
+            case ThinkingPiece():
+                return {"reasoning_content": event.text}
+            case CallBegin():
+                return {"tool_calls": [self._begin(event)]}
+            case CallPiece() if (reader := self._inputs.get(event.index)) is not None:
+                text = reader.push(event.arguments)
+                return {"tool_calls": [{"index": event.index, "custom": {"input": text}}]} if text else None
+            case CallPiece():
+                return {"tool_calls": [{"index": event.index, "function": {"arguments": event.arguments}}]}
+
+    def _begin(self, event: CallBegin) -> ToolCallDelta:
+        if event.name in self._custom:
+            self._inputs[event.index] = InputReader()
+            given: CustomCallDelta = {"name": event.name, "input": ""}
+            return {"index": event.index, "id": event.id, "type": "custom", "custom": given}
+        function: FunctionCallDelta = {"name": event.name, "arguments": ""}
+        return {"index": event.index, "id": event.id, "type": "function", "function": function}

@@ -5,7 +5,7 @@ https://platform.openai.com/docs/api-reference/completions/create
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import Detokenize, Rendered
+from kolosal.engines.unary import unary_call
 from kolosal.errors import InvalidRequest
 from kolosal.http.decode import UNION_ERROR, decode
 from kolosal.http.large import LOGPROB_BYTES, in_thread_if_large
@@ -21,9 +22,9 @@ from kolosal.http.sse import EventStream
 from kolosal.routes.common.generation import Generation
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import caller_of, registry_of
-from kolosal.routes.common.unary_calls import unary_call
+from kolosal.routes.common.stream_answer import stream_answer
 from kolosal.routes.openai.body import GenerationBody
-from kolosal.routes.openai.encode import error_frame
+from kolosal.routes.openai.encode import error_frame, system_fingerprint
 from kolosal.routes.openai.text_encode import (
     CompletionPlan,
     TextCompletion,
@@ -34,7 +35,6 @@ from kolosal.sampling import (
     MAX_CHOICES,
     MAX_TOKENS_LIMIT,
     Choices,
-    TokenCount,
     TokenId,
     TopLogprobs,
 )
@@ -52,7 +52,7 @@ def _kind_of_prompt(value: object) -> str | None:
     first = value[0] if value else ""
     if isinstance(first, list | tuple):
         return "<token lists>"
-    return "<tokens>" if isinstance(first, int) and not isinstance(first, bool) else "<texts>"
+    return "<tokens>" if isinstance(first, int | float) and not isinstance(first, bool) else "<texts>"
 
 
 Prompts: TypeAlias = Annotated[
@@ -76,10 +76,9 @@ class CompletionBody(GenerationBody):
     """A completion request."""
 
     MISSING = "Missing required fields (model, prompt)"
-    DEFAULTS: ClassVar[Mapping[str, int]] = {"max_tokens": 16}
+    DEFAULTS: ClassVar[Mapping[str, float]] = {"max_tokens": 16}
 
     prompt: Prompts
-    max_tokens: TokenCount | None = None
     suffix: str | None = None
     """What follows the gap that is to be filled; for models made for that."""
     n: Choices | None = None
@@ -169,24 +168,34 @@ async def create_completion(request: Request) -> JsonResponse[TextCompletion] | 
     body = await decode(request, CompletionBody)
     requests = body.to_requests()
     model = body.requested_model(registry_of(request))
-    generation = Generation(caller_of(request), request)
-    echoes = await generation.begin(_start(generation, model, requests, body.prompts if body.echo else None))
-    plan = CompletionPlan(body.n_choices, body.n_generations, body.logprobs is not None, echoes)
-    if not body.stream:
-        whole = await generation.finish(generation.completions())
-        n_bytes = LOGPROB_BYTES * sum(len(completion.logprobs) for completion in whole)
-        return await in_thread_if_large(
-            n_bytes, lambda: JsonResponse(text_completion(plan, model, whole, generation.timings))
+    generation = Generation(caller_of(request), None if body.stream else request)
+    starting = generation.begin(_start(generation, model, requests, body.prompts if body.echo else None))
+
+    def plan(echoes: tuple[str, ...] | None) -> CompletionPlan:
+        return CompletionPlan(body.n_choices, body.n_generations, body.logprobs is not None, echoes)
+
+    def frames(echoes: tuple[str, ...] | None) -> AsyncGenerator[bytes, None]:
+        return text_frames(
+            plan(echoes),
+            model,
+            system_fingerprint(generation.engine.config),
+            generation.deltas(),
+            generation.timings,
+            choices=len(requests),
+            include_usage=body.include_usage,
+            counts=generation.counts if body.timings_per_token else None,
         )
-    frames = text_frames(
-        plan,
-        model,
-        generation.deltas(),
-        generation.timings,
-        choices=len(requests),
-        include_usage=body.include_usage,
+
+    if body.stream:
+        return await stream_answer(request, starting, frames, generation.abort, error_frame, model=model)
+    planned = plan(await starting)
+    fingerprint = system_fingerprint(generation.engine.config)
+    whole = await generation.finish(generation.completions())
+    n_bytes = LOGPROB_BYTES * sum(len(completion.logprobs) for completion in whole)
+    return await in_thread_if_large(
+        n_bytes,
+        lambda: JsonResponse(text_completion(planned, model, fingerprint, whole, generation.timings)),
     )
-    return EventStream(frames, generation.abort, error_frame)
 
 
 async def _start(

@@ -11,14 +11,8 @@ from pydantic import Discriminator, Field, Tag
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
-from kolosal.engines.engine import Engine
-from kolosal.engines.ipc.calls import (
-    MAX_DIMENSIONS,
-    MAX_INPUTS,
-    Embed,
-    Embedded,
-    portions,
-)
+from kolosal.engines.ipc.calls import MAX_DIMENSIONS, MAX_INPUTS, Embedded
+from kolosal.engines.unary import embed_all
 from kolosal.http.decode import UNION_ERROR, decode
 from kolosal.http.large import in_thread_if_large
 from kolosal.http.responses import JsonResponse
@@ -26,16 +20,13 @@ from kolosal.routes.common.body import ModelBody, NeutralValues
 from kolosal.routes.common.fields import Text
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import registry_of
-from kolosal.routes.common.unary_calls import MAX_CALL_CHARS, unary_call, with_engine
+from kolosal.routes.common.unary_calls import with_engine
 from kolosal.routes.openai.encode import PromptCounts
 from kolosal.sampling import TokenId
 from kolosal.schema import TextPrompt, TokensPrompt
 
 _MAX_INPUT_TOKENS = 131_072
 """Tokens of one input, before its engine says how many it takes."""
-
-_MAX_CALL_NUMBERS = 1_048_576
-"""Numbers of the vectors of one call (5.6 MB as text): more are asked for in several, so that each answer fits into a frame."""
 
 
 def _kind_of_input(value: object) -> str | None:
@@ -47,7 +38,7 @@ def _kind_of_input(value: object) -> str | None:
     match value[0] if value else "":
         case str():
             return "<texts>"
-        case int():
+        case int() | float():
             return "<tokens>"
         case list() | tuple():
             return "<token lists>"
@@ -85,18 +76,19 @@ class EmbeddingBody(ModelBody):
     dimensions: Annotated[int, Field(ge=1, le=MAX_DIMENSIONS)] | None = None
     """How many numbers a vector has: the first of the model's, scaled to length 1 again; all unless given."""
 
-    def prompts(self) -> tuple[TextPrompt | TokensPrompt, ...]:
-        """The inputs as engines know them."""
-        if isinstance(self.input, str):
-            return (TextPrompt(self.input),)
-        tokens = tuple(item for item in self.input if isinstance(item, int))
-        if tokens:  # one input, not many
-            return (TokensPrompt(tokens),)
-        return tuple(
-            TextPrompt(item) if isinstance(item, str) else TokensPrompt(item)
-            for item in self.input
-            if not isinstance(item, int)
-        )
+
+def prompts_of(given: Input) -> tuple[TextPrompt | TokensPrompt, ...]:
+    """The inputs as engines know them."""
+    if isinstance(given, str):
+        return (TextPrompt(given),)
+    tokens = tuple(item for item in given if isinstance(item, int))
+    if tokens:  # one input, not many
+        return (TokensPrompt(tokens),)
+    return tuple(
+        TextPrompt(item) if isinstance(item, str) else TokensPrompt(item)
+        for item in given
+        if not isinstance(item, int)
+    )
 
 
 class EmbeddingObject(TypedDict):
@@ -128,28 +120,12 @@ async def create_embeddings(request: Request) -> JsonResponse[EmbeddingList]:
     """Make a vector of each text, such that texts of like meaning have vectors of like direction."""
     body = await decode(request, EmbeddingBody)
     body.refuse_unsupported()
-    model, prompts = body.requested_model(registry_of(request)), body.prompts()
+    model, prompts = body.requested_model(registry_of(request)), prompts_of(body.input)
     embedded = await with_engine(request, model, lambda engine: embed_all(engine, prompts, body.dimensions))
     as_numbers = body.encoding_format != "base64"
     return await in_thread_if_large(
         sum(map(len, embedded.vectors)), lambda: _response(model, embedded, as_numbers=as_numbers)
     )
-
-
-async def embed_all(
-    engine: Engine, prompts: tuple[TextPrompt | TokensPrompt, ...], dimensions: int | None
-) -> Embedded:
-    """All vectors, asked for in as many calls as it takes."""
-    width = engine.info.n_embd if engine.info is not None else 0
-    at_once = max(1, _MAX_CALL_NUMBERS // max(1, dimensions or width))
-    sizes = [len(prompt.text if isinstance(prompt, TextPrompt) else prompt.tokens) for prompt in prompts]
-    vectors: tuple[str, ...] = ()
-    n_tokens: tuple[int, ...] = ()
-    for portion in portions(sizes, MAX_CALL_CHARS, at_once):
-        part = await unary_call(engine, Embed(prompts[portion], dimensions, portion.start), Embedded)
-        vectors += part.vectors
-        n_tokens += part.n_tokens
-    return Embedded(vectors, n_tokens)
 
 
 def _response(model: str, embedded: Embedded, *, as_numbers: bool) -> JsonResponse[EmbeddingList]:

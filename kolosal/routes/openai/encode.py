@@ -10,7 +10,7 @@ import secrets
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NotRequired, TypeAlias
+from typing import Literal, NotRequired, TypeAlias
 
 import orjson
 from typing_extensions import TypedDict
@@ -47,6 +47,13 @@ class PromptCounts(TypedDict):
     total_tokens: int
 
 
+class InputTokenCount(TypedDict):
+    """The size of a prompt."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
+
 class TokenCounts(TypedDict):
     """True token counts of all choices together."""
 
@@ -72,9 +79,11 @@ class Timings(TypedDict):
     predicted_n: int
     """Tokens of the answer."""
     predicted_ms: float
-    """From the first token of the answer to the last."""
+    """From the first token of the answer to the last; 0 where there was only one."""
     predicted_per_token_ms: float
+    """From one token to the next: n tokens have n - 1 times between them."""
     predicted_per_second: float
+    """The same as a rate; 0 where there is no time to tell it by."""
 
 
 class TopLogprob(TypedDict):
@@ -95,14 +104,13 @@ Stopwatch: TypeAlias = Callable[[int], tuple[float, float]]
 """By a generation's position: seconds until its first token, waiting included, and from there to its last."""
 
 
+CountTokens: TypeAlias = Callable[[int], Usage]
+"""By a generation's position: its tokens so far."""
+
+
 def answer_id(prefix: str) -> str:
-    """The id of a whole answer: e.g. `chatcmpl-`, and 24 letters and digits."""
+    """The id of an answer, the same in all chunks of a stream: e.g. `chatcmpl-`, and 24 letters and digits."""
     return f"{prefix}{''.join(secrets.choice(_ALPHANUMERIC) for _ in range(_ID_CHARS))}"
-
-
-def stream_id(prefix: str, created: int) -> str:
-    """The id that all chunks of a stream have: `chatcmpl-<unix time>-<number>`."""
-    return f"{prefix}-{created}-{secrets.randbelow(10**12)}"
 
 
 def system_fingerprint(config: EngineConfig) -> str:
@@ -134,10 +142,11 @@ def token_counts(usage: Usage, reasoning_tokens: int = 0) -> TokenCounts:
     return counts
 
 
-def timings(usage: Usage, seconds: tuple[float, float]) -> Timings:
-    """`timings` of an answer; `seconds` is what a `Stopwatch` gives."""
+def timings(usage: Usage, seconds: tuple[float, float], generations: int = 1) -> Timings:
+    """`timings` of an answer; `seconds` is what a `Stopwatch` gives. The usage may be that of several generations at once."""
     prompt_s, predicted_s = seconds
     prompt_n, predicted_n = usage.prompt_tokens - usage.cached_tokens, usage.completion_tokens
+    intervals = max(0, predicted_n - generations)
     return {
         "cache_n": usage.cached_tokens,
         "prompt_n": prompt_n,
@@ -146,8 +155,8 @@ def timings(usage: Usage, seconds: tuple[float, float]) -> Timings:
         "prompt_per_second": _ratio(prompt_n, prompt_s),
         "predicted_n": predicted_n,
         "predicted_ms": round(1000 * predicted_s, 3),
-        "predicted_per_token_ms": _ratio(1000 * predicted_s, predicted_n),
-        "predicted_per_second": _ratio(predicted_n, predicted_s),
+        "predicted_per_token_ms": _ratio(1000 * predicted_s, intervals),
+        "predicted_per_second": _ratio(intervals, predicted_s),
     }
 
 

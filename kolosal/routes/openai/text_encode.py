@@ -18,11 +18,11 @@ from typing_extensions import TypedDict
 from kolosal.engines.stream import Completion
 from kolosal.http.sse import DONE, data_frame
 from kolosal.routes.openai.encode import (
+    CountTokens,
     Stopwatch,
     Timings,
     TokenCounts,
     answer_id,
-    stream_id,
     timings,
     token_counts,
     usage_of_prompt,
@@ -50,6 +50,8 @@ class TextCompletionHead(TypedDict):
     """Unix time in seconds."""
     model: str
     """As it was asked for."""
+    system_fingerprint: str
+    """Changes when the daemon's version, the model or a loading parameter does: then a seed's text may change, too."""
     choices: list[TextChoice]
     """For each prompt as many as `n`, in the order of the prompts."""
 
@@ -107,7 +109,11 @@ def _mean_logprob(completion: Completion) -> float:
 
 
 def text_completion(
-    plan: CompletionPlan, model: str, completions: Sequence[Completion], stopwatch: Stopwatch
+    plan: CompletionPlan,
+    model: str,
+    fingerprint: str,
+    completions: Sequence[Completion],
+    stopwatch: Stopwatch,
 ) -> TextCompletion:
     """The answer to a request that does not stream."""
     usages = [completion.usage for completion in completions]
@@ -116,6 +122,7 @@ def text_completion(
         "object": "text_completion",
         "created": int(time.time()),
         "model": model,
+        "system_fingerprint": fingerprint,
         "choices": [
             _choice(plan, position, generation, completions[generation])
             for position, generation in enumerate(plan.choices(completions))
@@ -138,23 +145,26 @@ def _choice(plan: CompletionPlan, position: int, generation: int, completion: Co
 def _timings(usages: Sequence[Usage], stopwatch: Stopwatch) -> Timings:
     """Of all generations together: the counts added, the times those of the longest."""
     firsts, rests = zip(*map(stopwatch, range(len(usages))), strict=True)
-    return timings(reduce(add, usages), (max(firsts), max(rests)))
+    return timings(reduce(add, usages), (max(firsts), max(rests)), len(usages))
 
 
 async def text_frames(
     plan: CompletionPlan,
     model: str,
+    fingerprint: str,
     deltas: AsyncIterator[tuple[int, TokenDelta]],
     stopwatch: Stopwatch,
     *,
     choices: int,
     include_usage: bool,
+    counts: CountTokens | None = None,
 ) -> AsyncGenerator[bytes, None]:
     """The frames of a stream: each choice's first chunk, pieces, each one's empty last chunk, usage, `[DONE]`.
 
-    The first chunk is empty, or has the prompt where it is echoed. The last of all has `timings`.
+    The first chunk is empty, or has the prompt where it is echoed. The last of all has `timings`, and with
+    `counts` each piece.
     """
-    head = _chunk_head(model, include_usage=include_usage)
+    head = _chunk_head(model, fingerprint, include_usage=include_usage)
     writers = [plan.logprobs_writer(index) for index in range(choices)]
     usages: dict[int, Usage] = {}
     for index in range(choices):
@@ -163,7 +173,8 @@ async def text_frames(
         if delta.text or delta.logprobs:
             writer = writers[index]
             logprobs = writer.write(delta.logprobs) if writer is not None and delta.logprobs else None
-            yield _chunk(head, index, delta.text, logprobs)
+            told = None if counts is None else timings(counts(index), stopwatch(index))
+            yield _chunk(head, index, delta.text, logprobs, told=told)
         if delta.finish_reason is not None and delta.usage is not None:
             usages[index] = delta.usage
             if len(usages) == choices and not include_usage:
@@ -176,14 +187,15 @@ async def text_frames(
     yield DONE
 
 
-def _chunk_head(model: str, *, include_usage: bool) -> TextCompletionChunk:
+def _chunk_head(model: str, fingerprint: str, *, include_usage: bool) -> TextCompletionChunk:
     """What all chunks of a stream have; the `usage` is in the last one."""
     created = int(time.time())
     head: TextCompletionChunk = {
-        "id": stream_id("cmpl", created),
+        "id": answer_id("cmpl-"),
         "object": "text_completion",
         "created": created,
         "model": model,
+        "system_fingerprint": fingerprint,
         "choices": [],
     }
     if include_usage:
@@ -197,6 +209,9 @@ def _chunk(
     text: str,
     logprobs: TextLogprobs | None = None,
     finish_reason: FinishReason | None = None,
+    *,
+    told: Timings | None = None,
 ) -> bytes:
     choice: TextChoice = {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish_reason}
-    return data_frame({**head, "choices": [choice]})
+    more = {} if told is None else {"timings": told}
+    return data_frame({**head, "choices": [choice], **more})

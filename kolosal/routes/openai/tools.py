@@ -14,6 +14,7 @@ from kolosal.http.decode import RequestBody
 from kolosal.routes.common.body import required
 from kolosal.routes.common.fields import OBJECT, STRING, by_kind
 from kolosal.routes.common.tools import ToolDescription, distinct_tools, to_tool
+from kolosal.routes.openai.custom_tools import FormatSyntax, FormatText, custom_tool, format_grammar
 from kolosal.routes.openai.grammar import UNIT
 from kolosal.schema import MAX_TOOLS, Tool, ToolMode, ToolName, ToolUse
 
@@ -31,7 +32,7 @@ class FunctionDefinition(RequestBody):
     parameters: dict[str, Any] | None = None
     """JSON schema of the arguments, an object; without it any object."""
     strict: bool | None = None
-    """Makes no difference: arguments always conform."""
+    """Refuse a schema that says what cannot be enforced; otherwise that is passed over."""
 
     def to_tool(self, path: str) -> Tool:
         """The function as engines know it; `path` is where it stands."""
@@ -41,12 +42,54 @@ class FunctionDefinition(RequestBody):
         )
 
 
+class NestedGrammar(RequestBody):
+    """`grammar` of a custom tool's format."""
+
+    syntax: FormatSyntax
+    definition: FormatText
+
+
+class NestedFormat(RequestBody):
+    """`format` of a custom tool: any text, or a grammar that its input conforms to."""
+
+    type: Literal["text", "grammar"]
+    grammar: NestedGrammar | None = None
+    """Required for the type `grammar`."""
+
+
+class CustomDefinition(RequestBody):
+    """A tool that takes text in place of arguments."""
+
+    name: OpenAIToolName
+    """What the model calls it by."""
+    description: ToolDescription | None = None
+    """What it does, for the model."""
+    format: NestedFormat | None = None
+    """What its input looks like; any text unless given."""
+
+    def to_tool(self, path: str) -> Tool:
+        """The tool as engines know it; `path` is where it stands."""
+        text = None
+        if self.format is not None and self.format.type == "grammar":
+            where = f"{path}.format.grammar"
+            grammar = required(self.format.grammar, where)
+            text = format_grammar(grammar.syntax, grammar.definition, f"{where}.definition")
+        return custom_tool(self.name, self.description, text)
+
+
 class ToolDefinition(RequestBody):
     """One of `tools`."""
 
-    type: Annotated[str, Field(max_length=64)]
-    """Must be `function`."""
+    type: Annotated[str, Field(max_length=64)] = "function"
+    """`function` or `custom`."""
     function: FunctionDefinition | None = None
+    custom: CustomDefinition | None = None
+
+    def to_tool(self, path: str) -> Tool:
+        """The tool as engines know it; `path` is where it stands."""
+        if self.type == "custom":
+            return required(self.custom, f"{path}.custom").to_tool(f"{path}.custom")
+        return function_tool(self.type, self.function, path, known="function and custom")
 
 
 Tools: TypeAlias = Annotated[tuple[ToolDefinition, ...], Field(max_length=MAX_TOOLS)]
@@ -61,8 +104,14 @@ class NamedFunction(RequestBody):
 class NamedTool(RequestBody):
     """A tool by its name."""
 
-    type: Literal["function"]
-    function: NamedFunction
+    type: Literal["function", "custom"]
+    function: NamedFunction | None = None
+    custom: NamedFunction | None = None
+
+    def name(self, path: str) -> str:
+        """The name; `path` is where the tool stands."""
+        named = self.function if self.type == "function" else self.custom
+        return required(named, f"{path}.{self.type}").name
 
 
 class AllowedTools(RequestBody):
@@ -75,18 +124,22 @@ class AllowedTools(RequestBody):
 
 
 class ChoiceObject(RequestBody):
-    """`tool_choice` as an object: one function that must be called, or some that may be."""
+    """`tool_choice` as an object: one tool that must be called, or some that may be."""
 
-    type: Literal["function", "allowed_tools"]
+    type: Literal["function", "custom", "allowed_tools"]
     function: NamedFunction | None = None
+    custom: NamedFunction | None = None
     allowed_tools: AllowedTools | None = None
 
     def to_mode(self) -> tuple[ToolMode, tuple[str, ...]]:
         """Whether tools are called, and which may be."""
-        if self.type == "function":
-            return ToolMode.REQUIRED, (required(self.function, "tool_choice.function").name,)
+        if self.type != "allowed_tools":
+            named = self.function if self.type == "function" else self.custom
+            return ToolMode.REQUIRED, (required(named, f"tool_choice.{self.type}").name,)
         allowed = required(self.allowed_tools, "tool_choice.allowed_tools")
-        return ToolMode(allowed.mode), tuple(tool.function.name for tool in allowed.tools)
+        path = "tool_choice.allowed_tools.tools"
+        names = tuple(tool.name(f"{path}.{index}") for index, tool in enumerate(allowed.tools))
+        return ToolMode(allowed.mode), names
 
 
 ToolChoice: TypeAlias = Annotated[
@@ -95,19 +148,23 @@ ToolChoice: TypeAlias = Annotated[
 ]
 
 
+def custom_names(tools: tuple[ToolDefinition, ...] | None) -> frozenset[str]:
+    """The names of the tools that take text."""
+    return frozenset(tool.custom.name for tool in tools or () if tool.type == "custom" and tool.custom)
+
+
 def to_tool_use(
     tools: tuple[ToolDefinition, ...] | None, choice: ToolChoice | None, *, parallel: bool | None
 ) -> ToolUse:
     """The tools of a request and how they are to be used."""
-    functions = tuple(
-        function_tool(tool.type, tool.function, f"tools.{index}") for index, tool in enumerate(tools or ())
-    )
+    functions = tuple(tool.to_tool(f"tools.{index}") for index, tool in enumerate(tools or ()))
     mode, only = choice.to_mode() if isinstance(choice, ChoiceObject) else (ToolMode(choice or "auto"), ())
-    return tool_use(functions, mode, only, parallel=parallel is not False)
+    named = isinstance(choice, ChoiceObject) and choice.type != "allowed_tools"
+    return tool_use(functions, mode, only, parallel=parallel is not False and not named)
 
 
 def tool_use(tools: tuple[Tool, ...], mode: ToolMode, only: tuple[str, ...], *, parallel: bool) -> ToolUse:
-    """The same from tools as engines know them, for all dialects."""
+    """The same from tools as engines know them, for all dialects. A function that is named is called once: `parallel` is false."""
     names = {tool.name for tool in distinct_tools(tools, _name_repeated)}
     for name in only:
         if name not in names:
@@ -119,18 +176,15 @@ def tool_use(tools: tuple[Tool, ...], mode: ToolMode, only: tuple[str, ...], *, 
     return ToolUse(tools, mode, only, parallel)
 
 
-def function_tool(kind: str, function: FunctionDefinition | None, path: str) -> Tool:
-    """One of `tools`, as engines know it; `path` is where it stands."""
-    check_function(kind, path)
-    return required(function, f"{path}.function").to_tool(f"{path}.function")
-
-
-def check_function(kind: str, path: str) -> None:
-    """Refuse OpenAI's own tools."""
+def function_tool(
+    kind: str, function: FunctionDefinition | None, path: str, *, known: str = "function"
+) -> Tool:
+    """One of `tools`, as engines know it; `path` is where it stands, `known` the types that are."""
     if kind != "function":
         raise UnsupportedFeature(
-            f"{path}.type is {kind!r}, but this server knows function tools only", param=f"{path}.type"
+            f"{path}.type is {kind!r}, but this server knows {known} tools only", param=f"{path}.type"
         )
+    return required(function, f"{path}.function").to_tool(f"{path}.function")
 
 
 def _name_repeated(index: int, name: str) -> InvalidRequest:

@@ -27,6 +27,12 @@ _DESCRIPTION = (
 
 _EVENTS = "text/event-stream"
 
+_FILE_FIELD = {
+    "type": "object",
+    "properties": {"file": {"type": "string", "contentMediaType": "application/octet-stream"}},
+    "required": ["file"],
+}
+
 _SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},
     "x_api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -99,10 +105,16 @@ def _entries(routes: Sequence[BaseRoute]) -> Iterable[_PathOperation]:
 def _types(entries: Sequence[_PathOperation]) -> Iterable[tuple[Any, Mode]]:
     for entry in entries:
         operation = entry.operation
-        for kind in (operation.body, operation.more, operation.query, *operation.path.values()):
+        for kind in (
+            operation.body,
+            operation.form,
+            operation.more,
+            operation.query,
+            *operation.path.values(),
+        ):
             if kind is not None:
                 yield kind, "validation"
-        if (answer := answer_type(entry.endpoint)) is not None:
+        for answer in answer_types(entry.endpoint):
             yield answer, "serialization"
 
 
@@ -112,10 +124,9 @@ def responses_of(endpoint: Any) -> tuple[Any, ...]:
     return get_args(returned) if get_origin(returned) in (Union, UnionType) else (returned,)
 
 
-def answer_type(endpoint: Any) -> Any:
-    """The type of an endpoint's JSON answer: of several the first. None where there is none."""
-    answers = (get_args(each)[0] for each in responses_of(endpoint) if get_origin(each) is JsonResponse)
-    return next(answers, None)
+def answer_types(endpoint: Any) -> tuple[Any, ...]:
+    """The types that an endpoint's JSON answers have."""
+    return tuple(get_args(each)[0] for each in responses_of(endpoint) if get_origin(each) is JsonResponse)
 
 
 def _complete_body(operation: Operation, schemas: Schemas, bounds: Schemas) -> None:
@@ -153,6 +164,9 @@ def _operation_object(entry: _PathOperation, schemas: Schemas) -> dict[str, Any]
         if operation.example is not None:
             content["example"] = dict(operation.example)
         made["requestBody"] = {"required": True, "content": {"application/json": content}}
+    if operation.form is not None:
+        whole = {"allOf": [schemas.of(operation.form), _FILE_FIELD]}
+        made["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": whole}}}
     empty = {str(status): {"description": words} for status, words in operation.empty_statuses.items()}
     answers = {str(operation.status): _answer(entry, schemas), **empty}
     made["responses"] = {**answers, **error_references(operation.group)}
@@ -171,10 +185,11 @@ def _security(operation: Operation) -> list[dict[str, list[str]]]:
 def _answer(entry: _PathOperation, schemas: Schemas) -> dict[str, Any]:
     operation = entry.operation
     schema: Schema = {"type": "object" if operation.media_type == "application/json" else "string"}
-    if (answer := answer_type(entry.endpoint)) is not None:
-        schema = schemas.of(answer, "serialization")
+    answers = [schemas.of(answer, "serialization") for answer in answer_types(entry.endpoint)]
+    if answers:
+        schema = answers[0] if len(answers) == 1 else {"anyOf": answers}
     content: dict[str, Any] = {operation.media_type: {"schema": schema}}
-    if answer is not None and EventStream in responses_of(entry.endpoint):
+    if answers and EventStream in responses_of(entry.endpoint):
         content[operation.stream_media_type] = {}  # no schema says what a sequence of events is
     elif operation.media_type == _EVENTS:
         content[_EVENTS] = {}

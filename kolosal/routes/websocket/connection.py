@@ -1,7 +1,7 @@
 """`/ws/{session_id}`: one connection, from its upgrade to its end.
 
 Owns the close codes: 1003 for messages that are no text, 1008 for a session that is not there and for too many messages,
-1013 for too many connections. Sizes, pings and readers that do not read are the protocol's, see `http/websocket.py`.
+1013 for too many connections, and where kept sessions cannot be looked for. Sizes, pings and readers that do not read are the protocol's, see `http/websocket.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from starlette.status import (
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from kolosal.errors import KolosalError, QueueFull
+from kolosal.errors import AuthenticationFailed, KolosalError, QueueFull, StoreUnavailable
+from kolosal.http.disconnect import unless_revoked
 from kolosal.routes.common.access import key_of
 from kolosal.routes.common.operation import Access, Group, Operation
 from kolosal.routes.common.services import Caller, caller_of
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 
 BURST_S = 4.0
 """A connection that was silent may send as many messages at once as it may in this time."""
+
+_UNAUTHORIZED = "Unauthorized", WS_1008_POLICY_VIOLATION
+"""Why a connection ends whose key was taken back, and with which code."""
 
 _SHOWN_CHARS = 100
 """How much of an unknown session's id is repeated."""
@@ -84,11 +88,11 @@ async def serve_session(websocket: WebSocket) -> None:
     session_id = str(websocket.path_params["session_id"])
     await websocket.accept()
     try:
-        session = store.connect(session_id, caller.key_id)
+        session = await _connected(caller, session_id)
         if session is None:
             await _end(websocket, "Invalid session ID", WS_1008_POLICY_VIOLATION)
             return
-    except QueueFull as exc:
+    except (QueueFull, StoreUnavailable) as exc:
         await _end(websocket, exc.message, WS_1013_TRY_AGAIN_LATER)
         return
     except WebSocketDisconnect:
@@ -102,6 +106,21 @@ async def serve_session(websocket: WebSocket) -> None:
     log.debug("websocket.finished", extra={"code": code, "s": duration_s})
 
 
+async def _connected(caller: Caller, session_id: str) -> Session | None:
+    """The session of that id, in use; None where there is none.
+
+    Raises:
+        QueueFull: there are too many connections or sessions.
+        StoreUnavailable: it cannot be looked for.
+    """
+    sessions, kept = caller.services.sessions, caller.services.kept_sessions
+    session = sessions.connect(session_id, caller.key_id)
+    if session is None and kept.is_on and (found := await kept.find(session_id, caller.key_id)) is not None:
+        sessions.add(found)
+        session = sessions.connect(session_id, caller.key_id)
+    return session
+
+
 async def _serve(websocket: WebSocket, caller: Caller, session: Session) -> int:
     """The code with which the connection ends."""
 
@@ -109,15 +128,21 @@ async def _serve(websocket: WebSocket, caller: Caller, session: Session) -> int:
         await websocket.send_text(orjson.dumps(message).decode())
 
     handler = SessionHandler(caller, session, send)
+    authenticator = caller.services.authenticator
     rate = RateLimiter(caller.services.sessions.limits.messages_per_s, time.monotonic())
     try:
         while True:
-            message = await websocket.receive()
-            if message["type"] == "websocket.disconnect":
-                return int(message["code"])
-            violation = _violation(message, rate)
-            if violation is None and not caller.services.authenticator.still_admits(key_of(websocket.scope)):
-                violation = "Unauthorized", WS_1008_POLICY_VIOLATION
+            violation: tuple[str, int] | None
+            try:
+                message = await unless_revoked(websocket.scope, websocket.receive())
+            except AuthenticationFailed:
+                violation = _UNAUTHORIZED
+            else:
+                if message["type"] == "websocket.disconnect":
+                    return int(message["code"])
+                violation = _violation(message, rate)
+                if violation is None and not authenticator.still_admits(key_of(websocket.scope)):
+                    violation = _UNAUTHORIZED
             if violation is not None:
                 await handler.close()
                 await _end(websocket, *violation)

@@ -59,4 +59,6 @@ async def create_session(request: Request) -> JsonResponse[SessionCreated] | Jso
         return JsonResponse(DetailError(detail=_INVALID_BODY, reason=exc.message), 400)
     caller = caller_of(request)
     session = caller.services.sessions.create(tools, settings.model, len(body), caller.key_id)
+    if caller.services.kept_sessions.is_on:
+        await caller.services.kept_sessions.add(session)
     return JsonResponse(SessionCreated(session_id=session.id))

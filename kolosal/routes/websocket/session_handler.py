@@ -108,6 +108,7 @@ class SessionHandler:
             raise RpcError(Code.BUSY, "Generation already in progress")
         if params.message is None and not params.history:
             raise RpcError(Code.INVALID_PARAMS, "Cannot generate without history or message")
+        goes_on = params.history is None and self._caller.services.kept_sessions.is_on
         history = with_message(params.history or (), params.message)
         try:
             options = params.turn_options(self._session.tools, self._session.model)
@@ -115,7 +116,7 @@ class SessionHandler:
         except ClientError as exc:
             raise _invalid_params(call, exc) from None
         await self._respond(call, "processing")
-        self._task = SessionTask(self._caller, self._session.id, options, history, self._send)
+        self._task = SessionTask(self._caller, self._session, options, history, self._send, goes_on=goes_on)
         self._task.start()
 
     async def _tool_result(self, call: RpcCall, params: ToolResultParams) -> None:

@@ -1,6 +1,6 @@
 """SessionStore: the sessions of WebSocket clients, bounded by count, size and time. Pure but for the clock it is given.
 
-A session is what its client set once: tools and a model. Conversations are no part of it.
+A session is what its client set once: tools and a model. What was said in it is the business of `kept_sessions.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Session:
     model: str | None
     n_bytes: int
     """About how much memory it takes."""
-    last_seen: float
+    last_seen: float = 0.0
     connections: int = 0
 
 
@@ -45,21 +45,30 @@ class SessionStore:
     def create(
         self, tools: tuple[Tool, ...], model: str | None, n_bytes: int, owner: str | None = None
     ) -> Session:
-        """A new session; makes room by forgetting idle ones, its owner's first.
+        """A new session. Raises as `add`."""
+        session = Session(str(uuid.uuid4()), owner, tools, model, n_bytes)
+        self.add(session)
+        return session
+
+    def add(self, session: Session) -> None:
+        """Take a session; makes room by forgetting idle ones, its owner's first.
 
         Raises:
             QueueFull: all others are in use.
         """
+        if session.id in self._sessions:
+            return
         self._forget_expired()
-        while len(self._sessions) >= self.limits.max_count or self._n_bytes + n_bytes > MAX_TOTAL_BYTES:
+        while (
+            len(self._sessions) >= self.limits.max_count or self._n_bytes + session.n_bytes > MAX_TOTAL_BYTES
+        ):
             idle = [each for each in self._sessions.values() if not each.connections]
             if not idle:
                 raise QueueFull("There are as many sessions in use as there may be")
-            self._forget(next((each for each in idle if each.owner == owner), idle[0]))
-        session = Session(str(uuid.uuid4()), owner, tools, model, n_bytes, self._clock())
+            self._forget(next((each for each in idle if each.owner == session.owner), idle[0]))
+        session.last_seen = self._clock()
         self._sessions[session.id] = session
-        self._n_bytes += n_bytes
-        return session
+        self._n_bytes += session.n_bytes
 
     def connect(self, session_id: str, owner: str | None = None) -> Session | None:
         """The session of that id, in use until `disconnect`; None where its owner has none, or not any more.

@@ -14,15 +14,25 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from starlette.websockets import WebSocketDisconnect
 
-from kolosal.errors import InternalError, InvalidRequest, KolosalError, LoadFailed, NotFound
+from kolosal.errors import (
+    ContextLengthExceeded,
+    InternalError,
+    InvalidRequest,
+    KolosalError,
+    LoadFailed,
+    NotFound,
+)
 from kolosal.http.disconnect import end_tasks
+from kolosal.observe.context import note_error
 from kolosal.routes.common.services import Caller
-from kolosal.routes.common.tool_turn import ClientToolCall, TurnOptions, take_turn
+from kolosal.routes.common.tool_turn import ClientToolCall, ToolTurn, TurnOptions, take_turn
 from kolosal.routes.jsonrpc.create_message import assistant_message
 from kolosal.routes.jsonrpc.envelope import Code, RpcError, RpcNotification, notification
 from kolosal.routes.jsonrpc.errors import error_data
 from kolosal.routes.jsonrpc.history import HistoryMessage, calls_made, to_messages
+from kolosal.routes.websocket.kept_sessions import EVERYTHING, Recalled
 from kolosal.routes.websocket.params import SessionToolResult
+from kolosal.routes.websocket.sessions import Session
 
 log = logging.getLogger(__name__)
 
@@ -92,21 +102,25 @@ class SessionTask:
     def __init__(
         self,
         caller: Caller,
-        session_id: str,
+        session: Session,
         options: TurnOptions,
         history: Sequence[HistoryMessage],
         send: Notify,
+        *,
+        goes_on: bool,
     ) -> None:
+        """`goes_on`: the history follows what is kept of the session, which it else takes the place of."""
         self.id = f"task_{secrets.token_hex(12)}"
         self.pending: PendingCalls | None = None
         """The calls whose results are waited for; None while the model generates."""
         self.ended = False
         """`end` was sent, or is being sent."""
         self._caller = caller
-        self._session_id = session_id
+        self._session = session
         self._options = options
         self._history = history
         self._send = send
+        self._goes_on = goes_on
         self._running: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -125,10 +139,16 @@ class SessionTask:
 
     async def _run(self) -> None:
         try:
+            with self._caller.services.registry.observer.activity.part(self.id):
+                await self._generate_or_tell()
+        except WebSocketDisconnect:
+            self.ended = True  # there is nobody to tell; the connection ends by itself
+
+    async def _generate_or_tell(self) -> None:
+        try:
             await self._generate()
         except WebSocketDisconnect:
-            self.ended = True
-            return  # there is nobody to tell; the connection ends by itself
+            raise
         except KolosalError as exc:
             log.warning("session.failed", extra={"task_id": self.id, "reason": exc.message})
             await self._fail(exc)
@@ -138,18 +158,15 @@ class SessionTask:
         await self.end()
 
     async def _generate(self) -> None:
-        history = list(self._history)
-        limits = self._caller.services.sessions.limits
+        services, history = self._caller.services, list(self._history)
+        limits, kept = services.sessions.limits, services.kept_sessions
+        earlier = await kept.recall(self._session) if self._goes_on else Recalled([], EVERYTHING)
         for n_called in itertools.count():
-            turn = await take_turn(
-                self._caller,
-                self._options,
-                to_messages(history),
-                calls_made(history),
-                lambda text: self._notify("text_chunk", chunk=text),
-                tools_disabled=n_called >= limits.max_legs,
-            )
+            turn = await self._turn(earlier, history, tools_disabled=n_called >= limits.max_legs)
             if not turn.calls:
+                if kept.is_on:
+                    said = [*history, assistant_message(turn)]
+                    await self._remember(said, earlier.forget_until, turn.text)
                 await self._notify("final_text", final_text=turn.text)
                 return
             self.pending = PendingCalls(turn.calls)
@@ -161,6 +178,35 @@ class SessionTask:
             self.pending = None
             history += [assistant_message(turn), *results]
 
+    async def _turn(
+        self, earlier: Recalled, history: Sequence[HistoryMessage], *, tools_disabled: bool
+    ) -> ToolTurn:
+        """The next turn; of what was said earlier as much is forgotten as there is no room for."""
+        while True:
+            try:
+                return await take_turn(
+                    self._caller,
+                    self._options,
+                    to_messages((*earlier.turns, *history)),
+                    calls_made(history),
+                    lambda text: self._notify("text_chunk", chunk=text),
+                    tools_disabled=tools_disabled,
+                )
+            except ContextLengthExceeded:
+                if not earlier.exchanges:
+                    raise
+                earlier.forget_half()
+
+    async def _remember(
+        self, said: Sequence[HistoryMessage], forget_until: int | None, final_text: str
+    ) -> None:
+        """Keep what was said; where that cannot be, the client has the answer all the same, and then the error."""
+        try:
+            await self._caller.services.kept_sessions.remember(self._session, said, forget_until)
+        except KolosalError:
+            await self._notify("final_text", final_text=final_text)
+            raise
+
     async def _results(self, pending: PendingCalls, patience_s: float) -> tuple[HistoryMessage, ...] | None:
         """What the client's tools gave; None where they gave nothing for too long, which the client is told."""
         try:
@@ -171,6 +217,7 @@ class SessionTask:
             return None
 
     async def _fail(self, error: KolosalError) -> None:
+        note_error(error)
         code = Code.NO_MODEL if isinstance(error, NotFound | LoadFailed) else Code.SERVER
         await self._tell(RpcError(code, error.message, data=error_data(error)))
 
@@ -178,4 +225,4 @@ class SessionTask:
         await self._notify("error", error=error.body())
 
     async def _notify(self, method: str, **params: object) -> None:
-        await self._send(notification(method, {"session_id": self._session_id, "task_id": self.id, **params}))
+        await self._send(notification(method, {"session_id": self._session.id, "task_id": self.id, **params}))

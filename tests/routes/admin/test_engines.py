@@ -58,7 +58,7 @@ async def test_an_engine_lives_its_life(client: httpx.AsyncClient, gguf: str) ->
     body = created.json()
     parameters = body.pop("loading_parameters")
     assert body == {
-        "engine_id": "a", "model_path": gguf, "status": "loaded", "load_immediately": True, "main_gpu_id": 1,
+        "engine_id": "a", "model_path": gguf, "backend": "llamacpp", "status": "loaded", "load_immediately": True, "main_gpu_id": 1, "fit": [], "warnings": [],
         "message": "Engine added successfully",
     }  # fmt: skip
     assert (parameters["n_ctx"], parameters["n_keep"], parameters["kv_pool_tokens"]) == (512, 512, 2048)
@@ -66,7 +66,7 @@ async def test_an_engine_lives_its_life(client: httpx.AsyncClient, gguf: str) ->
 
     listed = (await client.get("/v1/engines")).json()
     assert listed == {
-        "engines": [{"engine_id": "a", "status": "loaded", "last_accessed": None}],
+        "engines": [{"engine_id": "a", "status": "loaded", "backend": "llamacpp", "last_accessed": None}],
         "total_count": 1,
     }
     status = (await client.get("/engines/a/status")).json()
@@ -87,7 +87,8 @@ async def test_an_engine_lives_its_life(client: httpx.AsyncClient, gguf: str) ->
     assert set(shown["info"]) == {
         "description", "architecture", "n_params", "size_bytes", "n_vocab", "n_ctx_train", "n_ctx", "kv_pool_tokens",
         "n_parallel", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "n_gpu_layers", "flash_attn", "chat_template",
-        "prompt_cache", "tool_format", "thinking_tags", "can_generate", "n_embd", "pooling", "unused_bytes",
+        "prompt_cache", "tool_format", "thinking_tags", "can_generate", "n_embd", "pooling", "sampling", "unused_bytes",
+        "repacked_bytes",
     }  # fmt: skip
     assert shown["last_accessed"].endswith("Z")
     assert isinstance(shown["worker_pid"], int)
@@ -153,9 +154,9 @@ async def test_a_taken_name_is_a_conflict(client: httpx.AsyncClient, gguf: str, 
         ({"n_ctx": 10**40}, "n_ctx", "n_ctx must be at most 1000000, not 1000"),
         ({"loading_parameters": "x"}, "loading_parameters", "-Depth"),
         (
-            {"loading_parameters": {"n_ctx": 0}},
+            {"loading_parameters": {"n_ctx": -1}},
             "loading_parameters.n_ctx",
-            "loading_parameters.n_ctx must be at least 1",
+            "loading_parameters.n_ctx must be at least 0",
         ),
         ({"loading_parameters": {"model_type": "x"}}, "loading_parameters.model_type", "Unknown field"),
     ],
@@ -195,7 +196,7 @@ async def test_a_model_that_cannot_be_loaded_is_a_422_with_details(fake_worker: 
         )  # fmt: skip
         assert "broken on purpose" in error["message"]
         assert error["details"] == {
-            "engine_id": "a", "model_path": gguf, "n_ctx": 99, "n_gpu_layers": 100, "main_gpu_id": 0,
+            "engine_id": "a", "model_path": gguf, "n_ctx": 99, "n_gpu_layers": "auto", "main_gpu_id": 0,
         }  # fmt: skip
         assert (await client.get("/engines")).json()["total_count"] == 0
 
@@ -309,15 +310,19 @@ async def test_what_an_engine_would_take_is_told_without_loading(fake_worker: Co
     memory = MachineMemory(8 << 30, 4 << 30)
     registry = EngineRegistry(fake_worker(), sizes=FileSizes(lambda: memory))
     async with http_client(create_app(Settings(), registry)) as client:
-        told = (await client.post("/engines/estimate", json={"model_path": gguf, "n_ctx": 1024})).json()
+        told = (
+            await client.post(
+                "/engines/estimate", json={"model_path": gguf, "n_ctx": 1024, "cache_host_bytes": 0}
+            )
+        ).json()
         assert (told["fits"], told["can_fit"], told["unloads"], told["kv_pool_tokens"]) == (
             True,
             True,
             [],
             4096,
         )
-        # keys and values of 4096 cells, 2 layers, 2 heads of 16 values and 2 bytes each
-        assert (told["host"]["kv_cache"], told["least"]["host"]["kv_cache"]) == (2 * 2**19, 2**18)
+        # keys and values of 4096 cells and a quarter, 2 layers, 2 heads of 16 values and 2 bytes each
+        assert (told["host"]["kv_cache"], told["least"]["host"]["kv_cache"]) == (5 * 2**18, 2**18)
         assert told["host"]["weights"] == told["host"]["mapped"] == 12_800 + 16_384 + 8192 + 12_800
         assert told["host"]["total"] == sum(
             told["host"][name] for name in ("weights", "kv_cache", "compute", "process")
@@ -353,3 +358,55 @@ async def test_a_damaged_file_is_a_400_and_no_process(fake_worker: Command, tmp_
                 assert (response.status_code, error["param"]) == (400, "model_path")
                 assert error["code"] == "invalid_model_format"
         assert (await client.get("/engines")).json()["total_count"] == 0
+
+
+async def test_rules_change_without_a_load(client: httpx.AsyncClient, gguf: str) -> None:
+    await client.post("/engines", json={"engine_id": "a", "model_path": gguf})
+    worker = (await client.get("/engines/a")).json()["worker_pid"]
+    changed = (await client.patch("/engines/a", json={"pin": True, "max_queued": 7})).json()
+    assert (changed["pin"], changed["max_queued"], changed["worker_pid"]) == (True, 7, worker)
+    again = (await client.patch("/v1/engines/a", json={"idle_ttl_s": 60})).json()
+    assert (again["pin"], again["idle_ttl_s"], again["max_queued"]) == (True, 60, 7)
+    assert (await client.patch("/engines/a", json={"n_ctx": 512})).status_code == 400
+    assert (await client.patch("/engines/b", json={"pin": True})).status_code == 404
+
+
+async def test_what_an_engine_was_added_with_gives_it_again(client: httpx.AsyncClient, gguf: str) -> None:
+    own = {"n_ctx": 256, "n_batch": 64, "n_gpu_layers": 0}
+    await client.post(
+        "/engines", json={"engine_id": "a", "model_path": gguf, "idle_ttl_s": 60, "pin": True, **own}
+    )
+    asked = (await client.get("/engines/a")).json()["asked"]
+    assert asked["loading_parameters"] == own
+    assert (asked["pin"], asked["idle_ttl_s"], asked["max_queued"]) == (True, 60, None)
+    assert (await client.put("/engines/a", json=asked)).status_code == 200
+    assert (await client.get("/engines/a")).json()["asked"] == asked
+
+
+async def test_all_about_all_engines_at_once(client: httpx.AsyncClient, gguf: str) -> None:
+    for name, load in (("a", True), ("b", False)):
+        body = {"engine_id": name, "model_path": gguf, "load_immediately": load}
+        await client.post("/engines", json=body)
+    rows = (await client.get("/engines?details=true")).json()["engines"]
+    assert rows == [
+        (await client.get(f"/engines/{name}")).json() | moving(rows[n]) for n, name in enumerate("ab")
+    ]
+    resident = (await client.get("/engines?details=true&resident=true")).json()
+    assert ([row["engine_id"] for row in resident["engines"]], resident["total_count"]) == (["a"], 2)
+
+
+def moving(row: dict[str, Any]) -> dict[str, Any]:
+    """What is another a moment later."""
+    return {"expires_in_s": row["expires_in_s"]}
+
+
+async def test_a_window_beyond_what_the_model_was_trained_for_is_a_warning(
+    client: httpx.AsyncClient, gguf: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = {"engine_id": "a", "model_path": gguf}
+    trained_for = (await client.post("/engines", json=body)).json()["loading_parameters"]["n_ctx"]
+    [told] = (await client.put("/engines/a", json=body | {"n_ctx": 999_999})).json()["warnings"]
+    assert told.startswith("n_ctx is 999999, but the model was trained for ")
+    assert (await client.get("/engines/a")).json()["warnings"] == [told]
+    assert told in [getattr(record, "reason", "") for record in caplog.records]
+    assert trained_for < 999_999

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import orjson
 import pytest
 
+from kolosal.log import log_lines_kept
 from kolosal.observe.events import MAX_EVENTS
 from tests.fakes import AsgiRequest, FakeEngine, FakeRegistry, app_with, eventually, http_client, says
 
@@ -132,3 +134,26 @@ async def test_states_of_engines_are_events() -> None:
     await eventually(lambda: engine.logs.ring._closed)
     told = [(event.kind, event.data.get("state")) for event in registry.observer.events.ring.last(9).items]
     assert told == [("engine.state", "ready"), ("engine.removed", None), ("engine.state", "closed")]
+
+
+async def test_only_chosen_kinds_of_events() -> None:
+    engine = FakeEngine("a")
+    async with http_client(app_with(engine)) as client:
+        for kind in ("x", "y", "z"):
+            engine.observer.events.publish(kind)
+        found = parsed((await client.get("/v1/events?follow=false&kinds=x,z")).content)
+    assert [kind for kind, _, _ in found] == ["hello", "x", "z"]
+
+
+async def test_the_log_of_the_daemon_is_shown_and_followed() -> None:
+    app = app_with()
+    registry = app.state.services.registry
+    with log_lines_kept(registry.observer.log):
+        logging.getLogger("kolosal").warning("something.happened", extra={"n": 1})
+        following = get("/v1/logs", "follow=true")
+        reading = following.start(app)
+        await following.until(b"something.happened n=1")
+        async with http_client(app) as client:
+            lines = (await client.get("/logs?tail=5")).json()["lines"]
+        assert any(line.endswith("WARNING something.happened n=1") for line in lines)
+    await reading

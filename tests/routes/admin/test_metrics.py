@@ -6,6 +6,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from kolosal.engines.ipc.messages import SavedCounts
 from kolosal.errors import GenerationFailed
 from kolosal.schema import Usage
 from tests.fakes import FakeEngine, app_with, http_client, says
@@ -91,6 +92,7 @@ async def test_who_asks_for_text_gets_text(accept: str, is_text: bool) -> None:
 
 async def test_prometheus_counts_by_engine_and_outcome() -> None:
     engine = FakeEngine("a", says("Hel", "lo", usage=Usage(9, 2, 4)))
+    engine.saved = SavedCounts(host_bytes=7, disk_bytes=9, restores=2, tokens=600, seconds=3.5)
     broken = FakeEngine("b", lambda _request: [GenerationFailed("no")])
     async with http_client(app_with(engine, broken)) as client:
         await client.post("/v1/chat/completions", json=CHAT)
@@ -106,6 +108,9 @@ async def test_prometheus_counts_by_engine_and_outcome() -> None:
     assert found["kolosal_time_to_first_token_seconds_count", "a"] == 1
     assert found["kolosal_time_to_first_token_seconds_bucket", "a", "+Inf"] == 1
     assert found["kolosal_engine_state", "a", "ready"] == 1
+    assert (found["kolosal_saved_bytes", "a"], found["kolosal_saved_disk_bytes", "a"]) == (7, 9)
+    assert (found["kolosal_restores_total", "a"], found["kolosal_restored_tokens_total", "a"]) == (2, 600)
+    assert found["kolosal_restores_saved_seconds_total", "a"] == 3.5
     assert found["kolosal_http_requests_total", "200"] == 1
     assert found["kolosal_http_requests_total", "500"] == 1
     assert found["kolosal_memory_total_bytes",] > 0

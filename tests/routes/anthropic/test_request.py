@@ -79,7 +79,7 @@ def test_neighbours_of_one_role_become_one_turn() -> None:
         ("user", "a"), ("user", [{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]),
         ("assistant", "d"), ("assistant", [{"type": "text", "text": "e"}]), ("user", "f"), ("system", "g"), ("user", "h"),
     ) == (
-        Message("user", "a\nb\nc"), Message("assistant", "de"), Message("user", "f"), Message("system", "g"),
+        Message("user", "a\nb\nc"), Message("assistant", "d\ne"), Message("user", "f"), Message("system", "g"),
         Message("user", "h"),
     )  # fmt: skip
 
@@ -157,13 +157,23 @@ def test_every_form_of_a_result_is_text(result: dict[str, Any], text: str) -> No
             {"type": "any", "disable_parallel_tool_use": True},
             ToolUse((WEATHER_TOOL,), ToolMode.REQUIRED, parallel=False),
         ),
-        ({"type": "tool", "name": "weather"}, ToolUse((WEATHER_TOOL,), ToolMode.REQUIRED, only=("weather",))),
+        (
+            {"type": "tool", "name": "weather"},
+            ToolUse((WEATHER_TOOL,), ToolMode.REQUIRED, only=("weather",), parallel=False),
+        ),
     ],
 )
 def test_tools_and_their_choice(choice: dict[str, Any] | None, use: ToolUse) -> None:
     assert (
         prompt(tools=[WEATHER | {"cache_control": {"type": "ephemeral"}}], tool_choice=choice).tool_use == use
     )
+
+
+@pytest.mark.parametrize("n_tools", [140, 512])
+def test_tools_140(n_tools: int) -> None:
+    """Several servers of the Model Context Protocol together have more than 128 tools."""
+    tools = [{**WEATHER, "name": f"weather_{number}"} for number in range(n_tools)]
+    assert len(prompt(tools=tools).tool_use.tools) == n_tools
 
 
 def test_a_tools_examples_are_part_of_its_description() -> None:
@@ -189,6 +199,17 @@ def test_a_tools_examples_are_part_of_its_description() -> None:
 )
 def test_thinking_and_effort_are_told_to_the_template(fields: dict[str, Any], kwargs: dict[str, Any]) -> None:
     assert prompt(**fields).template_kwargs == kwargs
+
+
+@pytest.mark.parametrize(
+    ("thinking", "budget"),
+    [
+        ({"type": "enabled", "budget_tokens": 2048}, 2048), ({"type": "enabled", "budget_tokens": 2**62}, 1_000_000),
+        ({"type": "adaptive", "budget_tokens": 2048}, None), (None, None),
+    ],
+)  # fmt: skip
+def test_budget_tokens_bound_the_thoughts(thinking: dict[str, Any] | None, budget: int | None) -> None:
+    assert request(thinking=thinking).sampling.reasoning_budget == budget
 
 
 @pytest.mark.parametrize(("field", "outer"), [("output_format", None), ("format", "output_config")])

@@ -11,19 +11,8 @@ import openai
 import pytest
 
 from tests.fakes import FakeEngine, says
+from tests.openai_client import openai_client
 from tests.routes.common.test_access import ADMIN, USER, app_with_keys
-
-
-@asynccontextmanager
-async def openai_client(key: str) -> AsyncIterator[openai.AsyncOpenAI]:
-    transport = httpx2.ASGITransport(
-        app=app_with_keys(FakeEngine("fake", says("Hi"))), raise_app_exceptions=False
-    )
-    http = httpx2.AsyncClient(transport=transport)
-    async with openai.AsyncOpenAI(
-        base_url="http://localhost/v1", api_key=key, max_retries=0, http_client=http
-    ) as client:
-        yield client
 
 
 @asynccontextmanager
@@ -39,16 +28,17 @@ async def anthropic_client(key: str) -> AsyncIterator[anthropic.AsyncAnthropic]:
 
 
 async def test_openai() -> None:
-    async with openai_client(USER) as client:
+    app = app_with_keys(FakeEngine("fake", says("Hi")))
+    async with openai_client(app, USER) as client:
         made = await client.chat.completions.create(
             model="fake", messages=[{"role": "user", "content": "Hello"}]
         )
         assert made.choices[0].message.content == "Hi"
-    async with openai_client("wrong") as client:
+    async with openai_client(app, "wrong") as client:
         with pytest.raises(openai.AuthenticationError) as wrong:
             await client.models.list()
         assert wrong.value.code == "invalid_api_key"
-    async with openai_client(ADMIN) as client:
+    async with openai_client(app, ADMIN) as client:
         with pytest.raises(openai.PermissionDeniedError) as scope:
             await client.completions.create(model="fake", prompt="Hello")
         assert scope.value.code == "missing_scope"

@@ -73,15 +73,17 @@ def test_a_request_that_names_no_model_gets_the_default_engine() -> None:
     registry = FakeRegistry(FakeEngine("a"), FakeEngine("b"), default_engine="b")
     assert body_of(model="a").requested_model(registry) == "a"
     assert body_of().requested_model(registry) == body_of(model="").requested_model(registry) == "b"
-    assert optional_model(registry, None) is None
+    assert optional_model(registry, None) == "b"
 
 
 def test_without_a_default_engine_only_the_only_engine_may_be_meant() -> None:
-    one, two = FakeRegistry(FakeEngine("a")), FakeRegistry(FakeEngine("a"), FakeEngine("b"))
-    for registry in (one, two):
+    none, one = FakeRegistry(), FakeRegistry(FakeEngine("a"))
+    two = FakeRegistry(FakeEngine("a"), FakeEngine("b"))
+    assert requested_model(one, None) == optional_model(one, None) == "a"
+    assert optional_model(none, None) is None
+    for registry in (none, two):
         with pytest.raises(InvalidRequest, match=r"^model is required$"):
             requested_model(registry, None, "model is required")
-    assert optional_model(one, None) is None
     with pytest.raises(InvalidRequest, match="there are several engines"):
         optional_model(two, None)
 
@@ -106,7 +108,7 @@ def test_a_dialects_own_sampling_fields_win() -> None:
 
 def test_a_sampling_field_out_of_range_is_named_where_it_stands() -> None:
     with pytest.raises(ClientError) as refused:
-        sampling_params(SamplingFields(top_p=2.0), {}, "options.")
+        sampling_params(SamplingFields(top_p=2.0), {}, prefix="options.")
     assert refused.value.param == "options.top_p"
 
 

@@ -44,7 +44,9 @@ async def test_c01_a_blocking_chat_uses_the_history() -> None:
     system, *said = turns(engine)
     assert system[0] == "system"
     assert said == [("user", "Hi"), ("assistant", "Hello!"), ("user", "Again")]
-    assert engine.requests[0].sampling == SamplingParams(temperature=0.7, top_p=0.9, max_tokens=4096)
+    assert engine.requests[0].sampling == SamplingParams(
+        temperature=0.7, top_p=0.9, max_tokens=4096, reasoning_budget=-1
+    )
 
 
 async def test_c01_null_is_as_good_as_nothing() -> None:
@@ -291,7 +293,7 @@ async def test_c11_the_parameters_of_the_settings_reach_the_sampler() -> None:
     async with http_client(app_of(engine, parameters=parameters)) as client:
         await client.post("/chat/blocking", json={"prompt": "Hi"})
 
-    wanted = SamplingParams(max_tokens=7, temperature=0.3, top_p=0.8, repeat_penalty=1.1)
+    wanted = SamplingParams(max_tokens=7, temperature=0.3, top_p=0.8, repeat_penalty=1.1, reasoning_budget=-1)
     assert engine.requests[0].sampling == wanted
 
 

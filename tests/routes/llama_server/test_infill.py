@@ -32,11 +32,13 @@ async def ask(engine: FakeEngine, path: str = "/infill", **fields: Any) -> tuple
 async def test_a_whole_answer_has_llama_servers_keys(path: str) -> None:
     status, body = await ask(FakeEngine(script=fills), path)
     assert status == 200
-    timings = body.pop("timings")
+    timings, settings = body.pop("timings"), body.pop("generation_settings")
+    assert settings["temperature"] == 1
     assert (timings["cache_n"], timings["prompt_n"], timings["predicted_n"]) == (2, 4, 5)
     assert body == {
         "index": 0, "content": "1 + 2", "tokens": [], "stop": True, "model": "fake", "tokens_predicted": 5,
-        "tokens_evaluated": 6, "tokens_cached": 11, "truncated": False, "stop_type": "word", "stopping_word": ";",
+        "tokens_evaluated": 6, "tokens_cached": 11, "truncated": False, "stop_type": "word", "stopping_word": ";", "id_slot": -1,
+        "prompt": "", "has_new_line": False,
     }  # fmt: skip
 
 
@@ -46,9 +48,10 @@ async def test_a_stream_ends_with_the_event_that_says_so() -> None:
     *frames, end = response.text.split("\n\n")
     assert end == ""
     *pieces, last = [orjson.loads(frame.removeprefix("data: ")) for frame in frames]
+    every = {"id_slot": -1, "tokens_evaluated": 0}
     assert pieces == [
-        {"index": 0, "content": "1", "tokens": [49], "stop": False, "tokens_predicted": 1},
-        {"index": 0, "content": " +", "tokens": [32, 43], "stop": False, "tokens_predicted": 3},
+        {"index": 0, "content": "1", "tokens": [49], "stop": False, "tokens_predicted": 1, **every},
+        {"index": 0, "content": " +", "tokens": [32, 43], "stop": False, "tokens_predicted": 3, **every},
     ]
     assert (last["content"], last["tokens"], last["stop"], last["tokens_predicted"]) == (
         " 2",
@@ -88,6 +91,7 @@ async def test_a_model_that_cannot_is_a_400() -> None:
     assert (status, body["error"]["code"]) == (400, "unsupported_feature")
 
 
-async def test_probabilities_are_refused_by_name() -> None:
-    status, body = await ask(FakeEngine(script=says("x")), n_probs=5)
-    assert (status, body["error"]["param"]) == (400, "n_probs")
+async def test_probabilities_come_where_they_are_asked_for() -> None:
+    engine = FakeEngine(script=says("x"))
+    status, body = await ask(engine, n_probs=5, t_max_predict_ms=500, id_slot=0)
+    assert (status, body["completion_probabilities"], engine.requests[0].sampling.logprobs) == (200, [], 5)

@@ -52,7 +52,7 @@ async def test_no_text_has_no_tokens(engine: FakeEngine) -> None:
 
 @pytest.mark.parametrize("path", ["/detokenize", "/v1/detokenize"])
 async def test_tokens_are_written_out(engine: FakeEngine, path: str) -> None:
-    assert await post(engine, path, {"tokens": [97, 98]}) == (200, {"content": "ab"})
+    assert await post(engine, path, {"tokens": [97, 98]}) == (200, {"content": "ab", "prompt": "ab"})
     assert engine.calls == [Detokenize((97, 98))]
 
 

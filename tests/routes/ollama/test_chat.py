@@ -137,7 +137,10 @@ async def test_a_model_that_cannot_is_not_asked() -> None:
     ("given", "source"),
     [
         ("json", '{"type":"object"}'),
-        ({"type": "object", "properties": {}}, '{"type":"object","properties":{}}'),
+        (
+            {"type": "object", "title": "T", "properties": {"a": {"type": "integer"}}},
+            '{"type":"object","properties":{"a":{"type":"integer"}},"additionalProperties":false}',
+        ),
     ],
 )
 async def test_a_format_is_a_grammar(given: object, source: str) -> None:

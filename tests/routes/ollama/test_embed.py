@@ -65,7 +65,7 @@ async def test_unless_it_may_not_be() -> None:
     engine = loaded_engine(n_ctx=4)
     engine.answer = _of_four_tokens
     refusal = await refused(engine, "/api/embed", input="abcdef", truncate=False)
-    assert refusal == (400, "the input length exceeds the context length")
+    assert refusal == (400, "input.0 has too many tokens (the input length exceeds the context length)")
 
 
 async def test_the_older_form_gives_one_vector() -> None:

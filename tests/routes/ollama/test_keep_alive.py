@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kolosal.errors import InvalidRequest
-from kolosal.routes.ollama.keep_alive import MAX_KEEP_ALIVE_S, keep_alive_seconds
+from kolosal.models.durations import MAX_KEEP_ALIVE_S
+from kolosal.routes.ollama.keep_alive import keep_alive_seconds
 from tests.fakes import FakeEngine, says
 from tests.routes.ollama.asking import generate, refused
 

@@ -30,15 +30,14 @@ async def test_defaults_are_ollamas(options: dict[str, Any] | None) -> None:
     ("option", "value", "field", "sampled_as"),
     [
         ("temperature", 0, "temperature", 0), ("temperature", 1.5, "temperature", 1.5), ("top_p", 0.5, "top_p", 0.5),
-        ("top_k", 5, "top_k", 5), ("top_k", 40.0, "top_k", 40), ("top_k", -1, "top_k", 0), ("min_p", 0.1, "min_p", 0.1), ("typical_p", 0.7, "typical_p", 0.7),
-        ("repeat_last_n", 8, "repeat_last_n", 8), ("repeat_last_n", -1, "repeat_last_n", MAX_TOKENS_LIMIT),
+        ("top_k", 5, "top_k", 5), ("top_k", 40.0, "top_k", 40), ("top_k", -1, "top_k", -1), ("min_p", 0.1, "min_p", 0.1), ("typical_p", 0.7, "typical_p", 0.7),
+        ("repeat_last_n", 8, "repeat_last_n", 8), ("repeat_last_n", -1, "repeat_last_n", -1),
         ("repeat_penalty", 1.1, "repeat_penalty", 1.1), ("presence_penalty", 1, "presence_penalty", 1),
         ("frequency_penalty", -1, "frequency_penalty", -1), ("mirostat", 2, "mirostat", 2),
         ("mirostat_tau", 4, "mirostat_tau", 4), ("mirostat_eta", 0.2, "mirostat_eta", 0.2), ("seed", 7, "seed", 7),
-        ("seed", 0, "seed", 0), ("seed", -1, "seed", None), ("seed", 2**32 + 3, "seed", 3), ("num_predict", 9, "max_tokens", 9),
+        ("seed", 0, "seed", 0), ("seed", -7, "seed", -1), ("seed", 2**32 + 3, "seed", 2**32 + 3), ("num_predict", 2**40, "max_tokens", MAX_TOKENS_LIMIT), ("num_predict", 9, "max_tokens", 9),
         ("num_predict", -1, "max_tokens", None), ("num_predict", -2, "max_tokens", None), ("num_predict", 0, "max_tokens", None),
-        ("stop", ["a", "b"], "stop", ("a", "b")), ("stop", "a", "stop", ("a",)), ("stop", ["", "b"], "stop", ("b",)),
-        ("stop", "", "stop", ()),
+        ("stop", ["a", "b"], "stop", ("a", "b")), ("stop", "a", "stop", ("a",)), ("stop", "", "stop", ("",)),
     ],
 )  # fmt: skip
 async def test_an_option_reaches_the_sampler(

@@ -126,14 +126,6 @@ async def test_vectors(sdk: Clients) -> None:
     assert (await client.embeddings("fake", "a")).embedding == [1.0, 0.0]
 
 
-async def test_models_are_copied_and_deleted(sdk: Clients) -> None:
-    client = sdk(FakeEngine())
-    assert (await client.copy("fake", "two")).status == "success"
-    assert [model.model for model in (await client.list()).models] == ["fake", "two"]
-    assert (await client.delete("two")).status == "success"
-    assert [model.model for model in (await client.list()).models] == ["fake"]
-
-
 async def test_errors_are_the_clients_own_class(sdk: Clients) -> None:
     client = sdk(FakeEngine(script=lambda _: [TokenDelta("Hel"), EngineDied("gone")]))
     with pytest.raises(ollama.ResponseError, match="model 'x' not found") as missing:
@@ -143,7 +135,7 @@ async def test_errors_are_the_clients_own_class(sdk: Clients) -> None:
         await client.generate("fake", "a", options={"temperature": 9})
     assert refused.value.status_code == 400
     with pytest.raises(ollama.ResponseError, match="not supported") as absent:
-        await client.pull("llama3.2")
+        await client.push("llama3.2")
     assert absent.value.status_code == 501
     with pytest.raises(ollama.ResponseError, match="gone"):
         async for _ in await client.chat("fake", HELLO, stream=True):

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from kolosal.engines.memory.policy import Rules
 from kolosal.sampling import SamplingParams
 from kolosal.schema import ChatPrompt, FinishReason, Message, TokenDelta, Usage
 from tests.fakes import AsgiRequest, FakeEngine, app_with, http_client, says
@@ -49,7 +50,7 @@ async def test_a_stream_is_role_pieces_reason_done() -> None:
     chunks = [event for event in events if isinstance(event, dict)]
     ids = {(c.pop("id"), c.pop("created"), c.pop("system_fingerprint")) for c in chunks}
     assert len(ids) == 1
-    assert re.fullmatch(r"chatcmpl-\d+-\d+", ids.pop()[0])
+    assert re.fullmatch(r"chatcmpl-[A-Za-z0-9]{24}", ids.pop()[0])
     rest = {"object": "chat.completion.chunk", "model": "fake"}
     assert chunks == [
         rest
@@ -84,7 +85,7 @@ async def test_the_request_reaches_the_engine() -> None:
     assert status == 200
     [request] = engine.requests
     assert request.prompt == ChatPrompt((
-        Message("system", "Be brief", "boss"), Message("developer", "ab"), Message("assistant", ""), Message("tool", "x", tool_call_id="1"),
+        Message("system", "Be brief", "boss"), Message("developer", "a\nb"), Message("assistant", ""), Message("tool", "x", tool_call_id="1"),
     ))  # fmt: skip
     assert request.sampling == SamplingParams(
         temperature=0, top_p=0.5, top_k=7, min_p=0.1, seed=3, stop=("a", "b"), presence_penalty=-1,
@@ -123,3 +124,21 @@ async def test_each_piece_is_sent_when_it_comes() -> None:
     await task
     assert request.content.endswith(b"data: [DONE]\n\n")
     assert request.complete
+
+
+@pytest.mark.parametrize(
+    ("own", "configured", "given", "limit"),
+    [
+        (None, 128, {}, 128), (None, 300, {}, 300), (None, None, {}, None), (None, -1, {}, None), (50, 300, {}, 50), (-1, 300, {}, None),
+        (0, 300, {}, 0), (50, 300, {"max_tokens": 7}, 7), (50, 300, {"n_predict": 8}, 8), (50, 300, {"max_tokens": -1}, None),
+        (None, None, {"max_completion_tokens": 9}, 9),
+    ],
+)  # fmt: skip
+async def test_what_max_tokens_is_where_it_is_left_out(
+    own: int | None, configured: int | None, given: dict[str, int], limit: int | None
+) -> None:
+    engine = FakeEngine(script=says("a"))
+    engine.rules = Rules(default_max_tokens=own)
+    async with http_client(app_with(engine, openai_default_max_tokens=configured)) as client:
+        assert (await client.post("/v1/chat/completions", json=HELLO | given)).status_code == 200
+    assert engine.requests[0].sampling.max_tokens == limit

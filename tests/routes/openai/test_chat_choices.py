@@ -124,7 +124,6 @@ async def test_the_last_turn_is_continued_where_asked_for() -> None:
         ({"chat_template_kwargs": {"thinking": ["x"]}}, "chat_template_kwargs.thinking"),
         ({"continue_final_message": True}, "continue_final_message"),
         ({"continue_final_message": True, "add_generation_prompt": True}, "add_generation_prompt"),
-        ({"add_generation_prompt": False}, "add_generation_prompt"),
     ],
 )
 async def test_what_is_wrong_is_named(fields: dict[str, Any], param: str) -> None:

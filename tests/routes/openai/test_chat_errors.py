@@ -22,7 +22,7 @@ from tests.routes.chats import HELLO, ask, stream
     "body", [b'{"messages":[{"role":"user","content":"x"}]}', b'{"model":"fake"}', b'{"model":""}', b"{}"]
 )
 async def test_model_and_messages_are_required(body: bytes) -> None:
-    async with http_client(app_with(FakeEngine(script=says("a")))) as client:
+    async with http_client(app_with(FakeEngine(script=says("a")), FakeEngine("other"))) as client:
         response = await client.post("/v1/chat/completions", content=body)
     assert response.status_code == 400
     assert response.json()["error"]["message"] == "Missing required fields (model, messages)"
@@ -33,8 +33,9 @@ async def test_model_and_messages_are_required(body: bytes) -> None:
     ("field", "asks", "harmless"),
     [
         ("functions", [{}], []), ("function_call", "f", "auto"), ("modalities", ["audio"], ["text"]),
-        ("audio", {"voice": "x"}, None), ("web_search_options", {}, None), ("store", True, False),
-        ("verbosity", "high", "medium"), ("moderation", {}, None),
+        ("audio", {"voice": "x"}, None), ("web_search_options", {}, None),
+        ("moderation", {}, None), ("n_probs", 3, 0), ("post_sampling_probs", True, False), ("return_progress", True, False),
+        ("response_fields", ["content"], []),
     ],
 )  # fmt: skip
 async def test_what_is_not_supported_is_refused_by_name_but_not_when_it_asks_for_nothing(

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
-from kolosal.schema import ChatPrompt, FinishReason, Message, Tool, ToolCall, ToolMode, ToolUse
-from tests.fakes import FakeEngine, says
-from tests.routes.chats import ask, stream
+from kolosal.http.request_log import places_header
+from kolosal.schema import (
+    ChatPrompt,
+    FinishReason,
+    Message,
+    TokenDelta,
+    Tool,
+    ToolCall,
+    ToolMode,
+    ToolUse,
+    Usage,
+)
+from tests.fakes import FakeEngine, app_with, http_client, says
+from tests.routes.chats import HELLO, ask, stream
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {
@@ -36,7 +48,7 @@ def _tool_use(engine: FakeEngine) -> ToolUse:
             {"tool_choice": {"type": "function", "function": {"name": "time"}}},
             ToolMode.REQUIRED,
             ("time",),
-            True,
+            False,
         ),
         (
             {
@@ -89,7 +101,7 @@ async def test_calls_and_results_of_earlier_turns_reach_the_engine() -> None:
             tool_calls=(ToolCall("call_1", "weather", '{"city": "Oslo"}'),),
             thinking="look out",
         ),
-        Message("tool", "rain", tool_call_id="call_1"),
+        Message("tool", "rain", "weather", tool_call_id="call_1"),
     )
 
 
@@ -134,6 +146,20 @@ async def test_without_tools_what_looks_like_a_call_is_text() -> None:
         assert "tool_calls" not in message
 
 
+@pytest.mark.parametrize("after", [CALL, "It rains."], ids=["the same call", "text"])
+async def test_a_turn_is_over_where_no_other_call_follows_a_call(after: str) -> None:
+    engine = FakeEngine()
+    asking = asyncio.create_task(ask(engine, tools=[WEATHER]))
+    await engine.submitted.wait()
+    for index, piece in enumerate((CALL, f"\n{after}")):  # and the engine would go on
+        engine.streams[0].put(TokenDelta(piece, (1, 2), usage=None if index else Usage(5, 2)))
+    _, body = await asking
+    [choice] = body["choices"]
+    assert (len(choice["message"]["tool_calls"]), choice["message"]["content"]) == (1, None)
+    assert (choice["finish_reason"], body["usage"]["completion_tokens"]) == ("tool_calls", 4)
+    assert engine.aborted == [0]
+
+
 async def test_a_call_that_was_cut_off_says_length() -> None:
     engine = FakeEngine(script=says(CALL[:50], finish=FinishReason.LENGTH))
     _, body = await ask(engine, tools=[WEATHER])
@@ -145,7 +171,7 @@ async def test_a_call_that_was_cut_off_says_length() -> None:
     [
         ({"tools": [WEATHER, WEATHER]}, "tools.1"),
         ({"tools": [{"type": "function"}]}, "tools.0.function"),
-        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools.0.type"),
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
         (
             {"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "no"}}},
             "tool_choice",
@@ -164,3 +190,36 @@ async def test_a_call_that_was_cut_off_says_length() -> None:
 async def test_what_is_wrong_is_named(fields: dict[str, Any], param: str) -> None:
     status, body = await ask(FakeEngine(script=says("a")), **fields)
     assert (status, body["error"]["param"]) == (400, param)
+
+
+async def test_what_is_not_enforced_is_told_in_a_header() -> None:
+    bad = {"type": "object", "properties": {"é/x": {"not": {}}}}
+    tools = [WEATHER, {"type": "function", "function": {"name": "bad", "parameters": bad}}]
+    schema = {"type": "object", "properties": {"a": {"format": "cuid"}}}
+    form = {"type": "json_schema", "json_schema": {"schema": schema}}
+    body = HELLO | {"tools": tools, "response_format": form}
+    for fields in ({}, {"stream": True}):
+        async with http_client(app_with(FakeEngine(script=says("{}")))) as client:
+            response = await client.post("/v1/chat/completions", json=body | fields)
+        assert response.status_code == 200
+        assert response.headers["x-kolosal-unenforced"] == (
+            "tools.1.function.parameters#/properties/%C3%A9~1x/not,"
+            " response_format.json_schema.schema#/properties/a/format"
+        )
+
+
+def test_a_header_of_many_places_is_short() -> None:
+    value = places_header([f"a#/{index}" for index in range(1000)])
+    assert len(value) < 2100
+    assert value.endswith("more")
+
+
+async def test_a_strict_answer_that_cannot_be_enforced_is_refused_and_another_is_not() -> None:
+    engine = FakeEngine(script=says("{}"))
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?!x)"}}}
+    for strict, expected in ((True, 400), (False, 200)):
+        form = {"type": "json_schema", "json_schema": {"name": "n", "strict": strict, "schema": schema}}
+        status, body = await ask(engine, response_format=form)
+        assert status == expected
+        if strict:
+            assert '"/properties/a/pattern"' in body["error"]["message"]

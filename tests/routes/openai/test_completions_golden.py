@@ -30,6 +30,7 @@ CASES: dict[str, tuple[str, Script, dict[str, Any]]] = {
 def _steady(frames: str) -> str:
     frames = re.sub(r'"id":"cmpl[^"]*"', '"id":"cmpl"', frames)
     frames = re.sub(r'"created":\d+', '"created":0', frames)
+    frames = re.sub(r'"fp_[0-9a-f]{10}"', '"fp"', frames)
     return re.sub(r'"(\w+_(?:ms|per_second))":[0-9.e-]+', r'"\1":0', frames)
 
 

@@ -118,11 +118,9 @@ async def test_null_is_as_good_as_leaving_a_field_out(engine: FakeEngine) -> Non
     [
         ({"input": ["a", 1]}, "input.1"),
         ({"input": [1, "a"]}, "input.1"),
-        ({"model": None}, "model"),
-        ({"model": ""}, "model"),
     ],
 )
-async def test_mixed_inputs_and_no_model_are_refused_by_name(
+async def test_mixed_inputs_are_refused_by_name(
     engine: FakeEngine, fields: dict[str, Any], param: str
 ) -> None:
     status, answer = await embed(engine, **fields)

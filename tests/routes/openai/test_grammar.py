@@ -7,13 +7,14 @@ from typing import Any
 import orjson
 import pytest
 
-from kolosal.errors import InvalidRequest
+from kolosal.errors import ClientError
 from kolosal.http.decode import decode_body
 from kolosal.routes.openai.chat import ChatCompletionBody
 from kolosal.routes.openai.completions import CompletionBody
 from kolosal.schema import GenerateRequest, GrammarKind
 
-SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
+CONST = {"const": "42"}
 
 
 def chat(**fields: Any) -> GenerateRequest:
@@ -42,6 +43,44 @@ def chat(**fields: Any) -> GenerateRequest:
             "response_format.json_schema.schema",
         ),
         ({"json_schema": SCHEMA}, GrammarKind.JSON_SCHEMA, SCHEMA, "json_schema"),
+        ({"json_schema": orjson.dumps(CONST).decode()}, GrammarKind.JSON_SCHEMA, CONST, "json_schema"),
+        (
+            {"response_format": {"type": "json_object", "schema": CONST}},
+            GrammarKind.JSON_SCHEMA,
+            CONST,
+            "response_format.schema",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "schema": CONST, "name": "n", "strict": True}},
+            GrammarKind.JSON_SCHEMA,
+            CONST,
+            "response_format.schema",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": SCHEMA}},
+            GrammarKind.JSON_SCHEMA,
+            SCHEMA,
+            "response_format.json_schema",
+        ),
+        ({"guided_json": CONST}, GrammarKind.JSON_SCHEMA, CONST, "guided_json"),
+        ({"guided_json": '{"const": "42"}'}, GrammarKind.JSON_SCHEMA, CONST, "guided_json"),
+        ({"guided_regex": "a+"}, GrammarKind.REGEX, "a+", "guided_regex"),
+        ({"guided_choice": ["a", 'b"', "a"]}, GrammarKind.LARK, 'start: "a" | "b\\""', "guided_choice"),
+        ({"guided_grammar": 'root ::= "a"'}, GrammarKind.GBNF, 'root ::= "a"', "guided_grammar"),
+        ({"guided_grammar": 'start: "a"'}, GrammarKind.LARK, 'start: "a"', "guided_grammar"),
+        ({"structured_outputs": {"json": CONST}}, GrammarKind.JSON_SCHEMA, CONST, "structured_outputs.json"),
+        (
+            {"structured_outputs": {"json_object": True, "disable_any_whitespace": True}},
+            GrammarKind.JSON_SCHEMA,
+            {"type": "object"},
+            "structured_outputs.json_object",
+        ),
+        (
+            {"structured_outputs": {"choice": ["x"]}},
+            GrammarKind.LARK,
+            'start: "x"',
+            "structured_outputs.choice",
+        ),
         ({"grammar": 'root ::= "a"'}, GrammarKind.GBNF, 'root ::= "a"', "grammar"),
         ({"regex": "a+"}, GrammarKind.REGEX, "a+", "regex"),
         ({"lark": 'start: "a"'}, GrammarKind.LARK, 'start: "a"', "lark"),
@@ -56,8 +95,11 @@ def test_each_field_is_a_grammar(
     assert (orjson.loads(grammar.source) if isinstance(source, dict) else grammar.source) == source
 
 
-def test_text_is_no_grammar() -> None:
-    assert chat(response_format={"type": "text"}).grammar is None
+@pytest.mark.parametrize(
+    "fields", [{"response_format": {"type": "text"}}, {"grammar": ""}, {"regex": "", "lark": ""}]
+)
+def test_what_says_nothing_is_no_grammar(fields: dict[str, Any]) -> None:
+    assert chat(**fields).grammar is None
 
 
 def test_completions_know_them_too() -> None:
@@ -72,9 +114,27 @@ def test_completions_know_them_too() -> None:
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"response_format": "json"}, "response_format"),
+        ({"response_format": {"type": "json", "value": {}}}, "response_format.type"),
+        ({"response_format": {"type": "json_object", "value": {}}}, "response_format.value"),
+        ({"response_format": {"type": "text", "schema": CONST}}, "response_format.type"),
+        (
+            {"response_format": {"type": "json_schema", "schema": CONST, "json_schema": {"schema": CONST}}},
+            "response_format.json_schema.schema",
+        ),
+        ({"guided_json": "[1"}, "guided_json"),
+        ({"guided_choice": []}, "guided_choice"),
+        ({"guided_choice": ["x" * 300_000]}, "guided_choice.0"),
+        ({"guided_json": CONST, "regex": "a"}, "guided_json"),
+        ({"guided_whitespace_pattern": " "}, "guided_whitespace_pattern"),
+        ({"structured_outputs": {"structural_tag": "x"}}, "structured_outputs.structural_tag"),
+        ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs.choice"),
+        ({"format": "json"}, "format"),
+        ({"ebnf": "a"}, "ebnf"),
+        ({"json_mode": True}, "json_mode"),
+        ({"grammar_triggers": ["a"]}, "grammar_triggers"),
+        ({"response_schema": {}, "structured_generation": {"a": 1}}, "structured_generation"),
         ({"regex": "a", "grammar": "b"}, "regex"),
         ({"regex": "a", "response_format": {"type": "json_object"}}, "regex"),
-        ({"regex": ""}, "regex"),
         ({"json_schema": "no object"}, "json_schema"),
         ({"json_schema": {"const": "x" * 300_000}}, "json_schema"),
         ({"priority": 101}, "priority"),
@@ -82,7 +142,7 @@ def test_completions_know_them_too() -> None:
     ],
 )
 def test_what_is_incomplete_doubled_or_mistyped_is_refused(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(ClientError) as caught:
         chat(**fields)
     assert caught.value.param == param
 

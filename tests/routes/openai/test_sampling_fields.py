@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from kolosal.sampling import SamplerStage, SamplingParams
+from kolosal.engines.worker.sampler_chain import sampler_chain
+from kolosal.sampling import MAX_TOKENS_LIMIT, SamplerStage, SamplingParams
 from tests.fakes import FakeEngine, app_with, http_client, says
 
 PATHS: dict[str, dict[str, Any]] = {
@@ -59,7 +60,11 @@ async def test_each_field_reaches_the_engine_under_its_name(path: str) -> None:
         ({"logit_bias": {"50256": -100, "7": 1.5}}, "logit_bias", ((50256, -100.0), (7, 1.5))),
         ({"logit_bias": {}}, "logit_bias", ()),
         ({"n_predict": 5}, "max_tokens", 5), ({"n_predict": -1}, "max_tokens", None),
-        ({"stop": ["a", "b"]}, "stop", ("a", "b")),
+        ({"n_predict": 2**40}, "max_tokens", MAX_TOKENS_LIMIT), ({"max_tokens": -1}, "max_tokens", None),
+        ({"stop": ["a", "b"]}, "stop", ("a", "b")), ({"stop": ""}, "stop", ("",)),
+        ({"top_k": 12.0}, "top_k", 12), ({"seed": -5.0, "max_tokens": 9.0}, "max_tokens", 9),
+        ({"seed": 2**63 - 1}, "seed", 2**63 - 1), ({"seed": -(2**63)}, "seed", -(2**63)),
+        ({"top_p": 0, "typical_p": 0}, "top_p", 0.0), ({"repeat_last_n": -1}, "repeat_last_n", -1),
     ],
     ids=str,
 )  # fmt: skip
@@ -85,7 +90,7 @@ async def test_null_is_no_value(path: str) -> None:
     [
         ({"logit_bias": {"x": 1}}, "logit_bias"), ({"logit_bias": {"-1": 1}}, "logit_bias"),
         ({"logit_bias": {str(2**31): 1}}, "logit_bias"), ({"samplers": ["infill"]}, "samplers.0"),
-        ({"stop": ""}, "stop.0"), ({"stop": "x" * 1025}, "stop.0"),
+        ({"stop": "x" * 1025}, "stop.0"), ({"top_k": 12.5}, "top_k"), ({"top_k": "12"}, "top_k"), ({"seed": 1e30}, "seed"),
         ({"min_keep": 2}, "min_keep"), ({"adaptive_target": 0.5}, "adaptive_target"),
     ],
     ids=str,
@@ -94,3 +99,23 @@ async def test_a_bad_value_is_a_400_that_names_it(fields: dict[str, Any], param:
     for path in PATHS:
         _, status, body = await ask(path, **fields)
         assert (status, body["error"]["param"]) == (400, param)
+
+
+async def test_llama_defaults() -> None:
+    """What LM Studio's and llama.cpp's clients send where nothing was chosen."""
+    defaults = {
+        "max_tokens": -1,
+        "seed": -1,
+        "top_k": -1,
+        "top_p": 0,
+        "repeat_last_n": -1,
+        "stop": [""],
+        "grammar": "",
+    }
+    engine, status, _ = await ask("/v1/chat/completions", **defaults)
+    assert status == 200
+    [request] = engine.requests
+    assert (request.sampling.max_tokens, request.grammar) == (None, None)
+    chain = sampler_chain(request.sampling, n_ctx=4096, n_vocab=100, default_seed=7)
+    assert [sampler.name for sampler in chain] == ["min_p", "dist"]
+    assert chain[-1].arguments == (7,)

@@ -11,8 +11,8 @@ from kolosal.sampling import SamplingParams
 
 def test_what_stands_under_a_field_is_found() -> None:
     assert (
-        FieldNotes().of(LoadingParameters)["n_ctx"]
-        == "Tokens one request may use, prompt and answer together."
+        FieldNotes().of(LoadingParameters)["n_parallel"]
+        == "Requests generated at the same time; more wait in a queue."
     )
 
 
@@ -21,7 +21,7 @@ def test_a_field_without_a_docstring_has_none() -> None:
 
 
 def test_null_is_called_what_clients_call_it() -> None:
-    assert "null draws a fresh one" in FieldNotes().of(SamplingParams)["seed"]
+    assert "null and -1 take the engine's" in FieldNotes().of(SamplingParams)["seed"]
 
 
 def test_foreign_classes_have_no_notes() -> None:

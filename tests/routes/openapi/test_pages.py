@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.resources import files
 
 import pytest
-from openapi_spec_validator import validate
 
+from kolosal.routes import all_routes
+from kolosal.routes.openapi.document import build_document
 from tests.fakes import FakeEngine, app_with, http_client
 
 STATIC = {
@@ -23,7 +25,9 @@ async def test_the_document_is_served() -> None:
     assert first.status_code == 200
     assert first.headers["content-type"] == "application/json; charset=utf-8"
     assert first.content == second.content
-    validate(first.json())
+    assert first.json() == json.loads(
+        json.dumps(build_document(all_routes()))
+    )  # which test_document.py validates
 
 
 async def test_it_is_built_for_the_routes_of_its_application() -> None:

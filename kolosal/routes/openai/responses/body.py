@@ -5,15 +5,24 @@ https://platform.openai.com/docs/api-reference/responses/create
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.routes.common.body import ModelBody, NeutralValues, required
-from kolosal.routes.common.sampling_fields import SamplingFields, sampling_params
+from kolosal.routes.common.fields import Metadata
+from kolosal.routes.common.sampling_fields import MaxTokens, SamplingFields, sampling_params
 from kolosal.routes.openai.responses.conversation import to_messages
-from kolosal.routes.openai.responses.input_items import MAX_ITEMS, FindItem, Input, ItemId, to_items
+from kolosal.routes.openai.responses.input_items import (
+    MAX_ITEMS,
+    Input,
+    ItemSources,
+    to_items,
+    tools_of,
+)
+from kolosal.routes.openai.responses.input_messages import ItemId
 from kolosal.routes.openai.responses.items import Item, items_bytes
 from kolosal.routes.openai.responses.options import (
     CacheOptions,
@@ -21,9 +30,15 @@ from kolosal.routes.openai.responses.options import (
     ResponseStreamOptions,
     TextConfig,
 )
-from kolosal.routes.openai.responses.tools import ToolChoiceInput, ToolsInput, to_tool_use
+from kolosal.routes.openai.responses.tools import (
+    OfferedTools,
+    ToolChoiceInput,
+    ToolsInput,
+    offered_tools,
+    to_tool_use,
+)
 from kolosal.routes.openai.template_kwargs import TemplateKwargs, to_template_kwargs
-from kolosal.sampling import TokenLimit, TopLogprobs
+from kolosal.sampling import ReasoningBudget, TopLogprobs
 from kolosal.schema import ChatPrompt, GenerateRequest
 
 MAX_CONVERSATION_BYTES = 12 * 1024 * 1024
@@ -31,14 +46,21 @@ MAX_CONVERSATION_BYTES = 12 * 1024 * 1024
 
 _LOGPROBS = "message.output_text.logprobs"
 
-INCLUDABLE = (_LOGPROBS,)
-"""What `include` may ask for."""
+_SEALED_THOUGHTS = "reasoning.encrypted_content"
+
+INCLUDABLE = (
+    _LOGPROBS,
+    _SEALED_THOUGHTS,
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+)
+"""What `include` may ask for. All but the first two is about items that are never made here."""
 
 Label: TypeAlias = Annotated[str, Field(max_length=512)]
-
-Metadata: TypeAlias = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
-]
 
 Include: TypeAlias = Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=16)]
 
@@ -66,7 +88,7 @@ class ResponsePromptBody(ModelBody):
     previous_response_id: ItemId | None = None
     """The kept response whose conversation goes on."""
     tools: ToolsInput | None = None
-    """Functions that the model may call."""
+    """What the model may call: functions, custom tools, and namespaces of both."""
     tool_choice: ToolChoiceInput | None = None
     """Whether and which tools are called; `auto` unless given."""
     parallel_tool_calls: bool | None = None
@@ -79,12 +101,19 @@ class ResponsePromptBody(ModelBody):
     """Must be disabled: a conversation that is too long is a 400."""
     chat_template_kwargs: TemplateKwargs | None = None
     """Variables for the model's chat template. Not OpenAI's."""
+    reasoning_budget: ReasoningBudget | None = None
+    """Tokens that the model may think before it answers; 0 none, -1 without a bound. Not OpenAI's."""
 
-    def to_items(self, earlier: tuple[Item, ...], find: FindItem) -> tuple[Item, ...]:
+    @cached_property
+    def offered(self) -> OfferedTools:
+        """The tools that the model hears of."""
+        return offered_tools(self.tools, tools_of(self.input))
+
+    def to_items(self, earlier: tuple[Item, ...], sources: ItemSources) -> tuple[Item, ...]:
         """What the request adds to the conversation so far."""
         if self.previous_response_id is None:
             required(self.input, "input")
-        added = to_items(self.input, earlier, find)
+        added = to_items(self.input, earlier, sources)
         count, size = len(earlier) + len(added), items_bytes(earlier + added)
         if count == 0 and not self.instructions:
             raise InvalidRequest("input must have at least 1 item", param="input")
@@ -104,11 +133,10 @@ class ResponsePromptBody(ModelBody):
         self.refuse_unsupported()
         reasoning = self.reasoning or ReasoningConfig()
         _refuse("truncation", self.truncation, None, "disabled")
-        _refuse("text.verbosity", self.text and self.text.verbosity, None, "medium")
         _refuse("reasoning.mode", reasoning.mode, None, "standard")
         return ChatPrompt(
             to_messages(self.instructions, items),
-            to_tool_use(self.tools, self.tool_choice, parallel=self.parallel_tool_calls),
+            to_tool_use(self.offered, self.tool_choice, parallel=self.parallel_tool_calls),
             template_kwargs=to_template_kwargs(self.chat_template_kwargs, reasoning.effort),
         )
 
@@ -121,15 +149,15 @@ class ResponseBody(SamplingFields, ResponsePromptBody):
     stream_options: ResponseStreamOptions | None = None
     store: bool | None = None
     """Whether the response is kept, so that it can be read again and followed up."""
-    max_output_tokens: TokenLimit | None = None
+    max_output_tokens: MaxTokens | None = None
     """Tokens to generate at most, thoughts included; without it, to the end of the context window."""
     top_logprobs: TopLogprobs | None = None
     """How many of the most probable tokens to report in each place; needs `include`."""
     include: Include | None = None
-    """`message.output_text.logprobs` reports log-probabilities."""
+    """`message.output_text.logprobs` reports log-probabilities, `reasoning.encrypted_content` thoughts to be given back."""
     metadata: Metadata | None = None
     """Labels that come back with the response."""
-    max_tool_calls: TokenLimit | None = None
+    max_tool_calls: MaxTokens | None = None
     """Ignored: it bounds OpenAI's own tools only."""
     user: Label | None = None
     """Ignored."""
@@ -158,13 +186,18 @@ class ResponseBody(SamplingFields, ResponsePromptBody):
             use_cache=self.cache_prompt is not False,
         )
 
+    @property
+    def seals_thoughts(self) -> bool:
+        """Whether `reasoning` items have an `encrypted_content`."""
+        return _SEALED_THOUGHTS in (self.include or ())
+
     def _logprobs(self) -> int | None:
         asked = _LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
         return (self.top_logprobs or 0) if asked else None
 
 
 def check_include(include: tuple[str, ...]) -> None:
-    """Refuse what only OpenAI's own tools could add to an answer."""
+    """Refuse what nobody knows."""
     for name in include:
         if name not in INCLUDABLE:
             raise UnsupportedFeature(

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from kolosal.routes.openai.responses.items import Item, text_of
+import orjson
+
+from kolosal.routes.openai.custom_tools import arguments_of
+from kolosal.routes.openai.responses.items import (
+    CallItem,
+    CustomCallItem,
+    Item,
+    SearchCallItem,
+    flat_name,
+    text_of,
+)
 from kolosal.schema import Message, ToolCall
 
 
@@ -47,11 +57,15 @@ def to_messages(instructions: str | None, items: Iterable[Item]) -> tuple[Messag
             if turn.has_answer:
                 finish_turn()
             turn.thoughts += [part["text"] for part in item["content"] or item["summary"]]
-        elif item["type"] == "function_call":
-            if item["status"] == "completed":
-                names[item["call_id"]] = item["name"]
-                turn.calls.append(ToolCall(item["call_id"], item["name"], item["arguments"]))
-        elif item["type"] == "function_call_output":
+        elif (
+            item["type"] == "function_call"
+            or item["type"] == "custom_tool_call"
+            or item["type"] == "tool_search_call"
+        ):
+            if (call := _whole_call(item)) is not None:
+                names[call.id] = call.name
+                turn.calls.append(call)
+        elif item["type"] == "function_call_output" or item["type"] == "custom_tool_call_output":
             finish_turn()
             name, call_id = names.get(item["call_id"]), item["call_id"]
             messages.append(Message("tool", text_of(item["output"]), name, tool_call_id=call_id))
@@ -64,3 +78,16 @@ def to_messages(instructions: str | None, items: Iterable[Item]) -> tuple[Messag
             messages.append(Message(item["role"], text_of(item["content"])))
     finish_turn()
     return tuple(messages)
+
+
+def _whole_call(item: CallItem | CustomCallItem | SearchCallItem) -> ToolCall | None:
+    """The call as engines know it; None where it was cut off."""
+    if item["status"] != "completed":
+        return None
+    call_id = item["call_id"]
+    if item["type"] == "tool_search_call":
+        return ToolCall(call_id, "tool_search", orjson.dumps(item["arguments"]).decode())
+    name = flat_name(item["name"], item.get("namespace"))
+    return ToolCall(
+        call_id, name, item["arguments"] if item["type"] == "function_call" else arguments_of(item["input"])
+    )

@@ -12,11 +12,18 @@ from pydantic import JsonValue
 from typing_extensions import TypedDict
 
 from kolosal.chat.events import Ended
-from kolosal.errors import ClientError, KolosalError, QueueFull
+from kolosal.errors import (
+    ClientError,
+    ContextLengthExceeded,
+    ErrorFacts,
+    KolosalError,
+    QueueFull,
+    QuotaExceeded,
+)
 from kolosal.routes.openai.responses.body import ResponseBody
 from kolosal.routes.openai.responses.items import OutputItem
-from kolosal.routes.openai.responses.options import ReasoningConfig, TextFormat
-from kolosal.routes.openai.responses.tools import ChoiceInput, ToolInput
+from kolosal.routes.openai.responses.options import ReasoningConfig, TextFormat, Verbosity
+from kolosal.routes.openai.responses.tools import ChoiceInput
 from kolosal.routes.openai.template_kwargs import ReasoningEffort
 from kolosal.schema import Usage
 
@@ -48,10 +55,9 @@ class ResponseUsage(TypedDict):
     total_tokens: int
 
 
-class ResponseError(TypedDict):
-    """Why a response failed."""
+class ResponseError(ErrorFacts):
+    """Why a response failed; `code` is `rate_limit_exceeded`, `context_length_exceeded`, `invalid_prompt` or `server_error`."""
 
-    code: Literal["rate_limit_exceeded", "invalid_prompt", "server_error"]
     message: str
 
 
@@ -65,7 +71,7 @@ class ResponseText(TypedDict):
     """`text`, with its defaults."""
 
     format: dict[str, JsonValue]
-    verbosity: Literal["medium"]
+    verbosity: Verbosity
 
 
 class ResponseReasoning(TypedDict):
@@ -73,16 +79,6 @@ class ResponseReasoning(TypedDict):
 
     effort: ReasoningEffort | None
     summary: None
-
-
-class ResponseTool(TypedDict):
-    """One of `tools`, with its defaults."""
-
-    type: Literal["function"]
-    name: str | None
-    description: str | None
-    parameters: dict[str, JsonValue] | None
-    strict: bool
 
 
 class ResponseHead(TypedDict):
@@ -104,7 +100,8 @@ class ResponseHead(TypedDict):
     top_logprobs: int
     text: ResponseText
     reasoning: ResponseReasoning
-    tools: list[ResponseTool]
+    tools: list[dict[str, JsonValue]]
+    """Those that the model hears of."""
     tool_choice: str | dict[str, JsonValue]
     parallel_tool_calls: bool
     truncation: Literal["disabled"]
@@ -154,7 +151,7 @@ def response_head(body: ResponseBody, response_id: str, created_at: int, model: 
         "top_logprobs": body.top_logprobs or 0,
         "text": _text(body),
         "reasoning": {"effort": (body.reasoning or ReasoningConfig()).effort, "summary": None},
-        "tools": [_tool(tool) for tool in body.tools or ()],
+        "tools": [tool.echo() for tool in body.tools or () if not tool.left_out],
         "tool_choice": _tool_choice(body),
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "truncation": "disabled",
@@ -179,17 +176,8 @@ def response_head(body: ResponseBody, response_id: str, created_at: int, model: 
 
 def _text(body: ResponseBody) -> ResponseText:
     text_format = (body.text and body.text.format) or TextFormat(type="text")
-    return {"format": text_format.model_dump(exclude_none=True, by_alias=True), "verbosity": "medium"}
-
-
-def _tool(tool: ToolInput) -> ResponseTool:
-    return {
-        "type": "function",
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-        "strict": tool.strict is not False,
-    }
+    verbosity = (body.text and body.text.verbosity) or "medium"
+    return {"format": text_format.model_dump(exclude_none=True, by_alias=True), "verbosity": verbosity}
 
 
 def _tool_choice(body: ResponseBody) -> str | dict[str, JsonValue]:
@@ -230,8 +218,10 @@ def _usage(usage: Usage, reasoning_tokens: int) -> ResponseUsage:
 
 def _error(error: KolosalError) -> ResponseError:
     """An error inside a response; there are only a few codes for that."""
-    if isinstance(error, QueueFull):
+    if isinstance(error, QueueFull | QuotaExceeded):
         return {"code": "rate_limit_exceeded", "message": error.message}
+    if isinstance(error, ContextLengthExceeded):
+        return {"code": "context_length_exceeded", "message": error.message, **error.facts}
     if isinstance(error, ClientError):
         return {"code": "invalid_prompt", "message": error.message}
     return {"code": "server_error", "message": error.message}

@@ -17,7 +17,19 @@ from kolosal.routes.openai.responses.encode import (
     response_object,
 )
 from kolosal.routes.openai.responses.items import ItemStatus, OutputItem
-from kolosal.routes.openai.responses.stream_items import ContentEvent, EventFields, ItemKind, StreamedItem
+from kolosal.routes.openai.responses.stream_items import (
+    ContentEvent,
+    EventFields,
+    ItemKind,
+    Seal,
+    StreamedCall,
+    StreamedCustomCall,
+    StreamedItem,
+    StreamedMessage,
+    StreamedReasoning,
+    StreamedSearchCall,
+)
+from kolosal.routes.openai.responses.tools import OfferedTools
 from kolosal.schema import FinishReason, TokenLogprobs
 
 
@@ -34,11 +46,19 @@ class ResponseWriter:
     Each gives the events to send. After the end nothing more comes.
     """
 
-    def __init__(self, head: ResponseHead, clock: Callable[[], float]) -> None:
-        """`clock` gives Unix time."""
+    def __init__(
+        self,
+        head: ResponseHead,
+        clock: Callable[[], float],
+        tools: OfferedTools = OfferedTools(),  # noqa: B008 - frozen
+        seal: Seal | None = None,
+    ) -> None:
+        """`clock` gives Unix time; `tools` are those that the model may call; `seal` makes `encrypted_content` of thoughts."""
         self.status: ResponseStatus = "in_progress"
         self._head = head
         self._clock = clock
+        self._tools = tools
+        self._seal = seal
         self._sequence = 0
         self._events: list[ResponseEvent] = []
         """Those that the call at hand will give."""
@@ -48,6 +68,11 @@ class ResponseWriter:
         self._ended: Ended | None = None
         self._error: KolosalError | None = None
         self._completed_at: int | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether its first events were made."""
+        return self._sequence > 0
 
     @property
     def ended(self) -> bool:
@@ -93,9 +118,9 @@ class ResponseWriter:
                     self._write("reasoning", text)
             case CallBegin():
                 self._waiting = ()
-                self._begin(StreamedItem("function_call", event))
+                self._begin(self._call(event))
             case CallPiece():
-                self._write("function_call", event.arguments)
+                self._write("call", event.arguments)
             case CallEnd():
                 self._waiting = ()
                 self._close("completed")
@@ -116,15 +141,42 @@ class ResponseWriter:
         self._end("cancelled", "response.incomplete")
         return self._emitted()
 
+    def disown(self) -> None:
+        """The response, which has ended, was not kept: from now on it says so."""
+        self._head = {**self._head, "store": False}
+
+    def told_again(self, last: ResponseEvent) -> ResponseEvent:
+        """The last event, with the response as it is now."""
+        return {**last, "response": self.response()}
+
+    def fail_in_place_of(self, last: ResponseEvent, error: KolosalError) -> list[ResponseEvent]:
+        """The last event, which nobody was sent, becomes that of a failure."""
+        self._sequence = last["sequence_number"]
+        return self.fail(error)
+
     # --- items ---
 
     def _write(self, kind: ItemKind, text: str) -> None:
         """Text, and the tokens that waited for it, go to the open item, which is a new one where that is of another kind."""
         opened = self._open
         if opened is None or opened.kind != kind:
-            opened = self._begin(StreamedItem(kind))
-        self._emit_content(opened, opened.push(text, self._waiting))
+            opened = self._begin(StreamedMessage() if kind == "message" else StreamedReasoning(self._seal))
+        if (event := opened.push(text, self._waiting)) is not None:
+            self._emit_content(opened, event)
         self._waiting = ()
+
+    def _call(self, begin: CallBegin) -> StreamedItem:
+        """A call by the name that the client knows."""
+        tool = self._tools.by_name.get(begin.name)
+        if tool is None:
+            return StreamedCall(begin.id, begin.name, None)
+        match tool.kind:
+            case "custom":
+                return StreamedCustomCall(begin.id, tool.name, tool.namespace)
+            case "tool_search":
+                return StreamedSearchCall(begin.id)
+            case _:
+                return StreamedCall(begin.id, tool.name, tool.namespace)
 
     def _begin(self, opened: StreamedItem) -> StreamedItem:
         self._close_for_next()
@@ -139,7 +191,7 @@ class ResponseWriter:
 
     def _close_for_next(self) -> None:
         """A call that nobody ended was cut off, whatever comes after it."""
-        cut_off = self._open is not None and self._open.kind == "function_call"
+        cut_off = self._open is not None and self._open.kind == "call"
         self._close("incomplete" if cut_off else "completed")
 
     def _close(self, status: ItemStatus) -> None:
@@ -158,7 +210,7 @@ class ResponseWriter:
         self._ended = ended
         if self._open is None:
             if not self._done:
-                self._begin(StreamedItem("message"))
+                self._begin(StreamedMessage())
         elif self._open.kind == "message" and self._waiting:
             self._write("message", "")
         if ended.finish_reason is FinishReason.LENGTH:

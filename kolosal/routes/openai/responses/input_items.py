@@ -5,180 +5,56 @@ https://platform.openai.com/docs/api-reference/responses/create#responses_create
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Literal, TypeAlias, TypeGuard
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias, TypeGuard, get_args
 
-import orjson
 from pydantic import Discriminator, Field, Tag
 
 from kolosal.errors import InvalidRequest, UnsupportedFeature
 from kolosal.http.decode import UNION_ERROR, RequestBody
-from kolosal.routes.common.body import required
 from kolosal.routes.common.fields import ARRAY, STRING, by_kind
-from kolosal.routes.common.tools import ToolCallId
-from kolosal.routes.openai.messages import MAX_ARGUMENT_CHARS, MAX_PARTS
-from kolosal.routes.openai.responses.items import (
-    CallItem,
-    ContentPart,
-    Item,
-    ItemStatus,
-    MessageRole,
-    new_id,
-    output_text,
+from kolosal.routes.common.history import (
+    current_turn,
 )
-from kolosal.schema import ToolName
+from kolosal.routes.openai.responses.input_calls import (
+    CallInput,
+    CallOutputInput,
+    CustomCallInput,
+    OwnCall,
+    OwnCallInput,
+    OwnOutput,
+    OwnOutputInput,
+)
+from kolosal.routes.openai.responses.input_messages import (
+    AgentMessageInput,
+    ItemId,
+    MessageInput,
+    OpenThoughts,
+    ReasoningInput,
+)
+from kolosal.routes.openai.responses.items import (
+    MAX_TYPE_CHARS,
+    CallItem,
+    CallOutputItem,
+    CustomCallItem,
+    Item,
+    SearchCallItem,
+)
+from kolosal.routes.openai.responses.tools import ToolInput, ToolsInput
 
 MAX_ITEMS = 16_384
 """Items of one conversation, the earlier ones included."""
-
-MAX_TYPE_CHARS = 64
-"""Characters of the type of an item, a part or a tool."""
-
-ItemId: TypeAlias = Annotated[ToolCallId, Field(min_length=1)]
-"""Of an item, or of the call that an item is about."""
 
 FindItem: TypeAlias = Callable[[str], Item | None]
 """Looks a kept item up by its id."""
 
 
-class InputPart(RequestBody):
-    """One part of a message or of a call's output: text, or the words of a refusal."""
+class AdditionalToolsInput(RequestBody):
+    """Tools besides those of the request."""
 
-    type: Annotated[str, Field(max_length=MAX_TYPE_CHARS)]
-    text: str | None = None
-    refusal: str | None = None
-
-    def to_content(self, path: str) -> ContentPart:
-        """The part; `path` is where it stands."""
-        match self.type:
-            case "input_text":
-                return {"type": "input_text", "text": required(self.text, f"{path}.text")}
-            case "output_text":
-                return output_text(required(self.text, f"{path}.text"))
-            case "refusal":
-                return {"type": "refusal", "refusal": required(self.refusal, f"{path}.refusal")}
-            case _:
-                raise UnsupportedFeature(
-                    f"{path}.type is {self.type!r}, but this server reads input_text, output_text and refusal only",
-                    param=f"{path}.type",
-                )
-
-
-Content: TypeAlias = Annotated[
-    Annotated[str, STRING] | Annotated[tuple[InputPart, ...], Field(max_length=MAX_PARTS), ARRAY],
-    by_kind("a string or an array of text parts"),
-]
-
-
-class ItemInput(RequestBody):
-    """What all items have, and a client may leave out."""
-
-    id: ItemId | None = None
-    status: ItemStatus | None = None
-
-
-class MessageInput(ItemInput):
-    """Something that was said; `type` may be left out."""
-
-    type: Literal["message"] | None = None
-    role: MessageRole
-    content: Content
-
-    def to_item(self, path: str) -> Item:
-        """The item; `path` is where it stands."""
-        return {
-            "id": self.id or new_id("msg"),
-            "type": "message",
-            "role": self.role,
-            "status": self.status or "completed",
-            "content": self._content(path),
-        }
-
-    def _content(self, path: str) -> list[ContentPart]:
-        if not isinstance(self.content, str):
-            return [part.to_content(f"{path}.content.{i}") for i, part in enumerate(self.content)]
-        if self.role == "assistant":
-            return [output_text(self.content)]
-        return [{"type": "input_text", "text": self.content}]
-
-
-class ThoughtPart(RequestBody):
-    """One part of a reasoning item."""
-
-    type: Annotated[str, Field(max_length=MAX_TYPE_CHARS)]
-    text: str
-
-
-Thoughts: TypeAlias = Annotated[tuple[ThoughtPart, ...], Field(max_length=MAX_PARTS)]
-
-
-class ReasoningInput(ItemInput):
-    """What the model thought earlier. Its `content` goes to the chat template, or, without any, its `summary`."""
-
-    type: Literal["reasoning"]
-    content: Thoughts | None = None
-    summary: Thoughts | None = None
-
-    def to_item(self, _path: str) -> Item:
-        """The item."""
-        return {
-            "id": self.id or new_id("rs"),
-            "type": "reasoning",
-            "summary": [{"type": "summary_text", "text": part.text} for part in self.summary or ()],
-            "content": [{"type": "reasoning_text", "text": part.text} for part in self.content or ()],
-            "status": self.status or "completed",
-        }
-
-
-class CallInput(ItemInput):
-    """A function that the model called earlier."""
-
-    type: Literal["function_call"]
-    call_id: ItemId
-    name: ToolName
-    arguments: Annotated[str, Field(max_length=MAX_ARGUMENT_CHARS)]
-    """JSON text of an object."""
-
-    def to_item(self, path: str) -> Item:
-        """The item; `path` is where it stands. One that is not complete may have anything for arguments."""
-        status = self.status or "completed"
-        arguments = self.arguments.strip() or "{}"
-        if status == "completed" and not _is_object(arguments):
-            raise InvalidRequest(
-                f"{path}.arguments must be the JSON text of an object, not {arguments[:60]!r}",
-                param=f"{path}.arguments",
-            )
-        return {
-            "id": self.id or new_id("fc"),
-            "type": "function_call",
-            "call_id": self.call_id,
-            "name": self.name,
-            "arguments": arguments,
-            "status": status,
-        }
-
-
-class CallOutputInput(ItemInput):
-    """What a call gave."""
-
-    type: Literal["function_call_output"]
-    call_id: ItemId
-    output: Content
-
-    def to_item(self, path: str) -> Item:
-        """The item; `path` is where it stands."""
-        output: str | list[ContentPart]
-        if isinstance(self.output, str):
-            output = self.output
-        else:
-            output = [part.to_content(f"{path}.output.{i}") for i, part in enumerate(self.output)]
-        return {
-            "id": self.id or new_id("fco"),
-            "type": "function_call_output",
-            "call_id": self.call_id,
-            "output": output,
-            "status": self.status or "completed",
-        }
+    type: Literal["additional_tools"]
+    tools: ToolsInput
 
 
 class ReferenceInput(RequestBody):
@@ -189,16 +65,36 @@ class ReferenceInput(RequestBody):
 
 
 class OtherInput(RequestBody):
-    """An item that only OpenAI's own tools make."""
+    """An item that only OpenAI's servers make."""
 
     type: Annotated[str, Field(max_length=MAX_TYPE_CHARS)]
 
+
+LEFT_OUT_ITEMS = frozenset(
+    {
+        "code_interpreter_call",
+        "file_search_call",
+        "ghost_snapshot",
+        "image_generation_call",
+        "mcp_approval_request",
+        "mcp_approval_response",
+        "mcp_list_tools",
+        "web_search_call",
+    }
+)
+"""Items that say what OpenAI's servers did. What came of it stands in the answer after them."""
 
 _TAGS = {
     "message": "<message>",
     "reasoning": "<reasoning>",
     "function_call": "<call>",
     "function_call_output": "<output>",
+    "agent_message": "<agent>",
+    "custom_tool_call": "<custom>",
+    "additional_tools": "<tools>",
+    "custom_tool_call_output": "<output>",
+    **dict.fromkeys(get_args(OwnCall), "<own>"),
+    **dict.fromkeys(get_args(OwnOutput), "<own output>"),
     "item_reference": "<reference>",
 }
 
@@ -217,6 +113,11 @@ InputItem: TypeAlias = Annotated[
     Annotated[MessageInput, Tag("<message>")]
     | Annotated[ReasoningInput, Tag("<reasoning>")]
     | Annotated[CallInput, Tag("<call>")]
+    | Annotated[AgentMessageInput, Tag("<agent>")]
+    | Annotated[CustomCallInput, Tag("<custom>")]
+    | Annotated[OwnCallInput, Tag("<own>")]
+    | Annotated[OwnOutputInput, Tag("<own output>")]
+    | Annotated[AdditionalToolsInput, Tag("<tools>")]
     | Annotated[CallOutputInput, Tag("<output>")]
     | Annotated[ReferenceInput, Tag("<reference>")]
     | Annotated[OtherInput, Tag("<other>")],
@@ -225,57 +126,113 @@ InputItem: TypeAlias = Annotated[
     ),
 ]
 
+_ToldInput: TypeAlias = (
+    MessageInput
+    | AgentMessageInput
+    | ReasoningInput
+    | CallInput
+    | CustomCallInput
+    | OwnCallInput
+    | OwnOutputInput
+    | CallOutputInput
+    | ReferenceInput
+    | OtherInput
+)
+"""What the model is told of."""
+
 Input: TypeAlias = Annotated[
     Annotated[str, STRING] | Annotated[tuple[InputItem, ...], Field(max_length=MAX_ITEMS), ARRAY],
     by_kind("a string or an array of items"),
 ]
 
 
-def to_items(added: Input | None, earlier: tuple[Item, ...], find: FindItem) -> tuple[Item, ...]:
+@dataclass(frozen=True, slots=True)
+class ItemSources:
+    """What is known besides the request."""
+
+    find: FindItem
+    open_thoughts: OpenThoughts
+
+
+def to_items(added: Input | None, earlier: tuple[Item, ...], sources: ItemSources) -> tuple[Item, ...]:
     """What a request adds to the conversation so far."""
     if added is None:
         return ()
     if isinstance(added, str):
         return (MessageInput(role="user", content=added).to_item("input"),)
-    calls = {item["call_id"] for item in earlier if _is_whole_call(item)}
+    calls = {item["call_id"]: None for item in earlier if _is_whole_call(item)}
+    waiting = calls.keys() - {item["call_id"] for item in earlier if _is_output(item)}
+    unanswered = [call_id for call_id in calls if call_id in waiting]
     items: list[Item] = []
+    current = current_turn([_role(entry) for entry in added])
     for index, entry in enumerate(added):
-        item = _to_item(entry, f"input.{index}", find)
+        if isinstance(entry, AdditionalToolsInput) or entry.type in LEFT_OUT_ITEMS:
+            continue
+        item = _to_item(entry, f"input.{index}", sources, earlier=index < current)
         if _is_whole_call(item):
-            calls.add(item["call_id"])
-        elif item["type"] == "function_call_output" and item["call_id"] not in calls:
-            call_id = item["call_id"][:60]
-            raise InvalidRequest(
-                f"input.{index}.call_id must be that of a complete function call before it, not {call_id!r}",
-                param=f"input.{index}.call_id",
-            )
+            calls[item["call_id"]] = None
+            unanswered.append(item["call_id"])
+        elif _is_output(item):
+            if not item["call_id"] and unanswered:
+                item = {**item, "call_id": unanswered[0]}
+            if item["call_id"] not in calls:
+                call_id = item["call_id"][:60]
+                raise InvalidRequest(
+                    f"input.{index}.call_id must be that of a complete call before it, not {call_id!r}",
+                    param=f"input.{index}.call_id",
+                )
+            if item["call_id"] in unanswered:
+                unanswered.remove(item["call_id"])
         items.append(item)
     return tuple(items)
 
 
-def _to_item(entry: InputItem, path: str, find: FindItem) -> Item:
+def references(added: Input | None) -> Iterator[str]:
+    """The ids of the kept items that a request refers to."""
+    for entry in () if added is None or isinstance(added, str) else added:
+        if isinstance(entry, ReferenceInput):
+            yield entry.id
+
+
+def tools_of(added: Input | None) -> Iterator[tuple[str, ToolInput]]:
+    """The tools that items bring along, and where they stand."""
+    for index, entry in enumerate(() if added is None or isinstance(added, str) else added):
+        if isinstance(entry, AdditionalToolsInput | OwnOutputInput):
+            for at, tool in enumerate(entry.tools or ()):
+                yield f"input.{index}.tools.{at}", tool
+
+
+def _role(entry: InputItem) -> str:
+    """Whose turn an item is a part of; what is kept was answered."""
+    if isinstance(entry, MessageInput):
+        return entry.role
+    calls = CallInput | CustomCallInput | OwnCallInput
+    return "assistant" if isinstance(entry, calls | ReasoningInput) else "user"
+
+
+def _to_item(entry: _ToldInput, path: str, sources: ItemSources, *, earlier: bool) -> Item:
     if isinstance(entry, OtherInput):
         raise UnsupportedFeature(
-            f"{path}.type is {entry.type!r}, but this server knows message, reasoning, function_call,"
-            " function_call_output and item_reference only",
+            f"{path}.type is {entry.type!r}, but this server reads message, reasoning, function_call, custom_tool_call,"
+            " their outputs, calls of shells and patches, and item_reference only",
             param=f"{path}.type",
         )
     if isinstance(entry, ReferenceInput):
-        item = find(entry.id)
+        item = sources.find(entry.id)
         if item is None:
             raise InvalidRequest(
                 f"{path}.id is {entry.id[:60]!r}, which is no item of a kept response", param=f"{path}.id"
             )
         return item
-    return entry.to_item(path)
+    if isinstance(entry, ReasoningInput):
+        return entry.to_item(path, sources.open_thoughts)
+    return entry.to_item(path, earlier=earlier)
 
 
-def _is_whole_call(item: Item) -> TypeGuard[CallItem]:
-    return item["type"] == "function_call" and item["status"] == "completed"
+def _is_whole_call(item: Item) -> TypeGuard[CallItem | CustomCallItem | SearchCallItem]:
+    calls = ("function_call", "custom_tool_call", "tool_search_call")
+    return item["type"] in calls and item["status"] == "completed"
 
 
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(orjson.loads(text), dict)
-    except orjson.JSONDecodeError:
-        return False
+def _is_output(item: Item) -> TypeGuard[CallOutputItem]:
+    return item["type"] in ("function_call_output", "custom_tool_call_output")

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, NotRequired, TypeAlias
 
 import orjson
 from pydantic import JsonValue
 from typing_extensions import TypedDict
 
 from kolosal.routes.openai.encode import ChosenLogprob
+
+MAX_TYPE_CHARS = 64
+"""Characters of the type of an item, a part or a tool."""
 
 _ID_BYTES = 24
 
@@ -82,6 +85,8 @@ class ReasoningItem(TypedDict):
     type: Literal["reasoning"]
     summary: Sequence[SummaryText]
     content: Sequence[ReasoningText]
+    encrypted_content: NotRequired[str]
+    """The same thoughts, sealed, where they were asked for; to be given back by clients that drop `content`."""
     status: ItemStatus
 
 
@@ -93,8 +98,38 @@ class CallItem(TypedDict):
     call_id: str
     """To be given back in the `function_call_output`."""
     name: str
+    namespace: NotRequired[str]
+    """Of a tool of a namespace."""
     arguments: str
     """JSON text of an object that conforms to the tool's schema; only its beginning where the call is incomplete."""
+    status: ItemStatus
+
+
+class CustomCallItem(TypedDict):
+    """A custom tool that the model called."""
+
+    id: str
+    type: Literal["custom_tool_call"]
+    call_id: str
+    """To be given back in the `custom_tool_call_output`."""
+    name: str
+    namespace: NotRequired[str]
+    """Of a tool of a namespace."""
+    input: str
+    """Text in the tool's format; only its beginning where the call is incomplete."""
+    status: ItemStatus
+
+
+class SearchCallItem(TypedDict):
+    """A search for more tools, which the client is to make."""
+
+    id: str
+    type: Literal["tool_search_call"]
+    call_id: str
+    """To be given back in the `tool_search_output`."""
+    execution: Literal["client"]
+    arguments: dict[str, JsonValue]
+    """What conforms to the `parameters` of the tool; empty where the call is incomplete."""
     status: ItemStatus
 
 
@@ -102,16 +137,21 @@ class CallOutputItem(TypedDict):
     """What a call gave."""
 
     id: str
-    type: Literal["function_call_output"]
+    type: Literal["function_call_output", "custom_tool_call_output"]
     call_id: str
     output: str | Sequence[ContentPart]
     status: ItemStatus
 
 
-OutputItem: TypeAlias = MessageItem | ReasoningItem | CallItem
+OutputItem: TypeAlias = MessageItem | ReasoningItem | CallItem | CustomCallItem | SearchCallItem
 """What a response may have in its `output`."""
 
 Item: TypeAlias = OutputItem | CallOutputItem
+
+
+def flat_name(name: str, namespace: str | None) -> str:
+    """What the model calls a tool by. `functions` is what OpenAI's models call the tools that are in no namespace."""
+    return name if namespace in (None, "functions") else f"{namespace}.{name}"
 
 
 def new_id(prefix: str) -> str:
@@ -125,10 +165,11 @@ def output_text(text: str, logprobs: Sequence[ChosenLogprob] = ()) -> OutputText
 
 
 def text_of(content: str | Iterable[ContentPart]) -> str:
-    """All parts of a message, or of what a call gave, as one text."""
+    """All parts of a message, or of what a call gave, as one text, joined by line breaks."""
     if isinstance(content, str):
         return content
-    return "".join(part["refusal"] if part["type"] == "refusal" else part["text"] for part in content)
+    texts = (part["refusal"] if part["type"] == "refusal" else part["text"] for part in content)
+    return "\n".join(filter(None, texts))
 
 
 def items_bytes(items: Iterable[Item]) -> int:

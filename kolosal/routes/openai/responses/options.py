@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field
 
@@ -13,11 +13,15 @@ from kolosal.routes.openai.grammar import UNIT
 from kolosal.routes.openai.template_kwargs import ReasoningEffort
 from kolosal.schema import Grammar
 
+Verbosity: TypeAlias = Literal["low", "medium", "high"]
+
 
 class TextFormat(RequestBody):
-    """`text.format`. Answers always conform to the schema, as if `strict` were true."""
+    """`text.format`. `strict` refuses a schema that says what cannot be enforced; otherwise that is passed over."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(
+        defer_build=True, strict=True, frozen=True, extra="ignore", populate_by_name=True
+    )
 
     type: Literal["text", "json_object", "json_schema"]
     name: Annotated[str, Field(max_length=256)] | None = None
@@ -33,15 +37,15 @@ class TextFormat(RequestBody):
             return schema_grammar(ANY_OBJECT, "text.format", UNIT)
         required(self.name, "text.format.name")
         field = "text.format.schema"
-        return schema_grammar(required(self.definition, field), field, UNIT)
+        return schema_grammar(required(self.definition, field), field, UNIT, strict=bool(self.strict))
 
 
 class TextConfig(RequestBody):
     """`text`."""
 
     format: TextFormat | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
-    """Must be medium: no model here knows the others."""
+    verbosity: Verbosity | None = None
+    """Comes back, and changes nothing: no model here is told of it."""
 
 
 class ReasoningConfig(RequestBody):

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from kolosal.errors import InvalidRequest
 from kolosal.routes.openai.responses.body import Include
-from kolosal.routes.openai.responses.input_items import ItemId
+from kolosal.routes.openai.responses.input_messages import ItemId
 from kolosal.routes.openai.responses.items import Item
 from kolosal.sampling import TokenCount
 
@@ -18,7 +18,7 @@ from kolosal.sampling import TokenCount
 class ResponseQuery(BaseModel):
     """The query of one response."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     include: Include = ()
     stream: bool | None = None
@@ -32,7 +32,7 @@ class ResponseQuery(BaseModel):
 class ItemsQuery(BaseModel):
     """The query of a list of items."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     """Items of one page."""

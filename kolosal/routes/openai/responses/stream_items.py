@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict, override
 
-from kolosal.chat.events import CallBegin
+from kolosal.chat.events import parsed_arguments
+from kolosal.routes.openai.custom_tools import InputReader
 from kolosal.routes.openai.encode import ChosenLogprob, token_logprobs
 from kolosal.routes.openai.responses.encode import ResponseObject
 from kolosal.routes.openai.responses.items import (
+    CallItem,
     ContentPart,
+    CustomCallItem,
     ItemStatus,
     OutputItem,
     OutputText,
+    ReasoningItem,
     ReasoningText,
     new_id,
     output_text,
@@ -36,79 +41,234 @@ class EventFields(TypedDict, total=False):
     part: ContentPart | ReasoningText
     name: str
     arguments: str
+    input: str
 
 
 ContentEvent: TypeAlias = tuple[str, EventFields]
 """The type of an event about an item's content, and its fields but the item's id and place, which the writer adds."""
 
 
-ItemKind: TypeAlias = Literal["message", "reasoning", "function_call"]
+ItemKind: TypeAlias = Literal["message", "reasoning", "call"]
+
+Seal: TypeAlias = Callable[[str], str]
+"""Makes thoughts what a client can keep and give back."""
 
 
-class StreamedItem:
-    """An item whose text comes in pieces: an answer, a thought, or a call, whose text is that of its arguments."""
+class StreamedItem(ABC):
+    """An item whose text comes in pieces."""
 
-    def __init__(self, kind: ItemKind, call: CallBegin | None = None) -> None:
-        """`call` is there for a `function_call`."""
-        self.kind = kind
-        self.id = new_id({"message": "msg", "reasoning": "rs", "function_call": "fc"}[kind])
-        self._call = call
+    kind: ItemKind
+
+    def __init__(self, prefix: str) -> None:
+        self.id = new_id(prefix)
         self._pieces: list[str] = []
-        self._logprobs: list[ChosenLogprob] = []
 
+    @property
+    def text(self) -> str:
+        """All pieces so far."""
+        return "".join(self._pieces)
+
+    @abstractmethod
     def item(self, status: ItemStatus, *, begins: bool = False) -> OutputItem:
         """The item with the text so far; one that `begins` has not even an empty part for it."""
-        if self._call is not None:
-            return {
-                "id": self.id,
-                "type": "function_call",
-                "call_id": self._call.id,
-                "name": self._call.name,
-                "arguments": "".join(self._pieces),
-                "status": status,
-            }
-        part = self._part()
-        if part["type"] == "reasoning_text":
-            thoughts = () if begins else (part,)
-            return {"id": self.id, "type": "reasoning", "summary": [], "content": thoughts, "status": status}
-        text = () if begins else (part,)
-        return {"id": self.id, "type": "message", "role": "assistant", "status": status, "content": text}
 
+    @abstractmethod
     def first(self) -> list[ContentEvent]:
         """What comes after the item was added."""
-        if self._call is not None:
-            return []
+
+    @abstractmethod
+    def push(self, text: str, logprobs: Sequence[TokenLogprobs] = ()) -> ContentEvent | None:
+        """Add a piece of the text; None where that adds nothing that is told."""
+
+    @abstractmethod
+    def last(self) -> list[ContentEvent]:
+        """What comes before the item is done."""
+
+
+class StreamedMessage(StreamedItem):
+    """An answer."""
+
+    kind = "message"
+
+    def __init__(self) -> None:
+        super().__init__("msg")
+        self._logprobs: list[ChosenLogprob] = []
+
+    @override
+    def item(self, status: ItemStatus, *, begins: bool = False) -> OutputItem:
+        text = () if begins else (self._part(),)
+        return {"id": self.id, "type": "message", "role": "assistant", "status": status, "content": text}
+
+    @override
+    def first(self) -> list[ContentEvent]:
         return [("response.content_part.added", {"content_index": 0, "part": self._part()})]
 
+    @override
     def push(self, text: str, logprobs: Sequence[TokenLogprobs] = ()) -> ContentEvent:
-        """Add a piece of the text."""
         self._pieces.append(text)
-        if self._call is not None:
-            return "response.function_call_arguments.delta", {"delta": text}
-        if self.kind == "reasoning":
-            return "response.reasoning_text.delta", {"content_index": 0, "delta": text}
         entries = token_logprobs(logprobs, spell_control=False)
         self._logprobs += entries
         return "response.output_text.delta", {"content_index": 0, "delta": text, "logprobs": entries}
 
+    @override
     def last(self) -> list[ContentEvent]:
-        """What comes before the item is done."""
-        if self._call is not None:
-            arguments = "".join(self._pieces)
-            return [
-                ("response.function_call_arguments.done", {"name": self._call.name, "arguments": arguments})
-            ]
         part = self._part()
-        done: EventFields = {"content_index": 0, "text": part["text"]}
-        if part["type"] == "output_text":
-            done["logprobs"] = part["logprobs"]
+        done: EventFields = {"content_index": 0, "text": part["text"], "logprobs": part["logprobs"]}
         return [
-            (f"response.{part['type']}.done", done),
+            ("response.output_text.done", done),
             ("response.content_part.done", {"content_index": 0, "part": part}),
         ]
 
-    def _part(self) -> OutputText | ReasoningText:
-        text = "".join(self._pieces)
-        if self.kind == "reasoning":
-            return {"type": "reasoning_text", "text": text}
-        return output_text(text, self._logprobs)
+    def _part(self) -> OutputText:
+        return output_text(self.text, self._logprobs)
+
+
+class StreamedReasoning(StreamedItem):
+    """A thought; `seal`, where its text is to be given in that form, too."""
+
+    kind = "reasoning"
+
+    def __init__(self, seal: Seal | None) -> None:
+        super().__init__("rs")
+        self._seal = seal
+
+    @override
+    def item(self, status: ItemStatus, *, begins: bool = False) -> OutputItem:
+        thoughts = () if begins else (self._part(),)
+        item: ReasoningItem = {
+            "id": self.id,
+            "type": "reasoning",
+            "summary": [],
+            "content": thoughts,
+            "status": status,
+        }
+        if self._seal is not None and status != "in_progress":
+            item["encrypted_content"] = self._seal(self.text)
+        return item
+
+    @override
+    def first(self) -> list[ContentEvent]:
+        return [("response.content_part.added", {"content_index": 0, "part": self._part()})]
+
+    @override
+    def push(self, text: str, logprobs: Sequence[TokenLogprobs] = ()) -> ContentEvent:
+        self._pieces.append(text)
+        return "response.reasoning_text.delta", {"content_index": 0, "delta": text}
+
+    @override
+    def last(self) -> list[ContentEvent]:
+        part = self._part()
+        return [
+            ("response.reasoning_text.done", {"content_index": 0, "text": part["text"]}),
+            ("response.content_part.done", {"content_index": 0, "part": part}),
+        ]
+
+    def _part(self) -> ReasoningText:
+        return {"type": "reasoning_text", "text": self.text}
+
+
+class StreamedCall(StreamedItem):
+    """A call of a function; its text is that of its arguments."""
+
+    kind = "call"
+
+    def __init__(self, call_id: str, name: str, namespace: str | None) -> None:
+        super().__init__("fc")
+        self._call_id, self._name, self._namespace = call_id, name, namespace
+
+    @override
+    def item(self, status: ItemStatus, *, begins: bool = False) -> OutputItem:
+        item: CallItem = {
+            "id": self.id,
+            "type": "function_call",
+            "call_id": self._call_id,
+            "name": self._name,
+            "arguments": self.text,
+            "status": status,
+        }
+        return item if self._namespace is None else {**item, "namespace": self._namespace}
+
+    @override
+    def first(self) -> list[ContentEvent]:
+        return []
+
+    @override
+    def push(self, text: str, logprobs: Sequence[TokenLogprobs] = ()) -> ContentEvent:
+        self._pieces.append(text)
+        return "response.function_call_arguments.delta", {"delta": text}
+
+    @override
+    def last(self) -> list[ContentEvent]:
+        done: EventFields = {"name": self._name, "arguments": self.text}
+        return [("response.function_call_arguments.done", done)]
+
+
+class StreamedCustomCall(StreamedItem):
+    """A call of a custom tool; what is pushed are its arguments, its text is the input in them."""
+
+    kind = "call"
+
+    def __init__(self, call_id: str, name: str, namespace: str | None) -> None:
+        super().__init__("ctc")
+        self._call_id, self._name, self._namespace = call_id, name, namespace
+        self._reader = InputReader()
+
+    @override
+    def item(self, status: ItemStatus, *, begins: bool = False) -> OutputItem:
+        item: CustomCallItem = {
+            "id": self.id,
+            "type": "custom_tool_call",
+            "call_id": self._call_id,
+            "name": self._name,
+            "input": self.text,
+            "status": status,
+        }
+        return item if self._namespace is None else {**item, "namespace": self._namespace}
+
+    @override
+    def first(self) -> list[ContentEvent]:
+        return []
+
+    @override
+    def push(self, text: str, logprobs: Sequence[TokenLogprobs] = ()) -> ContentEvent | None:
+        delta = self._reader.push(text)
+        self._pieces.append(delta)
+        return ("response.custom_tool_call_input.delta", {"delta": delta}) if delta else None
+
+    @override
+    def last(self) -> list[ContentEvent]:
+        return [("response.custom_tool_call_input.done", {"input": self.text})]
+
+
+class StreamedSearchCall(StreamedItem):
+    """A search for tools; its text is that of its arguments, and only the whole of it is told."""
+
+    kind = "call"
+
+    def __init__(self, call_id: str) -> None:
+        super().__init__("tsc")
+        self._call_id = call_id
+
+    @override
+    def item(self, status: ItemStatus, *, begins: bool = False) -> OutputItem:
+        return {
+            "id": self.id,
+            "type": "tool_search_call",
+            "call_id": self._call_id,
+            "execution": "client",
+            "arguments": parsed_arguments(self.text) or {},
+            "status": status,
+        }
+
+    @override
+    def first(self) -> list[ContentEvent]:
+        return []
+
+    @override
+    def push(self, text: str, logprobs: Sequence[TokenLogprobs] = ()) -> ContentEvent | None:
+        self._pieces.append(text)
+        return None
+
+    @override
+    def last(self) -> list[ContentEvent]:
+        return []

@@ -5,6 +5,7 @@ import { kinds, nullable, objects, resolve, words } from "./schema.js";
 
 const BASE = new URL(".", location.href).href;
 const MAX_DEPTH = 6;
+const KEY = "kolosal-key"; // as the console has it
 
 function make(name, attributes = {}, ...children) {
   const node = Object.assign(document.createElement(name), attributes);
@@ -76,7 +77,7 @@ function exampleBox(verb, url, body, streams) {
 
 function examples(path, verb, operation) {
   const content = operation.requestBody?.content["application/json"];
-  if (content && content.example === undefined) return [];
+  if (operation.requestBody && content?.example === undefined) return [];
   const url = BASE + path.slice(1).replace(/\{(\w+)\}/g, (_, name) => SAMPLE[name] ?? `<${name}>`);
   const boxes = [make("h3", {}, "Example"), exampleBox(verb, url, content?.example, false)];
   const kinds = Object.keys(success(operation)[1].content ?? {});
@@ -86,8 +87,10 @@ function examples(path, verb, operation) {
 
 const SAMPLE = { engine_id: "tiny", model: "tiny", file: "docs.css" };
 
+/** Its good answer; of what can only be refused, the refusal. */
 function success(operation) {
-  return Object.entries(operation.responses).find(([status]) => status.startsWith("2"));
+  const all = Object.entries(operation.responses);
+  return all.find(([status]) => status.startsWith("2")) ?? all[0];
 }
 
 function answers(api, operation) {
@@ -96,7 +99,7 @@ function answers(api, operation) {
   const nodes = [make("h3", {}, "Answer"), prose(`\`${status}\` ${answer.description} (${types})`)];
   const schema = resolve(api, answer.content?.["application/json"]?.schema);
   if (schema.properties) nodes.push(fieldList(api, schema, 0, true));
-  const errors = Object.entries(operation.responses).filter(([code]) => !code.startsWith("2"));
+  const errors = Object.entries(operation.responses).filter(([code]) => code !== status);
   const items = errors.map(([code, error]) => prose(`\`${code}\` ${resolve(api, error).description}`, "li"));
   return [...nodes, make("details", { className: "more" }, make("summary", {}, "Errors"), make("ul", {}, ...items))];
 }
@@ -110,8 +113,8 @@ function inside(api, path, verb, operation, aliases) {
       fieldItem(api, p.name, { ...p.schema, description: p.description }, p.required, 0, false));
     nodes.push(make("h3", {}, "Parameters"), make("ul", { className: "fields" }, ...items));
   }
-  const body = operation.requestBody?.content["application/json"];
-  if (body) nodes.push(make("h3", {}, "Body"), ...objects(api, body.schema).map((each) => fieldList(api, each)));
+  const schema = bodySchema(operation);
+  if (schema) nodes.push(make("h3", {}, "Body"), ...objects(api, schema).map((each) => fieldList(api, each)));
   return [...nodes, ...examples(path, verb, operation), ...answers(api, operation)];
 }
 
@@ -128,9 +131,14 @@ function operationBox(api, { path, verb, operation, aliases }) {
   return box;
 }
 
+/** That of a request's body, JSON or a form. */
+function bodySchema(operation) {
+  return Object.values(operation.requestBody?.content ?? {})[0]?.schema;
+}
+
 /** What the filter looks through. */
 function searched(api, path, operation, aliases) {
-  const body = operation.requestBody?.content["application/json"].schema;
+  const body = bodySchema(operation);
   const fields = body ? objects(api, body).flatMap((each) => Object.keys(each.properties)) : [];
   return [path, ...aliases, operation.summary, operation.description ?? "", ...fields].join(" ").toLowerCase();
 }
@@ -177,12 +185,35 @@ function listen() {
   addEventListener("hashchange", openLinked);
 }
 
+/** The document; null where the daemon wants a key, or another one. The key stays in this tab. */
+async function fetchDocument() {
+  const key = sessionStorage.getItem(KEY);
+  const answer = await fetch("openapi.json", key ? { headers: { authorization: `Bearer ${key}` } } : {});
+  if (answer.status === 401 || answer.status === 429) return null;
+  if (!answer.ok) throw new Error(`status ${answer.status}`);
+  return answer.json();
+}
+
+function keyForm() {
+  const field = make("input", { type: "password", autocomplete: "current-password", required: true, id: "key" });
+  const told = sessionStorage.getItem(KEY) ? "That key is not valid here. Another one:" : "This daemon needs an API key:";
+  const form = make("form", { id: "login" }, make("label", { htmlFor: "key" }, told), field, make("button", {}, "Show"));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    sessionStorage.setItem(KEY, field.value.trim());
+    start();
+  });
+  return form;
+}
+
 async function start() {
   const main = document.getElementById("groups");
   try {
-    const answer = await fetch("openapi.json");
-    if (!answer.ok) throw new Error(`status ${answer.status}`);
-    const api = await answer.json();
+    const api = await fetchDocument();
+    if (!api) {
+      main.replaceChildren(keyForm());
+      return;
+    }
     document.getElementById("version").textContent = api.info.version;
     document.getElementById("about").replaceWith(prose(api.info.description));
     main.replaceChildren(...api.tags.map((tag) => group(api, tag, operations(api))));

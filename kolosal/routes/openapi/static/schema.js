@@ -13,8 +13,15 @@ export function resolve(document, schema) {
 export function kinds(document, schema) {
   const whole = resolve(document, schema);
   const inner = whole.anyOf ?? whole.oneOf;
+  if (whole.allOf) return [together(document, whole.allOf)];
   if (!inner) return whole.type === "null" ? [] : [whole];
   return inner.flatMap((each) => kinds(document, each));
+}
+
+/** One object of several: a form, and the file it comes with. */
+function together(document, parts) {
+  const all = parts.map((part) => resolve(document, part));
+  return { type: "object", properties: Object.assign({}, ...all.map((each) => each.properties)), required: all.flatMap((each) => each.required ?? []) };
 }
 
 /** Type and bounds in words: "integer, 1 to 128 or array of up to 64 × string". */

@@ -10,10 +10,12 @@ from typing import Any
 
 import httpx
 import orjson
+from starlette.applications import Starlette
 
 from kolosal.errors import KolosalError
 from kolosal.schema import GenerateRequest, TokenDelta
 from tests.fakes import FakeEngine, Script, app_with, http_client
+from tests.store.databases import empty_database
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -34,8 +36,23 @@ CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool
 @asynccontextmanager
 async def client_of(*engines: FakeEngine, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of one daemon, which remembers what it was asked."""
-    async with http_client(app_with(*engines, **settings)) as client:
+    async with kept_by(*engines, **settings) as app, http_client(app) as client:
         yield client
+
+
+@asynccontextmanager
+async def kept_by(*engines: FakeEngine, **settings: Any) -> AsyncIterator[Starlette]:
+    """A daemon with a store, which is empty unless the settings say where it is."""
+    with empty_database() as url:
+        app = app_with(*engines, **{"store_url": url, **settings})
+        yield app
+        await end(app)
+
+
+async def end(app: Starlette) -> None:
+    """As the daemon ends."""
+    await app.state.services.responses.close()
+    await app.state.services.store.close()
 
 
 async def ask(engine: FakeEngine, **fields: Any) -> tuple[int, dict[str, Any]]:
@@ -94,4 +111,4 @@ def settled(text: str) -> str:
 
     text = re.sub(r"\b(resp|msg|rs|fc|fco)_[0-9a-f]{48}\b", number, text)
     text = re.sub(r"\b(call)_[A-Za-z0-9]{24}\b", number, text)
-    return re.sub(r'("(?:created_at|completed_at)":)\d+', r"\g<1>1", text)
+    return re.sub(r'("(?:created_at|completed_at)": ?)\d+', r"\g<1>1", text)

@@ -119,6 +119,6 @@ def test_nothing_is_lost_and_the_order_stays(given: list[Item]) -> None:
             expected.append(item["call_id"])
         elif item["type"] == "function_call_output":
             expected.append(text_of(item["output"]))
-        else:
+        elif item["type"] == "message":
             expected.append(text_of(item["content"]))
     assert [part for part in parts if part] == [part for part in expected if part]

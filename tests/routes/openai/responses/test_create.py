@@ -125,7 +125,7 @@ async def test_items_become_turns() -> None:
     calls = (ToolCall("call_1", "weather", '{"city":"Rome"}'), ToolCall("call_2", "weather", "{}"))
     assert engine.requests[0].prompt.messages == (
         Message("developer", "Be kind"),
-        Message("user", "ab"),
+        Message("user", "a\nb"),
         Message("assistant", "Let me see", tool_calls=calls, thinking="Hm"),
         Message("tool", "Sun", "weather", tool_call_id="call_1"),
         Message("tool", "Rain", "weather", tool_call_id="call_2"),
@@ -145,7 +145,7 @@ async def test_items_become_turns() -> None:
         ({"parallel_tool_calls": False}, ToolUse((WEATHER_TOOL,), parallel=False)),
         (
             {"tool_choice": {"type": "function", "name": "weather"}},
-            ToolUse((WEATHER_TOOL,), ToolMode.REQUIRED, ("weather",)),
+            ToolUse((WEATHER_TOOL,), ToolMode.REQUIRED, ("weather",), parallel=False),
         ),
         (
             {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "weather"}]}},
@@ -225,8 +225,8 @@ async def test_logprobs_come_where_they_are_asked_for() -> None:
     ]
 
 
-async def test_without_a_default_engine_a_model_must_be_named() -> None:
-    async with client_of(FakeEngine(script=says("a"))) as client:
+async def test_where_there_are_several_engines_a_model_must_be_named() -> None:
+    async with client_of(FakeEngine("a"), FakeEngine("b")) as client:
         response = await client.post("/v1/responses", json={"input": "Hello"})
     assert (response.status_code, response.json()["error"]["param"]) == (400, "model")
 

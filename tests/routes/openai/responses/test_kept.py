@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -9,8 +11,10 @@ import pytest
 
 from kolosal.engines.ipc.calls import Render
 from kolosal.errors import EngineDied
+from kolosal.routes.openai.responses.kept import KeptResponses
 from kolosal.schema import ChatPrompt, FinishReason, Message, TokenDelta, ToolCall, Usage
-from tests.fakes import AsgiRequest, FakeEngine, app_with, eventually, http_client, says
+from kolosal.store import database
+from tests.fakes import AsgiRequest, FakeEngine, eventually, http_client, says
 from tests.routes.openai.responses.asking import (
     CALL,
     HELLO,
@@ -19,6 +23,7 @@ from tests.routes.openai.responses.asking import (
     create,
     events_of,
     in_turn,
+    kept_by,
     stream,
 )
 
@@ -109,7 +114,7 @@ async def test_the_settings_bound_what_is_kept() -> None:
     [
         ("stream=true", "stream"),
         ("starting_after=3", "starting_after"),
-        ("include=file_search_call.results", "include"),
+        ("include=everything", "include"),
         ("stream=perhaps", "stream"),
     ],
 )
@@ -191,12 +196,13 @@ class Streaming:
 
     def __init__(self, **fields: Any) -> None:
         self.engine = FakeEngine()
-        self.app = app_with(self.engine)
+        self.daemon = kept_by(self.engine)
         self.request = AsgiRequest("/v1/responses", HELLO | {"stream": True} | fields)
-        self.client = http_client(self.app)
         self.id = ""
 
     async def __aenter__(self) -> Streaming:
+        self.app = await self.daemon.__aenter__()
+        self.client = http_client(self.app)
         self.task = self.request.start(self.app)
         await self.engine.submitted.wait()
         self.engine.streams[0].put(TokenDelta("Hel"))
@@ -204,9 +210,10 @@ class Streaming:
         self.id = self.events[0]["response"]["id"]
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *error: Any) -> None:
         await self.task
         await self.client.aclose()
+        await self.daemon.__aexit__(*error)
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -289,3 +296,85 @@ async def test_what_was_made_before_a_cancellation_is_not_sent_after_it() -> Non
         kinds = [event["type"] for event in running.events]
         assert sum(kind in ("response.completed", "response.incomplete") for kind in kinds) == 1
         assert orjson.loads(orjson.dumps(await running.shown())) == running.events[-1]["response"]
+
+
+# --- the store ---
+
+
+async def test_a_conversation_goes_on_after_a_restart(tmp_path: Path) -> None:
+    url, engine = f"sqlite:///{tmp_path / 'kolosal.db'}", FakeEngine(script=in_turn(says("One"), says("Two")))
+    async with client_of(engine, store_url=url) as client:
+        first = await create(client)
+    async with client_of(engine, store_url=url) as client:
+        assert (await client.get(f"/v1/responses/{first['id']}")).json() == first
+        reference = {"type": "item_reference", "id": first["output"][0]["id"]}
+        await create(client, previous_response_id=first["id"], input=[reference])
+    assert messages_of(engine) == (
+        Message("user", "Hello"), Message("assistant", "One"), Message("assistant", "One"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_without_a_store_everything_is_answered_but_what_needs_it(
+    tmp_path: Path, streaming: bool
+) -> None:
+    (tmp_path / "kolosal.db").write_bytes(b"this is no database" * 100)
+    url = f"sqlite:///{tmp_path / 'kolosal.db'}"
+    async with client_of(FakeEngine(script=says("One")), store_url=url) as client:
+        if streaming:
+            given = (await stream(client))[-1]["response"]
+        else:
+            given = await create(client)
+        assert (given["status"], given["store"]) == ("completed", False)
+        assert (await create(client, store=False))["status"] == "completed"
+        for response in (
+            await client.post("/v1/responses", json=HELLO | {"store": True, "stream": streaming}),
+            await client.post("/v1/responses", json=HELLO | {"previous_response_id": given["id"]}),
+            await client.get(f"/v1/responses/{given['id']}"),
+            await client.delete(f"/v1/responses/{given['id']}"),
+        ):
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "store_unavailable")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_what_could_not_be_kept_in_the_end_is_told(
+    monkeypatch: pytest.MonkeyPatch, streaming: bool
+) -> None:
+    async with client_of(FakeEngine(script=says("y" * 100_000))) as client:
+        kept = await create(client, store=True)
+        monkeypatch.setattr(database, "_PRAGMAS", (*database._PRAGMAS, "PRAGMA max_page_count = 1"))
+        async with client_of(FakeEngine(script=says("y" * 100_000))) as full:  # as large as it is
+            if not streaming:
+                answer = await full.post("/v1/responses", json=HELLO | {"store": True})
+                assert (answer.status_code, answer.json()["error"]["code"]) == (507, "insufficient_storage")
+                assert (await create(full))["store"] is False
+            else:
+                last = (await stream(full, store=True))[-1]
+                assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
+                assert "no room left" in last["response"]["error"]["message"]
+                last = (await stream(full))[-1]
+                assert (last["type"], last["response"]["store"]) == ("response.completed", False)
+    assert kept["store"] is True
+
+
+async def test_a_client_that_leaves_while_its_response_is_kept_finds_it_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reached, goes_on = asyncio.Event(), asyncio.Event()
+    put = KeptResponses._put
+
+    async def slowly(*arguments: Any) -> bool:
+        reached.set()
+        await goes_on.wait()
+        return await put(*arguments)
+
+    monkeypatch.setattr(KeptResponses, "_put", slowly)
+    async with Streaming() as running:
+        running.engine.streams[0].put(TokenDelta("lo", (), FinishReason.STOP, Usage(1, 2)))
+        await reached.wait()
+        running.request.leave()
+        await running.task
+        assert (await running.shown())["status"] == "completed"
+        goes_on.set()
+        await running.app.state.services.responses.settled(None, running.id)
+        assert (await running.shown())["status"] == "completed"

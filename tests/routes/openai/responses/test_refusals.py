@@ -12,15 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses.input_token_count_params import InputTokenCountParams
 
-from kolosal.chat.schemas import tool_schema
 from kolosal.errors import ClientError, InvalidRequest
 from kolosal.http.decode import decode_body
 from kolosal.routes.openai.responses.body import ResponseBody, ResponsePromptBody
+from kolosal.routes.openai.responses.input_items import ItemSources
 from kolosal.routes.openai.responses.items import ContentPart, Item
-from kolosal.schema import ChatPrompt
+from kolosal.schema import MAX_TOOLS
 from tests.fakes import FakeEngine, says
 from tests.routes.openai.responses.asking import WEATHER, ask
 
+NOTHING = ItemSources(lambda _: None, lambda _: None)
 USER = {"role": "user", "content": "Hello"}
 
 
@@ -46,40 +47,37 @@ def _message(part: object) -> list[dict[str, Any]]:
         ({"input": _message({"type": "input_text"})}, "input.0.content.0.text", "Missing required field"),
         ({"input": _message({"type": "refusal"})}, "input.0.content.0.refusal", "Missing required field"),
         (
-            {"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "[]"}]},
-            "input.0.arguments",
-            "must be the JSON text of an object, not '[]'",
-        ),
-        (
-            {"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{"}]},
-            "input.0.arguments",
-            "must be the JSON text of an object",
-        ),
-        (
             {"input": [USER, {"type": "function_call_output", "call_id": "c", "output": "x"}]},
             "input.1.call_id",
-            "must be that of a complete function call before it, not 'c'",
+            "must be that of a complete call before it, not 'c'",
         ),
         ({"input": [{"type": "item_reference", "id": "msg_x"}]}, "input.0.id", "no item of a kept response"),
         ({"input": [{"id": "msg_x"}]}, "input.0.id", "no item of a kept response"),
-        ({"tools": [{"type": "web_search"}]}, "tools.0.type", "'web_search'"),
+        ({"tools": [{"type": "telepathy"}]}, "tools.0.type", "'telepathy'"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice", "there are no tools"),
+        ({"tools": [{"type": "custom", "name": "c", "format": {"type": "grammar", "definition": "x"}}]}, "tools.0.format.syntax", "Missing"),
+        ({"tools": [{"type": "namespace", "name": "n"}]}, "tools.0.tools", "Missing required field"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "namespace"}]}]}, "tools.0.tools.0.type", "'namespace'"),
+        ({"tools": [{"type": "namespace", "name": "n" * 250, "tools": [WEATHER]}]}, "tools.0.tools.0.name", "with its namespace, not 258"),
+        ({"tools": [WEATHER | {"name": "n.weather"}, {"type": "namespace", "name": "n", "tools": [WEATHER]}]}, "tools.1.tools.0", "'n.weather'"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [WEATHER | {"name": f"f{n}"} for n in range(MAX_TOOLS)]}, WEATHER]}, "tools", f"at most {MAX_TOOLS} tools"),
         ({"tools": [{"type": "function"}]}, "tools.0.name", "Missing required field"),
         ({"tools": [WEATHER, WEATHER]}, "tools.1", "'weather'"),
         ({"tools": [WEATHER | {"async": True}]}, "tools.0.async", "not supported"),
-        ({"tools": [WEATHER | {"defer_loading": True}]}, "tools.0.defer_loading", "not supported"),
         ({"tools": [WEATHER | {"allowed_callers": ["programmatic"]}]}, "tools.0.allowed_callers", "not supported"),
         ({"tool_choice": "required"}, "tool_choice", "there are no tools"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function"}}, "tool_choice.name", "Missing"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "name": "f"}}, "tool_choice", "'f'"),
         ({"tools": [WEATHER], "tool_choice": {"type": "mcp"}}, "tool_choice.type", "'mcp'"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "custom", "name": "weather"}}, "tool_choice", "'weather'"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "allowed_tools", "mode": "required", "tools": [{"type": "mcp"}]}}, "tool_choice.tools", "none of its tools"),
         ({"tools": [WEATHER], "tool_choice": {"type": "allowed_tools", "mode": "auto"}}, "tool_choice.tools", "Missing"),
-        ({"text": {"verbosity": "low"}}, "text.verbosity", "must be medium"),
+        ({"text": {"verbosity": "loud"}}, "text.verbosity", "must be 'low'"),
         ({"text": {"format": {"type": "json_schema", "schema": {}}}}, "text.format.name", "Missing"),
         ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format.schema", "Missing"),
         ({"reasoning": {"mode": "pro"}}, "reasoning.mode", "must be standard"),
         ({"truncation": "auto"}, "truncation", "must be disabled"),
-        ({"include": ["reasoning.encrypted_content"]}, "include", "'reasoning.encrypted_content'"),
-        ({"include": ["web_search_call.results"]}, "include", "'web_search_call.results'"),
+        ({"include": ["everything"]}, "include", "'everything'"),
         ({"prompt_cache_options": {"prewarm": True}}, "prompt_cache_options.prewarm", "must be false"),
         ({"background": True}, "background", "not supported"),
         ({"background_options": {"completion_window": "2h"}}, "background_options", "not supported"),
@@ -97,14 +95,11 @@ async def test_a_bad_field_is_named(fields: dict[str, Any], param: str, words: s
     assert engine.requests == []
 
 
-async def test_what_an_engine_says_of_a_tool_names_the_field_as_it_is_here() -> None:
+async def test_a_strict_tool_that_cannot_be_enforced_is_named() -> None:
     engine = FakeEngine(script=says("a"))
-    await ask(engine, tools=[WEATHER | {"parameters": {"type": "array"}}])
-    prompt = engine.requests[0].prompt
-    assert isinstance(prompt, ChatPrompt)
-    with pytest.raises(InvalidRequest, match=r"^Field tools\.0\.parameters\.type must be") as refused:
-        tool_schema(0, prompt.tool_use.tools[0])
-    assert refused.value.param == "tools.0.parameters"
+    status, body = await ask(engine, tools=[WEATHER | {"parameters": {"type": "array"}, "strict": True}])
+    assert (status, body["error"]["param"]) == (400, "tools.0.parameters")
+    assert body["error"]["message"].startswith('Field tools.0.parameters cannot be enforced at "/type"')
 
 
 async def test_an_unknown_previous_response_has_its_own_code() -> None:
@@ -124,7 +119,7 @@ async def test_an_unknown_previous_response_has_its_own_code() -> None:
 def test_a_conversation_has_its_bounds(earlier: tuple[Item, ...], words: str) -> None:
     body = decode_body(b'{"model": "m", "input": "Hello"}', ResponseBody)
     with pytest.raises(InvalidRequest, match=words):
-        body.to_items(earlier, lambda _: None)
+        body.to_items(earlier, NOTHING)
 
 
 def test_no_official_field_is_dropped_silently() -> None:
@@ -157,4 +152,4 @@ json = st.recursive(
 def test_whatever_comes_is_a_request_or_a_client_error(**fields: object) -> None:
     with contextlib.suppress(ClientError):
         body = decode_body(orjson.dumps({"model": "m"} | fields), ResponseBody)
-        body.to_request(body.to_items((), lambda _: None))
+        body.to_request(body.to_items((), NOTHING))

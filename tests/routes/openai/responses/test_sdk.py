@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
-import httpx2
 import openai
 import pytest
 from openai.types.responses import FunctionToolParam, ResponseFunctionToolCall, ResponseInputParam
 from pydantic import BaseModel
+from starlette.applications import Starlette
 
 from kolosal.errors import EngineDied
 from kolosal.schema import FinishReason, TokenDelta
 from tests.fakes import FakeEngine, Script, app_with, says
-from tests.routes.openai.responses.asking import CALL, WEATHER, in_turn
+from tests.openai_client import openai_client
+from tests.routes.openai.responses.asking import CALL, WEATHER, end, in_turn
 
 Sdk = Callable[[Script], openai.AsyncOpenAI]
 
@@ -30,24 +32,22 @@ class City(BaseModel):
 
 
 @pytest.fixture
-async def sdk() -> AsyncIterator[Sdk]:
+async def sdk(tmp_path: Path) -> AsyncIterator[Sdk]:
     """Makes a client of a daemon whose model says what a script gives."""
     clients: list[openai.AsyncOpenAI] = []
+    daemons: list[Starlette] = []
 
     def make(script: Script) -> openai.AsyncOpenAI:
-        transport = httpx2.ASGITransport(app=app_with(FakeEngine(script=script)), raise_app_exceptions=False)
-        client = openai.AsyncOpenAI(
-            base_url="http://localhost/v1",
-            api_key="none",
-            max_retries=0,
-            http_client=httpx2.AsyncClient(transport=transport),
-        )
-        clients.append(client)
-        return client
+        url = f"sqlite:///{tmp_path / 'kolosal.db'}"
+        daemons.append(app_with(FakeEngine(script=script), store_url=url))
+        clients.append(openai_client(daemons[-1]))
+        return clients[-1]
 
     yield make
     for client in clients:
         await client.close()
+    for app in daemons:
+        await end(app)
 
 
 async def test_a_response_is_created_read_listed_and_deleted(sdk: Sdk) -> None:

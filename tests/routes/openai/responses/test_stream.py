@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
+from kolosal.errors import LoadFailed
 from kolosal.schema import ChatPrompt, FinishReason, Message, TokenDelta, Usage
 from tests.engines.helpers import INFO
-from tests.fakes import FakeEngine, says
+from tests.fakes import AsgiRequest, FakeEngine, app_with, says
 from tests.routes.openai.responses.asking import (
     CALL,
     GOLDEN,
@@ -14,6 +16,8 @@ from tests.routes.openai.responses.asking import (
     WEATHER,
     client_of,
     create,
+    events_of,
+    kept_by,
     settled,
     stream,
 )
@@ -69,3 +73,34 @@ async def test_thoughts_are_an_item_before_the_answer_and_are_counted() -> None:
     assert again["usage"]["output_tokens_details"] == {"reasoning_tokens": 7}
     assert isinstance(engine.requests[1].prompt, ChatPrompt)
     assert engine.requests[1].prompt.messages[1] == Message("assistant", "Hi", thinking="Hm…")
+
+
+async def test_a_stream_that_fails_before_it_began_begins_all_the_same() -> None:
+    engine = FakeEngine()
+    engine.loading, engine.load_error = asyncio.Event(), LoadFailed("no such luck")
+    app = app_with(engine, stream_headers_after_s=0)
+    request = AsgiRequest("/v1/responses", HELLO | {"stream": True})
+    task = request.start(app)
+    await request.until(b": ping\n\n")
+    engine.loading.set()
+    await task
+    events = events_of(request.content.decode().removeprefix(": ping\n\n"))
+    assert [event["type"] for event in events] == [
+        "response.created",
+        "response.in_progress",
+        "response.failed",
+    ]
+    assert events[2]["response"]["error"]["message"] == "no such luck"
+
+
+async def test_a_response_that_never_began_is_not_kept() -> None:
+    engine = FakeEngine()
+    engine.loading = asyncio.Event()
+    async with kept_by(engine, stream_headers_after_s=0) as app:
+        request = AsgiRequest("/v1/responses", HELLO | {"stream": True})
+        task = request.start(app)
+        await request.until(b": ping\n\n")
+        request.leave()
+        await task
+        async with app.state.services.store.reading(None) as session:
+            assert (await session.responses.usage())[0] == 0

@@ -1,0 +1,1 @@
+"""Coding agents, which are downloaded: `scripts/test.py --extra agents`."""
