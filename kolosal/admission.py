@@ -25,6 +25,10 @@ class Admission:
         self._by_key: Counter[str | None] = Counter()
         self._total = 0
 
+    def limit(self, settings: ServerSettings) -> None:
+        """Other bounds from now on. Requests that are in the daemon stay."""
+        self._settings = settings
+
     @property
     def total(self) -> int:
         """Requests that are in the daemon now."""

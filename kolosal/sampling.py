@@ -5,7 +5,7 @@ Bounds are enforced here, so nothing out of range reaches native code. The names
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, TypeAlias
 
@@ -13,6 +13,12 @@ from pydantic import Field
 
 MAX_TOKENS_LIMIT = 1_000_000
 """Upper bound of every count of tokens: the largest context window that can be configured."""
+
+MAX_INT = 2**63 - 1
+"""The largest number that clients' native integers hold."""
+
+DEFAULT_SEED = -1
+"""The seed that is none: llama-server's."""
 
 MAX_STOP_STRINGS = 64
 """Stop strings one request may give; each is compared with every piece of text."""
@@ -68,18 +74,21 @@ DEFAULT_ORDER = tuple(SamplerStage)
 
 # Types of numbers that protocols take too, under these names and others.
 Temperature: TypeAlias = Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)]
-TopP: TypeAlias = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-TopK: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOP_K)]
+TopP: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+TopK: TypeAlias = Annotated[int, Field(ge=-1, le=MAX_TOP_K)]
 RepeatPenalty: TypeAlias = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
-TypicalP: TypeAlias = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+TypicalP: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 TokenId: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 LogitBias: TypeAlias = Annotated[float, Field(ge=-100, le=100)]
-Seed: TypeAlias = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Seed: TypeAlias = Annotated[int, Field(ge=-MAX_INT - 1, le=MAX_INT)]
 TokenCount: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOKENS_LIMIT)]
 TokenLimit: TypeAlias = Annotated[int, Field(ge=1, le=MAX_TOKENS_LIMIT)]
+ReasoningBudget: TypeAlias = Annotated[int, Field(ge=-1, le=MAX_TOKENS_LIMIT)]
+LookBack: TypeAlias = Annotated[int, Field(ge=-1, le=MAX_TOKENS_LIMIT)]
 TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=MAX_LOGPROBS)]
 Choices: TypeAlias = Annotated[int, Field(ge=1, le=MAX_CHOICES)]
-StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+StopString: TypeAlias = Annotated[str, Field(max_length=MAX_STOP_CHARS)]
+GivenNames: TypeAlias = Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=64)]
 StopStrings: TypeAlias = Annotated[tuple[StopString, ...], Field(max_length=MAX_STOP_STRINGS)]
 
 
@@ -94,9 +103,9 @@ class SamplingParams:
     temperature: Temperature = 1.0
     """0 is greedy: the most probable token."""
     top_p: TopP = 1.0
-    """Keep the most probable tokens whose probabilities add up to this; 1 is off."""
+    """Keep the most probable tokens whose probabilities add up to this; 0 and 1 are off."""
     top_k: TopK = 40
-    """0 turns the limit off."""
+    """Keep this many of the most probable tokens; 0 and -1 are off."""
     min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.05
     """Keep tokens at least this probable, as a share of the most probable one's; 0 is off."""
     presence_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] = 0.0
@@ -105,10 +114,10 @@ class SamplingParams:
     """Subtracted from a token's logit for each time it was generated."""
     repeat_penalty: RepeatPenalty = 1.0
     """Divides the logits of tokens among the last `repeat_last_n`, the prompt's included; negative ones are multiplied. 1 is off."""
-    repeat_last_n: TokenCount = 64
-    """How far back `repeat_penalty` looks, in tokens; 0 turns it off."""
+    repeat_last_n: LookBack = 64
+    """How far back `repeat_penalty` looks, in tokens; -1 is the whole context, 0 is off."""
     typical_p: TypicalP = 1.0
-    """Keep the tokens whose information is nearest to the entropy, until their probabilities add up to this; 1 is off."""
+    """Keep the tokens whose information is nearest to the entropy, until their probabilities add up to this; 0 and 1 are off."""
     top_n_sigma: Annotated[float, Field(ge=-1, le=100, allow_inf_nan=False)] = -1.0
     """Keep tokens within this many standard deviations of the largest logit; -1 and 0 are off."""
     xtc_probability: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
@@ -125,7 +134,7 @@ class SamplingParams:
     """See `dry_multiplier`."""
     dry_allowed_length: TokenCount = 2
     """Repetitions up to this many tokens are free."""
-    dry_penalty_last_n: Annotated[int, Field(ge=-1, le=MAX_TOKENS_LIMIT)] = -1
+    dry_penalty_last_n: LookBack = -1
     """How far back repetitions are looked for, in tokens; -1 is the whole context, 0 is off."""
     dry_sequence_breakers: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(max_length=MAX_DRY_BREAKERS)
@@ -145,14 +154,25 @@ class SamplingParams:
     ] = ()
     """(token, what is added to its logit); -100 forbids it, whatever its logit."""
     seed: Seed | None = None
-    """The same seed gives the same text for the same request; None draws a fresh one."""
+    """The same seed gives the same text for the same request; None and -1 take the engine's, else a fresh one. It is taken modulo
+    2^32."""
     seed_offset: Annotated[int, Field(ge=0, le=MAX_CHOICES)] = 0
     """Added to the seed, also to an engine's own: tells the choices of one request apart."""
     max_tokens: TokenCount | None = None
     """Tokens to generate at most; None means to the end of the context window."""
     stop: StopStrings = ()
-    """The text ends before the first of these; it is never part of the output."""
+    """The text ends before the first of these; it is never part of the output. An empty one is none."""
+    reasoning_budget: ReasoningBudget | None = None
+    """Tokens that the model may think before it answers: at the bound its thought is closed. 0 lets it not think, -1 sets no bound; where
+    nothing is given the effort that was asked for says, if any."""
     ignore_eos: bool = False
     """Go on after the model's end-of-turn token, until `max_tokens`."""
     logprobs: TopLogprobs | None = None
     """How many of the most probable tokens to report beside each chosen one; None reports nothing."""
+    given: GivenNames | None = field(default=None, compare=False, repr=False)
+    """Names of the fields that the client gave: a model's own defaults take the place of the others. None: they have, or there are
+    none to look at."""
+
+
+NOT_OF_A_MODEL = frozenset({"given", "logit_bias", "logprobs", "seed_offset"})
+"""Fields that belong to one request: a model has no defaults of them."""

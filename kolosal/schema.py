@@ -20,8 +20,8 @@ MAX_GRAMMAR_CHARS = 262_144
 MAX_PRIORITY = 100
 """Bound of a request's priority, up and down."""
 
-MAX_TOOLS = 128
-"""Tools one request may offer: the OpenAI API's bound."""
+MAX_TOOLS = 512
+"""Tools one request may offer: several servers of the Model Context Protocol together have more than a hundred."""
 
 MAX_TOOL_NAME_CHARS = 256
 """Characters of a tool's name."""
@@ -29,8 +29,13 @@ MAX_TOOL_NAME_CHARS = 256
 MAX_SCHEMA_CHARS = 262_144
 """Characters of a tool's parameters, written as JSON."""
 
+TEXT_ARGUMENT = "input"
+"""The one argument of a tool that takes text."""
+
 MAX_CACHE_SCOPE_CHARS = 256
 """Of the name of a scope within which requests share KV cells."""
+
+MAX_THREAD_ID_CHARS = 256
 
 MAX_TEMPLATE_KWARGS = 16
 """Variables one request may set for the chat template."""
@@ -61,7 +66,7 @@ class ToolCall:
     id: str
     name: str
     arguments: str
-    """JSON text of an object."""
+    """JSON text of an object; of an earlier call perhaps something else, which templates get as `{}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,8 @@ class Tool:
     """The request field that schema came from, for errors; None: where chat completions have it."""
     strict: bool = False
     """Whether a schema with keywords that cannot be enforced is refused; otherwise those keywords are passed over."""
+    text: Grammar | None = None
+    """What its one argument, the string `TEXT_ARGUMENT`, must conform to, where the tool takes text in a format of its own."""
 
 
 class ToolMode(StrEnum):
@@ -122,6 +129,11 @@ class ToolUse:
             return ()
         return tuple(tool for tool in self.tools if not self.only or tool.name in self.only)
 
+    @property
+    def forced(self) -> bool:
+        """Whether the turn is nothing but thoughts and calls."""
+        return self.mode is ToolMode.REQUIRED and bool(self.callable)
+
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
@@ -131,6 +143,8 @@ class ChatPrompt:
     tool_use: ToolUse = ToolUse()
     continues: bool = False
     """The last turn is the assistant's own and is continued in place of a new one."""
+    add_generation_prompt: bool = True
+    """Whether the assistant's turn is begun after the last one, where that is not continued."""
     template_kwargs: Annotated[dict[str, bool | int | float | str], Field(max_length=MAX_TEMPLATE_KWARGS)] = (
         field(default_factory=dict)
     )
@@ -211,6 +225,8 @@ class GenerateRequest:
     """Who asks, e.g. the id of an API key: waiting requests of different clients take turns. Empty: `cache_scope` says who."""
     prompt_logprobs: bool = False
     """Whether the prompt's own tokens get log-probabilities too; then its cells are computed anew."""
+    thread_id: Annotated[str, Field(max_length=MAX_THREAD_ID_CHARS)] = ""
+    """The conversation that the daemon keeps and this is a turn of, for what a backend keeps between its turns; empty: none."""
     max_context: TokenLimit | None = None
     """Tokens that prompt and answer may have together, where that is less than the engine's context window."""
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import is_hypothesis_test, settings
 
 from kolosal.engines.ipc.command import WorkerCommand, worker_environment
-from kolosal.engines.parameters import EngineConfig, LoadingParameters
+from kolosal.engines.parameters import FittedConfig, FittedParameters
 from tests.fake_worker import fake_worker_argv
 from tests.faults.stallwatch import watched
 from tests.settings import with_settings
@@ -26,7 +26,7 @@ settings.register_profile(
     "thorough", deadline=None, print_blob=True, max_examples=1000, stateful_step_count=100
 )
 
-_LEAK_WAIT_S = 5.0
+_LEAK_WAIT_S = 30.0
 """The kernel may take a moment to reap what a test has already ended."""
 
 
@@ -57,6 +57,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.no_cover)
 
 
+def pytest_collection_finish() -> None:
+    """Thousands of tests are there to the end: the garbage collector need not look at them each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 async def no_leaked_tasks() -> AsyncIterator[None]:
     """Every task a test started is done when it ends."""
@@ -64,7 +70,7 @@ async def no_leaked_tasks() -> AsyncIterator[None]:
     yield
     leaked = asyncio.all_tasks() - before - {asyncio.current_task()}
     if leaked:
-        await asyncio.wait(leaked, timeout=0.5)
+        await asyncio.wait(leaked, timeout=_LEAK_WAIT_S)
     leaked = {task for task in leaked if not task.done()}
     assert not leaked, f"tasks left running: {leaked}"
 
@@ -73,10 +79,10 @@ async def no_leaked_tasks() -> AsyncIterator[None]:
 def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every process and file descriptor a test opened is gone when it ends, and nothing of ours held an event loop up.
 
-    Of a loop's time a tenth of a second is demanded; three on machines of any speed.
+    Of a loop's time a tenth of a second is demanded; a whole one on machines of any speed.
     """
     children_before, files_before = children.known(), _open_files()
-    with watched(0.1 if request.config.getoption("--full-size") else 0.3) as stalls:
+    with watched(0.1 if request.config.getoption("--full-size") else 1.0) as stalls:
         yield
     if left := children.since(children_before):
         _, alive = psutil.wait_procs(left, timeout=_LEAK_WAIT_S)
@@ -112,13 +118,19 @@ class _Children:
         return self._known
 
     def since(self, before: set[psutil.Process]) -> set[psutil.Process]:
-        """Those that were not there before, without the renderer that a worker starts with its first chat and keeps."""
-        return {child for child in self.known() - before if not _renders_for(child, before)}
+        """Those that were not there before, without those that a worker starts when it needs them and keeps for a while."""
+        return {child for child in self.known() - before if not _serves(child, before)}
 
 
-def _renders_for(child: psutil.Process, parents: set[psutil.Process]) -> bool:
+_SERVING = ("templates.jinja", "grammars.check_process")
+"""Modules of a worker's own processes: the renderer of chat templates, and what compiles grammars first."""
+
+
+def _serves(child: psutil.Process, parents: set[psutil.Process]) -> bool:
     try:
-        return child.parent() in parents and any("templates.jinja" in word for word in child.cmdline())
+        return child.parent() in parents and any(
+            module in word for module in _SERVING for word in child.cmdline()
+        )
     except psutil.NoSuchProcess:
         return False
 
@@ -180,11 +192,11 @@ def _environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def fake_config() -> Callable[..., EngineConfig]:
+def fake_config() -> Callable[..., FittedConfig]:
     """Makes the configuration of an engine for the fake backend: `fake_config("a", n_ctx=64)`."""
 
-    def config(engine_id: str = "fake", **parameters: object) -> EngineConfig:
-        return EngineConfig(engine_id, "fake.gguf", LoadingParameters(**parameters))  # type: ignore[arg-type]
+    def config(engine_id: str = "fake", **parameters: object) -> FittedConfig:
+        return FittedConfig(engine_id, "fake.gguf", FittedParameters(**parameters))  # type: ignore[arg-type]
 
     return config
 

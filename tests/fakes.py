@@ -12,6 +12,14 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message
 
 from kolosal.app import create_app
+from kolosal.cluster.view import (
+    ClusterView,
+    EngineReplicas,
+    NodeState,
+    NodeView,
+    ReplicaState,
+    ReplicaView,
+)
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.calls import (
     Call,
@@ -78,6 +86,8 @@ class FakeEngine(Engine):
         self.load_error: KolosalError | None = None
         self.loading: asyncio.Event | None = None
         """Where there is one, loading lasts until it is set."""
+        self.is_waited_for = asyncio.Event()
+        """Whether somebody waits for it to be loaded."""
         self.refusal: KolosalError | None = None
         self.refuse_from = 0
         """The `refusal` is raised for this request and all later ones."""
@@ -92,6 +102,7 @@ class FakeEngine(Engine):
 
     async def ensure_ready(self) -> None:
         if self.loading is not None:
+            self.is_waited_for.set()
             await self.loading.wait()
         if self.load_error is not None:
             raise self.load_error
@@ -122,6 +133,8 @@ async def _feed(stream: RequestStream, items: Iterable[TokenDelta | KolosalError
     """One event at a time, each when the last was taken, so that nothing is merged."""
     for item in items:
         await eventually(lambda: stream._pending is None or stream._finished)
+        if stream._finished:
+            return
         if isinstance(item, KolosalError):
             stream.fail(item)
         else:
@@ -143,6 +156,28 @@ async def eventually(condition: Callable[[], object]) -> None:
     """Let others run until something is so. Ends with the test's timeout at the latest."""
     while not condition():  # noqa: ASYNC110 - what is waited for has no event
         await asyncio.sleep(0)
+
+
+class FakeCluster:
+    """Two machines, one of which is gone, and an engine `far` with a replica that is ready and one that has no place yet."""
+
+    def __init__(self) -> None:
+        self.drained: list[str] = []
+
+    def view(self) -> ClusterView:
+        gib = 1 << 30
+        nodes = (
+            NodeView("n1", "10.0.0.1", NodeState.ALIVE, True, 8, 4, 0, 0, 32 * gib, 21 * gib),
+            NodeView("n2", "10.0.0.2", NodeState.DEAD, False, 16, 12, 1, 0, 64 * gib, 55 * gib),
+        )
+        replicas = (
+            ReplicaView("r1", ReplicaState.READY, "n1", "10.0.0.1", 2, 910),
+            ReplicaView("r2", ReplicaState.STARTING, None, None, 0, 0),
+        )
+        return ClusterView("10.0.0.1:6379", 0.5, nodes, (EngineReplicas("far", 1, 4, replicas),))
+
+    async def drain(self, node: str) -> None:
+        self.drained.append(node)
 
 
 def app_with(*engines: Engine, default_engine: str | None = None, **settings: Any) -> Starlette:

@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -62,10 +63,16 @@ def test_worker_with_a_model_has_no_more_than_it_needs() -> None:
     }
 
 
+def test_daemon_opens_no_database_and_joins_no_cluster_before_it_must() -> None:
+    later = {"sqlalchemy", "aiosqlite", "alembic", "asyncpg", "sqlite3", "ray", "kolosal.cluster.ray_cluster"}
+    assert not imported_by("kolosal.daemon") & later
+
+
 def test_daemon_asks_no_gpu_before_it_must() -> None:
     assert not imported_by("kolosal.daemon") & {"pynvml", "rich", "httpx", "opentelemetry"}
 
 
+@cache
 def imports_of(path: Path) -> set[str]:
     """The top-level modules a source file imports, anywhere in it."""
     names: set[str] = set()
@@ -133,7 +140,8 @@ def test_nothing_is_pickled(module: str) -> None:
 
 @pytest.mark.parametrize("module", ["llama_cpp", "numpy"])
 def test_native_libraries_are_imported_by_workers_only(module: str) -> None:
-    assert all(name.startswith("engines/worker/") for name in files_that_import(module))
+    elsewhere = {name for name in files_that_import(module) if not name.startswith("engines/worker/")}
+    assert elsewhere <= {"retrieval/ranking.py"}  # which does so when something is searched
 
 
 def test_no_class_has_the_name_of_another() -> None:

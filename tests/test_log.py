@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
+import sys
 from collections.abc import Iterator
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,8 @@ import orjson
 import pytest
 
 from kolosal.config.logging import LoggingSettings
-from kolosal.log import configure_logging
-from kolosal.observe.context import REQUEST_ID
+from kolosal.log import configure_logging, log_file_problem
+from kolosal.observe.context import REQUEST, RequestContext
 
 log = logging.getLogger("kolosal.test")
 
@@ -74,10 +78,10 @@ def test_a_line_for_programs_is_one_object(path: Path) -> None:
 def test_lines_have_the_request_they_belong_to(path: Path) -> None:
     configure_logging(to(path, format="json"))
     log.info("daemon.started")
-    token = REQUEST_ID.set("req-1")
+    token = REQUEST.set(RequestContext("req-1"))
     log.info("engine.loaded")
     log.info("request.finished", extra={"request_id": "req-2"})
-    REQUEST_ID.reset(token)
+    REQUEST.reset(token)
     assert [orjson.loads(line).get("request_id") for line in lines(path)] == [None, "req-1", "req-2"]
 
 
@@ -89,6 +93,35 @@ def test_a_file_is_put_aside_when_it_is_long_and_the_oldest_is_deleted(path: Pat
     assert [file.name for file in files] == ["kolosal.log", "kolosal.log.1", "kolosal.log.2"]
     assert max(file.stat().st_size for file in files) <= 4096
     assert lines(path)[-1].endswith("number=399")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX kinds of files")
+def test_a_pipe_in_place_of_the_file_is_not_waited_for(path: Path) -> None:
+    assert sys.platform != "win32"  # for the type checker
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="not a regular file, but a pipe"):
+        configure_logging(to(path))
+
+
+class FullDisk(io.StringIO):
+    def write(self, _text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_is_told_once_and_no_more_when_it_has_room(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure_logging(to(path))
+    [handler] = [one for one in logging.getLogger().handlers if isinstance(one, RotatingFileHandler)]
+    with monkeypatch.context() as patch:
+        patch.setattr(handler, "stream", FullDisk())
+        for number in range(2):
+            log.warning("disk.full", extra={"number": number})
+        assert log_file_problem() == "The log file cannot be written: No space left on device"
+    log.warning("room.again")
+    assert log_file_problem() is None
+    assert capsys.readouterr().err.count("The log file cannot be written") == 1
+    assert [line.split()[-1] for line in lines(path)] == ["room.again"]
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:

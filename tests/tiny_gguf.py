@@ -20,8 +20,8 @@ _CONTROLS = ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
 N_SWA = 16
 """Sliding window of the tiny gemma3: five of six layers see no further back."""
 
-Architecture = Literal["llama", "gemma3", "mamba"]
-"""Plain attention, sliding windows, recurrent states: the kinds of memory llama.cpp has."""
+Architecture = Literal["llama", "gemma3", "mamba", "lfm2"]
+"""Plain attention, sliding windows, recurrent states, and layers of both attention and states: the kinds of memory llama.cpp has."""
 
 
 FIM_BYTES = {"PRE": 0xF8, "SUF": 0xF9, "MID": 0xFA, "REP": 0xFB, "SEP": 0xFC}
@@ -60,6 +60,8 @@ def write_tiny_gguf(
             model.add_gemma3()
         case "mamba":
             model.add_mamba()
+        case "lfm2":
+            model.add_lfm2()
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -165,6 +167,25 @@ class _Model:
             self._add(f"{block}.ssm_out.weight", N_EMBD, n_inner)
         self._add_ends()
 
+    def add_lfm2(self) -> None:
+        """A short convolution, and attention above it."""
+        n_conv, head, kv_heads = 3, N_EMBD // N_HEADS, [0, N_HEADS_KV]
+        self._writer.add_block_count(len(kv_heads))
+        self._writer.add_feed_forward_length(N_FF)
+        self._writer.add_head_count(N_HEADS)
+        self._writer.add_head_count_kv(kv_heads)
+        self._writer.add_shortconv_l_cache(n_conv)
+        self._add_attention("blk.1")
+        self._add_norm("blk.1.attn_q_norm.weight", head)
+        self._add_norm("blk.1.attn_k_norm.weight", head)
+        self._add_norm("blk.0.attn_norm.weight", N_EMBD)
+        self._add("blk.0.shortconv.conv.weight", N_EMBD, n_conv)
+        self._add("blk.0.shortconv.in_proj.weight", 3 * N_EMBD, N_EMBD)
+        self._add("blk.0.shortconv.out_proj.weight", N_EMBD, N_EMBD)
+        self._add_feed_forward("blk.0")
+        self._add("token_embd.weight", self._n_vocab, N_EMBD)
+        self._add_norm("token_embd_norm.weight", N_EMBD)  # of the output, whatever it is called
+
     def add_qwen3(self) -> None:
         self._writer.add_layer_norm_rms_eps(1e-5)
         self._add_attention_parameters(N_LAYERS)
@@ -217,6 +238,9 @@ class _Model:
         self._add(f"{block}.attn_k.weight", kv_width, N_EMBD)
         self._add(f"{block}.attn_v.weight", kv_width, N_EMBD)
         self._add(f"{block}.attn_output.weight", N_EMBD, N_EMBD)
+        self._add_feed_forward(block)
+
+    def _add_feed_forward(self, block: str) -> None:
         self._add_norm(f"{block}.ffn_norm.weight", N_EMBD)
         self._add(f"{block}.ffn_gate.weight", N_FF, N_EMBD)
         self._add(f"{block}.ffn_up.weight", N_FF, N_EMBD)

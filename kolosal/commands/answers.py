@@ -26,6 +26,7 @@ class EngineView:
     engine_id: str
     state: str
     model_path: str | None = None
+    backend: str | None = None
     n_ctx: int | None = None
     in_flight: int | None = None
     last_accessed: datetime | None = None
@@ -42,6 +43,7 @@ class EngineView:
             engine_id=str(body.get("engine_id", "")),
             state=str(body.get("state") or body.get("status") or "unknown"),
             model_path=_text(body.get("model_path")),
+            backend=_text(body.get("backend")),
             n_ctx=_integer(n_ctx),
             in_flight=_integer(body.get("in_flight")),
             last_accessed=_time(body.get("last_accessed")),

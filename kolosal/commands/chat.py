@@ -1,4 +1,4 @@
-"""A conversation in the terminal: read a line, show the answer as it is made, again.
+"""A conversation in the terminal: read a message, show the answer as it is made, again.
 
 Owns the messages of the conversation and the commands that begin with a slash. Knows nothing of daemons, engines or
 files: it is given a model's name and a client.
@@ -8,28 +8,34 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from kolosal.commands.answers import Body
 from kolosal.commands.client import DaemonClient
 from kolosal.commands.errors import CommandError
+from kolosal.commands.message_input import PromptReader, command_of, message_of
 from kolosal.commands.text import printable
+from kolosal.config.load import process_environment, state_folder
+from kolosal.config.settings import Settings
 from kolosal.sampling import MAX_TOKENS_LIMIT
 
 PROMPT = ">>> "
 
 HELP = """\
-/clear   forget the conversation (a system prompt stays)
-/help    show this
-/bye     leave (so do Ctrl-D and Ctrl-C at the prompt)
-Ctrl-C   stop the answer that is being made
+/clear        forget the conversation (a system prompt stays)
+/help         show this
+/bye          leave (so do Ctrl-D, and Ctrl-C where nothing is typed)
+\\ and Enter   another line; so does Alt-Enter
+\"""           begins and ends a message of several lines, which is sent as it is
+Up, Ctrl-R    what was typed before
+Ctrl-C        stop the answer that is being made, or take back what is typed
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """Where lines come from and text goes. `read` raises EOFError at the end and KeyboardInterrupt on Ctrl-C."""
+    """Where messages come from and text goes. `read` raises EOFError at the end and KeyboardInterrupt on Ctrl-C."""
 
     read: Callable[[str], str]
     write: Callable[[str], None]
@@ -78,23 +84,24 @@ def converse(chat: Chat, terminal: Terminal, run: Callable[[Coroutine[None, None
     terminal.note("Type a message; /help shows the commands.\n")
     while True:
         try:
-            line = terminal.read(PROMPT).strip()
+            text = terminal.read(PROMPT)
         except (EOFError, KeyboardInterrupt):
             terminal.write("\n")
             return
-        if line == "/bye":
+        command = command_of(text)
+        if command == "/bye":
             return
-        if line.startswith("/"):
-            _obey(line, chat, terminal)
-        elif line:
-            _answer(line, chat, terminal, run)
+        if command is not None:
+            _obey(command, chat, terminal)
+        elif message := message_of(text):
+            _answer(message, chat, terminal, run)
 
 
 def _answer(
-    line: str, chat: Chat, terminal: Terminal, run: Callable[[Coroutine[None, None, None]], None]
+    message: str, chat: Chat, terminal: Terminal, run: Callable[[Coroutine[None, None, None]], None]
 ) -> None:
     try:
-        run(chat.answer(line, terminal.write))
+        run(chat.answer(message, terminal.write))
     except KeyboardInterrupt:
         terminal.note(" [stopped]")
     except CommandError as exc:
@@ -102,8 +109,8 @@ def _answer(
     terminal.write("\n")
 
 
-def _obey(line: str, chat: Chat, terminal: Terminal) -> None:
-    match line.split(maxsplit=1)[0]:
+def _obey(command: str, chat: Chat, terminal: Terminal) -> None:
+    match command:
         case "/clear":
             chat.clear()
             terminal.note("The conversation is forgotten.\n")
@@ -115,8 +122,6 @@ def _obey(line: str, chat: Chat, terminal: Terminal) -> None:
 
 def this_terminal() -> Terminal:
     """The terminal of this process. Answers go to stdout, all else to stderr, so that answers can be piped."""
-    with suppress(ImportError):  # Windows has none and needs none
-        import readline  # noqa: F401, PLC0415 - being imported is how it gives `input` editing and history
 
     def write(text: str) -> None:
         sys.stdout.write(text)
@@ -126,4 +131,5 @@ def this_terminal() -> Terminal:
         sys.stderr.write(text)
         sys.stderr.flush()
 
-    return Terminal(input, write, note)
+    folder = state_folder(Settings(), process_environment())
+    return Terminal(PromptReader(None if folder is None else folder / "history").read, write, note)

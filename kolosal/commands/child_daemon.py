@@ -7,6 +7,7 @@ meant for the answer, not for the daemon.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import NoReturn
 from kolosal.commands.client import DaemonClient
 from kolosal.commands.errors import CommandError, DaemonUnreachable
 from kolosal.config.load import Configuration, process_environment
+from kolosal.files.regular import open_regular
 
 START_TIMEOUT_S = 60.0
 """Until the child is ready; it listens before it loads models, so this is little more than import time."""
@@ -33,6 +35,9 @@ LOOK_INTERVAL_S = 0.1
 """Between two attempts to reach the child."""
 LAST_WORDS_CHARS = 300
 """How much of the log's last line a message repeats."""
+
+_READ_BYTES = 64 * 1024
+"""How much of the log's end is looked at."""
 
 _FOR_A_WHILE = {"KOLOSAL_KEEP_ENGINES": "false"}
 """What one conversation loads is not there again when the next daemon starts."""
@@ -66,15 +71,36 @@ class ChildSpec:
 
 @contextmanager
 def child_daemon(spec: ChildSpec) -> Iterator[ChildDaemon]:
-    """A running child, which has ended when the block has. The log is kept when the child failed."""
-    child = ChildDaemon(spec)
+    """A running child, which has ended when the block has, also where Ctrl-C comes while it is started or stopped. The log is kept when the child failed."""
     previous = [(number, signal.signal(number, _end)) for number in _OUR_END]
+    child: ChildDaemon | None = None
     try:
+        with _interrupt_deferred():
+            child = ChildDaemon(spec)
         yield child
     finally:
-        child.stop()
+        if child is not None:
+            child.stop()
         for number, handler in previous:
             signal.signal(number, handler)
+
+
+@contextmanager
+def _interrupt_deferred() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: in the middle of starting a process it would leave one that nobody knows."""
+    asked = False
+
+    def remember(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+
+    handler = signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if asked:
+        signal.raise_signal(signal.SIGINT)
 
 
 class ChildDaemon:
@@ -133,27 +159,40 @@ class ChildDaemon:
         return isinstance(engines, list) and len(engines) >= self._engines
 
     def stop(self) -> None:
-        """Let it finish, then insist. The log is kept when there is something in it to find out."""
-        if self.has_ended:
-            self._keep_log = True  # it ended before it was told to
-        else:
-            try:
-                self._process.send_signal(_STOP)
-            except OSError:  # on Windows a console passes it on; a service or a scheduled task has none
-                self._process.kill()
+        """Let it finish, then insist, at once after Ctrl-C. The log is kept when there is something in it to find out."""
         try:
+            self._ask_to_stop()
             self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
             self._process.kill()
             self._process.wait()
         if not self._keep_log:
             self.log.unlink(missing_ok=True)
 
+    def _ask_to_stop(self) -> None:
+        if self.has_ended:
+            self._keep_log = True  # it ended before it was told to
+            return
+        try:
+            self._process.send_signal(_STOP)
+        except OSError:  # on Windows a console passes it on; a service or a scheduled task has none
+            self._process.kill()
+
     def failure(self, what: str) -> CommandError:
         """What the child did, with its last words and where the others are."""
         self._keep_log = True
-        last = self.log.read_text(errors="replace").strip().rpartition("\n")[2][:LAST_WORDS_CHARS]
+        last = _end_of(self.log).strip().rpartition("\n")[2][:LAST_WORDS_CHARS]
         return CommandError(f"The daemon {what}{f' ({last})' if last else ''}. Its log: {self.log}")
+
+
+def _end_of(log: Path) -> str:
+    """The last kilobytes of a log; empty where it is gone."""
+    try:
+        with open_regular(log) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _READ_BYTES))
+            return file.read(_READ_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

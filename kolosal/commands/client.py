@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 
@@ -39,6 +39,10 @@ PROGRESS_INTERVAL_S = 0.2
 """Between two looks at the progress of a load."""
 
 _NO_ADDRESS = "is no address of a daemon: it must look like http://127.0.0.1:8080"
+
+
+_PIECE_BYTES = 1 << 20
+"""Of a file that is sent."""
 
 
 class DaemonClient:
@@ -75,6 +79,14 @@ class DaemonClient:
     async def health(self) -> Body:
         """What `GET /v1/health` answers."""
         return await self._ask("GET", "/v1/health")
+
+    async def cluster(self) -> Body:
+        """What `GET /cluster` answers. Raises ApiError where the daemon is in none."""
+        return await self._ask("GET", "/cluster")
+
+    async def drain_node(self, node: str) -> Body:
+        """What `POST /cluster/drain` answers, once the node has no replicas. Raises ApiError where there is none of that name."""
+        return await self._ask("POST", "/cluster/drain", json_body={"node": node}, read_s=None)
 
     async def engines(self) -> list[EngineView]:
         """All engines with everything the daemon says of each."""
@@ -116,6 +128,28 @@ class DaemonClient:
             loading.cancel()
             await asyncio.wait([loading])
 
+    async def plan_download(self, source: str, quant: str | None) -> Body:
+        """What `POST /v1/downloads` would fetch."""
+        body: Body = {"source": source, "quant": quant, "dry_run": True}
+        return await self._ask("POST", "/v1/downloads", json_body=body)
+
+    async def begin_download(self, source: str, *, force: bool) -> Body:
+        """Have a model fetched; the download as it begins."""
+        return await self._ask("POST", "/v1/downloads", json_body={"source": source, "force": force})
+
+    async def download(self, download_id: str) -> Body:
+        """How far a download is."""
+        return await self._ask("GET", f"/v1/downloads/{quote(download_id)}")
+
+    async def pause_download(self, download_id: str) -> Body:
+        """Stop a download and keep what is there."""
+        return await self._ask("POST", f"/v1/downloads/{quote(download_id)}/pause")
+
+    async def models(self) -> list[str]:
+        """Names that chats may have."""
+        rows = items((await self._ask("GET", "/v1/models")).get("data"))
+        return [str(row.get("id", "")) for row in rows if not _is_fetched(row)]
+
     async def chat(
         self, model: str, messages: Sequence[Body], options: Body | None = None
     ) -> AsyncGenerator[str, None]:
@@ -132,6 +166,74 @@ class DaemonClient:
     def events(self) -> AsyncGenerator[tuple[str, Body], None]:
         """What happens in the daemon from now on, by kind: first `hello`, once the daemon listens. Ends with the daemon."""
         return self._follow("/v1/events")
+
+    async def reload(self) -> Body:
+        """What `POST /v1/config/reload` answers."""
+        return await self._ask("POST", "/v1/config/reload", read_s=None)
+
+    async def create_model(self, body: Body) -> Body:
+        """What `POST /api/create` answers."""
+        given: Body = {name: value for name, value in body.items() if value not in (None, [], {})}
+        return await self._ask("POST", "/api/create", json_body=given, read_s=None)
+
+    async def model_settings(self, model: str) -> Body:
+        """What holds for a model, and where each value came from."""
+        return await self._ask("GET", f"/v1/model-settings/{quote(model, safe='')}")
+
+    async def copy_model(self, source: str, alias: str) -> None:
+        """Give a model another name."""
+        await self._ask("POST", "/api/copy", json_body={"source": source, "destination": alias})
+
+    async def send_blob(self, path: Path, digest: str) -> None:
+        """Have the daemon take a file in, unless it has it."""
+        where, timeout = f"/api/blobs/{digest}", httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
+
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            with path.open("rb") as file:
+                while piece := file.read(_PIECE_BYTES):
+                    yield piece
+
+        try:
+            if (await self._http.head(where, timeout=timeout)).is_success:
+                return
+            length = {"content-length": str(path.stat().st_size)}  # noqa: ASYNC240
+            response = await self._http.post(where, content=pieces(), headers=length, timeout=timeout)
+        except httpx.TransportError as exc:
+            raise self._unreachable(exc) from exc
+        if response.is_error:
+            raise api_error(response.status_code, response.content)
+
+    async def activity(self, limit: int, filters: Mapping[str, str]) -> Body:
+        """What `GET /v1/activity` answers: requests that go on, and the last that ended."""
+        return await self._ask("GET", f"/v1/activity?{urlencode({'limit': limit, **filters})}")
+
+    def follow_activity(
+        self, after: str, filters: Mapping[str, str]
+    ) -> AsyncGenerator[tuple[str, Body], None]:
+        """Requests as they end, after the one of that id. Ends with the daemon."""
+        return self._follow(f"/v1/activity?{urlencode({'follow': 'true', 'after': after, **filters})}")
+
+    async def library(self) -> Body:
+        """What `GET /v1/library` answers, after a look at the disk."""
+        return await self._ask("GET", "/v1/library?refresh=true", read_s=None)
+
+    async def library_model(self, name: str) -> Body:
+        """One model of the library. Raises ApiError where there is none of that name."""
+        return await self._ask("GET", _in_library(name))
+
+    async def remove_library_model(self, name: str) -> Body:
+        """Remove a model with its files; what was freed."""
+        return await self._ask("DELETE", _in_library(name), read_s=None)
+
+    async def knows_model(self, name: str) -> bool:
+        """Whether a request may name it: an engine, or a model of the library."""
+        try:
+            await self._ask("GET", f"/v1/models/{quote(name, safe='')}")
+        except ApiError as exc:
+            if exc.status != httpx.codes.NOT_FOUND:
+                raise
+            return False
+        return True
 
     async def logs(self, engine_id: str, tail: int) -> list[str]:
         """The last lines of an engine's worker."""
@@ -192,7 +294,7 @@ class DaemonClient:
             raise self._unreachable(exc) from exc
         if response.is_error:
             raise api_error(response.status_code, response.content)
-        return json_object(response.content)
+        return json_object(response.content) if response.content else {}
 
     def _unreachable(self, exc: httpx.TransportError) -> CommandError:
         if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
@@ -207,6 +309,10 @@ def _path(engine_id: str) -> str:
     return f"/engines/{quote(engine_id, safe='')}"
 
 
+def _in_library(name: str) -> str:
+    return f"/v1/library/{quote(name, safe='')}"
+
+
 def _trust(certificate: str | None) -> ssl.SSLContext | bool:
     """What servers are believed: those that the system's authorities know, and the owner of this certificate."""
     if certificate is None:
@@ -219,3 +325,9 @@ def _trust(certificate: str | None) -> ssl.SSLContext | bool:
             f"server.tls_certificate: {certificate}: cannot be read: {exc.strerror or exc}"
         ) from exc
     return context
+
+
+def _is_fetched(model: Body) -> bool:
+    """Whether a row of `/v1/models` is of a model that is not there yet."""
+    status = model.get("status")
+    return isinstance(status, dict) and status.get("value") == "downloading"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,18 +13,21 @@ import typer
 from kolosal.commands.text import ago, show_table
 from kolosal.config.errors import ConfigError
 from kolosal.config.load import load_settings, process_environment
-from kolosal.security.keys import ApiKey, KeyFile, Scope
+from kolosal.security.keys import ApiKey, KeyFile, KeyLimits, Scope
 from kolosal.security.startup_checks import key_file
 
 
-def create_key(config: Path | None, name: str, scopes: Sequence[str]) -> None:
+def create_key(
+    config: Path | None, name: str, scopes: Sequence[str], limits: Mapping[str, int | None]
+) -> None:
     """Make a key and print it alone on stdout, once: only its digest is kept."""
     for text in scopes:
         if text not in list(Scope):
             raise ConfigError(f"--scope: must be {' or '.join(Scope)}, not {text[:40]!r}")
     file = _file(config)
     first = file.signature() is None
-    made, key = file.create(name, map(Scope, scopes))
+    own = KeyLimits(**limits) if any(value is not None for value in limits.values()) else None
+    made, key = file.create(name, map(Scope, scopes), own)
     typer.echo(key)
     typer.echo(f"{name}: {', '.join(sorted(made.scopes))}. Keep the key: it cannot be shown again.", err=True)
     if first:
@@ -63,7 +67,10 @@ def revoke_key(config: Path | None, name: str) -> None:
 
 def _facts(key: ApiKey) -> dict[str, object]:
     created = None if key.created is None else key.created.isoformat()
-    return {"name": key.name, "id": key.id, "scopes": sorted(key.scopes), "created": created}
+    limits = None if key.limits is None else asdict(key.limits)
+    return {
+        "name": key.name, "id": key.id, "scopes": sorted(key.scopes), "created": created, "limits": limits,
+    }  # fmt: skip
 
 
 def _file(config: Path | None) -> KeyFile:

@@ -37,7 +37,7 @@ def _row(view: EngineView, now: datetime) -> tuple[str, ...]:
     return (
         view.engine_id,
         f"loading {view.load_progress:.0%}" if loading else view.state,
-        PurePath((view.model_path or "-").replace("\\", "/")).name,
+        PurePath((view.model_path or view.backend or "-").replace("\\", "/")).name,
         _or_dash(view.n_ctx),
         _or_dash(view.in_flight),
         "never" if view.last_accessed is None else ago(now, view.last_accessed),

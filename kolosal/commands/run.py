@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+
+import typer
 
 from kolosal.commands.address import Address
 from kolosal.commands.answers import Body
@@ -20,6 +23,9 @@ from kolosal.commands.child_daemon import ChildDaemon, ChildSpec, child_daemon
 from kolosal.commands.client import DaemonClient
 from kolosal.commands.errors import ApiError, CommandError, DaemonUnreachable
 from kolosal.commands.load import absolute_path, loading_progress
+from kolosal.commands.pull import DaemonPull, fetched
+from kolosal.commands.pull_view import PullPlan
+from kolosal.downloads.source import is_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +33,14 @@ class RunRequest:
     """What the user asked for."""
 
     model: str
-    """An engine's id, or the path of a `.gguf` file."""
+    """An engine's id, the path of a `.gguf` file, or the name of a model to fetch."""
     prompt: str | None
     """One question; None: a conversation."""
     system: str | None
     options: Body
     """Sampling parameters, as the chat API names them."""
+    fetch_unasked: bool = False
+    """Fetch a model that is not here without a question."""
 
 
 def run(request: RunRequest, address: Address, start: ChildSpec | None, terminal: Terminal) -> None:
@@ -57,7 +65,7 @@ def run(request: RunRequest, address: Address, start: ChildSpec | None, terminal
 
 
 def _talk(request: RunRequest, client: DaemonClient, runner: asyncio.Runner, terminal: Terminal) -> None:
-    engine_id = runner.run(find_or_load(client, request.model))
+    engine_id = runner.run(find_or_load(client, request.model, fetch_unasked=request.fetch_unasked))
     chat = Chat(client, engine_id, request.system, request.options)
     if request.prompt is None:
         converse(chat, terminal, runner.run)
@@ -82,8 +90,11 @@ def _reach_daemon(
     return child
 
 
-async def find_or_load(client: DaemonClient, model: str) -> str:
-    """The id of the engine that `model` means; a file that is not loaded yet is loaded under its stem."""
+async def find_or_load(client: DaemonClient, model: str, *, fetch_unasked: bool = False) -> str:
+    """The id of the engine that `model` means; a file that is not loaded yet is loaded under its stem, a model that is
+    somewhere else is fetched first, and loaded under the name that it has here."""
+    if is_source(model):
+        return await _fetch_and_load(client, model, fetch_unasked=fetch_unasked)
     if not model.lower().endswith(".gguf"):
         await _expect_engine(client, model)
         return model
@@ -105,6 +116,35 @@ async def find_or_load(client: DaemonClient, model: str) -> str:
     return engine_id
 
 
+async def _fetch_and_load(client: DaemonClient, model: str, *, fetch_unasked: bool) -> str:
+    if await client.knows_model(model):
+        return model  # on the disk: the hub need not be there
+    puller = DaemonPull(client)
+    plan = await puller.plan(model, None)
+    if not plan.is_here and not fetch_unasked:
+        _ask_to_fetch(plan)
+    done = await fetched(puller, plan, force=True)
+    engine_id = done.model or plan.name
+    try:
+        await client.engine(engine_id)
+    except ApiError as exc:
+        if exc.status != HTTPStatus.NOT_FOUND:
+            raise
+        with loading_progress(f"Loading {engine_id}") as on_progress:
+            await client.add_engine({"engine_id": engine_id, "model_path": plan.local_path}, on_progress)
+    return engine_id
+
+
+def _ask_to_fetch(plan: PullPlan) -> None:
+    typer.echo(plan.summary, err=True)
+    if not sys.stdin.isatty():
+        raise CommandError(
+            f"{plan.source} is not here: fetch it with `kolosal pull {plan.source}`, or say --yes"
+        )
+    if not typer.confirm("Fetch it?", default=plan.loadable, err=True):
+        raise typer.Exit(1)
+
+
 async def _expect_engine(client: DaemonClient, engine_id: str) -> None:
     try:
         await client.engine(engine_id)
@@ -113,6 +153,8 @@ async def _expect_engine(client: DaemonClient, engine_id: str) -> None:
             return  # a key that may use engines but not look at them: the first question will tell
         if exc.status != HTTPStatus.NOT_FOUND:
             raise
+        if await client.knows_model(engine_id):
+            return  # of the library: the first question makes it an engine
         known = ", ".join(view.engine_id for view in await client.engines()) or "none"
         raise CommandError(
             f"There is no engine '{engine_id}' (there is: {known}). Give the path of a .gguf file to load it"

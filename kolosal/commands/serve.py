@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from kolosal.cluster.errors import ClusterError
 from kolosal.commands.errors import CommandError
 from kolosal.config.errors import ConfigError
 from kolosal.config.load import Configuration, process_environment
@@ -9,14 +12,18 @@ from kolosal.conversation.key_vault import KeyVaultError
 from kolosal.conversation.startup import load_conversation
 from kolosal.daemon import run
 from kolosal.log import configure_logging
+from kolosal.supervisor import Supervisor
 
 
-def serve(configuration: Configuration) -> int:
-    """Serve in the foreground; the exit status.
+def serve(
+    configuration: Configuration, reread: Callable[[], Configuration], supervisor: Supervisor | None = None
+) -> int:
+    """Serve in the foreground; the exit status. `reread` gives the configuration as it is later; without a `supervisor` signals
+    stop it.
 
     Raises:
         ConfigError: a file that the settings name cannot be used, or other machines could use the daemon without a key.
-        CommandError: the vault did not give the key.
+        CommandError: the vault did not give the key, or the cluster of the settings cannot be joined.
     """
     settings = configuration.settings
     try:
@@ -29,4 +36,14 @@ def serve(configuration: Configuration) -> int:
         conversation = load_conversation(environ)
     except KeyVaultError as exc:
         raise CommandError(str(exc)) from exc
-    return run(settings, environ, conversation=conversation)
+    try:
+        return run(
+            settings,
+            environ,
+            conversation=conversation,
+            supervisor=supervisor,
+            reread=lambda: reread().settings,
+            models_file=configuration.models_file,
+        )
+    except ClusterError as exc:
+        raise CommandError(str(exc)) from exc

@@ -27,13 +27,16 @@ async def status(client: DaemonClient, engine_id: str | None, *, as_json: bool) 
 
 def _show_daemon(url: str, body: Body) -> None:
     server, counts = _section(body, "server"), _section(body, "node_manager")
+    problems = body.get("problems")
     show_table(
         [
             ("status:", _human("status", body.get("status"))),
             ("address:", url),
             ("version:", _human("version", server.get("version"))),
+            *([("update:", f"version {server['update']} is there")] if server.get("update") else []),
             ("uptime:", _human("uptime_s", server.get("uptime"))),
             ("engines:", f"{counts.get('total_engines', '?')}, {counts.get('loaded_engines', '?')} loaded"),
+            *(("problem:", str(problem)) for problem in (problems if isinstance(problems, list) else ())),
         ]
     )
     if engines := items(body.get("engines")):

@@ -22,3 +22,11 @@ class AuthSettings(SettingsSection):
     """Wrong keys in a minute after which an address is refused with 429; 0 never refuses."""
     share_prefix_across_keys: bool = False
     """Let requests of different keys share the KV cells of prompts that begin alike."""
+    requests_per_minute: int = Field(default=0, ge=0, le=10**12)
+    """Requests for inference that one API key may make within a minute; 0: as many as it likes."""
+    requests_per_day: int = Field(default=0, ge=0, le=10**12)
+    """The same for a day, which ends at midnight UTC."""
+    tokens_per_minute: int = Field(default=0, ge=0, le=10**12)
+    """Tokens of prompts and answers that one API key may use within a minute; 0: as many as it likes."""
+    tokens_per_day: int = Field(default=0, ge=0, le=10**12)
+    """The same for a day, which ends at midnight UTC."""

@@ -19,7 +19,7 @@ class EngineSettings(SettingsSection):
     """What holds for all engines; an engine's own `Rules` and parameters may say otherwise for it."""
 
     model_roots: Annotated[tuple[FilePath, ...], COMMAS] = Field(default=(), max_length=100)
-    """Folders that models may be added from by request; empty: any, and with API keys the folders of the configured models."""
+    """Folders that models may be added from by request; empty: any, and with API keys the folders of the configured models and of the library."""
     max_queued: int = Field(default=256, ge=0, le=MAX_QUEUED_LIMIT)
     """Requests that may wait per engine beyond those it runs; more are refused with 429."""
     idle_ttl_s: FiniteFloat = Field(default=300.0, ge=0, le=MAX_TTL_S)
@@ -28,6 +28,8 @@ class EngineSettings(SettingsSection):
     """Load a model only where it fits by estimate, and unload idle engines to make room."""
     memory_limit_bytes: int = Field(default=0, ge=0, le=1 << 50)
     """Bytes of host memory all engines may take together; 0: all there is."""
+    cache_disk_bytes: int = Field(default=0, ge=0, le=1 << 50)
+    """Bytes of files in the state folder for conversations without KV cells, of all engines together: they outlive workers and restarts. 0: none."""
     room_wait_s: FiniteFloat = Field(default=60.0, ge=0.1, le=3600)
     """Seconds that a load may wait for busy engines to make room; then it is refused with 503."""
     keep: Annotated[bool, Variable("KEEP_ENGINES")] = True

@@ -23,6 +23,10 @@ CONFIG_VARIABLE = "KOLOSAL_CONFIG"
 """Path of the configuration file, where `--config` gives none."""
 
 
+MODELS_FILE_NAME = "models.yaml"
+"""What is said of models lies beside the configuration."""
+
+
 @dataclass(frozen=True, slots=True)
 class SettingRow:
     """One line of `kolosal config show`."""
@@ -44,6 +48,8 @@ class Configuration:
     origins: Mapping[str, str]
     """By `section.key`, and `models[id]` for each engine: `default`, `path:line`, the name of a variable, or a flag."""
     file: Path | None
+    models_file: Path | None = None
+    """Where `models.yaml` is, or would be."""
 
     def rows(self) -> list[SettingRow]:
         """Every setting in the order of the documentation; each engine is a row of its own."""
@@ -96,7 +102,8 @@ def load_settings(
     origins = {name.key: "default" for name in SETTING_NAMES}
     for source in sources:
         origins |= source.origins
-    return Configuration(merged(sources), origins, path)
+    settings = merged(sources)
+    return Configuration(settings, origins, path, _models_file(settings, path, environ, platform))
 
 
 def config_file_path(given: Path | None, environ: Mapping[str, str], platform: str) -> Path | None:
@@ -105,9 +112,23 @@ def config_file_path(given: Path | None, environ: Mapping[str, str], platform: s
     if named is not None:
         return named.expanduser().absolute()
     candidates = [Path("config.yaml").absolute()]
-    if (folder := _user_folder(environ, platform, "APPDATA", "XDG_CONFIG_HOME", ".config")) is not None:
+    if (folder := _user_config_folder(environ, platform)) is not None:
         candidates.append(folder / "config.yaml")
     return next((path for path in candidates if exists(path)), None)
+
+
+def _models_file(
+    settings: Settings, config: Path | None, environ: Mapping[str, str], platform: str
+) -> Path | None:
+    """As configured, else beside the configuration, else in the user's own folder; None where there is none."""
+    if settings.library.models_file is not None:
+        return Path(settings.library.models_file).expanduser().absolute()
+    folder = config.parent if config is not None else _user_config_folder(environ, platform)
+    return None if folder is None else folder / MODELS_FILE_NAME
+
+
+def _user_config_folder(environ: Mapping[str, str], platform: str) -> Path | None:
+    return _user_folder(environ, platform, "APPDATA", "XDG_CONFIG_HOME", ".config")
 
 
 def state_folder(settings: Settings, environ: Mapping[str, str], platform: str = sys.platform) -> Path | None:
@@ -115,6 +136,13 @@ def state_folder(settings: Settings, environ: Mapping[str, str], platform: str =
     if settings.server.state_dir is not None:
         return Path(settings.server.state_dir).expanduser().absolute()
     return _user_folder(environ, platform, "LOCALAPPDATA", "XDG_STATE_HOME", ".local/state")
+
+
+def data_folder(settings: Settings, environ: Mapping[str, str], platform: str = sys.platform) -> Path | None:
+    """Where models are kept: below the configured folder of what is remembered, else the user's own; None where there is none."""
+    if settings.server.state_dir is not None:
+        return Path(settings.server.state_dir).expanduser().absolute()
+    return _user_folder(environ, platform, "LOCALAPPDATA", "XDG_DATA_HOME", ".local/share")
 
 
 def _user_folder(

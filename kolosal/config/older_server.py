@@ -19,6 +19,7 @@ from kolosal.config.models import ModelEntry
 from kolosal.config.sources import SettingsSource
 from kolosal.config.yaml_file import exists
 from kolosal.engines.parameters import CacheType, EngineId, FlashAttention
+from kolosal.files.regular import FileTooLong, NotRegular, read_regular
 
 MODEL_ID = "INFERENCE_MODEL_ID"
 ATTENTION = "INFERENCE_ATTN_IMPLEMENTATION"
@@ -107,16 +108,15 @@ def _entry(model: str, said: str, entries: Mapping[str, ModelEntry], folder: Pat
 def _dotenv(path: Path) -> dict[str, tuple[str, str]]:
     """Our variables in a `.env` file, with the line each stands on. Others are other programs'."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_DOTENV_BYTES + 1)
-    except FileNotFoundError:
+        content = read_regular(path, MAX_DOTENV_BYTES)
+    except (FileNotFoundError, NotRegular):
         return {}
+    except FileTooLong:
+        raise ConfigError(
+            f"{path}: longer than {MAX_DOTENV_BYTES} bytes, so it is no file of variables"
+        ) from None
     except OSError as exc:
-        if path.is_dir():  # which Windows words as a lack of rights
-            return {}
         raise ConfigError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
-    if len(content) > MAX_DOTENV_BYTES:
-        raise ConfigError(f"{path}: longer than {MAX_DOTENV_BYTES} bytes, so it is no file of variables")
     lines = content.decode("utf-8-sig", errors="replace").splitlines()
     found: dict[str, tuple[str, str]] = {}
     for number, line in enumerate(lines, start=1):

@@ -14,9 +14,9 @@ class ResponseSettings(SettingsSection):
 
     variable_prefix: ClassVar[str] = "RESPONSES_"
 
-    max_count: int = Field(default=1000, ge=0, le=1_000_000)
-    """Responses of the Responses API to keep at most; the least recently used go first."""
+    max_count: int = Field(default=1000, ge=0, le=100_000)
+    """Responses of the Responses API that one API key may have kept; what was kept or followed up least recently goes first."""
     max_bytes: int = Field(default=64 * 1024 * 1024, ge=0, le=64 * 1024**3)
-    """Bytes of memory for kept responses, each with the conversation before it."""
+    """Bytes of the store for the kept responses of one API key, with their conversations."""
     ttl_s: FiniteFloat = Field(default=86_400.0, ge=1, le=30 * 86_400)
     """Seconds after which a kept response is forgotten."""

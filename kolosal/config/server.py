@@ -37,6 +37,9 @@ class ServerSettings(SettingsSection):
     """The same for one API key, where keys are used; more are refused with 429."""
     queue_timeout_s: FiniteFloat = Field(default=600.0, ge=0.1, le=86_400)
     """Seconds that a request may wait for its first token; then it is refused with 503."""
+    stream_headers_after_s: FiniteFloat = Field(default=5.0, ge=0, le=3600)
+    """Seconds after which the headers of a stream go out though its request still waits, and pings with them; what fails later is an
+    event of the stream and no status any more."""
     max_connections: int = Field(default=1000, ge=1, le=100_000)
     """Connections that are open at the same time at most; when there are more, an idle one is closed, or the new one is
     refused with 503."""
@@ -45,14 +48,20 @@ class ServerSettings(SettingsSection):
     allowed_hosts: Annotated[tuple[_Host, ...], COMMAS] = Field(default=(), max_length=100)
     """Names, besides loopback ones and `server.host`, that requests may have in `Host`; `.example.com` stands for all names
     in it, `*` for any name at all."""
+    allow_local_apps: bool = True
+    """Let in what runs on this machine, as Ollama does: pages of loopback addresses on any port and of desktop applications
+    (`app://`, `tauri://`, `vscode-webview://`, `file://`), and the hosts `host.docker.internal` and `*.local`."""
     cors_origins: Annotated[tuple[_Origin, ...], COMMAS] = Field(default=(), max_length=100)
-    """Origins whose web pages may use this daemon; none: CORS is off."""
+    """Origins, besides those of `server.allow_local_apps`, whose web pages may use this daemon."""
     trusted_proxies: Annotated[tuple[_Network, ...], COMMAS] = Field(default=(), max_length=100)
     """Addresses or networks of reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count."""
     tls_certificate: FilePath | None = None
     """PEM file with the certificate and its chain; with it the daemon speaks HTTPS."""
     tls_key: FilePath | None = None
     """PEM file with the private key of the certificate, without a pass phrase."""
+    update_url: str | None = Field(default=None, max_length=2048, pattern=r"^https?://[^\s]+$")
+    """Where to ask once a day which version is the newest: JSON with `version`, or `info.version` as PyPI has it; empty: nobody is
+    asked."""
 
     @property
     def url(self) -> str:

@@ -28,3 +28,6 @@ class SessionSettings(SettingsSection):
     """Messages a second that one WebSocket connection may send; one that keeps sending more is closed with 1008."""
     ttl_s: FiniteFloat = Field(default=3600.0, ge=1, le=30 * 86_400)
     """Seconds without a connection after which a session is forgotten, and that a call waits for its result."""
+    keep_history: bool = False
+    """Whether sessions, and what was said in them, are kept in the store: then a `generate` without `history` goes on with it, also after
+    a restart. Each `generate` keeps a session for `ttl_s`."""

@@ -11,15 +11,22 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, Field
 
+from kolosal.config.activity import ActivitySettings
 from kolosal.config.auth import AuthSettings
+from kolosal.config.cluster import ClusterSettings
+from kolosal.config.documents import DocumentSettings
+from kolosal.config.downloads import DownloadSettings
 from kolosal.config.engines import EngineSettings
+from kolosal.config.library import LibrarySettings
 from kolosal.config.logging import LoggingSettings
 from kolosal.config.models import MAX_MODELS, ModelEntry
+from kolosal.config.openai import OpenAISettings
 from kolosal.config.responses import ResponseSettings
 from kolosal.config.rpc import RpcSettings
 from kolosal.config.section import STRICT, SettingsSection, Variable
 from kolosal.config.server import ServerSettings
 from kolosal.config.sessions import SessionSettings
+from kolosal.config.store import StoreSettings
 
 ENV_PREFIX = "KOLOSAL_"
 
@@ -32,10 +39,17 @@ class Settings(BaseModel):
     server: ServerSettings = ServerSettings()
     auth: AuthSettings = AuthSettings()
     engines: EngineSettings = EngineSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    library: LibrarySettings = LibrarySettings()
+    downloads: DownloadSettings = DownloadSettings()
+    openai: OpenAISettings = OpenAISettings()
     responses: ResponseSettings = ResponseSettings()
     rpc: RpcSettings = RpcSettings()
     sessions: SessionSettings = SessionSettings()
+    store: StoreSettings = StoreSettings()
+    documents: DocumentSettings = DocumentSettings()
     logging: LoggingSettings = LoggingSettings()
+    activity: ActivitySettings = ActivitySettings()
     models: tuple[ModelEntry, ...] = Field(default=(), max_length=MAX_MODELS)
     """Engines to add when the daemon starts."""
 

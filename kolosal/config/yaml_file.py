@@ -17,6 +17,8 @@ from yaml.events import AliasEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from kolosal.config.errors import ConfigError
+from kolosal.files.deadline import LIMIT_S, within
+from kolosal.files.regular import FileTooLong, read_regular
 
 MAX_CONFIG_BYTES = 1024 * 1024
 """Bytes of a configuration file; bounds the memory that a wrong path (a model, a log) can cost."""
@@ -83,6 +85,11 @@ def read_yaml(path: Path) -> YamlFile:
     return _parse(_read(path), path)
 
 
+def parse_yaml(content: bytes, path: Path) -> YamlFile:
+    """The same of what a file is to say."""
+    return _parse(content, path)
+
+
 def parse_value(text: str, name: str) -> JsonValue:
     """A value as it would be written in a file; `name` is what messages call it."""
     return _parse(text.encode(errors="replace"), Path(name)).values
@@ -109,16 +116,14 @@ def _parse(content: bytes, path: Path) -> YamlFile:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.exists() and not path.is_file():
-            raise ConfigError(f"{path}: not a regular file")  # opening a FIFO would wait for ever
-        with path.open("rb") as file:
-            content = file.read(MAX_CONFIG_BYTES + 1)
+        return read_regular(path, MAX_CONFIG_BYTES)
+    except FileTooLong:
+        raise ConfigError(
+            f"{path}: longer than {MAX_CONFIG_BYTES} bytes, so it is not a configuration file"
+        ) from None
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
         raise ConfigError(f"{path}: cannot be read: {reason}") from exc
-    if len(content) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{path}: longer than {MAX_CONFIG_BYTES} bytes, so it is not a configuration file")
-    return content
 
 
 def _value(node: Node, at: KeyPath, path: Path, lines: dict[KeyPath, int]) -> JsonValue:
@@ -158,7 +163,7 @@ def _mapping(node: MappingNode, at: KeyPath, path: Path, lines: dict[KeyPath, in
 def exists(path: Path) -> bool:
     """Whether there is such a file; False where we may not look (services run as another user), or it can be no path."""
     try:
-        return path.exists()
+        return within(LIMIT_S, path.exists)
     except (OSError, ValueError):
         return False
 

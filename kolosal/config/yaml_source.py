@@ -19,6 +19,7 @@ from kolosal.config.validation import (
     validated,
 )
 from kolosal.config.yaml_file import KeyPath, YamlFile, dotted
+from kolosal.engines.parameters import LLAMACPP
 
 _KEYS = [name.key for name in SETTING_NAMES]
 _SECTIONS = sorted(Settings.model_fields)
@@ -102,6 +103,8 @@ def _entry(file: YamlFile, at: KeyPath, written: dict[str, JsonValue]) -> JsonVa
     for name in ("parameters", "rules"):  # our own names
         if name in entry:
             raise _unknown(file, (*at, name))
+    if not entry.get("path") and "id" in entry and entry.get("backend", LLAMACPP) == LLAMACPP:
+        raise ConfigError(f"{_place(file, (*at, 'path'))}: is missing")
     rules = {name: entry.pop(name) for name in RULE_KEYS if name in entry}
     return {**entry, "parameters": parameters, "rules": rules}
 

@@ -14,8 +14,15 @@ DURATION_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120
 """Upper bounds of the histogram of whole durations, in seconds."""
 
 
+OUTPUT_RATE_BUCKETS = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 50.0, 75.0, 100.0, 150.0, 200.0, 300.0, 500.0, 1000.0)
+"""Upper bounds of the histogram of how fast generations were, in tokens a second."""
+
+
 class Outcome(StrEnum):
     """How a request ended."""
+
+    RUNNING = "running"
+    """It has not ended; never counted."""
 
     COMPLETED = "completed"
     FAILED = "failed"
@@ -63,6 +70,8 @@ class Counts:
     """From the first tokens of generations to their ends."""
     ttft: Histogram = field(default_factory=lambda: Histogram(TTFT_BUCKETS_S))
     duration: Histogram = field(default_factory=lambda: Histogram(DURATION_BUCKETS_S))
+    output_rate: Histogram = field(default_factory=lambda: Histogram(OUTPUT_RATE_BUCKETS))
+    """Tokens a second of generations that made at least two."""
     unary_calls: Counter[tuple[str, Outcome]] = field(default_factory=Counter)
     """Calls that generate nothing, by kind and outcome."""
     loads: int = 0

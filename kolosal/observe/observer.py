@@ -13,10 +13,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kolosal.errors import KolosalError, error_row
-from kolosal.observe.context import REQUEST_ID, TRACE_PARENT
+from kolosal.errors import KolosalError
+from kolosal.observe.activity import ActivityLog, code_of
+from kolosal.observe.context import REQUEST
 from kolosal.observe.counts import Counts, Outcome
 from kolosal.observe.events import EventLog, now_ms
+from kolosal.observe.logtail import LogTail
 from kolosal.schema import TokenDelta, Usage
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ class EndedRequest:
 
     engine_id: str
     request_id: str | None
+    key_id: str | None
+    """The API key that it was made with."""
     trace_parent: str | None
     outcome: Outcome
     error: str | None
@@ -52,6 +56,9 @@ class Observer:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.events = EventLog()
+        self.activity = ActivityLog(clock)
+        self.log = LogTail()
+        """The daemon's own log lines."""
         self.total = Counts()
         """Of all engines, also those that were removed."""
         self.engines: dict[str, Counts] = {}
@@ -60,7 +67,15 @@ class Observer:
         """HTTP answers by status."""
         self.sinks: list[Callable[[EndedRequest], None]] = []
         """Each is called with every generation that has ended."""
+        self.on_spent: Callable[[str, int], None] = lambda _key_id, _n_tokens: None
+        """Told of tokens that were used with an API key, by its id."""
         self._told_progress: dict[str, float] = {}
+
+    def close(self) -> None:
+        """Let all who follow end."""
+        self.events.close()
+        self.activity.close()
+        self.log.ring.close()
 
     # --- engines ---
 
@@ -85,6 +100,20 @@ class Observer:
             self._told_progress[engine_id] = fraction
             self.events.publish("engine.progress", engine_id=engine_id, progress=round(fraction, 4))
 
+    def replica_state(
+        self, engine_id: str, replica_id: str, state: str, node: str | None, reason: str | None = None
+    ) -> None:
+        """A copy of an engine in a cluster is in another state; `node` is where it is, `reason` why it ended by itself."""
+        data: dict[str, str | None] = {
+            "engine_id": engine_id,
+            "replica_id": replica_id,
+            "state": state,
+            "node": node,
+        }
+        if reason is not None:
+            data["reason"] = reason
+        self.events.publish("engine.replica", **data)
+
     def forget(self, engine_id: str) -> None:
         """An engine was removed. What it did stays in the totals."""
         self.engines.pop(engine_id, None)
@@ -104,8 +133,12 @@ class Observer:
         self.events.publish("request.started", request_id=watch.request_id, engine_id=engine_id)
         return watch
 
-    def call_ended(self, engine_id: str, kind: str, outcome: Outcome) -> None:
-        """A call that generates nothing (tokens, templates, embeddings, ranks) has ended."""
+    def call_ended(self, engine_id: str, kind: str, outcome: Outcome, n_tokens: int) -> None:
+        """A call that generates nothing (tokens, templates, embeddings, ranks) has ended; so many tokens were computed."""
+        if (request := REQUEST.get()) is not None:
+            request.call_tokens += n_tokens
+            if request.key_id is not None and n_tokens:
+                self.on_spent(request.key_id, n_tokens)
         for counts in (self.engines.get(engine_id), self.total):
             if counts is not None:
                 counts.unary_calls[kind, outcome] += 1
@@ -136,6 +169,8 @@ class Observer:
         if request.error is not None:
             data["error"] = request.error
         self.events.publish("request.ended", **data)
+        if request.key_id is not None:
+            self.on_spent(request.key_id, usage.prompt_tokens + usage.completion_tokens)
         for sink in self.sinks:
             try:
                 sink(request)
@@ -157,26 +192,44 @@ class RequestWatch:
     def __init__(
         self, observer: Observer, engine_id: str, counts: tuple[Counts, ...], started_at: float
     ) -> None:
-        self.request_id = REQUEST_ID.get()
-        self._trace_parent = TRACE_PARENT.get()
+        self.context = REQUEST.get()
+        """The request that it is made for."""
+        self.engine_id = engine_id
+        self.started_at = started_at
+        """This and the other times are on the observer's clock."""
+        self.started_ns = time.time_ns()
+        """Unix time."""
+        self.first_at: float | None = None
+        self.ended_at: float | None = None
+        self.outcome: Outcome | None = None
+        """None while it goes on."""
+        self.error: KolosalError | None = None
         self._observer = observer
-        self._engine_id = engine_id
         self._counts = counts
-        self._started_at = started_at
-        self._started_ns = time.time_ns()
-        self._first_at: float | None = None
         self._usage: Usage | None = None
         self._tokens = 0
-        self._ended = False
+        if self.context is not None and self.context.open_request is not None:
+            self.context.open_request.watches.append(self)
+
+    @property
+    def request_id(self) -> str | None:
+        """The id of the request."""
+        return None if self.context is None else self.context.request_id
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens so far."""
+        prompt = self._usage or Usage(0, 0)
+        return Usage(prompt.prompt_tokens, self._tokens, prompt.cached_tokens)
 
     def delta(self, delta: TokenDelta) -> None:
         """Something came."""
-        if self._ended:
+        if self.outcome is not None:
             return
-        if self._first_at is None and (delta.tokens or delta.text):
-            self._first_at = self._observer.clock()
+        if self.first_at is None and (delta.tokens or delta.text):
+            self.first_at = self._observer.clock()
             for counts in self._counts:
-                counts.ttft.add(self._first_at - self._started_at)
+                counts.ttft.add(self.first_at - self.started_at)
         if delta.usage is not None:
             self._count_usage(delta.usage)
         self._count_output(len(delta.tokens))
@@ -187,7 +240,7 @@ class RequestWatch:
 
     def failed(self, error: KolosalError) -> None:
         """It ended with an error."""
-        self._end(Outcome.FAILED, error_row(error).openai_code or error_row(error).openai_type)
+        self._end(Outcome.FAILED, error)
 
     def cancelled(self) -> None:
         """Its client left."""
@@ -205,30 +258,35 @@ class RequestWatch:
         for counts in self._counts:
             counts.output_tokens += n_tokens
 
-    def _end(self, outcome: Outcome, error: str | None) -> None:
-        if self._ended:
+    def _end(self, outcome: Outcome, error: KolosalError | None) -> None:
+        if self.outcome is not None:
             return
-        self._ended = True
-        now = self._observer.clock()
-        duration = now - self._started_at
+        self.outcome, self.error = outcome, error
+        now = self.ended_at = self._observer.clock()
+        duration = now - self.started_at
+        output_s = 0.0 if self.first_at is None else now - self.first_at
+        code = None if error is None else code_of(error)
         for counts in self._counts:
             counts.outcomes[outcome] += 1
-            if error is not None:
-                counts.errors[error] += 1
+            if code is not None:
+                counts.errors[code] += 1
             counts.duration.add(duration)
-            counts.output_s += 0.0 if self._first_at is None else now - self._first_at
+            counts.output_s += output_s
+            if self._tokens > 1 and output_s > 0:
+                counts.output_rate.add((self._tokens - 1) / output_s)
             counts.updated_ms = now_ms()
-        prompt = self._usage or Usage(0, 0)
+        context = self.context
         self._observer.ended(
             EndedRequest(
-                engine_id=self._engine_id,
+                engine_id=self.engine_id,
                 request_id=self.request_id,
-                trace_parent=self._trace_parent,
+                key_id=None if context is None else context.key_id,
+                trace_parent=None if context is None else context.trace_parent,
                 outcome=outcome,
-                error=error,
-                usage=Usage(prompt.prompt_tokens, self._tokens, prompt.cached_tokens),
-                started_ns=self._started_ns,
-                ttft_s=None if self._first_at is None else self._first_at - self._started_at,
+                error=code,
+                usage=self.usage,
+                started_ns=self.started_ns,
+                ttft_s=None if self.first_at is None else self.first_at - self.started_at,
                 duration_s=duration,
             )
         )

@@ -6,7 +6,7 @@ Metrics that mean the same as llama-server's have its names (`llamacpp:…`), so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from kolosal.observe.counts import Counts, Histogram
 from kolosal.observe.nvml import GpuFacts
 from kolosal.observe.observer import Observer
-from kolosal.observe.report import EngineFacts
+from kolosal.observe.report import EngineFacts, QuotaUse, Saving
 from kolosal.observe.system import SystemUse
 
 _STATES = ("unloaded", "loading", "ready", "unloading", "closed")
@@ -24,11 +24,27 @@ _STATES = ("unloaded", "loading", "ready", "unloading", "closed")
 
 
 def prometheus_text(
-    accept: str, observer: Observer, engines: Sequence[EngineFacts], use: SystemUse, n_waiting: int
+    accept: str,
+    observer: Observer,
+    engines: Sequence[EngineFacts],
+    use: SystemUse,
+    n_waiting: int,
+    saving: Saving,
+    quotas: Iterable[QuotaUse] = (),
+    nodes: Mapping[str, int] | None = None,
 ) -> tuple[bytes, str]:
-    """The text and its content type: OpenMetrics where `accept` wants that, else the classic format."""
+    """The text and its content type: OpenMetrics where `accept` wants that, else the classic format.
+
+    `nodes` are those of a cluster by their state, where there is one.
+    """
     encode, content_type = choose_encoder(accept)
-    return encode(_Families([*_families(observer, engines, use, n_waiting)])), content_type
+    families = [
+        *_families(observer, engines, use, n_waiting),
+        *_state(saving),
+        *_quotas(quotas),
+        *_cluster(engines, nodes or {}),
+    ]
+    return encode(_Families(families)), content_type
 
 
 class _Families(Collector):
@@ -45,6 +61,7 @@ def _families(
     rows = [(facts, observer.engines.get(facts.engine_id) or Counts()) for facts in engines]
     yield from _like_llama_server(rows)
     yield from _requests(rows)
+    yield from _saved(engines)
     yield from _states(rows)
     answers = CounterMetricFamily("kolosal_http_requests", "HTTP requests by status.", labels=["status"])
     for status, count in sorted(observer.http.items()):
@@ -54,6 +71,39 @@ def _families(
         "kolosal_inference_requests", "HTTP requests that load, wait or generate now.", value=n_waiting
     )
     yield from _machine(use)
+
+
+def _state(saving: Saving) -> Iterator[Metric]:
+    yield CounterMetricFamily(
+        "kolosal_state_write_failures", "Tries to save the engines that failed.", value=saving.failures
+    )
+    yield GaugeMetricFamily(
+        "kolosal_state_saved", "1 where all engines that come back are on the disk.", value=saving.is_saved
+    )
+
+
+def _quotas(quotas: Iterable[QuotaUse]) -> Iterator[Metric]:
+    labels = ["key", "kind", "window"]
+    used = GaugeMetricFamily(
+        "kolosal_quota_used", "Requests or tokens of an API key in this minute or day.", labels=labels
+    )
+    limit = GaugeMetricFamily("kolosal_quota_limit", "How many it may use.", labels=labels)
+    for quota in quotas:
+        row = [quota.key, quota.kind, quota.window]
+        used.add_metric(row, quota.used)
+        limit.add_metric(row, quota.limit)
+    yield from (used, limit)
+
+
+def _cluster(engines: Iterable[EngineFacts], nodes: Mapping[str, int]) -> Iterator[Metric]:
+    replicas = _gauge("kolosal_engine_replicas", "Copies of an engine in the cluster, by state.", "state")
+    for engine in engines:
+        for state, count in engine.replicas.items():
+            replicas.add_metric([engine.engine_id, state], count)
+    there = GaugeMetricFamily("kolosal_cluster_nodes", "Machines of the cluster, by state.", labels=["state"])
+    for state, count in nodes.items():
+        there.add_metric([state], count)
+    yield from (replicas, there)
 
 
 def _like_llama_server(rows: Sequence[tuple[EngineFacts, Counts]]) -> Iterator[Metric]:
@@ -95,6 +145,11 @@ def _requests(rows: Sequence[tuple[EngineFacts, Counts]]) -> Iterator[Metric]:
     duration = HistogramMetricFamily(
         "kolosal_request_duration_seconds", "From a generation's start to its end.", labels=["engine"]
     )
+    rate = HistogramMetricFamily(
+        "kolosal_output_tokens_per_second",
+        "How fast generations were from their first token on.",
+        labels=["engine"],
+    )
     for facts, counts in rows:
         engine_id = facts.engine_id
         for outcome, count in sorted(counts.outcomes.items()):
@@ -107,7 +162,24 @@ def _requests(rows: Sequence[tuple[EngineFacts, Counts]]) -> Iterator[Metric]:
         cached.add_metric([engine_id], counts.cached_tokens)
         ttft.add_metric([engine_id], _buckets(counts.ttft), counts.ttft.total)
         duration.add_metric([engine_id], _buckets(counts.duration), counts.duration.total)
-    yield from (ended, errors, prompt, cached, calls, ttft, duration)
+        rate.add_metric([engine_id], _buckets(counts.output_rate), counts.output_rate.total)
+    yield from (ended, errors, prompt, cached, calls, ttft, duration, rate)
+
+
+def _saved(engines: Sequence[EngineFacts]) -> Iterator[Metric]:
+    n_bytes = _gauge("kolosal_saved_bytes", "Host memory of conversations that have no KV cells now.")
+    on_disk = _gauge("kolosal_saved_disk_bytes", "Files of conversations with this model.")
+    restores = _counter("kolosal_restores", "Prompts whose KV cells were restored from there.")
+    tokens = _counter("kolosal_restored_tokens", "Tokens of prompts that were not computed again for that.")
+    seconds = _counter("kolosal_restores_saved_seconds", "What computing them would have taken longer.")
+    for facts in engines:
+        label = [facts.engine_id]
+        n_bytes.add_metric(label, facts.saved_bytes)
+        on_disk.add_metric(label, facts.saved_disk_bytes)
+        restores.add_metric(label, facts.restores)
+        tokens.add_metric(label, facts.restored_tokens)
+        seconds.add_metric(label, facts.restores_saved_s)
+    yield from (n_bytes, on_disk, restores, tokens, seconds)
 
 
 def _states(rows: Sequence[tuple[EngineFacts, Counts]]) -> Iterator[Metric]:

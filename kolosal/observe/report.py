@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from typing_extensions import TypedDict
 
@@ -27,6 +27,36 @@ class EngineFacts:
     load_progress: float
     kv_cells: int | None
     kv_pool_tokens: int
+    saved_bytes: int = 0
+    """Host memory of conversations that have no cells at the moment."""
+    saved_disk_bytes: int = 0
+    """Their files."""
+    restores: int = 0
+    restored_tokens: int = 0
+    restores_saved_s: float = 0.0
+    replicas: Mapping[str, int] = field(default_factory=dict)
+    """Its copies in a cluster, by their state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """How it goes with writing the engines to the disk that are to come back after a restart."""
+
+    failures: int = 0
+    is_saved: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaUse:
+    """One quota of one key, for metrics."""
+
+    key: str
+    kind: str
+    """`requests` or `tokens`."""
+    window: str
+    """`minute` or `day`."""
+    used: int
+    limit: int
 
 
 class CompletionSummary(TypedDict):

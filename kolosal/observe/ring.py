@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
@@ -61,11 +61,14 @@ class Ring(Generic[T]):
         self._items.append(item)
         self._size += self._size_of(item)
         self.newest += 1
+        self._drop()
+        self._wake()
+
+    def _drop(self) -> None:
         while len(self._items) > self._max_count or (
             self._max_size is not None and self._size > self._max_size and len(self._items) > 1
         ):
             self._size -= self._size_of(self._items.popleft())
-        self._wake()
 
     def after(self, number: int, limit: int = BATCH) -> Batch[T]:
         """The items that follow the one of that number, `limit` of them at most."""
@@ -77,13 +80,29 @@ class Ring(Generic[T]):
         """The last items, `count` of them at most."""
         return self.after(max(self.oldest - 1, self.newest - count), count)
 
-    async def follow(self, after: int) -> AsyncGenerator[Batch[T], None]:
-        """All that comes after the item of that number, in batches, until the ring is closed."""
+    def newest_first(self, before: int | None = None) -> Iterator[tuple[int, T]]:
+        """Items with their numbers, from the newest on, or from the one before that number."""
+        newest = self.newest if before is None else min(self.newest, before - 1)
+        numbers = range(newest, self.oldest - 1, -1)
+        return zip(numbers, islice(reversed(self._items), self.newest - newest, None), strict=False)
+
+    def resize(self, max_count: int) -> None:
+        """Keep so many items from now on."""
+        self._max_count = max_count
+        self._drop()
+
+    async def follow(self, after: int, pause_s: float = 0.0) -> AsyncGenerator[Batch[T], None]:
+        """All that comes after the item of that number, in batches, until the ring is closed.
+
+        `pause_s`: between batches, so that a reader of much that is small costs little.
+        """
         while True:
             batch = self.after(after)
             if batch.items:
                 after = batch.last
                 yield batch
+                if pause_s and not self._closed:
+                    await asyncio.sleep(pause_s)
             elif self._closed:
                 return
             else:

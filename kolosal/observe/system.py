@@ -44,10 +44,18 @@ class SystemMonitor:
         self._lock = asyncio.Lock()
         self._last: SystemUse | None = None
         self._last_at = 0.0
+        self._sees_gpus = False
+        """Whether anybody has asked: the driver's library takes memory, and time with each look."""
         self._cpu = _cpu_seconds()  # the first moment: usage is what happened since the one before
 
     async def sample(self, worker_pids: Mapping[str, int]) -> SystemUse:
         """The machine now, or up to a second ago. `worker_pids` are those of the engines that have one."""
+        if not self._sees_gpus:
+            self._sees_gpus, self._last = True, None
+        return await self.glance(worker_pids)
+
+    async def glance(self, worker_pids: Mapping[str, int]) -> SystemUse:
+        """The same, but that GPUs are left out until `sample` was called once."""
         async with self._lock:
             if self._last is None or self._clock() - self._last_at >= FRESH_S:
                 self._last = await asyncio.to_thread(self._read, dict(worker_pids))
@@ -61,7 +69,7 @@ class SystemMonitor:
             cpu_percent=self._cpu_percent(),
             memory_total=memory.total,
             memory_available=memory.available,
-            gpus=read_gpus(self._nvml),
+            gpus=read_gpus(self._nvml) if self._sees_gpus else GpuReport(),
             daemon_bytes=psutil.Process().memory_info().rss,
             worker_bytes={engine_id: size for engine_id, size in resident.items() if size is not None},
         )

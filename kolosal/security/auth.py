@@ -10,12 +10,15 @@ import hmac
 import ipaddress
 import logging
 import math
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from concurrent.futures import Future, wait
+from typing import Any, NamedTuple, TypeVar
 
 from kolosal.config.errors import ConfigError
 from kolosal.errors import AuthenticationFailed, KeyMissing, TooManyAttempts
+from kolosal.files.deadline import NoAnswer, start
 from kolosal.security.keys import ApiKey, KeyFile, digest_of
 
 K = TypeVar("K")
@@ -32,20 +35,53 @@ _IPV6_NETWORK = 64
 """Bits of an IPv6 address that name a network (RFC 4291, 2.5.1): the rest is free to choose for whoever guesses."""
 
 
+LOOK_EVERY_S = 0.05
+"""How long a change of the file of keys may go unseen: to ask a disk that may be silent takes a thread, some 0.1 ms."""
+
+_LOOK_LIMIT_S = 0.25
+"""How long a request, and with it all others, waits to hear whether the file of keys has changed."""
+
+
+class _Look(NamedTuple):
+    """What the file of keys is at one time."""
+
+    signature: tuple[int, int, int] | None
+    found: tuple[ApiKey, ...] | ConfigError
+    """Read only where the signature is another one than before."""
+
+
+def _look_at(file: KeyFile, known: tuple[int, int, int] | None) -> _Look:
+    signature = file.signature()
+    if signature == known:
+        return _Look(signature, ())
+    try:
+        return _Look(signature, file.read())
+    except ConfigError as exc:
+        return _Look(signature, exc)
+
+
 class Keyring:
     """All keys that are valid now: those of the configuration, and those of the file, which may change at any time.
 
     Keys that were needed once are needed until the daemon ends: a file that is emptied or deleted lets nobody in.
     """
 
-    def __init__(self, configured: Sequence[ApiKey] = (), file: KeyFile | None = None) -> None:
-        """Raises ConfigError where the file cannot be read."""
+    def __init__(
+        self, configured: Sequence[ApiKey] = (), file: KeyFile | None = None, *, look_every_s: float = 0.0
+    ) -> None:
+        """`look_every_s`: for how long the file may have changed unseen. Raises ConfigError where it cannot be read."""
+        self._look_every_s = look_every_s
+        self._changes = KeyFile.changes
+        self._look_again_at = -math.inf  # on the clock that never jumps
         self._configured = tuple(configured)
         self._file = file
         self._signature = None if file is None else file.signature()
         self._from_file = () if file is None else file.read()
         self._needed = bool(configured) or self._signature is not None
+        self._looking: Future[_Look] | None = None
         self._is_unread = False
+        self.problem: str | None = None
+        """Why the file cannot be read, as a sentence without paths; None where it can."""
 
     @property
     def needed(self) -> bool:
@@ -53,10 +89,33 @@ class Keyring:
         self._read_changes()
         return self._needed
 
+    @property
+    def configured(self) -> tuple[ApiKey, ...]:
+        """Those of the configuration."""
+        return self._configured
+
+    @property
+    def keys(self) -> tuple[ApiKey, ...]:
+        """All that are valid now."""
+        self._read_changes()
+        return (*self._configured, *self._from_file)
+
+    @property
+    def file(self) -> KeyFile | None:
+        """Where keys are made and revoked; None where there is no place for them."""
+        return self._file
+
     def find(self, presented: str) -> ApiKey | None:
         """The key that was presented. Takes as long for a wrong one as for a right one."""
         self._read_changes()
         digest = digest_of(presented)
+        found = self._with_digest(digest)
+        before = self._from_file
+        if found is None:  # it may have been made just now
+            self._read_changes(at_once=True)
+        return found if self._from_file is before else self._with_digest(digest)
+
+    def _with_digest(self, digest: str) -> ApiKey | None:
         found = None
         for key in (*self._configured, *self._from_file):
             if hmac.compare_digest(digest, key.sha256):
@@ -68,26 +127,60 @@ class Keyring:
         self._read_changes()
         return key in self._configured or key in self._from_file
 
-    def _read_changes(self) -> None:
-        """Read the file again when it has changed. One that cannot be read lets in those of before, and nobody else."""
-        if self._file is None:
+    def _read_changes(self, *, at_once: bool = False) -> None:
+        """Read the file again when it has changed; `at_once`: also where it was looked at a moment ago.
+
+        One that cannot be read lets in those of before, and nobody else.
+        """
+        look = self._look(at_once=at_once)
+        if look is None:
             return
-        signature = self._file.signature()
-        if signature == self._signature:
+        if look.signature == self._signature:
+            self._note_readable()
             return
         self._needed = True
+        match look.found:
+            case ConfigError() as error:
+                self._note_problem(str(error))
+                self._is_unread = isinstance(error.__cause__, OSError)
+                if self._is_unread:
+                    return  # a virus scanner has it, or files are used up: the next request looks again
+            case found:
+                self._from_file = found
+                self._is_unread, self.problem = False, None
+                log.info("keys.changed", extra={"keys": len(found)})
+        self._signature = look.signature
+
+    def _look(self, *, at_once: bool) -> _Look | None:
+        """What the file is now; None where it cannot be told. Waits for the disk for a moment, and for a silent one once."""
+        now = time.monotonic()
+        is_fresh = now < self._look_again_at and self._changes == KeyFile.changes
+        if self._file is None or (is_fresh and not at_once):
+            return None
+        self._changes = KeyFile.changes
+        self._look_again_at = now + self._look_every_s
         try:
-            self._from_file = self._file.read()
-        except ConfigError as exc:
-            if not self._is_unread:
-                log.error("keys.not_read", extra={"reason": str(exc)})  # noqa: TRY400 - the reason says it all
-            self._is_unread = isinstance(exc.__cause__, OSError)
-            if self._is_unread:
-                return  # a virus scanner has it, or files are used up: the next request looks again
-        else:
-            self._is_unread = False
-            log.info("keys.changed", extra={"keys": len(self._from_file)})
-        self._signature = signature
+            is_new = self._looking is None
+            look = self._looking or start(_look_at, self._file, self._signature)
+            self._looking = look
+            wait([look], _LOOK_LIMIT_S if is_new else 0)
+            if look.done():
+                self._looking = None
+                return look.result()
+        except NoAnswer:
+            pass
+        self._note_problem("the disk does not answer")
+        self._is_unread = True
+        return None
+
+    def _note_readable(self) -> None:
+        if self._is_unread:
+            self._is_unread, self.problem = False, None
+
+    def _note_problem(self, reason: str) -> None:
+        if self.problem is None:
+            log.error("keys.not_read", extra={"reason": reason})
+        self.problem = "The file of API keys cannot be read: the keys of before are valid, and no others"
 
 
 class Lockout:
@@ -140,6 +233,21 @@ class Authenticator:
         """Whether requests need a key at all."""
         return self._keyring.needed
 
+    @property
+    def keys(self) -> tuple[ApiKey, ...]:
+        """All that are valid now."""
+        return self._keyring.keys
+
+    @property
+    def configured(self) -> tuple[ApiKey, ...]:
+        """Those of them that stand in the configuration."""
+        return self._keyring.configured
+
+    @property
+    def file(self) -> KeyFile | None:
+        """Where keys are made and revoked; None where there is no place for them."""
+        return self._keyring.file
+
     def identify(self, presented: Sequence[str], client: str) -> ApiKey | None:
         """The key of a request that carries these; None where no key is needed.
 
@@ -173,6 +281,11 @@ class Authenticator:
             raise AuthenticationFailed("The API key is not valid")
         self._lockout.note_success(address, key.id)
         return key
+
+    @property
+    def problem(self) -> str | None:
+        """Why keys that were changed lately may not count yet, as a sentence; None where all do."""
+        return self._keyring.problem
 
     def still_admits(self, key: ApiKey | None) -> bool:
         """Whether somebody who was let in with this key, or without one, still would be: for connections that last."""

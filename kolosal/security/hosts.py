@@ -8,10 +8,16 @@ other origins are told from our own by `Origin`, which no script can forge.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+
+_LOCAL_NAMES = ("host.docker.internal", ".local")
+"""Names of this machine in a container of its own, and in its network (multicast DNS)."""
+
+_APP_SCHEMES = frozenset({"app", "file", "tauri", "vscode-file", "vscode-webview"})
+"""What pages of desktop applications come from: no page of the web can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +31,9 @@ class AllowedHosts:
     """Whether every IP address will do: a rebound name is never an address."""
 
     @classmethod
-    def of(cls, bound: str, allowed: Iterable[str] = ()) -> AllowedHosts:
-        """The rule of a daemon that listens on `bound`, with the setting `server.allowed_hosts`."""
-        given = {host.lower() for host in allowed}
+    def of(cls, bound: str, allowed: Iterable[str] = (), *, local_apps: bool = False) -> AllowedHosts:
+        """The rule of a daemon that listens on `bound`, with the settings `server.allowed_hosts` and `server.allow_local_apps`."""
+        given = {host.lower() for host in (*allowed, *(_LOCAL_NAMES if local_apps else ()))}
         return cls(
             names=frozenset({host for host in given if not host.startswith(".")} | {bound.lower()}),
             suffixes=tuple(host for host in given if host.startswith(".")),
@@ -72,11 +78,41 @@ def is_loopback(name: str) -> bool:
     return address is not None and address.is_loopback
 
 
-def allows_origin(origin: str, host: str, allowed: Collection[str]) -> bool:
-    """Whether pages of this origin may use the daemon: its own pages, and those of the setting `server.cors_origins`."""
+@dataclass(frozen=True, slots=True)
+class AllowedOrigins:
+    """The rule for `Origin`."""
+
+    listed: frozenset[str]
+    local_apps: bool = False
+    """Whether pages that this machine itself serves will do, on any port, and those of desktop applications."""
+
+    @classmethod
+    def of(cls, listed: Iterable[str], *, local_apps: bool = False) -> AllowedOrigins:
+        """The rule of the settings `server.cors_origins` and `server.allow_local_apps`."""
+        return cls(frozenset(listed), local_apps)
+
+    def allows(self, origin: str) -> bool:
+        """Whether pages of this origin, which is not the daemon's own, may use it."""
+        return origin in self.listed or (self.local_apps and _is_local(origin))
+
+    @property
+    def any(self) -> bool:
+        """Whether there is any such origin."""
+        return bool(self.listed) or self.local_apps
+
+
+def is_own_origin(origin: str, host: str) -> bool:
+    """Whether a page is the daemon's own: it came from the `Host` that it asks now."""
     scheme, separator, authority = origin.lower().partition("://")
-    own = scheme in ("http", "https") and separator and authority and authority == host.strip().lower()
-    return bool(own) or origin in allowed
+    return scheme in ("http", "https") and bool(separator and authority) and authority == host.strip().lower()
+
+
+def _is_local(origin: str) -> bool:
+    scheme, separator, authority = origin.lower().partition("://")
+    if not separator or scheme not in ("http", "https"):
+        return bool(separator) and scheme in _APP_SCHEMES
+    name = host_name(authority)
+    return name is not None and (is_loopback(name) or name in _WILDCARDS)
 
 
 def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

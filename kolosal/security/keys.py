@@ -7,22 +7,21 @@ password hash would cost each request time and win nothing. Knows nothing of req
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import secrets
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
-from kolosal.atomic_file import replace_file
 from kolosal.config.errors import ConfigError
+from kolosal.files.atomic import FileLock, write_file
+from kolosal.files.regular import FileTooLong, read_regular
 
 MAX_KEYS = 1000
 """Keys one file can hold: each request is compared with all of them."""
@@ -30,13 +29,14 @@ MAX_KEYS = 1000
 MAX_FILE_BYTES = 1024 * 1024
 """Bytes of a file of keys; a longer one is something else."""
 
-_NAME = r"^[A-Za-z0-9._@-]{1,64}$"
+KEY_NAME = r"^[A-Za-z0-9._@-]{1,64}$"
+"""What a key may be called."""
+
 _PREFIX = "kol_"
 """How a key begins, so that scanners for lost secrets can know it."""
 
-_MODE = 0o600
-"""Digests are no secrets, but who may write here may let himself in."""
-
+_LOCK_WAIT_S = 5.0
+"""A change takes some milliseconds, and a disk that is busy a second."""
 
 _STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
@@ -53,6 +53,26 @@ class Scope(StrEnum):
 ALL_SCOPES = frozenset(Scope)
 
 
+Limit: TypeAlias = Annotated[int, Field(ge=0, le=10**12)]
+"""0 is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLimits:
+    """What one key may use; null: as `auth` of the configuration says, 0: without a limit."""
+
+    __pydantic_config__ = _STRICT
+
+    requests_per_minute: Limit | None = None
+    """Requests for inference."""
+    requests_per_day: Limit | None = None
+    """The same for a day, which ends at midnight UTC."""
+    tokens_per_minute: Limit | None = None
+    """Tokens of prompts and answers."""
+    tokens_per_day: Limit | None = None
+    """The same for a day."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
     """A key as the daemon knows it and as it stands in the file: all but the key itself. Bounds are the file's."""
@@ -60,12 +80,14 @@ class ApiKey:
     __pydantic_config__ = _STRICT
 
     id: Annotated[str, Field(min_length=1, max_length=64)]
-    name: Annotated[str, Field(pattern=_NAME)]
+    name: Annotated[str, Field(pattern=KEY_NAME)]
     scopes: Annotated[frozenset[Scope], Field(min_length=1), PlainSerializer(sorted)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Of the key, in hexadecimal digits."""
     created: datetime | None
     """None for a key of the configuration."""
+    limits: KeyLimits | None = None
+    """Its own quotas; None: those of the configuration."""
 
 
 class _Contents(BaseModel):
@@ -94,6 +116,9 @@ class KeyFile:
     Raises ConfigError for a file that cannot be read or changed or holds no keys, and for names that do not fit it.
     """
 
+    changes: ClassVar[int] = 0
+    """How often this process has changed any."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -108,21 +133,22 @@ class KeyFile:
     def read(self) -> tuple[ApiKey, ...]:
         """All keys; none where there is no file."""
         try:
-            with self.path.open("rb") as file:
-                content = file.read(MAX_FILE_BYTES + 1)
+            content = read_regular(self.path, MAX_FILE_BYTES)
         except FileNotFoundError:
             return ()
         except OSError as exc:
             raise ConfigError(f"{self.path}: cannot be read: {exc.strerror or exc}") from exc
         try:
-            return _Contents.model_validate_json(content[:MAX_FILE_BYTES]).keys
+            return _Contents.model_validate_json(content).keys
         except ValidationError as exc:
             where = ".".join(str(part) for part in exc.errors(include_input=False)[0]["loc"])
             raise ConfigError(f"{self.path}: not a file of keys{where and f' (at {where})'}") from exc
 
-    def create(self, name: str, scopes: Iterable[Scope]) -> tuple[ApiKey, str]:
+    def create(
+        self, name: str, scopes: Iterable[Scope], limits: KeyLimits | None = None
+    ) -> tuple[ApiKey, str]:
         """Add a key; returns it, and the key itself, which nobody can ever be told again."""
-        if not re.fullmatch(_NAME, name):
+        if not re.fullmatch(KEY_NAME, name):
             raise ConfigError(f"The name {name[:80]!r} must be 1 to 64 of the characters A-Z a-z 0-9 . _ @ -")
         key = _PREFIX + secrets.token_urlsafe(32)
         made = ApiKey(
@@ -131,6 +157,7 @@ class KeyFile:
             scopes=frozenset(scopes) or frozenset({Scope.INFERENCE}),
             sha256=digest_of(key),
             created=datetime.now(UTC).replace(microsecond=0),
+            limits=limits,
         )
         with self._changing() as keys:
             if any(name in (other.name, other.id) for other in keys):
@@ -153,30 +180,27 @@ class KeyFile:
 
     @contextmanager
     def _changing(self) -> Iterator[list[ApiKey]]:
-        """The keys, to be changed in place. The new file is the lock: only one process can make it."""
-        new = self.path.with_name(f"{self.path.name}.new")
+        """The keys, to be changed in place by one process at a time."""
+        lock = FileLock(self.path)
         try:
-            _make_folder(self.path.parent)
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
-        except FileExistsError:
+            lock.take(_LOCK_WAIT_S)
+        except BlockingIOError:
             raise ConfigError(
-                f"{new}: exists: another `kolosal keys` is at work, or one was interrupted: then delete the file"
+                f"{self.path}: another `kolosal keys` has been changing it for too long"
             ) from None
         except OSError as exc:
-            raise ConfigError(f"{new}: cannot be written: {exc.strerror or exc}") from exc
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                keys = [*self.read()]
-                yield keys
-                file.write(_Contents(keys=tuple(keys)).model_dump_json(indent=2).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            _keep_owner(new, self.path)
-            replace_file(new, self.path)
-        except OSError as exc:
             raise ConfigError(f"{self.path}: cannot be written: {exc.strerror or exc}") from exc
-        finally:
-            new.unlink(missing_ok=True)
+        with closing(lock):
+            keys = [*self.read()]
+            yield keys
+            content = (
+                _Contents(keys=tuple(keys)).model_dump_json(indent=2, exclude_none=True).encode() + b"\n"
+            )
+            try:
+                write_file(self.path, content)
+                KeyFile.changes += 1
+            except OSError as exc:
+                raise ConfigError(f"{self.path}: cannot be written: {exc.strerror or exc}") from exc
 
 
 def read_plain_keys(path: Path) -> tuple[ApiKey, ...]:
@@ -186,16 +210,14 @@ def read_plain_keys(path: Path) -> tuple[ApiKey, ...]:
         ConfigError: it cannot be read, or a line is not that. The message holds the line's number, never a key.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-        text = content.decode("utf-8-sig")
+        text = read_regular(path, MAX_FILE_BYTES).decode("utf-8-sig")
+    except FileTooLong:
+        raise ConfigError(
+            f"{path}: is longer than {MAX_FILE_BYTES} bytes, and holds something else than keys"
+        ) from None
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else "it is not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigError(
-            f"{path}: is longer than {MAX_FILE_BYTES} bytes, and holds something else than keys"
-        )
     keys = []
     for number, line in enumerate(text.splitlines(), 1):
         key, *scopes = line.replace(",", " ").split() or [""]
@@ -211,19 +233,3 @@ def read_plain_keys(path: Path) -> tuple[ApiKey, ...]:
     if not 1 <= len(keys) <= MAX_KEYS:
         raise ConfigError(f"{path}: must hold 1 to {MAX_KEYS} keys, not {len(keys)}")
     return tuple(keys)
-
-
-def _make_folder(folder: Path) -> None:
-    """Only its owner may look into a folder that is made here; one that is there stays as it is."""
-    if not folder.is_dir():
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except FileExistsError as exc:
-            raise NotADirectoryError(exc.errno, "its folder is a file") from exc
-
-
-def _keep_owner(new: Path, old: Path) -> None:
-    """A file that root changes stays that of the user the daemon runs as; a new one is that of its folder's owner."""
-    if sys.platform != "win32" and os.geteuid() == 0:
-        like = (old if old.exists() else old.parent).stat()
-        os.chown(new, like.st_uid, like.st_gid)

@@ -14,9 +14,14 @@ from pathlib import Path
 from kolosal.config.errors import ConfigError
 from kolosal.config.load import state_folder
 from kolosal.config.settings import Settings
-from kolosal.security.auth import Authenticator, Keyring, Lockout
+from kolosal.files.deadline import LIMIT_S, within
+from kolosal.files.regular import read_regular
+from kolosal.security.auth import LOOK_EVERY_S, Authenticator, Keyring, Lockout
 from kolosal.security.hosts import is_loopback
 from kolosal.security.keys import ApiKey, KeyFile, plain_key, read_plain_keys
+
+_MAX_TLS_BYTES = 1024 * 1024
+"""Bytes of a file of certificates, or of a key."""
 
 KEYS_FILE = "keys.json"
 """The file of `kolosal keys` in the state folder."""
@@ -65,7 +70,8 @@ def authenticator_of(
     Raises ConfigError where a file cannot be read.
     """
     lockout = Lockout(settings.auth.lockout_failures, time.monotonic)
-    return Authenticator(Keyring(_configured_keys(settings, file_key), file), lockout)
+    keyring = Keyring(_configured_keys(settings, file_key), file, look_every_s=LOOK_EVERY_S)
+    return Authenticator(keyring, lockout)
 
 
 def _configured_keys(settings: Settings, file_key: str | None) -> tuple[ApiKey, ...]:
@@ -97,7 +103,7 @@ def tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | No
         raise ConfigError(f"server.{missing}: is missing, and server.{given} is of no use without it")
     for name, path in (("tls_certificate", certificate), ("tls_key", key)):
         try:
-            Path(path).expanduser().open("rb").close()
+            read_regular(Path(path).expanduser(), _MAX_TLS_BYTES)
         except (OSError, ValueError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
             raise ConfigError(f"server.{name}: {path}: cannot be read: {reason}") from exc
@@ -105,7 +111,8 @@ def tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | No
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         # an empty pass phrase, because OpenSSL would ask for one on the terminal
-        context.load_cert_chain(Path(certificate).expanduser(), Path(key).expanduser(), password="")
+        files = Path(certificate).expanduser(), Path(key).expanduser()
+        within(LIMIT_S, context.load_cert_chain, *files, password="")
     except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
         why = getattr(exc, "reason", None) or exc
         raise ConfigError(

@@ -44,6 +44,8 @@ class StubDaemon(ThreadingHTTPServer):
         self.happenings: list[str] = ["event: hello\ndata: {}"]
         """What `/v1/events` and a followed log send before they end."""
         self.log_lines: list[str] = []
+        self.answers: dict[str, Any] = {}
+        """What else is answered, by path."""
 
     @property
     def url(self) -> str:
@@ -59,12 +61,18 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is http.server's
         pass
 
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
     def do_GET(self) -> None:
         self._serve(self._get)
 
     def do_POST(self) -> None:
         if self.path.endswith("/unload"):
             self._serve(self._unload)
+        elif self.path in self.server.answers:
+            self._serve(self._get)
         else:
             self._serve(self._chat if self.path == "/v1/chat/completions" else self._add)
 
@@ -97,6 +105,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, events, "text/event-stream; charset=utf-8")
         elif self.path.partition("?")[0].endswith("/logs"):
             self._send(200, {"engine_id": "tiny", "lines": self.server.log_lines, "dropped": 0})
+        elif (path := self.path.partition("?")[0]) in self.server.answers:
+            self._send(200, self.server.answers[path])
         elif self.path == "/engines":
             self._send(200, {"engines": [{"engine_id": name} for name in engines]})
         elif self._engine_id in engines and "gone" not in engines[self._engine_id]:
@@ -124,6 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(201, {"engine_id": body["engine_id"], "status": "loaded"})
 
     def _remove(self, _body: Any) -> None:
+        if self.path in self.server.answers:
+            self._send(200, self.server.answers[self.path])
+            return
         if self.server.engines.pop(self._engine_id, None) is None:
             self._send_error("Engine not found", 404)
         else:

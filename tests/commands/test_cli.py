@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,7 +18,24 @@ from tests.commands.stub_daemon import StubDaemon
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-COMMANDS = ["serve", "load", "unload", "ps", "logs", "status", "run", "doctor", "config show"]
+COMMANDS = [
+    "serve",
+    "load",
+    "unload",
+    "ps",
+    "logs",
+    "status",
+    "run",
+    "doctor",
+    "cluster status",
+    "cluster drain",
+    "config show",
+    "native build",
+    "native presets",
+]
+COMMANDS += [
+    f"service {verb}" for verb in ("install", "uninstall", "start", "stop", "restart", "status", "logs")
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -35,8 +51,12 @@ def test_every_command_and_option_is_documented(cli: Cli, command: str) -> None:
     assert [option for option in sorted(options) if option not in documented] == []
 
 
-def test_version(cli: Cli) -> None:
-    assert cli("--version").out == f"kolosal {__version__}\n"
+def test_version_tells_llama_cpps_too(cli: Cli) -> None:
+    ours, llama = cli("--version").out.splitlines()
+    assert ours == f"kolosal {__version__}"
+    assert re.fullmatch(
+        r"llama\.cpp (unknown|[0-9a-f]{7,40}) \(ggml [0-9.]+, llama-cpp-python [0-9.]+\)", llama
+    )
 
 
 def test_importing_the_command_line_loads_no_server_and_no_native_code() -> None:
@@ -77,6 +97,16 @@ def test_load_sends_an_absolute_path_and_the_given_parameters(
 def test_lazy_load_asks_for_no_loading(cli: Cli, stub: StubDaemon) -> None:
     cli("load", "tiny", "tiny.gguf", "--lazy", "--url", stub.url)
     assert stub.bodies("POST", "/engines")[0]["load_immediately"] is False
+
+
+def test_load_of_a_name_that_is_taken_asks_for_none(cli: Cli, stub: StubDaemon) -> None:
+    stub.engines = {"tiny": {"model_path": "other.gguf"}}
+    done = cli("load", "tiny", "tiny.gguf", "--url", stub.url)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        "Error: There is an engine 'tiny' already: choose another name, or remove it with `kolosal unload tiny`\n"
+    )
+    assert stub.bodies("POST", "/engines") == []
 
 
 def test_load_looks_at_the_progress_meanwhile(cli: Cli, stub: StubDaemon) -> None:
@@ -219,10 +249,8 @@ def test_a_parameter_that_cannot_be_read_is_refused(cli: Cli, stub: StubDaemon, 
 
 def test_a_bad_configuration_ends_serve_with_status_2_at_once(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("server:\n  prot: 9000\n", encoding="utf-8")
-    started = time.monotonic()
     command = [sys.executable, "-m", "kolosal", "serve"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=_python_path())
-    assert time.monotonic() - started < 5  # the figure is 1 s; a machine under test may be busy
     assert done.returncode == 2
     path = tmp_path / "config.yaml"
     assert done.stderr == f"Error: {path}:2: server.prot: unknown key: did you mean 'server.port'?\n"

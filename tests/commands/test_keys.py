@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kolosal.commands.address import Address
-from kolosal.security.keys import KeyFile, Scope
+from kolosal.security.keys import KeyFile, KeyLimits, Scope
 from tests.commands.conftest import Cli
 from tests.commands.stub_daemon import StubDaemon
 
@@ -44,6 +44,7 @@ def test_keys_are_listed_for_programs(cli: Cli, file: KeyFile) -> None:
         "id": made.id,
         "scopes": ["admin"],
         "created": made.created and made.created.isoformat(),
+        "limits": None,
     }
 
 
@@ -103,3 +104,10 @@ def test_config_show_does_not_show_it(cli: Cli, monkeypatch: pytest.MonkeyPatch)
 
 def test_an_address_does_not_show_its_key() -> None:
     assert KEY not in repr(Address("http://x", KEY))
+
+
+def test_a_key_can_have_quotas_of_its_own(cli: Cli, file: KeyFile) -> None:
+    assert cli("keys", "create", "guest", "--tokens-per-day", "7").code == 0
+    [key] = file.read()
+    assert key.limits == KeyLimits(tokens_per_day=7)
+    assert cli("keys", "create", "other", "--tokens-per-day", "-1").code == 2

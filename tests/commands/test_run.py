@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from kolosal.commands.run import RunRequest, run
 from kolosal.config.load import load_settings
 from tests.commands.conftest import Cli
 from tests.commands.stub_daemon import StubDaemon
+from tests.e2e.helpers import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -28,6 +30,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def stub_with_engine(stub: StubDaemon, tmp_path: Path) -> StubDaemon:
     stub.engines = {"tiny": {"model_path": str(tmp_path / "tiny.gguf")}}
     return stub
+
+
+@pytest.fixture
+def default_interrupt() -> Iterator[None]:
+    """Tests that a shell runs in the background ignore SIGINT, and what they start would, too."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 def test_a_prompt_is_answered_once(cli: Cli, stub_with_engine: StubDaemon) -> None:
@@ -146,6 +156,36 @@ def test_a_daemon_that_dies_meanwhile_shows_its_log(free_port: int, log_folder: 
     assert str(logs(log_folder)[0]) in str(raised.value)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to another process")
+def test_ctrl_c_does_not_wait_for_a_daemon_that_stops(log_folder: Path, default_interrupt: None) -> None:
+    """The fixture sees that no process is left."""
+    code = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getppid(), signal.SIGINT))\n"
+        "print('ready', flush=True)\n"
+        "while True: time.sleep(60)\n"
+    )
+    with child_daemon.child_daemon(ChildSpec((sys.executable, "-c", code))) as child:
+        wait_until(lambda: child.log.read_text() == "ready\n")
+    assert child.has_ended
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to another process")
+def test_ctrl_c_while_a_daemon_is_started_leaves_none(
+    free_port: int, log_folder: Path, default_interrupt: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = subprocess.Popen
+
+    def interrupted(*arguments: object, **options: object) -> object:
+        process = start(*arguments, **options)  # type: ignore[call-overload]
+        signal.raise_signal(signal.SIGINT)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ask(stub_spec(free_port), free_port, [])
+
+
 def test_a_program_that_is_not_there_is_a_client_error(free_port: int, log_folder: Path) -> None:
     with pytest.raises(CommandError, match="could not be started"):
         ask(ChildSpec((str(log_folder / "nothing"),)), free_port, [])
@@ -170,18 +210,47 @@ def test_the_child_serves_with_the_same_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to another process")
-def test_ctrl_c_stops_the_answer_and_hangs_up(stub_with_engine: StubDaemon) -> None:
+def test_ctrl_c_stops_the_answer_and_hangs_up(stub_with_engine: StubDaemon, default_interrupt: None) -> None:
     stub_with_engine.hold = threading.Event()
     command = [sys.executable, "-m", "kolosal", "run", "tiny", "Hello?", "--url", stub_with_engine.url]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    # tests that a shell runs in the background ignore SIGINT, and what they start would, too
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
-            assert process.stdout is not None
-            assert process.stdout.read(2) == b"Hi"
-            process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 130
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(2) == b"Hi"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
     assert stub_with_engine.client_left.wait(30)
+
+
+@pytest.mark.parametrize("where", ["kolosal.cli", "kolosal.commands.errors"])
+def test_ctrl_c_before_a_command_runs_is_no_traceback(where: str) -> None:
+    code = (
+        "import sys, kolosal.__main__\n"
+        "class Finder:\n"
+        "    def find_spec(name, *_):\n"
+        f"        if name == {where!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder)\n"
+        "kolosal.__main__.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
+def test_ctrl_c_in_a_callback_is_not_lost(default_interrupt: None) -> None:
+    code = (
+        "import sys, time, kolosal.__main__\n"
+        "class Callback:\n"
+        "    def __del__(self): raise KeyboardInterrupt\n"
+        "class Finder:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name == 'kolosal.commands.address':\n"
+        "            Callback()\n"
+        "            while True: time.sleep(0.01)\n"
+        "sys.meta_path.insert(0, Finder)\n"
+        "sys.argv = ['kolosal', 'ps']\n"
+        "kolosal.__main__.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=False, timeout=50
+    )
+    assert (done.returncode, done.stderr) == (130, b"")

@@ -50,7 +50,7 @@ MODEL = "models:\n  - id: a\n    path: a.gguf\n    "
         ),
         (
             "audio: {enabled: true}",
-            ":1: audio: unknown key: known are auth, engines, logging, models, responses, rpc, server, sessions",
+            ":1: audio: unknown key: known are activity, auth, cluster, documents, downloads, engines, library, logging, models, openai, responses, rpc, server, sessions, store",
         ),
         ("logging: {shape: x}", ":1: logging.shape: unknown key: known are logging.level, logging.format"),
         (MODEL + "pth: b", ":4: models[0].pth: unknown key: did you mean 'path'?"),
@@ -85,6 +85,10 @@ def test_unknown_keys(file: Path, text: str, expected: str) -> None:
         ("engines: {stop_grace_s: 1e999}", ":1: engines.stop_grace_s: must be a finite number"),
         ("engines: {stop_grace_s: .nan}", ":1: engines.stop_grace_s: must be a valid number, not '.nan'"),
         ("auth: {api_key: secret}", ":1: auth.api_key: must be text of 16 to 512 characters"),
+        (
+            "store: {url: 'mysql://user:password@db'}",
+            ":1: store.url: must be sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/DATABASE",
+        ),
         ("auth: {api_key: 12345678}", ":1: auth.api_key: must be text of 16 to 512 characters"),
         (
             "server: {cors_origins: ['*']}",
@@ -96,11 +100,11 @@ def test_unknown_keys(file: Path, text: str, expected: str) -> None:
         ("models: [3]", ":1: models[0]: must be a mapping of keys to values, not 3"),
         ("models:\n  - {id: a}", ":2: models[0].path: is missing"),
         ("models:\n  - {path: a}", ":2: models[0].id: is missing"),
-        ("models: [{id: a/b, path: a}]", ":1: models[0].id: holds a character"),
+        ("models: [{id: a/../b, path: a}]", ":1: models[0].id: holds a character"),
         (MODEL + "load_params: [1]", ":4: models[0].load_params: must be a mapping"),
         (
-            MODEL + "load_params:\n      n_ctx: 0",
-            ":5: models[0].load_params.n_ctx: must be greater than or equal to 1",
+            MODEL + "load_params:\n      n_ctx: -1",
+            ":5: models[0].load_params.n_ctx: must be greater than or equal to 0",
         ),
         (MODEL + "main_gpu_id: 99", ":4: models[0].main_gpu_id: must be less than or equal to 15, not 99"),
         (MODEL + "load_at_startup: 1", ":4: models[0].load_at_startup: must be true or false, not 1"),

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 ROOT = Path(__file__).parents[2]
 
 ENGINE = "smollm2"
 """The engine that the daemon of the session is started with."""
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 """Longest wait for what must happen: generous, because other work shares the machine."""
 
 if sys.platform == "win32":  # a statement, because mypy does not see the condition in an expression
@@ -47,7 +48,7 @@ def user_environment(home: Path) -> dict[str, str]:
     Models get one thread: threads that wait for each other are many times slower when anything else is running.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("KOLOSAL_")}
-    names = ("HOME", "APPDATA", "LOCALAPPDATA", "XDG_CONFIG_HOME", "XDG_STATE_HOME")
+    names = ("HOME", "APPDATA", "LOCALAPPDATA", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
     home_variables = dict.fromkeys(names, str(home))
     return inherited | home_variables | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "OMP_THREAD_LIMIT": "1"}
 
@@ -79,18 +80,20 @@ class Daemon:
     @property
     def url(self) -> str:
         """The address it says that it listens at; empty before that."""
-        said = (self.folder / "stdout").read_text(encoding="utf-8")
-        return (
-            said.split()[-1] if said.startswith("Kolosal is listening on http") and said[-1] == "\n" else ""
-        )
+        first, end, _ = (self.folder / "stdout").read_text(encoding="utf-8").partition("\n")
+        return first.split()[-1] if first.startswith("Kolosal is listening on http") and end else ""
 
     @property
     def log(self) -> str:
         return (self.folder / "stderr").read_text(encoding="utf-8")
 
+    def wait_until_listening(self) -> None:
+        """It answers at its address."""
+        wait_until(lambda: bool(self._alive() and self.url))
+
     def wait_until_ready(self, engine_id: str, key: str | None = None) -> None:
         """It listens, and the model it was started with is loaded."""
-        wait_until(lambda: bool(self._alive() and self.url))
+        self.wait_until_listening()
         headers = {} if key is None else {"x-api-key": key}
         with httpx.Client(base_url=self.url, headers=headers, timeout=DEADLINE_S) as http:
             wait_until(lambda: self._alive() and _loaded(http.get(f"/engines/{engine_id}").json()))
@@ -120,6 +123,11 @@ def add_engine(http: httpx.Client, engine_id: str, path: Path, **parameters: obj
     """Load a model over HTTP. The `http` fixture removes it."""
     answer = http.post("/engines", json={"engine_id": engine_id, "model_path": path.as_posix(), **parameters})
     assert answer.status_code == 201, answer.text
+
+
+def worker_of(http: httpx.Client, engine_id: str = ENGINE) -> psutil.Process:
+    """The process of an engine's model. While it is suspended, no answer of it goes on or ends."""
+    return psutil.Process(int(http.get(f"/engines/{engine_id}").json()["worker_pid"]))
 
 
 def in_flight(http: httpx.Client, engine_id: str = ENGINE) -> int:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.e2e.helpers import DEADLINE_S
-from tests.e2e.surfaces import SURFACES
+from tests.e2e.surfaces import SURFACES, assistants
 from tests.http.test_daemon import daemon
 from tests.tiny_gguf import write_tiny_gguf
 
@@ -52,6 +52,17 @@ def test_x01_an_added_engine_is_usable_by_every_protocol_at_once(http: httpx.Cli
 
     assert said == {name: name for name in SURFACES}
     assert http.delete("/engines/added").status_code == 200
+
+
+def test_a17_an_engine_without_a_model_answers_on_every_surface(http: httpx.Client) -> None:
+    added = http.post("/engines", json={"engine_id": "echo", "backend": "echo"})
+    assert (added.status_code, added.json()["backend"]) == (201, "echo"), added.text
+
+    surfaces = {**SURFACES, "assistants": assistants}
+    said = {name: ask(http, "echo", f"{name}: {WORDS}") for name, ask in surfaces.items()}
+
+    assert said == {name: f"{name}: {WORDS}" for name in surfaces}
+    assert http.delete("/engines/echo").status_code == 200
 
 
 def test_x02_requests_of_many_protocols_do_not_mix(http: httpx.Client) -> None:

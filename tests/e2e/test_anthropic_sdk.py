@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import anthropic
 import pytest
 from anthropic.types import MessageParam, ToolParam, ToolResultBlockParam
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from tests.e2e.helpers import DEADLINE_S, ENGINE, Daemon
 
@@ -115,7 +116,7 @@ def test_a_tool_loop_of_two_rounds(sdk: anthropic.Anthropic) -> None:
 class City(BaseModel):
     """What the model is asked for."""
 
-    name: str = Field(max_length=20)
+    name: Literal["Paris", "Rome"]  # the client leaves bounds of lengths out of the schema
     large: bool
 
 
@@ -134,6 +135,7 @@ def test_errors_are_the_clients_own_classes(sdk: anthropic.Anthropic) -> None:
     broken: ToolParam = {
         "name": "f",
         "input_schema": {"type": "object", "properties": {"a": {"pattern": "("}}},
+        "strict": True,
     }
     with pytest.raises(anthropic.BadRequestError, match=r"tools\.0\.input_schema"):
         sdk.messages.create(model=ENGINE, max_tokens=5, messages=CAPITAL, tools=[broken])

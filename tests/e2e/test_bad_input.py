@@ -32,7 +32,6 @@ NOT_JSON = {
 
 HELLO = {"role": "user", "content": "Hello"}
 WRONG: list[tuple[str, dict[str, object], str]] = [
-    (CHAT, {"messages": [HELLO]}, "model"),
     (CHAT, {"model": 5, "messages": [HELLO]}, "model"),
     (CHAT, {"model": ENGINE}, "messages"),
     (CHAT, {"model": ENGINE, "messages": []}, "messages"),
@@ -41,22 +40,22 @@ WRONG: list[tuple[str, dict[str, object], str]] = [
     (CHAT, {"model": ENGINE, "messages": [{"content": "Hello"}]}, "messages.0.role"),
     (CHAT, {"model": ENGINE, "messages": [{"role": "king", "content": "Hello"}]}, "messages.0.role"),
     (CHAT, {"model": ENGINE, "messages": [HELLO, {"role": "user", "content": 5}]}, "messages.1.content"),
-    (CHAT, {"model": ENGINE, "messages": [HELLO], "max_completion_tokens": 0}, "max_completion_tokens"),
+    (CHAT, {"model": ENGINE, "messages": [HELLO], "max_completion_tokens": -2}, "max_completion_tokens"),
     (TEXT, {"model": ENGINE}, "prompt"),
     (TEXT, {"model": ENGINE, "prompt": 5}, "prompt"),
     (TEXT, {"model": ENGINE, "prompt": ""}, "prompt"),
     (TEXT, {"model": ENGINE, "prompt": ["Hello", 5]}, "prompt.1"),
     (ENGINES, {"model_path": "x.gguf"}, "engine_id"),
     (ENGINES, {"engine_id": "x"}, "model_path"),
-    (ENGINES, {"engine_id": "a/b", "model_path": "x.gguf"}, "engine_id"),
+    (ENGINES, {"engine_id": "a/..", "model_path": "x.gguf"}, "engine_id"),
     (ENGINES, {"engine_id": "x", "model_path": 5}, "model_path"),
     (ENGINES, {"engine_id": "x", "model_path": "x.gguf", "n_ctx": "big"}, "n_ctx"),
-    (ENGINES, {"engine_id": "x", "model_path": "x.gguf", "n_ctx": 0}, "n_ctx"),
+    (ENGINES, {"engine_id": "x", "model_path": "x.gguf", "n_ctx": -1}, "n_ctx"),
     (ENGINES, {"engine_id": "x", "model_path": "x.gguf", "n_ctxx": 512}, "n_ctxx"),
     (ENGINES, {"engine_id": "x", "model_path": "x.gguf", "load_immediately": "yes"}, "load_immediately"),
     (
         ENGINES,
-        {"engine_id": "x", "model_path": "x.gguf", "loading_parameters": {"n_ctx": 0}},
+        {"engine_id": "x", "model_path": "x.gguf", "loading_parameters": {"n_ctx": -1}},
         "loading_parameters.n_ctx",
     ),
 ]
@@ -64,11 +63,11 @@ WRONG: list[tuple[str, dict[str, object], str]] = [
 SAMPLING: list[tuple[str, object]] = [
     ("temperature", "hot"),
     ("temperature", 2.5),
-    ("top_p", 0),
-    ("max_tokens", -1),
+    ("top_p", -0.1),
+    ("max_tokens", -2),
     ("max_tokens", 1.5),
     ("max_tokens", True),
-    ("seed", -1),
+    ("seed", 1.5),
     ("stop", 5),
     ("stream", "yes"),
     ("stream_options", "usage"),
@@ -172,7 +171,7 @@ class TestModelFiles:
             "engine_id": "x",
             "model_path": str(tmp_path / "strange.gguf"),
             "n_ctx": 512,
-            "n_gpu_layers": 100,
+            "n_gpu_layers": "auto",
             "main_gpu_id": 0,
         }
         assert content_of(http.post(CHAT, json=chat("Hello", max_tokens=1)))

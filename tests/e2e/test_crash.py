@@ -22,6 +22,7 @@ from tests.e2e.helpers import (
     content_of,
     in_flight,
     wait_until,
+    worker_of,
 )
 from tests.engines.helpers import eventually
 from tests.faults.drivers import Footprint, Streamed, leave_a_stream, streamed
@@ -31,6 +32,8 @@ pytestmark = pytest.mark.model
 STORY = "Tell me a long story about a lighthouse."
 
 N_STREAMS = 32
+
+N_TOKENS = 100
 
 MAX_GROWTH_BYTES = 10 * 1024 * 1024
 
@@ -51,26 +54,29 @@ def test_a_killed_worker_is_a_pause_for_its_own_streams_only(
     http: httpx.Client, sdk: openai.OpenAI, smollm2: Path
 ) -> None:
     add_engine(http, "doomed", smollm2, n_ctx=4096, n_parallel=2)
-    doomed = ChatStream.open(http, chat(STORY, "doomed", max_tokens=60, ignore_eos=True))
+    dying, living = worker_of(http, "doomed"), worker_of(http)
+    doomed = ChatStream.open(http, chat(STORY, "doomed", max_tokens=150, ignore_eos=True))
     doomed.read_some()
     with sdk.chat.completions.create(
         model="doomed",
         messages=[{"role": "user", "content": STORY}],
-        max_tokens=60,
+        max_tokens=150,
         extra_body={"ignore_eos": True},
         stream=True,
     ) as doomed_too:
         next(doomed_too)
+        dying.suspend()
         other = ChatStream.open(http, chat(STORY, max_tokens=96, ignore_eos=True))
-        other.read_some()
+        living.suspend()
         assert (in_flight(http, "doomed"), in_flight(http)) == (2, 1)
 
         killed = kill(http, "doomed")
+        living.resume()
         doomed.read_all()
         chunks = list(doomed_too)
 
     doomed.check_form("length")
-    assert doomed.usage["completion_tokens"] == 60
+    assert doomed.usage["completion_tokens"] == 150
     assert chunks[-1].choices[0].finish_reason == "length"
     other.read_all()
     other.check_form("length")
@@ -124,7 +130,7 @@ async def test_of_32_streams_all_go_on(daemon: Daemon, http: httpx.Client, tiny_
         {
             "model": "doomed",
             "prompt": f"{index} says:",
-            "max_tokens": 300,
+            "max_tokens": N_TOKENS,
             "temperature": 0,
             "ignore_eos": True,
         }
@@ -145,7 +151,7 @@ async def test_of_32_streams_all_go_on(daemon: Daemon, http: httpx.Client, tiny_
     assert [(result.text, result.done, result.finish_reason) for result in results] == [
         (one.text, True, "length") for one in undisturbed
     ]
-    assert {result.usage["completion_tokens"] for result in results if result.usage} == {300}
+    assert {result.usage["completion_tokens"] for result in results if result.usage} == {N_TOKENS}
     assert crashes(http) == 1
 
 
@@ -168,9 +174,10 @@ async def test_clients_who_leave_leave_nothing_behind(
     before = Footprint.of(process)
     await asyncio.gather(*(leave(index) for index in range(n_leavers)))
     wait_until(lambda: in_flight(http) == 0)
-    wait_until(lambda: Footprint.of(process).files <= before.files)
+    wait_until(lambda: not {"files", "children"} & Footprint.of(process).left(before).keys())
     after = Footprint.of(process)
 
-    assert (after.threads, after.children) == (before.threads, before.children)
-    assert after.rss - before.rss < MAX_GROWTH_BYTES
+    # the few threads of the loop's own pool come as it needs them
+    assert after.threads - before.threads < n_leavers / 10
+    assert after.rss - before.rss < sized(5, 1) * MAX_GROWTH_BYTES
     seen(f"a real daemon: {n_leavers} left, RSS {(after.rss - before.rss) / 2**20:+.1f} MB")

@@ -45,10 +45,10 @@ def test_like_meanings_have_like_directions(sdk: openai.OpenAI) -> None:
 
 
 def test_text_has_the_same_vector_alone_and_among_others(sdk: openai.OpenAI) -> None:
-    texts = [CAT, "x" * 2000, KITTEN, *(f"Number {index}" for index in range(40))]
+    texts = [CAT, "x" * 2000, KITTEN, *(f"Number {index}" for index in range(8))]
     together = embed(sdk, *texts)
 
-    for index in (0, 1, 2, 42):
+    for index in (0, 1, 2, 10):
         assert cosine(embed(sdk, texts[index])[0], together[index]) == pytest.approx(1, abs=1e-3)
 
 
@@ -88,7 +88,7 @@ def test_too_many_dimensions_are_a_bad_request(sdk: openai.OpenAI) -> None:
 
 
 def test_input_that_is_too_long_is_a_bad_request(sdk: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match=r"input\.1 has") as error:
+    with pytest.raises(openai.BadRequestError, match=r"prompt is too long: .* in input\.1") as error:
         embed(sdk, CAT, "word " * 20_000)
 
     assert error.value.code == "context_length_exceeded"
@@ -111,7 +111,7 @@ def test_tokens_are_the_text_again(http: httpx.Client) -> None:
     text = "Café au lait: 3 €, 猫"
     tokens = http.post("/tokenize", json={"model": ENGINE, "content": text}).json()["tokens"]
 
-    assert http.post("/detokenize", json={"model": ENGINE, "tokens": tokens}).json() == {"content": text}
+    assert http.post("/detokenize", json={"model": ENGINE, "tokens": tokens}).json()["content"] == text
 
 
 def test_template_shows_what_the_model_would_get(http: httpx.Client) -> None:

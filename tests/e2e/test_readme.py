@@ -25,7 +25,15 @@ CURL = [lines for lines in SHELL if lines[0].startswith("curl")]
 TERMINAL = [lines for lines in SHELL if lines[0].startswith("kolosal")]
 PYTHON = [text for language, text in _EXAMPLES if language == "python"]
 
-SETUP = ("git clone", "cd kolosal", "python3 scripts/")
+SETUP = (
+    "git clone",
+    "cd kolosal",
+    "python3 scripts/",
+    "pipx ",
+    "docker ",
+    "kolosal native ",
+    "kolosal serve",
+)
 """Lines that prepare what the tests already run in."""
 
 

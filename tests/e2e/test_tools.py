@@ -56,7 +56,6 @@ async def test_forced_calls_are_valid(async_sdk: openai.AsyncOpenAI, sized: Size
             messages=[{"role": "user", "content": f"{number}: the weather, please."}],
             tools=[TIME, WEATHER],
             tool_choice={"type": "function", "function": {"name": "weather"}},
-            parallel_tool_calls=False,
             temperature=1,
             seed=number,
             max_tokens=120,
@@ -71,6 +70,38 @@ async def test_forced_calls_are_valid(async_sdk: openai.AsyncOpenAI, sized: Size
     found = await asyncio.gather(*(call(number) for number in range(sized(20, 100))))
     assert all(1 <= weather.days <= 7 and len(weather.city) <= 20 for weather in found)
     assert len({weather.city for weather in found}) > 1
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_required_calls_end(async_sdk: openai.AsyncOpenAI, sized: Sized, streams: bool) -> None:
+    """Cases `required-ends` and `named-once`, which has one call where this has at least one."""
+
+    async def ask(number: int) -> None:
+        common: dict[str, object] = {
+            "model": ENGINE, "messages": ASK, "tools": [WEATHER], "tool_choice": "required", "temperature": 1, "seed": number,
+            "max_tokens": 120,
+        }  # fmt: skip
+        if streams:
+            async with async_sdk.chat.completions.stream(**common) as events:  # type: ignore[arg-type]
+                answer = await events.get_final_completion()
+        else:
+            answer = await async_sdk.chat.completions.create(**common)  # type: ignore[call-overload]
+        [choice] = answer.choices
+        assert choice.finish_reason == "tool_calls"
+        assert not choice.message.content
+        for call in choice.message.tool_calls or []:
+            Weather.model_validate_json(call.function.arguments)
+
+    await asyncio.gather(*(ask(number) for number in range(sized(8, 40))))
+
+
+def test_a_call_that_is_cut_is_no_markup(sdk: openai.OpenAI) -> None:
+    """Case `cut-call`."""
+    for max_tokens in (1, 4, 8, 16):
+        answer = sdk.chat.completions.create(
+            model=ENGINE, messages=ASK, tools=[WEATHER], tool_choice="required", temperature=0, max_tokens=max_tokens
+        )  # fmt: skip
+        assert (answer.choices[0].finish_reason, answer.choices[0].message.content or "") == ("length", "")
 
 
 async def test_answers_conform_to_their_schema(async_sdk: openai.AsyncOpenAI, sized: Sized) -> None:

@@ -25,7 +25,7 @@ settings, worker = orjson.loads(sys.argv[1])
 sys.exit(run(Settings.model_validate_json(orjson.dumps(settings)), os.environ, tuple(worker)))
 """
 
-_DEADLINE_S = 20.0
+_DEADLINE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import gc
 import json
+import os
 import random
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -127,7 +129,7 @@ def stalls() -> Iterator[Stalls]:
 
     Processor time and not the clock's, because other work shares the machine. Sees asyncio's own loop, in its debug mode or
     not, but not uvloop: where it has seen nothing, that is an AssertionError. What a process of tests holds is kept from
-    garbage collection meanwhile: a daemon has far fewer objects.
+    garbage collection from then on: a daemon has far fewer objects.
     """
     gc.collect()
     gc.freeze()
@@ -145,7 +147,6 @@ def stalls() -> Iterator[Stalls]:
         assert taken, "no callback of the event loop was seen"
     finally:
         asyncio.Handle._run = run  # type: ignore[method-assign]
-        gc.unfreeze()
 
 
 # --- a daemon in another process ---
@@ -236,7 +237,11 @@ class Footprint:
             files = process.num_handles()
         else:
             files = process.num_fds()
-        return cls(files, process.num_threads(), len(process.children()), process.memory_info().rss)
+        pool = sum(
+            each.name.startswith("asyncio_") for each in threading.enumerate()
+        )  # grows up to its bound, and stays
+        threads = process.num_threads() - (pool if process.pid == os.getpid() else 0)
+        return cls(files, threads, len(process.children()), process.memory_info().rss)
 
     def left(self, before: Footprint) -> dict[str, int]:
         """What there is more of than before. Less is no leak: a thread of an earlier test in this process may end meanwhile."""

@@ -65,6 +65,11 @@ ROWS: dict[str, Row] = {
         "WebSocket: 17 MiB, 10,000 pings, half-closed, 1,000 open", "right close code, bounded memory"
     ),
     "H11": Row("the event loop, all the while", "no callback > 100 ms"),
+    "R1": Row(
+        "grammars that are deep, huge, ambiguous, in every dialect",
+        "400 within 2 s; same worker; a stream beside it goes on; others' first token within 2 s",
+    ),
+    "R2": Row("a grammar that fails in the middle of its text", "a typed error, streamed too; never stop"),
     "A1": Row("model paths that lead out, are devices, lie", "400 or 403, nothing outside is opened"),
     "A2": Row("URLs that lead inside", "refused before connecting"),
     "A3": Row(
@@ -74,13 +79,31 @@ ROWS: dict[str, Row] = {
     "A5": Row("every route without key, with an inference key", "401 or 403 but health and the like"),
     "A6": Row("logs, errors, metrics, worker environment", "no key, no prompt in them"),
     "A7": Row("one key's prompts in another's cache", "not shared where the setting says so"),
+    "D1": Row(
+        "state and store that cannot be written: disk full at any statement, no folder, silent disk",
+        "served; health degraded, counted; written once it can be, else exit 1; store: 507, whole",
+    ),
+    "D2": Row(
+        "leftovers of 200 kills, names that are no UTF-8, damaged files",
+        "nothing that was acknowledged is lost, nothing else blocked; the store is whole",
+    ),
+    "D3": Row(
+        "a pipe in place of a model, of engines.json, of keys.json",
+        "refused or as before, at once; other requests < 1 s; stops within 5 s",
+    ),
+    "D4": Row(
+        "a download cut, of a wrong length or digest, without ranges; a full disk; two at once",
+        "no broken file under a final name; goes on where it was",
+    ),
+    "D5": Row(
+        "kill -9 of the daemon at 20 random points of a download",
+        "goes on; < 2 x the bytes; never a broken file",
+    ),
     "C1": Row("configuration unknown, mistyped, unreadable", "exit 2 within 1 s, names file and key"),
     "C2": Row("port in use, no driver, no native library, SIGILL", "one line; only the worker ends"),
     "T1": Row("a soak: clients, loads, kills, disconnects", "memory, files, p99 flat; no unexplained 5xx"),
 }
 """By the name that tests are marked with; in the order of the table."""
 
-NOT_HERE: dict[str, str] = {
-    "A2": "the daemon fetches nothing: no downloads, no image URLs",
-}
+NOT_HERE: dict[str, str] = {}
 """Rows that no test can show here, and why."""

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.fakes import FakeEngine, app_with, http_client
+from tests.http.test_daemon import daemon
 from tests.tiny_gguf import write_tiny_gguf
 
 Seen = Callable[[str], None]
@@ -22,6 +23,8 @@ opened: list[str] | None = None
 
 
 def _note(event: str, arguments: tuple[object, ...]) -> None:
+    if isinstance(arguments[0] if arguments else 0, int):
+        return  # a descriptor, whose path was told before
     if opened is not None and event in ("open", "os.listdir", "os.scandir"):
         opened.append(
             os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes) else str(arguments[0])
@@ -204,3 +207,43 @@ async def test_what_is_inside_is_opened_and_seen(root: Path) -> None:
     )
     assert [answer.status_code for answer in answered.values()] == [201, 400]
     assert str(root / "a.gguf") in found
+
+
+@pytest.mark.fault("A1")
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.parametrize("how", ["a link that was swapped", "a folder that is not allowed any more"])
+def test_folders_are_checked_at_every_load(root: Path, tmp_path: Path, how: str) -> None:
+    """Of an engine that was added when all was well, and is there again after a restart."""
+    link = root / "link.gguf"
+    link.symlink_to(root / "a.gguf")
+    kept: dict[str, Any] = {
+        "keep_engines": True,
+        "state_dir": str(tmp_path / "state"),
+        "model_roots": str(root),
+    }
+    with daemon(**kept) as (process, url):
+        body = {"engine_id": "a", "model_path": str(link), "load_immediately": False}
+        assert httpx.post(f"{url}/engines", json=body).status_code == 201
+        prompt = {"model": "a", "prompt": "1:", "max_tokens": 1}
+        assert httpx.post(f"{url}/v1/completions", json=prompt).status_code == 200
+        httpx.post(f"{url}/engines/a/unload")
+        if how == "a link that was swapped":
+            link.unlink()
+            link.symlink_to(tmp_path / "secret.gguf")
+        else:
+            process.terminate()
+            process.wait()
+            kept["model_roots"] = str(root / "sub")
+        if process.poll() is None:
+            shown = httpx.post(f"{url}/api/show", json={"model": "a"}).json()
+            assert shown["model_info"]["general.architecture"] == "fake"  # as the worker said, not the file
+            assert_outside(httpx.post(f"{url}/v1/completions", json=prompt))
+            process.terminate()
+            process.wait()
+    with daemon(**kept) as (_, url):
+        assert_outside(httpx.post(f"{url}/v1/completions", json=prompt))
+
+
+def assert_outside(refused: httpx.Response) -> None:
+    assert refused.status_code == 422
+    assert "is not in a folder that models may be loaded from" in refused.json()["error"]["message"]

@@ -60,14 +60,17 @@ PATHS = (
 def test_keys_and_prompts_are_nowhere_whatever_is_spoken(
     tmp_path: Path, level: str, fault: str, seen: Seen
 ) -> None:
-    """Also where a worker dies of a prompt: its last words are told, and the prompt is not among them."""
+    """Also where a worker dies of a prompt: its last words are told, and the prompt is not among them.
+
+    What clients have the daemon keep is in its store, which is told to keep nothing here.
+    """
     write_tiny_gguf(tmp_path / "a.gguf")
     state = tmp_path / "state"
     state.mkdir()
     model = {"id": "a", "path": str(tmp_path / "a.gguf"), "parameters": {"n_ctx": 5000}}
     with daemon(
         *((fault,) if fault != "none" else ()), models=[model], api_key=KEY, log_level=level,
-        state_dir=str(state), keep_engines=True, max_crashes=1,
+        state_dir=str(state), keep_engines=True, max_crashes=1, responses_max_count=0,
     ) as (process, url):  # fmt: skip
         told = []
         with httpx.Client(base_url=url, headers={"authorization": f"Bearer {KEY}"}, timeout=30) as http:

@@ -31,7 +31,7 @@ MAX_STALL_S = 0.1
 
 MAX_GROWTH_BYTES = 10 * 1024 * 1024
 
-FREED_WITHIN_S = 2.0
+FREED_WITHIN_S = 2
 
 STREAM = {"model": "test", "prompt": "5:", "stream": True, "max_tokens": 3000}
 
@@ -65,7 +65,7 @@ async def ask_and_leave(app: Starlette, *, turns: int = 0, messages: int = 0) ->
 async def freed(engine: Engine) -> float:
     """Nothing is in flight, here and in the worker: the next request gets a place at once. Seconds until then."""
     began = time.monotonic()
-    await eventually(lambda: engine.in_flight == 0 and not engine._requests._aborted, FREED_WITHIN_S)
+    await eventually(lambda: engine.in_flight == 0 and not engine._requests._aborted)
     return time.monotonic() - began
 
 
@@ -90,9 +90,12 @@ async def test_clients_who_leave_at_any_moment_leave_nothing_behind(
             freed_s = await freed(engine)
 
         after = Footprint.of(psutil.Process())
-        assert (len(asyncio.all_tasks()), after.left(before)) == (tasks, {})
-        assert max(taken) < MAX_STALL_S
-        assert after.rss - before.rss < MAX_GROWTH_BYTES
+        await eventually(
+            lambda: (len(asyncio.all_tasks()), Footprint.of(psutil.Process()).left(before)) == (tasks, {})
+        )
+        assert freed_s < sized(30, FREED_WITHIN_S)
+        assert max(taken) < sized(10, 1) * MAX_STALL_S
+        assert after.rss - before.rss < sized(5, 1) * MAX_GROWTH_BYTES
         seen(
             f"{n_leavers} left, all freed after {freed_s:.2f} s,"
             f" RSS {(after.rss - before.rss) / 2**20:+.1f} MB, {taken.figure}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import orjson
 import pytest
@@ -22,38 +23,39 @@ MAX_CPU_S = 0.05
 
 MAX_STALL_S = 0.02
 
-TRIES = 3
-"""The best of so many is what a body costs: other work shares the machine's caches."""
+TRIES = 10
+"""The best of so many is what a body costs: other work shares the machine's caches. Mostly the first will do."""
 
-BODIES = {
-    "nothing": b"",
-    "null": b"null",
-    "an array": b"[]",
-    "a number": b"1",
-    "not closed": b'{"model": "fake"',
-    "100,000 arrays in one another": b'{"model": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-    "100,000 objects in one another": b'{"model":' * 100_000,
-    "1,000 arrays in one another": b'{"model": ' + b"[" * 1000 + b"]" * 1000 + b"}",
-    "1,000,000 keys": b"{" + b",".join(b'"key %d":1' % n for n in range(1_000_000)) + b"}",
-    "1,000,000 times the same key": b'{"model":"fake"' + b',"model":"fake"' * 1_000_000 + b"}",
-    "5,000,000 empty arrays": b'{"model":[' + b"[]," * 5_000_000 + b"0]}",
-    "5,000,000 numbers": b'{"model":[' + b"0," * 5_000_000 + b"0]}",
-    "a number of 5,000 digits": b'{"model": ' + b"1" * 5000 + b"}",
-    "NaN": b'{"model": NaN}',
-    "Infinity": b'{"model": -Infinity}',
-    "1e999": b'{"model": 1e999}',
-    "a lone surrogate": rb'{"model": "\ud800"}',
-    "no UTF-8": b'{"model": "\xff"}',
-    "half a character": b'{"model": "\xf0\x9f\x92"}',
-    "two byte order marks": b"\xef\xbb\xbf\xef\xbb\xbf{}",
-    "UTF-16 without saying so": '{"model": "fake"}'.encode("utf-16"),
-    "a NUL": b'{"model": "fake"}\x00',
-    "a comment": b'{"model": "fake" /* this one */}',
-    "a key twice and once wrong": b'{"model": "fake", "model": 5}',
+BODIES: dict[str, Callable[[int], bytes]] = {
+    "nothing": lambda _: b"",
+    "null": lambda _: b"null",
+    "an array": lambda _: b"[]",
+    "a number": lambda _: b"1",
+    "not closed": lambda _: b'{"model": "fake"',
+    "arrays in one another": lambda n: b'{"model": ' + b"[" * (n // 50) + b"]" * (n // 50) + b"}",
+    "objects in one another": lambda n: b'{"model":' * (n // 50),
+    "1,000 arrays in one another": lambda _: b'{"model": ' + b"[" * 1000 + b"]" * 1000 + b"}",
+    "many keys": lambda n: b'{"model":5' + b"".join(b',"key %d":1' % key for key in range(n // 5)) + b"}",
+    "many times the same key": lambda n: b'{"model":5' + b',"model":5' * (n // 5) + b"}",
+    "many empty arrays": lambda n: b'{"model":[' + b"[]," * n + b"0]}",
+    "many numbers": lambda n: b'{"model":[' + b"0," * n + b"0]}",
+    "a number of 5,000 digits": lambda _: b'{"model": ' + b"1" * 5000 + b"}",
+    "NaN": lambda _: b'{"model": NaN}',
+    "Infinity": lambda _: b'{"model": -Infinity}',
+    "1e999": lambda _: b'{"model": 1e999}',
+    "a lone surrogate": lambda _: rb'{"model": "\ud800"}',
+    "no UTF-8": lambda _: b'{"model": "\xff"}',
+    "half a character": lambda _: b'{"model": "\xf0\x9f\x92"}',
+    "two byte order marks": lambda _: b"\xef\xbb\xbf\xef\xbb\xbf{}",
+    "UTF-16 without saying so": lambda _: '{"model": "fake"}'.encode("utf-16"),
+    "a NUL": lambda _: b'{"model": "fake"}\x00',
+    "a comment": lambda _: b'{"model": "fake" /* this one */}',
+    "a key twice and once wrong": lambda _: b'{"model": "fake", "model": 5}',
 }
+"""Bodies by what is odd about them, and by how many of it a large one has."""
 
-ALWAYS_ANSWERED = ("/rpc", "/create_session")
-"""One answers errors with 200, as JSON-RPC does; the other needs no body."""
+ALWAYS_ANSWERED = ("/rpc", "/create_session", "/threads", "/vector_stores")
+"""The first answers errors with 200, as JSON-RPC does; the others need no body."""
 
 PATHS = [
     route.path.replace("{engine_id}", "new")
@@ -74,18 +76,19 @@ async def answer(app: Starlette, path: str, body: bytes) -> AsgiRequest:
 
 @pytest.mark.fault("H7")
 @pytest.mark.parametrize("path", PATHS)
-async def test_every_route_refuses_what_is_no_body(path: str) -> None:
-    app = app_with(FakeEngine("fake", says("Hi")))
+async def test_every_route_refuses_what_is_no_body(path: str, tmp_path: Path) -> None:
+    app = app_with(FakeEngine("fake", says("Hi")), store_url=f"sqlite:///{tmp_path / 'kolosal.db'}")
     for what, body in BODIES.items():
-        if len(body) < 100_000:
-            request = await answer(app, path, body)
-            assert request.status is not None
-            least = 200 if path in ALWAYS_ANSWERED else 400
-            assert least <= request.status < 500, what
-            if path in OPENAI_SHAPED:
-                error = orjson.loads(request.content)["error"]
-                assert (request.status, error["type"]) == (400, "invalid_request_error"), what
-                assert len(error["message"]) < 400
+        request = await answer(app, path, body(5000))
+        assert request.status is not None
+        least = 200 if path in ALWAYS_ANSWERED else 400
+        assert least <= request.status < 500, what
+        if path in OPENAI_SHAPED:
+            error = orjson.loads(request.content)["error"]
+            assert (request.status, error["type"]) == (400, "invalid_request_error"), what
+            assert len(error["message"]) < 400
+    await app.state.services.indexer.close()
+    await app.state.services.store.close()
 
 
 @pytest.mark.fault("H7")
@@ -93,17 +96,22 @@ async def test_every_route_refuses_what_is_no_body(path: str) -> None:
 async def test_no_body_takes_more_than_a_moment(what: str, sized: Sized, seen: Seen) -> None:
     app = app_with(FakeEngine("fake", says("Hi")))
     await answer(app, "/v1/completions", b"{}")
+    body = BODIES[what](sized(200_000, 5_000_000))
+    may_cost, may_stall = (
+        sized(10, 1) * MAX_CPU_S,
+        sized(10, 1) * MAX_STALL_S,
+    )  # coverage alone makes it twice as slow
     costs: list[float] = []
     worst: list[float] = []
-    for _ in range(TRIES):
+    while len(costs) < TRIES and not (costs and min(costs) < may_cost and min(worst) < may_stall):
         with stalls() as taken:
             began = time.process_time()
-            request = await answer(app, "/v1/completions", BODIES[what])
+            request = await answer(app, "/v1/completions", body)
             costs.append(time.process_time() - began)
         worst.append(max(taken, default=0.0))
         error = orjson.loads(request.content)["error"]
         assert (request.status, error["type"]) == (400, "invalid_request_error")
-    assert min(costs) < sized(10, 1) * MAX_CPU_S  # coverage alone makes it twice as slow
-    assert min(worst) < sized(10, 1) * MAX_STALL_S
-    if len(BODIES[what]) > 1_000_000:
+    assert min(costs) < may_cost
+    assert min(worst) < may_stall
+    if len(body) > 1_000_000:
         seen(f"{what}: {1000 * min(costs):.0f} ms, stall {1000 * min(worst):.0f} ms")

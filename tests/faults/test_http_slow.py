@@ -145,7 +145,7 @@ def test_streams_that_nobody_reads_cost_little_and_are_dropped(
             before = peak = rss(process)
             with streams(port, n_streams, max_tokens=1000):
                 beside = http.post("/v1/completions", json=good).json()["choices"][0]["text"]
-                deadline = time.monotonic() + 50
+                deadline = time.monotonic() + 120
                 while n_connections(process) > 1 or http.get("/engines/a").json()["in_flight"]:
                     assert time.monotonic() < deadline
                     peak = max(peak, rss(process))
@@ -153,4 +153,4 @@ def test_streams_that_nobody_reads_cost_little_and_are_dropped(
             assert beside == undisturbed
     each = (peak - before) / n_streams
     seen(f"{n_streams} streams dropped, {each / 1024:.0f} KiB each, a good one beside them unchanged")
-    assert each < MAX_STREAM_BYTES
+    assert each < sized(4, 1) * MAX_STREAM_BYTES

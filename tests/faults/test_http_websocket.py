@@ -90,7 +90,7 @@ async def test_pings_without_end_are_answered_in_bounded_memory(sized: Sized, se
             peak = max(peak, rss(process))
         await closed(writer)
         assert await is_alive(url)
-    assert peak - before < 5 * MIB
+    assert peak - before < sized(20, 5) * MIB
     seen(f"{n_pings} pings answered, RSS +{(peak - before) / MIB:.1f} MiB")
 
 

@@ -19,7 +19,7 @@ from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.parameters import EngineConfig, FlashAttention, LoadingParameters
 from kolosal.engines.stream import Completion
 from kolosal.schema import GenerateRequest
-from tests.engines.helpers import loaded, recent_deaths
+from tests.engines.helpers import eventually, loaded, recent_deaths
 from tests.engines.worker.helpers import ask, counting
 from tests.faults.drivers import (
     Footprint,
@@ -69,7 +69,11 @@ def completions(ends: list[Completion | BaseException]) -> list[Completion]:
 @pytest.mark.fault("P1")
 @pytest.mark.parametrize("after_tokens", [1, 9])
 async def test_greedy_text_is_that_of_an_undisturbed_run(
-    real_worker: WorkerCommand, tiny_gguf: Path, after_tokens: int, seen: Callable[[str], None]
+    real_worker: WorkerCommand,
+    tiny_gguf: Path,
+    after_tokens: int,
+    sized: Callable[[int, int], int],
+    seen: Callable[[str], None],
 ) -> None:
     async with loaded(real_worker, model(tiny_gguf), max_queued=N_STREAMS) as engine:
         undisturbed = await asyncio.gather(*(engine.generate(one).collect() for one in requests(24)))
@@ -80,7 +84,7 @@ async def test_greedy_text_is_that_of_an_undisturbed_run(
             (one.text, one.tokens, 24) for one in undisturbed
         ]
         assert (recent_deaths(engine), engine.in_flight) == (1, 0)
-        assert max(taken) < MAX_STALL_S
+        assert max(taken) < sized(10, 1) * MAX_STALL_S
         seen(f"killed after {after_tokens} tokens: {len(ends)} of {N_STREAMS} texts equal, {taken.figure}")
 
 
@@ -88,7 +92,7 @@ async def test_greedy_text_is_that_of_an_undisturbed_run(
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 async def test_streams_of_a_worker_that_hangs_go_on(real_worker: WorkerCommand, tiny_gguf: Path) -> None:
     """P3: SIGSTOP while it answers."""
-    async with loaded(with_settings(real_worker, step_timeout_s=2.0), model(tiny_gguf)) as engine:
+    async with loaded(with_settings(real_worker, step_timeout_s=4.0), model(tiny_gguf)) as engine:
         undisturbed = await asyncio.gather(*(engine.generate(one).collect() for one in requests(64)[:8]))
         ends = await killed_while_answering(engine, requests(64)[:8], how=signal.SIGSTOP)
 
@@ -149,8 +153,8 @@ async def test_many_kills_at_random_leave_nothing_wrong_and_nothing_behind(
 
         assert min(ends["answered"], ends["left"]) > 0
         assert engine.in_flight == 0
-        assert after.left(before) == {}
-        assert after.rss - before.rss < MAX_GROWTH_BYTES
+        await eventually(lambda: Footprint.of(psutil.Process()).left(before) == {})
+        assert after.rss - before.rss < sized(5, 1) * MAX_GROWTH_BYTES
         told = ", ".join(f"{count} {end}" for end, count in ends.most_common())
         seen(f"{n_kills} kills: {told}, none hung; RSS {(after.rss - before.rss) / 2**20:+.1f} MB")
 

@@ -18,8 +18,8 @@ from kolosal.app import create_app
 from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.memory.machine import MachineMemory
 from kolosal.engines.memory.placement import DeviceMemory, Estimate
-from kolosal.engines.memory.sizing import Sizing
-from kolosal.engines.parameters import EngineConfig, LoadingParameters
+from kolosal.engines.memory.sizing import FixedSizing, Sizing
+from kolosal.engines.parameters import EngineConfig, FittedConfig, FittedParameters
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.state import EngineState
 from kolosal.errors import KolosalError, QueueFull
@@ -108,10 +108,8 @@ async def test_a_load_given_up_anywhere_leaves_no_process_and_no_memory(sized: S
         for index, percent in enumerate(PERCENT):
             most = max(most, await given_up(stops_at(percent), percent, ways[(turn + index) % len(ways)]))
             await eventually(lambda: held_bytes() < MAX_LEFT * held, BACK_WITHIN_S)
-    after = Footprint.of(psutil.Process())
-
     assert most - held > 90 * 2**20  # else this shows nothing
-    assert after.left(before) == {}
+    await eventually(lambda: Footprint.of(psutil.Process()).left(before) == {}, BACK_WITHIN_S)
     seen(
         f"{rounds * len(PERCENT)} loads given up, {(most - held) / 2**20:.0f} MB given back,"
         f" left {held_bytes() / held - 1:+.1%}"
@@ -124,7 +122,7 @@ async def test_a_real_load_given_up_anywhere_leaves_nothing(
     real_worker: WorkerCommand, smollm2: Path, seen: Seen
 ) -> None:
     """Read from the disk and not mapped, so that it takes its time and its memory is its own."""
-    model = EngineConfig("a", str(smollm2), LoadingParameters(n_ctx=256, use_mmap=False))
+    model = FittedConfig("a", str(smollm2), FittedParameters(n_ctx=256, use_mmap=False))
     before, held = Footprint.of(psutil.Process()), held_bytes()
     reached = []
     for percent in PERCENT:
@@ -141,7 +139,7 @@ async def test_a_real_load_given_up_anywhere_leaves_nothing(
         assert launch.cancelled()
         await eventually(lambda: held_bytes() < MAX_LEFT * held, BACK_WITHIN_S)
 
-    assert Footprint.of(psutil.Process()).left(before) == {}
+    await eventually(lambda: Footprint.of(psutil.Process()).left(before) == {}, BACK_WITHIN_S)
     seen(f"a real model, left at {', '.join(f'{fraction:.0%}' for fraction in reached)}")
 
 
@@ -177,7 +175,7 @@ class Machine:
     asked: int = 0
 
     async def of(self, config: EngineConfig, memory: MachineMemory) -> Sizing:
-        return Sizing.fixed(Estimate(DeviceMemory(weights=GIB)))
+        return FixedSizing(config, Estimate(DeviceMemory(weights=GIB)))
 
     async def memory(self) -> MachineMemory:
         self.asked += 1
@@ -251,7 +249,7 @@ async def test_three_engines_in_room_for_two_answer_everybody(
 
     reaping = asyncio.create_task(registry.load_scheduler.reap_idle())
     try:
-        async with asyncio.timeout(sized(30, 280)):
+        async with asyncio.timeout(sized(150, 280)):
             ends = Counter(await asyncio.gather(*(client() for _ in range(n_requests))))
     finally:
         reaping.cancel()

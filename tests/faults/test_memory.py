@@ -18,13 +18,12 @@ import pytest
 
 from kolosal.app import create_app
 from kolosal.engines.ipc.command import WorkerCommand
+from kolosal.engines.ipc.memory_words import say_out_of_memory
 from kolosal.engines.memory.machine import read_memory
-from kolosal.engines.memory.out_of_memory import lacked_memory
 from kolosal.engines.memory.sizing import FileSizes
 from kolosal.engines.parameters import EngineConfig, LoadingParameters
 from kolosal.engines.registry import EngineRegistry
 from kolosal.engines.state import EngineState
-from kolosal.errors import LoadFailed
 from tests.engines.helpers import config, in_turn, loaded, starts
 from tests.engines.worker.helpers import ask, counting
 from tests.fakes import http_client
@@ -93,13 +92,15 @@ async def test_a_load_without_memory_is_typed_and_tried_once_more(
         "No room for a context of 4096 tokens: failed to allocate buffer for kv cache",
         "The worker stopped: killed by SIGABRT (its last words: ggml.c:1644: GGML_ASSERT(ctx->mem_buffer != NULL) failed)",
         "The worker stopped: killed by SIGABRT (its last words: terminate called after throwing an instance of 'std::bad_alloc')",
-        "The worker stopped: killed by SIGKILL, because the machine was out of memory",
         "CUDA error: out of memory",
+        "ggml_vulkan: vk::Device::allocateMemory: ErrorOutOfDeviceMemory",
+        "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9 MiB on device 0: cudaMalloc failed: out of memory",
+        "llama_init_from_model: failed to initialize the context: failed to allocate compute pp buffers",
         "MemoryError: ",
     ],
 )
 def test_these_words_say_that_memory_was_short(reason: str) -> None:
-    assert lacked_memory(LoadFailed(reason))
+    assert say_out_of_memory(reason)
 
 
 # --- M2 ---

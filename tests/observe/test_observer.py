@@ -8,7 +8,7 @@ import pytest
 
 from kolosal.engines.stream import RequestStream
 from kolosal.errors import ContextLengthExceeded, EngineDied
-from kolosal.observe.context import REQUEST_ID
+from kolosal.observe.context import REQUEST, RequestContext
 from kolosal.observe.counts import Histogram, Outcome
 from kolosal.observe.events import Event
 from kolosal.observe.observer import EndedRequest, Observer
@@ -73,7 +73,7 @@ async def test_tokens_of_a_generation_that_is_given_up_count_too(observer: Obser
 
 
 async def test_events_have_the_request_id_and_no_text(observer: Observer) -> None:
-    REQUEST_ID.set("req-1")
+    REQUEST.set(RequestContext("req-1"))
     stream = stream_of(observer)
     stream.put(TokenDelta("secret", (1,), FinishReason.STOP, Usage(5, 1)))
     started, ended = events(observer)
@@ -106,7 +106,7 @@ async def test_a_removed_engine_is_forgotten_but_not_in_the_totals(observer: Obs
     observer.forget("a")
     stream.put(TokenDelta("", (1,), FinishReason.STOP, Usage(5, 1)))
     observer.engine_state("a", "closed", "ready", None)
-    observer.call_ended("a", "embed", Outcome.COMPLETED)
+    observer.call_ended("a", "embed", Outcome.COMPLETED, 7)
     assert observer.engines == {}
     assert (observer.total.output_tokens, observer.total.unary_calls) == (
         1,

@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from kolosal.errors import EngineDied
-from kolosal.observe.context import TRACE_PARENT
+from kolosal.observe.context import REQUEST, RequestContext
 from kolosal.observe.observer import Observer
 from kolosal.observe.otel import Traces
 from kolosal.schema import FinishReason, TokenDelta, Usage
@@ -21,11 +21,11 @@ def spans_of_one_success_and_one_failure() -> tuple[ReadableSpan, ...]:
     exporter = InMemorySpanExporter()
     traces, observer = Traces(exporter), Observer()
     observer.sinks.append(traces.add)
-    TRACE_PARENT.set(PARENT)
+    REQUEST.set(RequestContext("r", trace_parent=PARENT))
     good = observer.begin("a")
     good.delta(TokenDelta("secret", (1,), usage=Usage(5, 1, 2)))
     good.delta(TokenDelta("", (2,), FinishReason.STOP, Usage(5, 2, 2)))
-    TRACE_PARENT.set(None)
+    REQUEST.set(None)
     observer.begin("a").failed(EngineDied("x"))
     traces.close()
     return exporter.get_finished_spans()

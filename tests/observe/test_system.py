@@ -41,6 +41,13 @@ async def test_many_who_ask_share_an_answer_for_a_second() -> None:
     assert reads == [10.0, 11.1]
 
 
+async def test_gpus_are_left_alone_until_somebody_asks() -> None:
+    monitor = SystemMonitor(nvml=fake_nvml("GPU"))
+    assert (await monitor.glance({})).gpus.gpus == ()
+    assert len((await monitor.sample({})).gpus.gpus) == 1
+    assert len((await monitor.glance({})).gpus.gpus) == 1
+
+
 def test_sizes_are_formatted() -> None:
     assert [formatted(size) for size in (0, 1536, 5 * 1024**3)] == ["0.00 B", "1.50 KB", "5.00 GB"]
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hmac
+import os
+import sys
+import threading
+from concurrent.futures import wait
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -212,15 +217,77 @@ def test_a_file_that_cannot_be_read_for_a_moment_is_read_with_the_next_request(
     ring = Keyring((), file)
     file.revoke("a")
 
-    def locked(_path: Path, _mode: str) -> object:
+    def locked(_path: Path) -> object:
         raise PermissionError(13, "somebody has it")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "open", locked)
+        patched.setattr("kolosal.files.regular.open_regular", locked)
         for _ in range(3):
             assert ring.find(key) is not None
+        assert ring.problem is not None
     assert [one.message for one in caplog.records] == ["keys.not_read"]
     assert ring.find(key) is None
+    assert ring.problem is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no FIFOs in the file system")
+def test_a_pipe_in_place_of_the_file_is_not_waited_for(file: KeyFile) -> None:
+    assert sys.platform != "win32"  # for the type checker
+    _, key = file.create("a", [])
+    ring = Keyring((), file)
+    file.path.unlink()
+    os.mkfifo(file.path)
+    assert ring.find(key) is not None
+    assert ring.find("another") is None
+    assert ring.problem is not None
+
+
+def test_a_disk_that_is_silent_is_waited_for_once(file: KeyFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, key = file.create("a", [])
+    ring = Keyring((), file)
+    answers = threading.Event()
+    waited: list[float] = []
+    look_at = auth._look_at
+
+    def silent(*given: Any) -> Any:
+        answers.wait()
+        return look_at(*given)
+
+    def counted(futures: Any, timeout: float) -> Any:
+        waited.append(timeout)
+        return wait(futures, min(timeout, 0.01))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(auth, "_look_at", silent)
+        patched.setattr(auth, "wait", counted)
+        for _ in range(3):
+            assert ring.find(key) is not None
+    assert [limit > 0 for limit in waited] == [True, False, False]
+    assert ring.problem is not None
+    file.revoke("a")
+    answers.set()
+    assert ring._looking is not None
+    wait([ring._looking], 10)
+    assert ring.find(key) is None
+    assert ring.problem is None
+
+
+def test_a_file_that_was_looked_at_a_moment_ago_is_looked_at_for_a_key_that_is_not_known(
+    file: KeyFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where `kolosal keys create` was another process: this one knows of no change."""
+    _, old = file.create("a", [])
+    ring = Keyring((), file, look_every_s=3600)
+    assert ring.find(old) is not None
+    with monkeypatch.context() as patched:
+        _, new = file.create("b", [])
+        patched.setattr(KeyFile, "changes", ring._changes)
+        assert ring.find(new) is not None
+        file.revoke("a")
+        patched.setattr(KeyFile, "changes", ring._changes)
+        assert ring.find(old) is not None  # for a moment
+    file.revoke("b")  # of our own
+    assert ring.find(new) is None
 
 
 def test_a_file_that_appears_broken_lets_nobody_in(file: KeyFile) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kolosal.security.hosts import AllowedHosts, allows_origin, host_name
+from kolosal.security.hosts import AllowedHosts, AllowedOrigins, host_name, is_own_origin
 
 LOCAL = AllowedHosts.of("127.0.0.1")
 
@@ -83,8 +83,44 @@ def test_what_is_put_before_a_foreign_name_does_not_make_it_ours(prefix: str) ->
     ],
 )
 def test_own_pages_and_listed_ones_may_ask(origin: str, allowed: bool) -> None:
-    assert allows_origin(origin, "localhost:8080", ["https://app.example.com"]) is allowed
+    listed = AllowedOrigins.of(["https://app.example.com"])
+    assert (is_own_origin(origin, "localhost:8080") or listed.allows(origin)) is allowed
 
 
 def test_without_a_host_no_page_is_our_own() -> None:
-    assert not allows_origin("http://", "", [])
+    assert not is_own_origin("http://", "")
+
+
+@pytest.mark.parametrize("origin", [
+    "http://localhost", "https://localhost:3000", "http://127.0.0.1:5173", "http://[::1]:80", "http://a.localhost:1",
+    "http://tauri.localhost", "http://0.0.0.0:3000", "app://obsidian.md", "tauri://localhost", "vscode-webview://0d1e",
+    "vscode-file://vscode-app", "file://", "APP://x",
+])  # fmt: skip
+def test_what_runs_on_this_machine_may_ask_unless_told_otherwise(origin: str) -> None:
+    assert AllowedOrigins.of([], local_apps=True).allows(origin)
+    assert not AllowedOrigins.of([]).allows(origin)
+
+
+@pytest.mark.parametrize("origin", [
+    "null", "", "http://evil.com", "http://localhost.evil.com", "http://evil.com#localhost", "http://localhost@evil.com",
+    "http://192.168.0.7", "http://box.local", "app:", "localhost", "http://", "://localhost", "javascript://localhost",
+    "chrome-extension://abc", "http://127.0.0.1.evil.com", "http://localhost:x",
+])  # fmt: skip
+def test_pages_from_elsewhere_may_not(origin: str) -> None:
+    assert not AllowedOrigins.of([], local_apps=True).allows(origin)
+
+
+def test_names_of_this_machine_in_its_network_are_ours_unless_told_otherwise() -> None:
+    names = ["host.docker.internal", "host.docker.internal:8080", "box.local", "BOX.local.:80", "a.b.local"]
+    assert all(map(AllowedHosts.of("127.0.0.1", local_apps=True).allows, names))
+    assert not any(map(LOCAL.allows, names))
+    foreign = [
+        "local",
+        "xlocal",
+        "box.local.evil.com",
+        "docker.internal",
+        "x.host.docker.internal",
+        "box.internal",
+        "evil.com",
+    ]
+    assert not any(map(AllowedHosts.of("127.0.0.1", local_apps=True).allows, foreign))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kolosal.config.errors import ConfigError
+from kolosal.files.atomic import FileLock
 from kolosal.security import keys
 from kolosal.security.keys import ALL_SCOPES, KeyFile, Scope, digest_of, plain_key, read_plain_keys
 
@@ -61,7 +63,7 @@ def test_every_change_changes_the_signature(file: KeyFile) -> None:
     file.revoke("a")
     seen.add(file.signature())
     assert len(seen) == 4
-    assert [path.name for path in file.path.parent.iterdir()] == ["keys.json"]
+    assert {path.name for path in file.path.parent.iterdir()} == {"keys.json", "keys.json.lock"}
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 65, "a/b", "ü"])
@@ -84,14 +86,22 @@ def test_a_key_that_is_not_there_cannot_be_revoked(file: KeyFile) -> None:
     assert len(file.read()) == 1
 
 
-def test_two_changes_at_once_exclude_each_other(file: KeyFile) -> None:
+def test_two_changes_at_once_exclude_each_other(file: KeyFile, monkeypatch: pytest.MonkeyPatch) -> None:
     file.create("a", [])
-    other = file.path.with_name("keys.json.new")
-    other.touch()
-    with pytest.raises(ConfigError, match=r"keys\.json\.new: exists"):
-        file.create("b", [])
-    assert other.exists()
+    monkeypatch.setattr(keys, "_LOCK_WAIT_S", 0.0)
+    with closing(FileLock(file.path)) as other:
+        other.take()
+        with pytest.raises(ConfigError, match="another `kolosal keys` has been changing it"):
+            file.create("b", [])
     assert len(file.read()) == 1
+
+
+def test_what_a_kill_left_behind_keeps_nobody_from_revoking(file: KeyFile) -> None:
+    file.create("a", [])
+    for name in ("keys.json.new", "keys.json.x7.tmp", "keys.json.lock"):
+        file.path.with_name(name).write_bytes(b"half a fi")
+    assert file.revoke("a") == 0
+    assert {path.name for path in file.path.parent.iterdir()} == {"keys.json", "keys.json.lock"}
 
 
 @pytest.mark.parametrize("content", [
@@ -196,4 +206,4 @@ def test_a_change_that_fails_leaves_the_file_as_it_was(
     with pytest.raises(ConfigError, match="No space left"):
         file.create("b", [])
     assert [key.name for key in file.read()] == ["a"]
-    assert [path.name for path in file.path.parent.iterdir()] == ["keys.json"]
+    assert {path.name for path in file.path.parent.iterdir()} == {"keys.json", "keys.json.lock"}

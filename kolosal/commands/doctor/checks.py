@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kolosal.commands.doctor.facts import Facts, NativeProbe, PortState, settings_of
+from kolosal.commands.doctor.fits import ModelFit
 from kolosal.config.errors import ConfigError
 from kolosal.config.load import Configuration
 from kolosal.config.server import ServerSettings
@@ -19,7 +20,7 @@ OLDEST_PYTHON = (3, 11)
 SCARCE_MEMORY_BYTES = 2 * 1024**3
 """Less free memory than this holds only the smallest models."""
 
-REBUILD = "build it again on this machine: python scripts/native.py"
+REBUILD = "build it again on this machine: kolosal native build"
 
 
 class Verdict(StrEnum):
@@ -50,6 +51,7 @@ def diagnose(facts: Facts) -> list[Check]:
         _gpus(facts.gpus, facts.native),
         _memory(facts.free_memory_bytes, facts.total_memory_bytes),
         _configuration(facts.configuration),
+        *map(_model, facts.models),
         _port(facts.port, settings.server),
     ]
 
@@ -64,10 +66,10 @@ def _python(version: tuple[int, int, int]) -> Check:
 def _native(probe: NativeProbe) -> Check:
     if probe.error is None:
         features = " ".join(probe.system_info.replace(" = 1", "").replace("|", " ").split())
-        return Check("llama.cpp", Verdict.OK, f"llama-cpp-python {probe.version}; {features}")
+        return Check("llama.cpp", Verdict.OK, f"{probe.description.removeprefix('llama.cpp ')}; {features}")
     advice = REBUILD
     if "No module named" in probe.error:
-        advice = "install it: pip install llama-cpp-python, or python scripts/run.py in the checkout"
+        advice = "install it: kolosal native build, or python scripts/run.py in the checkout"
     elif "SIGILL" in probe.error or "illegal instruction" in probe.error:
         advice = f"it was built for a newer CPU than this one; {REBUILD}"
     return Check("llama.cpp", Verdict.FAIL, f"does not load: {probe.error}", advice)
@@ -83,9 +85,7 @@ def _gpus(report: GpuReport, native: NativeProbe) -> Check:
         for gpu in report.gpus
     )
     if native.error is None and not native.gpu_offload:
-        advice = (
-            "llama.cpp was built without GPU support; build it with: python scripts/native.py --preset cuda"
-        )
+        advice = "llama.cpp was built without GPU support; build it with: kolosal native build --preset cuda"
         return Check("GPU", Verdict.WARN, f"{found}, not used", advice)
     return Check("GPU", Verdict.OK, f"{found} (driver {report.driver})")
 
@@ -102,6 +102,13 @@ def _configuration(configuration: Configuration | ConfigError) -> Check:
         advice = "correct it; docs/configuration.md lists every setting"
         return Check("Configuration", Verdict.FAIL, str(configuration), advice)
     return Check("Configuration", Verdict.OK, str(configuration.file or "defaults, no file"))
+
+
+def _model(model: ModelFit) -> Check:
+    advice = "" if model.fits else "its first request would be refused: see docs/api/engines.md#what-fits"
+    return Check(
+        "Model", Verdict.OK if model.fits else Verdict.WARN, f"{model.engine_id} {model.found}", advice
+    )
 
 
 def _port(port: tuple[PortState, str], server: ServerSettings) -> Check:

@@ -20,6 +20,7 @@ import psutil
 
 from kolosal.commands.address import Address
 from kolosal.commands.client import DaemonClient
+from kolosal.commands.doctor.fits import ModelFit, machine_memory, model_fit
 from kolosal.commands.errors import CommandError, DaemonUnreachable
 from kolosal.config.errors import ConfigError
 from kolosal.config.load import Configuration, load_settings
@@ -35,9 +36,18 @@ PROBE = """
 import json, os
 answer = os.dup(1)
 os.dup2(2, 1)
-import llama_cpp
+import ctypes, llama_cpp
+def told(name):
+    try:
+        from llama_cpp import _ctypes_extensions, _ggml
+        function = getattr(_ctypes_extensions.load_shared_library("ggml-base", _ggml.libggml_base_path), name)
+    except (AttributeError, ImportError, OSError):
+        return "unknown"
+    function.restype = ctypes.c_char_p
+    return function().decode()
 info = llama_cpp.llama_print_system_info().decode()
-found = {"version": llama_cpp.__version__, "system_info": info, "gpu": bool(llama_cpp.llama_supports_gpu_offload())}
+found = {"version": llama_cpp.__version__, "system_info": info, "gpu": bool(llama_cpp.llama_supports_gpu_offload()),
+         "commit": told("ggml_commit"), "ggml": told("ggml_version")}
 os.write(answer, json.dumps(found).encode())
 """
 
@@ -50,6 +60,16 @@ class NativeProbe:
     system_info: str = ""
     gpu_offload: bool = False
     error: str | None = None
+    commit: str = ""
+    """Of llama.cpp's repository."""
+    ggml: str = ""
+
+    @property
+    def description(self) -> str:
+        """Which llama.cpp it is."""
+        if self.error is not None:
+            return f"llama.cpp does not load ({self.error}): see `kolosal doctor`"
+        return f"llama.cpp {self.commit} (ggml {self.ggml}, llama-cpp-python {self.version})"
 
 
 class PortState(StrEnum):
@@ -72,6 +92,8 @@ class Facts:
     free_memory_bytes: int
     total_memory_bytes: int
     configuration: Configuration | ConfigError
+    models: tuple[ModelFit, ...]
+    """The configured ones."""
     port: tuple[PortState, str]
     """The state and a word on it."""
 
@@ -84,20 +106,28 @@ def gather(config_path: Path | None) -> Facts:
     except ConfigError as exc:
         configuration = exc
     memory = psutil.virtual_memory()
+    settings = settings_of(configuration)
+    machine = machine_memory()
     return Facts(
         python=sys.version_info[:3],
-        native=probe_native([sys.executable, "-P", "-c", PROBE]),
+        native=probe_installed(),
         gpus=read_gpus(),
         free_memory_bytes=memory.available,
         total_memory_bytes=memory.total,
         configuration=configuration,
-        port=probe_port(settings_of(configuration)),
+        models=tuple(model_fit(entry, machine) for entry in settings.models),
+        port=probe_port(settings),
     )
 
 
 def settings_of(configuration: Configuration | ConfigError) -> Settings:
     """The settings to go on with: the defaults where those that were given cannot be used."""
     return Settings() if isinstance(configuration, ConfigError) else configuration.settings
+
+
+def probe_installed() -> NativeProbe:
+    """The llama.cpp that workers load."""
+    return probe_native([sys.executable, "-P", "-c", PROBE])
 
 
 def probe_native(argv: list[str]) -> NativeProbe:
@@ -115,7 +145,10 @@ def probe_native(argv: list[str]) -> NativeProbe:
         return NativeProbe(error=f"{describe_exit(done.returncode)}{f': {last[:300]}' if last else ''}")
     try:
         found = json.loads(done.stdout)
-        return NativeProbe(found["version"], found["system_info"], found["gpu"])
+        version, info, gpu = found["version"], found["system_info"], found["gpu"]
+        return NativeProbe(
+            version, info, gpu, commit=found["commit"].removesuffix("-dirty"), ggml=found["ggml"]
+        )
     except (ValueError, KeyError, TypeError):
         return NativeProbe(error="gave an answer that makes no sense")
 

@@ -26,11 +26,14 @@ def healthy(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Facts:
     monkeypatch.chdir(tmp_path)
     return Facts(
         python=(3, 12, 1),
-        native=NativeProbe("0.3.36", "CPU : AVX2 = 1 | FMA = 1 | ", gpu_offload=True),
+        native=NativeProbe(
+            "0.3.36", "CPU : AVX2 = 1 | FMA = 1 | ", gpu_offload=True, commit="0c1e570", ggml="0.25"
+        ),
         gpus=GpuReport((H200,), "580.1"),
         free_memory_bytes=8 * GIB,
         total_memory_bytes=16 * GIB,
         configuration=load_settings(environ={}),
+        models=(),
         port=(PortState.FREE, ""),
     )
 
@@ -43,7 +46,7 @@ def check(facts: Facts, name: str, **changes: Any) -> Check:
 
 def test_a_healthy_machine_passes(healthy: Facts) -> None:
     assert {one.verdict for one in diagnose(healthy)} == {Verdict.OK}
-    assert check(healthy, "llama.cpp").found == "llama-cpp-python 0.3.36; CPU : AVX2 FMA"
+    assert check(healthy, "llama.cpp").found == "0c1e570 (ggml 0.25, llama-cpp-python 0.3.36); CPU : AVX2 FMA"
     assert check(healthy, "GPU").found == "NVIDIA H200, 139.0 GiB of 140.0 GiB free (driver 580.1)"
 
 
@@ -63,7 +66,7 @@ def test_everything_that_is_wrong_comes_with_advice(healthy: Facts) -> None:
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        ("exit status 1: ModuleNotFoundError: No module named 'llama_cpp'", "pip install"),
+        ("exit status 1: ModuleNotFoundError: No module named 'llama_cpp'", "kolosal native build"),
         ("killed by SIGILL", "newer CPU"),
         ("illegal instruction: this build needs a newer CPU (0xC000001D)", "newer CPU"),
         ("killed by SIGSEGV", "build it again"),
@@ -146,7 +149,7 @@ def test_native_output_does_not_disturb_the_answer(tmp_path: Any) -> None:
         "llama_print_system_info = lambda: b'CPU'\nllama_supports_gpu_offload = lambda: 1\n"
     )
     found = probe(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{PROBE}")
-    assert found == NativeProbe("1", "CPU", gpu_offload=True)
+    assert found == NativeProbe("1", "CPU", gpu_offload=True, commit="unknown", ggml="unknown")
 
 
 @pytest.mark.model
