@@ -303,7 +303,8 @@ class WorkerProcess:
                 await asyncio.wait_for(self._process.wait(), wait_s)
             except TimeoutError:
                 log.warning("worker.insisting", extra={"engine_id": self._engine_id, "pid": self.pid})
-                insist()
+                with contextlib.suppress(ProcessLookupError):  # it ended just now
+                    insist()
             else:
                 return
         await self._wait_killed()

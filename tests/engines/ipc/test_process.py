@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from kolosal.config.engines import EngineSettings
 from kolosal.engines.ipc.command import WorkerCommand, worker_environment
 from kolosal.engines.ipc.messages import (
     MAX_FRAME_BYTES,
@@ -384,6 +386,18 @@ async def test_stop_cancelled_while_the_exit_is_awaited_does_not_lose_it() -> No
         await one.worker.stop()
 
         assert len(one.exits) == 1
+
+
+async def test_worker_that_ends_as_its_time_to_stop_does_is_no_error() -> None:
+    async with launched(script_worker("ready()")) as one:
+        await one.exit_reason()
+        at_once = EngineSettings.model_construct(
+            **{**one.worker._command.settings.__dict__, "stop_grace_s": 0}
+        )
+        one.worker._command = replace(one.worker._command, settings=at_once)
+        await one.worker.stop()
+
+        assert one.returncode == 0
 
 
 async def test_busy_worker_stops(fake_worker: FakeWorker) -> None:
