@@ -15,7 +15,6 @@ import itertools
 import math
 import os
 import re
-import signal
 import sys
 import threading
 import time
@@ -178,8 +177,6 @@ class FakeBackend:
     ) -> None:
         self._faults = faults or Faults()
         self._write_raw = write_raw
-        if "ignore_shutdown" in self._faults.words:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self._fail_to_load(on_progress)
         p = config.parameters
         self.info = EngineInfo(

@@ -32,7 +32,7 @@ from kolosal.engines.worker.process_limits import limit_this_process
 from kolosal.engines.worker.schedule.saved_sequences import SavedSequences
 from kolosal.engines.worker.templates.renderer import TemplateFailed, TemplateRenderer
 from kolosal.engines.worker.templates.template import ChatTemplate
-from kolosal.engines.worker.threads import start_thread
+from kolosal.engines.worker.threads import EngineThread
 
 if TYPE_CHECKING:
     from kolosal.engines.worker.file_cache import FileCache
@@ -50,10 +50,12 @@ def main(make_backend: BackendFactory) -> int:
     try:
         hello = read_hello(frames_in)
         watch = end_with_the_daemon(frames_in)
+        engine = EngineThread(MATCH_STACK_BYTES)
         with contextlib.closing(TemplateRenderer()) as renderer:
             try:
                 renderer.start()  # ready before the model is
-                backend = make_backend(hello.config, lambda fraction: writer.write(Progress(fraction)))
+                load = partial(make_backend, hello.config, lambda fraction: writer.write(Progress(fraction)))
+                backend = engine.begin(load).result()
                 parameters = hello.config.parameters
                 template = ChatTemplate(
                     backend,
@@ -68,12 +70,13 @@ def main(make_backend: BackendFactory) -> int:
                 renderer.close()  # a model without a template may never be chatted with
             writer.write(Ready(backend.info))
             watch.join()  # until the first frame: a reader beside it could lose what it peeked
-            return _serve(backend, template, writer, frames_in, parameters, hello.saved_folder)
+            return _serve(engine, backend, template, writer, frames_in, parameters, hello.saved_folder)
     except FrameError as exc:
         return fatal(writer, f"The daemon broke the protocol: {exc}", status=2)
 
 
 def _serve(
+    engine: EngineThread,
     backend: Backend,
     template: ChatTemplate,
     writer: FrameWriter,
@@ -88,14 +91,13 @@ def _serve(
         saved_bytes=parameters.cache_host_bytes,
         open_files=None if saved_folder is None else _opener(saved_folder, backend),
     )
-    thread = start_thread(lambda: _run_engine(loop, writer), "engine", MATCH_STACK_BYTES)
+    engine.begin(partial(_run_engine, loop, writer))
     preprocessor = Preprocessor(backend, template, loop, writer.write, speculation=parameters.speculation)
     if not preprocessor.serve(frames_in):
         os._exit(3)  # nobody is left to read; also ends a native call that is running
     loop.stop()
     closed = preprocessor.close(STOP_TIMEOUT_S)
-    thread.join(STOP_TIMEOUT_S)
-    if thread.is_alive() or not closed:
+    if not engine.close(STOP_TIMEOUT_S) or not closed:
         os._exit(0)
     backend.close()
     return 0
