@@ -133,7 +133,7 @@ class LoadingParameters:
     """Guess tokens by prompt lookup and compute guesses along; the text stays the same."""
     draft_model_path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """A small model of the same vocabulary that guesses tokens where prompt lookup has no guess."""
-    target_step_ms: Annotated[int, Field(ge=5, le=10_000)] = 150
+    target_step_ms: Annotated[int, Field(ge=5, le=10_000)] = 200
     """While streams run, a step of theirs is due when so much time has passed since the last: prompts are read in pieces that keep a
     step near this duration, long ones between their layers."""
     seed: Seed | None = None

@@ -19,4 +19,5 @@ if __name__ == "__main__":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # past the frame writer, for a fault that breaks the protocol; `main` takes the pipe itself for its frames
     write_raw = functools.partial(os.write, os.dup(1))
-    sys.exit(main(functools.partial(FakeBackend, faults=faults, write_raw=write_raw)))
+    make = functools.partial(FakeBackend, faults=faults, write_raw=write_raw)
+    sys.exit(main(lambda config, on_progress: functools.partial(make, config, on_progress)))

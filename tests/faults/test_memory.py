@@ -115,7 +115,7 @@ def greedy(self, chunks):
         held.append(b"x" * (64 << 20))
     compute(self, chunks)
 FakeBackend.decode = greedy
-sys.exit(main(lambda *args: FakeBackend(*args, Faults(step_s=0.01))))
+sys.exit(main(lambda *loaded: lambda: FakeBackend(*loaded, Faults(step_s=0.01))))
 """
 
 GROUP_LIMIT = 256 * MIB

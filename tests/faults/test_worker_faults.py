@@ -157,7 +157,7 @@ def noisy(self, chunks):
     os.write(2, b"caf\\xe9 \\xff\\xfe" + b"y" * 1_000_000)
     compute(self, chunks)
 FakeBackend.decode = noisy
-sys.exit(main(FakeBackend))
+sys.exit(main(lambda *loaded: lambda: FakeBackend(*loaded)))
 """
 
 

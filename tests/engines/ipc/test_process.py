@@ -326,7 +326,7 @@ from kolosal.engines.worker.__main__ import main
 from tests.fake_worker.backend import FakeBackend
 def noisy(config, on_progress):
     os.write(1, b"llama_model_loader: not a frame\\n")
-    return FakeBackend(config, on_progress)
+    return lambda: FakeBackend(config, on_progress)
 sys.exit(main(noisy))
 """
     command = fake_worker()

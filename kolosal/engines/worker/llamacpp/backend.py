@@ -28,12 +28,13 @@ from kolosal.engines.worker.backend import (
 from kolosal.engines.worker.llamacpp.batch import LlamaBatch
 from kolosal.engines.worker.llamacpp.draft import DraftModel, DraftSequence
 from kolosal.engines.worker.llamacpp.embedder import LlamaCppEmbedder
-from kolosal.engines.worker.llamacpp.load import LoadedModel, LoadError, load_draft, load_model
+from kolosal.engines.worker.llamacpp.load import LoadedModel, load_draft, load_model
 from kolosal.engines.worker.llamacpp.logits import StepLogits
 from kolosal.engines.worker.llamacpp.logits_row import LogitsRow
 from kolosal.engines.worker.llamacpp.native import native
 from kolosal.engines.worker.llamacpp.prefill_context import PrefillContext
 from kolosal.engines.worker.llamacpp.sampler import GreedySampler, LogitBias, NativeSampler
+from kolosal.engines.worker.llamacpp.weights import LoadError, Weights, load_weights
 from kolosal.engines.worker.sampler_chain import GREEDY, sampler_chain
 from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.sampling import SamplingParams
@@ -55,13 +56,15 @@ _PIECE_BYTES = 256
 class LlamaCppBackend:
     """One model and one context with a unified KV cache. See `Backend` for the contract."""
 
-    def __init__(self, config: FittedConfig, on_progress: Callable[[float], None]) -> None:
-        """Load the model.
+    def __init__(
+        self, config: FittedConfig, on_progress: Callable[[float], None], weights: Weights | None = None
+    ) -> None:
+        """Load the model; `weights`, where the file was read before.
 
         Raises:
             LoadError: it cannot be loaded, in a sentence for people.
         """
-        self._loaded: LoadedModel | None = load_model(config, on_progress)
+        self._loaded: LoadedModel | None = load_model(config, weights or load_weights(config, on_progress))
         self._model = self._loaded.model
         self._context = self._loaded.context
         self._vocab = native.llama_model_get_vocab(self._model)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,7 +15,6 @@ from kolosal.chat.formats import detect_thinking_tags, detect_tool_format
 from kolosal.engines.gguf_sampling import KEYS, PREFIX
 from kolosal.engines.ipc.messages import EngineInfo, Pooling
 from kolosal.engines.memory.ggml import cache_type
-from kolosal.engines.memory.gguf import GGUF_MAGIC
 from kolosal.engines.memory.limits import (
     MAX_DRAFT_TOKENS_PER_STEP,
     MemoryKind,
@@ -26,26 +23,20 @@ from kolosal.engines.memory.limits import (
 )
 from kolosal.engines.memory.model_shape import state_bytes, state_values
 from kolosal.engines.memory.placement import of_draft
-from kolosal.engines.memory.tensor_overrides import all_overrides
 from kolosal.engines.parameters import (
     MAX_PARALLEL,
     FittedConfig,
     FittedParameters,
     FlashAttention,
-    SplitMode,
 )
-from kolosal.engines.worker.backend import BackendError, OutOfMemory, Reuse
+from kolosal.engines.worker.backend import OutOfMemory, Reuse
 from kolosal.engines.worker.llamacpp.attention import AttentionShape, measure
 from kolosal.engines.worker.llamacpp.cells import Cells
 from kolosal.engines.worker.llamacpp.native import native
 from kolosal.engines.worker.llamacpp.native_log import native_log
-from kolosal.engines.worker.llamacpp.page_release import PageRelease, anonymous_bytes, unload_pages_of
-from kolosal.engines.worker.llamacpp.tensor_buffers import tensor_buffers
+from kolosal.engines.worker.llamacpp.page_release import PageRelease
+from kolosal.engines.worker.llamacpp.weights import LoadError, Weights, load_weights, may_release_pages
 from kolosal.engines.worker.schedule.kv_pool import kv_bytes_per_cell, metadata_number, pool_sizes
-from kolosal.files.regular import open_regular
-
-_PROGRESS_INTERVAL_S = 0.05
-"""Shortest time between two progress reports: llama.cpp calls back for every tensor."""
 
 POOLING: dict[Pooling, int] = {
     "mean": native.LLAMA_POOLING_TYPE_MEAN,
@@ -54,11 +45,6 @@ POOLING: dict[Pooling, int] = {
     "rank": native.LLAMA_POOLING_TYPE_RANK,
 }
 _FLASH_ATTENTION = {FlashAttention.AUTO: -1, FlashAttention.OFF: 0, FlashAttention.ON: 1}
-_SPLIT_MODE = {SplitMode.NONE: 0, SplitMode.LAYER: 1, SplitMode.ROW: 2}
-
-
-class LoadError(BackendError):
-    """The model cannot be loaded. The message is for the person who asked for it."""
 
 
 @dataclass(slots=True)
@@ -90,22 +76,14 @@ class LoadedModel:
             self.model = None
 
 
-def load_model(config: FittedConfig, on_progress: Callable[[float], None]) -> LoadedModel:
-    """Load weights, then make a context with as many KV cells as fit.
+def load_model(config: FittedConfig, weights: Weights) -> LoadedModel:
+    """Make a context with as many KV cells as fit for weights, which are the loaded model's from then on.
 
     Raises:
         LoadError: with llama.cpp's own reason.
     """
-    native_log.install()
-    native.llama_backend_init()
-    parameters = config.parameters
-    is_mapped = parameters.use_mmap and _may_release_pages(parameters)
-    before = anonymous_bytes()
-    model = _load_weights(config, on_progress)
+    parameters, model = config.parameters, weights.model
     try:
-        repacked_bytes = max(0, anonymous_bytes() - before) if is_mapped else 0
-        if repacked_bytes > native.llama_model_size(model) // 2:
-            unload_pages_of(Path(config.model_path))
         if native.llama_model_has_encoder(model) and native.llama_model_has_decoder(model):
             raise LoadError("Models of an encoder and a decoder are not supported")
         kind = _memory_kind(model)
@@ -123,7 +101,7 @@ def load_model(config: FittedConfig, on_progress: Callable[[float], None]) -> Lo
         # where not every layer keeps all cells, only the daemon's estimate knows what they take
         bytes_per_cell = kv_bytes_per_cell(read_metadata(model), parameters) if can_trim else None
         context = _make_context(model, parameters, settings, bytes_per_cell)
-        released_bytes = pages.release() if _may_release_pages(parameters) else 0
+        released_bytes = pages.release() if may_release_pages(parameters) else 0
     except BaseException:
         native.llama_model_free(model)
         raise
@@ -135,7 +113,9 @@ def load_model(config: FittedConfig, on_progress: Callable[[float], None]) -> Lo
     if not bytes_per_cell or not info.can_generate:
         apart = 0
     released_bytes += scores_bytes * info.kv_pool_tokens  # which steps over a full pool would take
-    info = replace(info, unused_bytes=released_bytes, repacked_bytes=min(repacked_bytes, info.size_bytes))
+    info = replace(
+        info, unused_bytes=released_bytes, repacked_bytes=min(weights.repacked_bytes, info.size_bytes)
+    )
     window = int(native.llama_model_n_swa(model)) if guard else 0
     spare = slots if can_trim and slots < MAX_PARALLEL else None
     return LoadedModel(
@@ -168,7 +148,8 @@ def load_draft(config: FittedConfig, target: LoadedModel) -> LoadedModel:
         cache_prompt=False,
         chat_template=None,
     )
-    draft = load_model(FittedConfig(config.engine_id, path, parameters), lambda _: None)
+    draft_config = FittedConfig(config.engine_id, path, parameters)
+    draft = load_model(draft_config, load_weights(draft_config, lambda _: None))
     has_plain_attention = draft.can_trim and not draft.guard
     if draft.info.n_vocab != target.info.n_vocab or not has_plain_attention or not draft.info.can_generate:
         draft.close()
@@ -177,64 +158,6 @@ def load_draft(config: FittedConfig, target: LoadedModel) -> LoadedModel:
             f" (it has {draft.info.n_vocab}), and plain attention"
         )
     return draft
-
-
-def _load_weights(config: FittedConfig, on_progress: Callable[[float], None]) -> Any:
-    path = Path(config.model_path)
-    try:
-        with open_regular(path) as file:
-            magic = file.read(len(GGUF_MAGIC))
-    except OSError as exc:
-        raise LoadError(f"The model file cannot be read: {exc.strerror}") from exc
-    if magic != GGUF_MAGIC:
-        raise LoadError("The file is not a GGUF model: it does not begin with 'GGUF'")
-    params, _keep_alive = _model_params(config.parameters, on_progress)
-    native_log.begin()
-    model = native.llama_model_load_from_file(os.fsencode(path), params)
-    if not model:
-        reason = f"llama.cpp could not load the file: {native_log.reason()}"
-        raise OutOfMemory(reason) if native_log.lacked_memory() else LoadError(reason)
-    return model
-
-
-def _model_params(
-    parameters: FittedParameters, on_progress: Callable[[float], None]
-) -> tuple[native.llama_model_params, tuple[object, ...]]:
-    """The native parameters, and what must stay alive while they are used."""
-    params = native.llama_model_default_params()
-    params.n_gpu_layers = parameters.n_gpu_layers
-    params.split_mode = _SPLIT_MODE[parameters.split_mode]
-    if parameters.main_gpu_id >= 0:
-        params.main_gpu = parameters.main_gpu_id
-    split = None
-    if parameters.tensor_split:
-        split = (ctypes.c_float * max(native.llama_max_devices(), len(parameters.tensor_split)))(
-            *parameters.tensor_split
-        )
-        params.tensor_split = split
-    params.load_mode = (native.LLAMA_LOAD_MODE_MMAP if parameters.use_mmap else 0) | (
-        native.LLAMA_LOAD_MODE_MLOCK if parameters.use_mlock else 0
-    )
-    buffers = tensor_buffers(all_overrides(parameters))
-    if buffers is not None:
-        params.tensor_buft_overrides = ctypes.cast(buffers, ctypes.c_void_p)
-    callback = native.llama_progress_callback(_progress_reporter(on_progress))
-    params.progress_callback = callback
-    return params, (split, buffers, callback)
-
-
-def _progress_reporter(on_progress: Callable[[float], None]) -> Callable[[float, object], bool]:
-    reported_at = 0.0
-
-    def report(fraction: float, _data: object) -> bool:
-        nonlocal reported_at
-        now = time.monotonic()
-        if now - reported_at >= _PROGRESS_INTERVAL_S or fraction >= 1:
-            reported_at = now
-            on_progress(fraction)
-        return True
-
-    return report
 
 
 def _memory_kind(model: Any) -> MemoryKind:
@@ -360,11 +283,6 @@ def _sampling(read: Callable[[str], str | None]) -> dict[str, str]:
     """What the file says of how tokens are chosen, as it says it."""
     said = {key: read(PREFIX + key) for key in KEYS}
     return {key: value for key, value in said.items() if value is not None}
-
-
-def _may_release_pages(parameters: FittedParameters) -> bool:
-    """Not where a driver may have lent host memory to a GPU, nor for those who lock memory to be sure of it."""
-    return not native.llama_supports_gpu_offload() and not parameters.use_mlock
 
 
 def read_metadata(model: Any) -> Callable[[str], str | None]:

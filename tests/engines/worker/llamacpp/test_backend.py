@@ -12,7 +12,7 @@ import pytest
 
 from kolosal.engines.parameters import FlashAttention, SplitMode
 from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend
-from kolosal.engines.worker.llamacpp.load import LoadError
+from kolosal.engines.worker.llamacpp.weights import LoadError
 from kolosal.engines.worker.schedule.kv_cache import KVCache
 from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.engines.worker.schedule.scheduler import MAX_DECODE_TOKENS

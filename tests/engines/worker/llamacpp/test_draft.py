@@ -10,7 +10,7 @@ import pytest
 
 from kolosal.engines.parameters import FlashAttention
 from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend
-from kolosal.engines.worker.llamacpp.load import LoadError
+from kolosal.engines.worker.llamacpp.weights import LoadError
 from kolosal.engines.worker.schedule.speculative import PromptLookup
 from tests.engines.worker.helpers import InProcessWorker, ask, engine_config
 from tests.tiny_gguf import write_tiny_gguf

@@ -16,7 +16,8 @@ from kolosal.engines.ipc.calls import Embed, Embedded, Rank, Ranked
 from kolosal.engines.ipc.messages import Failed, UnaryResult
 from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend
 from kolosal.engines.worker.llamacpp.embedder import LlamaCppEmbedder
-from kolosal.engines.worker.llamacpp.load import LoadError, load_draft
+from kolosal.engines.worker.llamacpp.load import load_draft
+from kolosal.engines.worker.llamacpp.weights import LoadError
 from kolosal.engines.worker.rerank_input import rerank_tokens
 from kolosal.engines.worker.templates.special_tokens import SpecialTokenEscaper
 from kolosal.schema import TextPrompt
