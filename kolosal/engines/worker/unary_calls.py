@@ -53,6 +53,10 @@ _Job: TypeAlias = Generator[None, None, None]
 
 _DONE = object()
 
+_REST_S = 1.0
+"""How long the embedding thread waits for the next call before it ends: its team of OpenMP threads would slow the engine's steps
+(`threads.py`)."""
+
 _RANK = "rank"
 """The pooling of models that rank."""
 
@@ -68,8 +72,11 @@ class UnaryCalls:
         backend: Backend,
         written: Callable[[Prompt], tuple[str, list[int]]],
         emit: Callable[[FromWorker], None],
+        *,
+        rest_s: float = _REST_S,
     ) -> None:
         """`written` makes a prompt's text and tokens as for a generation; `emit` sends a frame and may be called from any thread."""
+        self._rest_s = rest_s
         self._backend = backend
         self._written = written
         self._emit = emit
@@ -78,6 +85,7 @@ class UnaryCalls:
         self._inbox: queue.SimpleQueue[tuple[int, Embed | Rank] | None] = queue.SimpleQueue()
         self._active: set[int] = set()  # the main thread adds and discards, the other one looks
         self._thread: threading.Thread | None = None
+        self._thread_lock = threading.Lock()  # whether it ends, or gets one more
         self._embedder: Embedder | None = None
 
     def start(self, request_id: int, call: Call) -> None:
@@ -96,10 +104,7 @@ class UnaryCalls:
                 case Embed() | Rank():
                     self._check(call)
                     self._active.add(request_id)
-                    self._inbox.put((request_id, call))
-                    if self._thread is None:
-                        self._thread = threading.Thread(target=self._run, name="embedding", daemon=True)
-                        self._thread.start()
+                    self._hand_over(request_id, call)
                     return
             self._emit(result_frame(request_id, result))
         except Exception as exc:  # noqa: BLE001 - a defect of ours must cost one call, and not the engine
@@ -113,10 +118,21 @@ class UnaryCalls:
         """Stop after the batch at hand and free the context; False when that takes longer than it may."""
         self._active.clear()
         self._inbox.put(None)
-        if self._thread is None:
-            return True
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout_s)
+            if thread.is_alive():
+                return False
+        if self._embedder is not None:
+            self._embedder.close()
+        return True
+
+    def _hand_over(self, request_id: int, call: Embed | Rank) -> None:
+        with self._thread_lock:
+            self._inbox.put((request_id, call))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="embedding", daemon=True)
+                self._thread.start()
 
     def _tokenized(self, call: Tokenize) -> Tokenized:
         begun = call.parse_special and begins_with_bos(call.text, self._backend)
@@ -146,19 +162,27 @@ class UnaryCalls:
     def _run(self) -> None:
         """Work on all calls round robin, a batch of each, so that nobody waits for another's thousand texts."""
         jobs: deque[_Job] = deque()
-        try:
-            while True:
-                while not jobs or not self._inbox.empty():
-                    item = self._inbox.get()
-                    if item is None:
+        while True:
+            while not jobs or not self._inbox.empty():
+                try:
+                    item = self._inbox.get(timeout=self._rest_s)
+                except queue.Empty:
+                    if self._may_end():
                         return
-                    jobs.append(self._job(*item))
-                job = jobs.popleft()
-                if next(job, _DONE) is not _DONE:
-                    jobs.append(job)
-        finally:
-            if self._embedder is not None:
-                self._embedder.close()
+                    continue
+                if item is None:
+                    return
+                jobs.append(self._job(*item))
+            job = jobs.popleft()
+            if next(job, _DONE) is not _DONE:
+                jobs.append(job)
+
+    def _may_end(self) -> bool:
+        """Whether still nothing has come; then the next call starts another thread."""
+        with self._thread_lock:
+            if self._inbox.empty():
+                self._thread = None
+            return self._thread is None
 
     def _job(self, request_id: int, call: Embed | Rank) -> _Job:
         try:

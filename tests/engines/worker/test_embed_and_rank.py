@@ -28,10 +28,10 @@ DEADLINE_S = 30.0
 class Caller:
     """Unary calls over a backend, and the frames that end them."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, **settings: float) -> None:
         self.frames: dict[int, FromWorker] = {}
         self._changed = threading.Condition()
-        self.calls = UnaryCalls(backend, self._no_prompts, self._put)
+        self.calls = UnaryCalls(backend, self._no_prompts, self._put, **settings)
 
     def _put(self, frame: FromWorker) -> None:
         assert isinstance(frame, UnaryResult | Failed)
@@ -255,6 +255,23 @@ def test_context_is_made_when_it_is_first_needed_and_once(open_caller: OpenCalle
 
     assert first is not None
     assert worker.backend.embedder is first
+
+
+def test_thread_ends_when_nothing_comes_and_the_next_call_has_another() -> None:
+    backend, embedders = fake_backend(), set()
+    caller = Caller(backend, rest_s=0)
+    for request_id in range(20):
+        assert isinstance(caller.answer(texts("a"), request_id), UnaryResult)
+        thread = caller.calls._thread
+        if thread is not None:
+            thread.join(DEADLINE_S)
+        embedders.add(backend.embedder)
+        assert caller.calls._thread is None
+    assert caller.calls.close(DEADLINE_S)
+
+    [embedder] = embedders
+    assert embedder is not None
+    assert embedder.closed
 
 
 def test_close_frees_the_context() -> None:
