@@ -60,7 +60,10 @@ def serve_model(
                 keep_client_metadata=parameters.keep_client_metadata,
             )
         except (BackendError, TemplateFailed, OSError) as exc:
-            return fatal(writer, str(exc), status=1, lacked_memory=isinstance(exc, OutOfMemory))
+            status = fatal(writer, str(exc), status=1, lacked_memory=isinstance(exc, OutOfMemory))
+            if not reading.done():
+                os._exit(status)  # llama.cpp is still at it
+            return status
         if template.origin == "chatml":
             renderer.close()  # a model without a template may never be chatted with
         writer.write(Ready(backend.info))

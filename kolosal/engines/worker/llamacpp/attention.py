@@ -1,8 +1,8 @@
 """Which way attention is computed faster on this processor: llama.cpp's flash attention, or matrix products and a softmax.
 
 llama.cpp takes flash attention wherever it can. On a CPU that computes row by row where a step has fewer than 64, which for some widths of
-heads on some processors takes a multiple of what the products take (measured: 6 times at a width of 64 with AVX-512, and with 128
-less than they). So both are tried on numbers, for a few milliseconds, before a context is made.
+heads on some processors takes a multiple of what the products take (measured: 6 times at a width of 64 where llama.cpp was compiled with AVX512-FP16,
+which `scripts/native.cmake` leaves out, and with 128 less than they). So both are tried on numbers, for a few milliseconds, before a context is made.
 """
 
 from __future__ import annotations
