@@ -355,6 +355,7 @@ async def _reload(services: Services, hung_up: Hangup, stop: asyncio.Event) -> N
     while True:
         await hung_up.wait()
         if hung_up.lost_terminal:
+            hung_up.leave_terminal()
             stop.set()
         elif services.reload is not None:
             with contextlib.suppress(KolosalError):  # which is logged

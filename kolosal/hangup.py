@@ -20,12 +20,19 @@ class Hangup:
 
     def __init__(self) -> None:
         self._came = asyncio.Event()
-        self._had_terminal = _has_terminal()
+        self._terminals = _terminals()
 
     @property
     def lost_terminal(self) -> bool:
         """Whether the terminal of the start is gone."""
-        return self._had_terminal and not _has_terminal()
+        return bool(self._terminals) and not _terminals()
+
+    def leave_terminal(self) -> None:
+        """Write nowhere instead of to a terminal that is gone: Python ends with status 120 where it cannot write all that was printed."""
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in self._terminals:
+            os.dup2(nowhere, stream)
+        os.close(nowhere)
 
     def note(self) -> None:
         """One came."""
@@ -37,8 +44,8 @@ class Hangup:
         self._came.clear()
 
 
-def _has_terminal() -> bool:
-    return any(map(os.isatty, _STREAMS))
+def _terminals() -> list[int]:
+    return list(filter(os.isatty, _STREAMS))
 
 
 @contextlib.contextmanager

@@ -158,7 +158,11 @@ def test_a_terminal_that_is_gone_ends_the_daemon(tmp_path: Path) -> None:
         os.execve(  # noqa: S606 - ourselves
             sys.executable,
             [sys.executable, "-m", "kolosal", "serve", "--port", "0", "--log-file", "log"],
-            {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])},
+            {
+                **{name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+                "HOME": str(tmp_path),
+                "PYTHONPATH": str(Path(__file__).parents[1]),
+            },
         )
     said = b""
     while b"listening" not in said:

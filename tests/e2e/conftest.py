@@ -66,9 +66,10 @@ async def async_sdk(daemon: Daemon) -> AsyncIterator[openai.AsyncOpenAI]:
 
 @pytest.fixture
 def tiny(http: httpx.Client, tiny_gguf: Path) -> str:
-    """A second engine, whose tokens are bytes. It guesses nothing and rounds none of its cells, so that each of its answers repeats exactly."""
-    whole = {"cache_type_k": "f32", "cache_type_v": "f32"}
-    add_engine(http, "tiny", tiny_gguf, n_ctx=2048, speculation=False, **whole)
+    """A second engine, whose tokens are bytes. It guesses nothing and computes everything in 32 bits, which flash attention does
+    not, so that each of its answers repeats exactly."""
+    exact = {"cache_type_k": "f32", "cache_type_v": "f32", "flash_attn": "off"}
+    add_engine(http, "tiny", tiny_gguf, n_ctx=2048, speculation=False, **exact)
     return "tiny"
 
 

@@ -108,7 +108,7 @@ async def test_a_request_whose_grammar_was_being_compiled_is_not_begun_again(
             await text_of(hostile)
 
         assert begun + await text_of(other) == counting(5, 40)
-        assert starts(tmp_path) == 2
+        await eventually(lambda: starts(tmp_path) == 2)  # the other one may have ended before
 
 
 async def test_text_held_back_for_a_stop_string_survives(tmp_path: Path, fake_worker: FakeWorker) -> None:

@@ -20,6 +20,7 @@ ConfigFile = Annotated[
         "-c",
         metavar="FILE",
         help="Configuration file; else KOLOSAL_CONFIG, ./config.yaml, or yours.",
+        readable=False,  # whoever reads it says what is wrong
     ),
 ]
 Url = Annotated[
