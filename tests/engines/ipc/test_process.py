@@ -663,7 +663,7 @@ def test_worker_is_gone_soon_after_its_daemon_was_killed(
 @posix
 def test_ctrl_c_in_the_daemons_terminal_does_not_reach_the_worker() -> None:
     daemon = subprocess.Popen(
-        [sys.executable, "-c", "import signal; signal.signal(2, lambda *_: print('int', flush=True))\n" + DAEMON],
+        [sys.executable, "-c", "import os, signal; signal.signal(2, lambda *_: os.write(1, b'int\\n'))\n" + DAEMON],
         stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     with daemon:

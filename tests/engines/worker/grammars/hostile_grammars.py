@@ -56,14 +56,19 @@ SLOW: Final = {
 }
 """Take seconds to compile."""
 
+
+def alternatives(count: int) -> Grammar:
+    """One of so many words."""
+    words = " | ".join(f'"w{index}"' for index in range(count))
+    return Grammar(GrammarKind.GBNF, f"root ::= {words}", "grammar")
+
+
 FAILING: Final = {
     "regex-rep": Grammar(GrammarKind.REGEX, "(a{1000}){1000}", "regex"),
     "lark-rep": Grammar(GrammarKind.LARK, 'start: a{1000}\na: b{1000}\nb: "x"\n', "lark"),
-    "gbnf-alternatives": Grammar(
-        GrammarKind.GBNF, "root ::= " + " | ".join(f'"w{index}"' for index in range(20_000)), "grammar"
-    ),
+    "gbnf-alternatives": alternatives(20_000),
 }
-"""Can be compiled, and then run into a limit of llguidance."""
+"""Run into a limit of llguidance after they were compiled; so many alternatives take nearly all the time that compiling has."""
 
 AMBIGUOUS: Final = Grammar(GrammarKind.LARK, "start: e\ne: e e | e e e | e e e e | /[a-z]/\n", "lark")
 """Costs more with each character, and runs into no limit of llguidance."""
