@@ -173,7 +173,7 @@ def fake_worker() -> Callable[..., WorkerCommand]:
     """Makes the command of a worker process with the fake backend: `fake_worker("crash@5", "step_s=0.01", stop_grace_s=1.0)`."""
 
     def command(*faults: str, **settings: object) -> WorkerCommand:
-        settings = {"load_stall_timeout_s": 30.0, **settings}
+        settings = {"load_stall_timeout_s": 30.0, "spare_worker": False, **settings}
         return with_settings(WorkerCommand(fake_worker_argv(*faults), _environment()), **settings)
 
     return command
@@ -182,7 +182,7 @@ def fake_worker() -> Callable[..., WorkerCommand]:
 @pytest.fixture
 def real_worker() -> WorkerCommand:
     """The command of a worker process over llama.cpp."""
-    return WorkerCommand(environment=_environment())
+    return with_settings(WorkerCommand(environment=_environment()), spare_worker=False)
 
 
 def _environment() -> dict[str, str]:

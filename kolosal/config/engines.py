@@ -34,6 +34,8 @@ class EngineSettings(SettingsSection):
     """Seconds that a load may wait for busy engines to make room; then it is refused with 503."""
     keep: Annotated[bool, Variable("KEEP_ENGINES")] = True
     """Remember engines that are added at run time, and have them again after a restart."""
+    spare_worker: bool = True
+    """Keep one worker process without a model ready while engines are loaded, so that the next one loads sooner; it takes some 60 MB."""
     # what the worker prints is progress, too: a slow disk that moves is no failure
     load_stall_timeout_s: FiniteFloat = Field(default=120.0, ge=1, le=86_400)
     """Seconds without any progress after which loading a model is given up."""

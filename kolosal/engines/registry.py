@@ -16,6 +16,7 @@ from typing import Protocol
 
 from kolosal.engines.engine import Engine
 from kolosal.engines.ipc.command import WorkerCommand
+from kolosal.engines.ipc.spare import SpareWorker
 from kolosal.engines.ipc.workers import Nowhere, OnThisMachine, WorkerLauncher
 from kolosal.engines.memory.load_scheduler import LoadScheduler
 from kolosal.engines.memory.policy import DEFAULT_RULES, Rules
@@ -88,7 +89,9 @@ class EngineRegistry:
         self.load_scheduler = LoadScheduler(command.settings, sizes or NoSizes(), clock)
         """Which engines are in this machine's memory."""
         self.hosts = {
-            Placement.LOCAL: EngineHost(OnThisMachine(), self.load_scheduler),
+            Placement.LOCAL: EngineHost(
+                OnThisMachine(SpareWorker() if command.settings.spare_worker else None), self.load_scheduler
+            ),
             Placement.RAY: EngineHost(
                 Nowhere(_NO_CLUSTER), LoadScheduler(command.settings, NoSizes(), clock)
             ),

@@ -43,14 +43,16 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def user_environment(home: Path) -> dict[str, str]:
-    """The environment of a user who has configured nothing. What lets coverage see into processes stays.
+    """The environment of a user who has configured nothing but that there is no spare worker, which many tests would pay for. What
+    lets coverage see into processes stays.
 
     Models get one thread: threads that wait for each other are many times slower when anything else is running.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("KOLOSAL_")}
     names = ("HOME", "APPDATA", "LOCALAPPDATA", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
     home_variables = dict.fromkeys(names, str(home))
-    return inherited | home_variables | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "OMP_THREAD_LIMIT": "1"}
+    ours = {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "OMP_THREAD_LIMIT": "1"}
+    return inherited | home_variables | ours | {"KOLOSAL_SPARE_WORKER": "false"}
 
 
 @dataclass(frozen=True, slots=True)

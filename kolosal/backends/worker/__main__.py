@@ -33,6 +33,8 @@ def main(backend: str) -> int:
     writer = FrameWriter(frames_out)
     try:
         hello = read_hello(frames_in)
+        if hello is None:
+            return 3
         watch = end_with_the_daemon(frames_in)
         try:
             interface = _made(backend, hello.config)

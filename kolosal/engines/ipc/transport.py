@@ -7,12 +7,12 @@ child of this process; `kolosal.cluster` has the same of a process on another ma
 from __future__ import annotations
 
 import asyncio
-from asyncio.subprocess import PIPE
 from typing import Protocol
 
 from kolosal.engines.ipc.command import WorkerCommand
-from kolosal.engines.ipc.messages import MAX_FRAME_BYTES, Hello, SavedFolder, encode
-from kolosal.engines.ipc.system import memory_kills, spawn_options
+from kolosal.engines.ipc.messages import Hello, SavedFolder, encode
+from kolosal.engines.ipc.spare import SpareWorker, spawn
+from kolosal.engines.ipc.system import memory_kills
 from kolosal.engines.parameters import FittedConfig
 from kolosal.errors import LoadFailed
 
@@ -83,17 +83,15 @@ class Transport(Protocol):
 class LocalTransport:
     """Workers are children of this process. Nothing listens on a socket, so there is nothing to authenticate."""
 
+    def __init__(self, spare: SpareWorker | None = None) -> None:
+        """`spare` may have a process already."""
+        self._spare = spare
+
     async def start(self, command: WorkerCommand, config: FittedConfig) -> HostedProcess:
+        argv = command.argv_of(config.backend)
+        process = None if self._spare is None else self._spare.take(argv, command.environment)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command.argv_of(config.backend),
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=PIPE,
-                limit=MAX_FRAME_BYTES,
-                env=command.environment,
-                **spawn_options(),
-            )
+            process = process or await spawn(argv, command.environment)
         except OSError as exc:
             raise LoadFailed(f"The worker process could not be started: {exc.strerror}") from exc
         assert process.stdin is not None  # noqa: S101 - spawned with a pipe

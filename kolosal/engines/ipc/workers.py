@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from kolosal.engines.ipc.command import WorkerCommand
 from kolosal.engines.ipc.messages import EngineInfo, FromWorker, ToWorker
 from kolosal.engines.ipc.process import WorkerProcess
-from kolosal.engines.parameters import FittedConfig, Replicas
+from kolosal.engines.ipc.spare import SpareWorker
+from kolosal.engines.ipc.transport import LocalTransport
+from kolosal.engines.parameters import LLAMACPP, FittedConfig, Replicas
 from kolosal.errors import LoadFailed
 
 
@@ -77,7 +80,13 @@ class WorkerLauncher(Protocol):
 
 
 class OnThisMachine:
-    """One child process."""
+    """One child process for each engine."""
+
+    def __init__(self, spare: SpareWorker | None = None) -> None:
+        """`spare` is kept ready while there are workers of llama.cpp, and closed with this."""
+        self._spare = spare
+        self._transport = LocalTransport(spare)
+        self._n_workers = 0
 
     async def launch(
         self,
@@ -86,17 +95,31 @@ class OnThisMachine:
         replicas: Callable[[], Replicas],  # noqa: ARG002 - more of them would share the same cores
         events: WorkerEvents,
     ) -> tuple[Worker, EngineInfo]:
-        return await WorkerProcess.launch(
-            command,
-            config,
-            on_progress=events.progress,
-            on_frame=events.frame,
-            on_exit=events.exit,
-            on_stderr=events.stderr,
-        )
+        try:
+            launched = await WorkerProcess.launch(
+                command,
+                config,
+                on_progress=events.progress,
+                on_frame=events.frame,
+                on_exit=partial(self._on_exit, events.exit),
+                on_stderr=events.stderr,
+                transport=self._transport,
+            )
+            self._n_workers += 1
+        finally:
+            if self._spare is not None and self._n_workers and config.backend == LLAMACPP:
+                self._spare.keep(command.argv, command.environment)
+        return launched
+
+    def _on_exit(self, report: Callable[[str], None], reason: str) -> None:
+        self._n_workers -= 1
+        if self._spare is not None and not self._n_workers:
+            self._spare.release()
+        report(reason)
 
     async def close(self) -> None:
-        """Nothing to do."""
+        if self._spare is not None:
+            await self._spare.close()
 
 
 class Nowhere:

@@ -10,6 +10,8 @@ protocol, 3 when the daemon is gone.
 from __future__ import annotations
 
 import contextlib
+import importlib
+import os
 import signal
 import sys
 import threading
@@ -31,14 +33,20 @@ ModelReader: TypeAlias = Callable[[FittedConfig, Callable[[float], None]], Calla
 this process does anything (`llamacpp/page_release.py`). Both raise `BackendError`."""
 
 
-def main(read_model: ModelReader) -> int:
-    """Load one model and serve it until the daemon says stop or is gone; returns the exit status."""
+def main(read_model: ModelReader, prepare: Callable[[], None] = lambda: None) -> int:
+    """Load one model and serve it until the daemon says stop or is gone; returns the exit status.
+
+    `prepare` is called before that is known: a spare worker waits for its model.
+    """
     limit_this_process()
     frames_in, frames_out = claim_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains first
     writer = FrameWriter(frames_out)
+    prepare()
     try:
         hello = read_hello(frames_in)
+        if hello is None:
+            os._exit(3)  # whatever is still imported
         watch = end_with_the_daemon(frames_in)
         engine = EngineThread(MATCH_STACK_BYTES)
         read = partial(read_model, hello.config, lambda fraction: writer.write(Progress(fraction)))
@@ -50,9 +58,14 @@ def main(read_model: ModelReader) -> int:
         return fatal(writer, f"The daemon broke the protocol: {exc}", status=2)
 
 
-def _import_backend() -> None:
+def _import_llama_cpp() -> None:
+    """What the file is read with first, what comes after that next."""
     with contextlib.suppress(ImportError, OSError, RuntimeError):  # whoever needs it hears of it
-        import kolosal.engines.worker.llamacpp.backend  # noqa: F401, PLC0415
+        for name in ("llamacpp.weights", "llamacpp.backend", "serving"):
+            importlib.import_module(f"kolosal.engines.worker.{name}")
+
+
+_imports = threading.Thread(target=_import_llama_cpp, name="imports", daemon=True)
 
 
 def _read_with_llama_cpp(config: FittedConfig, on_progress: Callable[[float], None]) -> Callable[[], Backend]:
@@ -60,10 +73,8 @@ def _read_with_llama_cpp(config: FittedConfig, on_progress: Callable[[float], No
     try:
         from kolosal.engines.worker.llamacpp.weights import load_weights  # noqa: PLC0415
 
-        imports = threading.Thread(target=_import_backend, daemon=True)
-        imports.start()
         weights = load_weights(config, on_progress)
-        imports.join()
+        _imports.join()
         from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend  # noqa: PLC0415
     except (ImportError, OSError, RuntimeError) as exc:
         raise BackendError(f"llama.cpp's library cannot be loaded: {exc}") from exc
@@ -71,4 +82,4 @@ def _read_with_llama_cpp(config: FittedConfig, on_progress: Callable[[float], No
 
 
 if __name__ == "__main__":
-    sys.exit(main(_read_with_llama_cpp))
+    sys.exit(main(_read_with_llama_cpp, _imports.start))

@@ -35,13 +35,15 @@ def read_frame(pipe: io.BufferedReader) -> ToWorker | None:
     return decode_to_worker(line) if line else None
 
 
-def read_hello(pipe: io.BufferedReader) -> Hello:
-    """The first frame.
+def read_hello(pipe: io.BufferedReader) -> Hello | None:
+    """The first frame; None where the daemon is gone before it wanted anything.
 
     Raises:
         FrameError: it is another one, or of another version of the protocol.
     """
     hello = read_frame(pipe)
+    if hello is None:
+        return None
     if not isinstance(hello, Hello):
         raise FrameError(f"a hello of protocol {PROTOCOL_VERSION} comes first")
     if hello.protocol != PROTOCOL_VERSION:
