@@ -154,6 +154,8 @@ class EngineLoop:
 
     def _wait_for_work(self) -> None:
         if self._scheduler.has_work:
+            if not self._scheduler.running:
+                self._gather()
             return
         self._cache.check_integrity(self._backend.cells)
         if self._write_while_idle():
@@ -166,15 +168,17 @@ class EngineLoop:
             self._backend.close_prefill_context()
             self._handle(self._inbox.get())
         if self._scheduler.has_work:
-            self._gather(self._n_ended if self._clock() - idle_at < _RETURN_S else 0)
+            if self._clock() - idle_at < _RETURN_S:
+                self._gather()
             self._n_ended = 0
 
-    def _gather(self, n_expected: int) -> None:
+    def _gather(self) -> None:
         """Wait a moment for the others of those whose answers have just ended together: their prompts are best read in one step."""
         until = self._clock() + _MOST_GATHER_S
         with contextlib.suppress(queue.Empty):
-            while len(self._scheduler.waiting) < n_expected and self._clock() < until:
+            while len(self._scheduler.waiting) < self._n_ended and self._clock() < until:
                 self._handle(self._inbox.get(timeout=_GATHER_S))
+        self._n_ended = 0
 
     def _take_inbox(self) -> None:
         while not self._inbox.empty():

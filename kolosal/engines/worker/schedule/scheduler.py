@@ -9,7 +9,9 @@ The rules, in order:
     stalls: Sarathi-Serve, https://arxiv.org/abs/2403.02310.) A long prompt that would make the step longer than that is left
     to the prefill context, where the backend has one: `begin_prefill`.
  3. Waiting sequences are admitted by priority, then in order, while there is room for their whole prompt. One whose
-    beginning another sequence is computing right now waits for that instead of computing it again.
+    beginning another sequence is computing right now waits for that instead of computing it again. Where all answers are
+    certain to end within the target duration, one waits for that if it would take more from them than it waits (shortest
+    remaining time first), and is read with what comes next.
  4. Where cells run out: finished sequences give up theirs, from the end, those first that are worth least; then the youngest
     running one of the lowest priority is preempted. It keeps its tokens and goes back to the queue, to compute them again, as
     in vLLM; its client sees a pause. What gives up cells is saved first, where that is on and worth it: `begin_restore`.
@@ -369,6 +371,7 @@ class Scheduler:
     def _admit(self, plan: Plan) -> list[Sequence]:
         """Start waiting sequences while there is room; returns those that did."""
         admitted: list[Sequence] = []
+        ends_in_s = self._all_end_in_s()
         for sequence in tuple(self.waiting):
             if self._is_full or self.fetching is not None:
                 break
@@ -376,6 +379,8 @@ class Scheduler:
             match = Match() if sequence.prompt_logprobs else self._prefixes.match(sequence, self.running)
             if self._is_ahead(match):
                 continue  # its beginning is being computed right now
+            if ends_in_s <= self._delay_s(len(sequence.tokens) - match.n_cells):
+                break
             if self.running and self._found_saved(sequence, match) is not None:
                 break  # before the next step
             if not self._start(plan, sequence, match):
@@ -430,6 +435,21 @@ class Scheduler:
                 self._cache.share(sequence.slot, slot, n_cells)
                 plan.memory.append(Copy(sequence.slot, slot, n_cells))
                 self._prefixes.keep_checkpoint(slot, sequence)
+
+    def _all_end_in_s(self) -> float:
+        """Seconds after which nobody runs any more, as no answer may be longer than was asked for; infinite where that is not known."""
+        step_s = self._cost.seconds(len(self.running))
+        if not step_s or not self.running or not all(self._decodes(s) for s in self.running):
+            return math.inf
+        return step_s * max(s.max_length - len(s.tokens) for s in self.running)
+
+    def _delay_s(self, n_tokens: int) -> float:
+        """Seconds that a prompt of so many tokens would take from those that run, all together; no more than each may be asked for."""
+        n_running = len(self.running)
+        n_more = min(n_tokens, self._limits.n_prefill)
+        alone_s, with_s = self._cost.seconds(n_running), self._cost.seconds(n_running + n_more)
+        more_s = 0.0 if alone_s is None or with_s is None else with_s - alone_s
+        return min(n_running * more_s, self._limits.target_step_s)
 
     @property
     def _is_full(self) -> bool:

@@ -160,6 +160,51 @@ def test_later_prompt_that_would_fit_does_not_overtake() -> None:
     assert counts(bench.step()) == {1: 60}
 
 
+def nearly_done(bench: Bench, *left: int) -> None:
+    """Streams that may have so many tokens more. A step of one to three takes 10 ms, with 32 prompt tokens 100 ms more."""
+    for first, n_left in enumerate(left):
+        bench.add_decoding(10, first=first, max_length=11 + n_left)
+    for sequence in bench.scheduler.running:
+        while len(sequence.tokens) < 11:
+            bench.step()
+        sequence.max_length = len(sequence.tokens) + left[sequence.request_id - 1]
+    bench.cost.observe(len(left), 0.01)
+    bench.cost.observe(len(left) + 32, 0.11)
+
+
+@pytest.mark.parametrize(
+    ("left", "waits"),
+    [
+        ((5, 5), True),
+        ((10,), True),  # as long as reading it would hold up the stream
+        ((12,), False),
+        ((12, 3), True),  # two would be held up for 0.1 s each
+        ((16, 16), False),  # longer than a step should be
+        ((3, 1000), False),  # one goes on
+    ],
+)
+def test_prompt_waits_for_answers_that_end_sooner_than_it_would_hold_them_up(
+    left: tuple[int, ...], *, waits: bool
+) -> None:
+    bench = Bench(target_step_s=0.15, cheap=False)
+    nearly_done(bench, *left)
+    prompt = bench.add(33, first=9)
+
+    assert (prompt.request_id in counts(bench.step())) is not waits
+
+
+def test_prompt_that_waited_is_read_with_those_that_came_meanwhile() -> None:
+    bench = Bench(cheap=False)
+    nearly_done(bench, 2)
+    (stream,) = bench.scheduler.running
+    bench.add(33, first=8)
+    bench.step()
+    bench.add(33, first=9)
+    bench.finish(stream)
+
+    assert counts(bench.step()) == {2: 33, 3: 33}
+
+
 def test_room_promised_to_a_half_computed_prompt_is_not_given_away() -> None:
     bench = Bench(n_cells=N_PREFILL + 200)
     bench.add(N_PREFILL + 150, first=1)
