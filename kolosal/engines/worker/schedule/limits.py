@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LEAST_APART_TOKENS = 64
+LEAST_APART_TOKENS = 128
 """Uncached tokens of a prompt that is worth the prefill context: the cells before them have to be copied there."""
 
 
