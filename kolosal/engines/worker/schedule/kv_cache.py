@@ -20,14 +20,16 @@ class IntegrityError(Exception):
 
 
 class _Span:
-    """A run of cells. `refs` counts the sequence ids that end here and the spans that begin here."""
+    """A run of cells. `refs` counts the sequence ids that end here and the spans that begin here; `reach` is how many cells were in
+    use when the last of them was filled."""
 
-    __slots__ = ("length", "parent", "refs")
+    __slots__ = ("length", "parent", "reach", "refs")
 
-    def __init__(self, length: int, parent: _Span | None) -> None:
+    def __init__(self, length: int, parent: _Span | None, reach: int) -> None:
         self.length = length
         self.parent = parent
         self.refs = 1
+        self.reach = reach
 
 
 class KVCache:
@@ -39,6 +41,7 @@ class KVCache:
         self._lengths: dict[int, int] = {}
         self._ends: dict[int, _Span | None] = {}
         self._used = 0
+        self._most_reach = 0  # of all spans there were since `reaching_beyond` looked at them
 
     @property
     def free_cells(self) -> int:
@@ -72,12 +75,14 @@ class KVCache:
         if n_cells > self.free_cells:
             raise IntegrityError(f"{n_cells} cells filled where {self.free_cells} were free")
         end = self._ends[slot]
+        self._used += n_cells
         if end is not None and end.refs == 1:
             end.length += n_cells
-        else:
-            self._ends[slot] = _Span(n_cells, end)  # what was our reference to `end` is now the new span's
+            end.reach = max(end.reach, self._used)
+        else:  # what was our reference to `end` is now the new span's
+            self._ends[slot] = _Span(n_cells, end, self._used)
         self._lengths[slot] += n_cells
-        self._used += n_cells
+        self._most_reach = max(self._most_reach, self._used)
 
     def trim(self, slot: int, n_cells: int) -> None:
         """Cut a sequence id to its first `n_cells` cells."""
@@ -107,6 +112,22 @@ class KVCache:
                 freed += span.length
                 span = span.parent
         return freed
+
+    def reaching_beyond(self, n_cells: int) -> list[int]:
+        """Sequence ids with cells that lie so far from the first one of all, as far as that can be told: llama.cpp fills the first free
+        ones, so none lies further than as many as were in use then."""
+        if self._most_reach <= n_cells:
+            return []
+        reaches = {slot: self.reach(slot) for slot in self._ends}
+        self._most_reach = max(reaches.values(), default=0)
+        return [slot for slot, reach in reaches.items() if reach > n_cells]
+
+    def reach(self, slot: int) -> int:
+        """How far from the first cell of all those of a sequence id lie."""
+        reach, span = 0, self._ends[slot]
+        while span is not None:
+            reach, span = max(reach, span.reach), span.parent
+        return reach
 
     def check_integrity(self, cells_of: Callable[[int], int]) -> None:
         """Compare with the backend, sequence id by sequence id, and the tree with its own totals.
@@ -145,7 +166,8 @@ class KVCache:
         if span is None or position > end:
             raise IntegrityError(f"sequence id {slot} has no cell {position}")
         if position < end:
-            upper = _Span(span.length - (end - position), span.parent)  # its one reference is `span`'s
+            # its one reference is `span`'s
+            upper = _Span(span.length - (end - position), span.parent, span.reach)
             span.length = end - position
             span.parent = upper
             return upper

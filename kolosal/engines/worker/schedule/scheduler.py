@@ -15,7 +15,9 @@ The rules, in order:
  4. Where cells run out: finished sequences give up theirs, from the end, those first that are worth least; then the youngest
     running one of the lowest priority is preempted. It keeps its tokens and goes back to the queue, to compute them again, as
     in vLLM; its client sees a pause. What gives up cells is saved first, where that is on and worth it: `begin_restore`.
- 5. Cells of finished sequences that slow the running ones by more than a few per cent go when nobody had use for them in time.
+ 5. Attention walks over all cells up to the last one in use. Who has cells far behind as many as are in use, because somebody made room
+    since, neither gives them to others nor keeps them: finished sequences go, to be restored at the front.
+ 6. Cells of finished sequences that slow the running ones by more than a few per cent go when nobody had use for them in time.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from kolosal.engines.worker.schedule.limits import LEAST_APART_TOKENS, Scheduler
 from kolosal.engines.worker.schedule.long_prompts import LongPrompts
 from kolosal.engines.worker.schedule.plan import Chunk, Copy, MemoryOp, Plan, Release, Restore, Save, Trim
 from kolosal.engines.worker.schedule.prefix_cache import MIN_HIT_TOKENS, Match, PrefixCache
-from kolosal.engines.worker.schedule.saved_sequences import Saved, SavedSequences
+from kolosal.engines.worker.schedule.saved_sequences import LEAST_TOKENS, Saved, SavedSequences
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.step_cost import StepCost
 from kolosal.engines.worker.schedule.waiting import WaitingQueue
@@ -63,6 +65,9 @@ _FEW_STREAMS = 4
 
 UNCOUNTED_SLOWDOWN = 0.02
 """Of a step, by which they may slow it at most, where it is known what a cell costs."""
+
+MOST_HOLES, HOLES_SHARE = 1024, 1 / 16
+"""So many free cells, and such a share of the pool, may lie among those in use before sequences behind them make way."""
 
 TRIM_TOKENS = 64
 """Cells that a finished sequence gives up at a time, at least."""
@@ -120,9 +125,12 @@ class Scheduler:
             return []
         self._stop_running(sequence)
         sequence.slot = None
-        if keep and self._prefixes.keep(slot, sequence):
-            return []
-        return self._release(slot)
+        if not keep or not self._prefixes.keep(slot, sequence):
+            return self._release(slot)
+        plan = Plan()
+        if slot in self._far_behind():
+            self._make_way(plan, slot)
+        return plan.memory
 
     def trim(self, sequence: Sequence) -> int | None:
         """Note that the cells of rejected draft tokens are cut off; returns how many stay, None when all do."""
@@ -140,6 +148,8 @@ class Scheduler:
             return plan
         self._prefixes.tick()
         self._expire(plan)
+        for slot in self._far_behind() & set(self._prefixes.slots):
+            self._make_way(plan, slot)
         self._keep_checkpoints(plan)
         self._plan_decodes(plan)
         self._plan_prefills(plan)
@@ -292,7 +302,7 @@ class Scheduler:
         if not self._saved or self._is_full or self.fetching is not None:
             return None
         for sequence in self.waiting:
-            match = self._prefixes.match(sequence, self.running)
+            match = self._match(sequence)
             if not self._is_ahead(match):
                 return self._plan_restore(sequence, match)
         return None
@@ -351,18 +361,15 @@ class Scheduler:
 
     def begin_file(self) -> tuple[int, Saved] | None:
         """A finished sequence that has cells and no file yet, and the entry for it; None where there is none."""
-        decodes = any(self._decodes(s) for s in self.running)
-        within_s = self._limits.target_step_s if decodes else LONE_STEP_S
         for slot in self._prefixes.slots:
             tokens, scope = self._prefixes.tokens(slot), self._prefixes.scope(slot)
-            if (saved := self._saved.begin_file(tokens, scope, within_s)) is not None:
+            if (saved := self._saved.begin_file(tokens, scope, self._may_hold_up_s)) is not None:
                 return slot, saved
         return None
 
     def _save(self, plan: Plan, slot: int, tokens: list[int], scope: str) -> None:
         """Save cells that are about to go, unless that would hold up somebody who decodes."""
-        decodes = any(self._decodes(s) for s in self.running)
-        saved = self._saved.begin(tokens, scope, self._limits.target_step_s if decodes else LONE_STEP_S)
+        saved = self._saved.begin(tokens, scope, self._may_hold_up_s)
         if saved is not None:
             plan.memory.append(Save(slot, saved))
 
@@ -376,7 +383,7 @@ class Scheduler:
             if self._is_full or self.fetching is not None:
                 break
             # whoever wants to know about all of its prompt has to compute all of it
-            match = Match() if sequence.prompt_logprobs else self._prefixes.match(sequence, self.running)
+            match = Match() if sequence.prompt_logprobs else self._match(sequence)
             if self._is_ahead(match):
                 continue  # its beginning is being computed right now
             if ends_in_s <= self._delay_s(len(sequence.tokens) - match.n_cells):
@@ -407,6 +414,11 @@ class Scheduler:
             pass
         self._begin(sequence, slot, match.n_cells, match.n_shared)
         return True
+
+    def _match(self, sequence: Sequence) -> Match:
+        """The best source of cells for a sequence that is about to start."""
+        far = self._far_behind()
+        return self._prefixes.match(sequence, [other for other in self.running if other.slot not in far])
 
     def _is_ahead(self, match: Match) -> bool:
         """Whether a running sequence is about to compute what is worth waiting for; where memory cannot be cut it is asked to keep a
@@ -501,6 +513,31 @@ class Scheduler:
             outstayed.remove(slot)
             self._evict(plan, slot)
 
+    def _far_behind(self) -> set[int]:
+        """Sequence ids whose cells make attention walk over many that nobody uses."""
+        if self._prefixes.reuse is not Reuse.PREFIX:
+            return set()
+        n_used = self._cache.n_cells - self._cache.free_cells
+        n_holes = max(MOST_HOLES, int(HOLES_SHARE * self._cache.n_cells))
+        return set(self._cache.reaching_beyond(n_used + n_holes))
+
+    def _make_way(self, plan: Plan, slot: int) -> None:
+        """Evict a finished sequence whose cells are far behind, where it comes back from host memory or is computed again in a moment."""
+        n_tokens = self._cache.length(slot)
+        if n_tokens < LEAST_TOKENS or self._saved_s(n_tokens) is not None:
+            self._evict(plan, slot)
+
+    def _saved_s(self, n_tokens: int) -> float | None:
+        """What it takes to save so many tokens now and to restore them; None where they would not be saved."""
+        seconds = self._saved.seconds_of(n_tokens)
+        return None if seconds is None or seconds / 2 > self._may_hold_up_s else seconds
+
+    @property
+    def _may_hold_up_s(self) -> float:
+        """How long a copy of cells may take."""
+        decodes = any(self._decodes(s) for s in self.running)
+        return self._limits.target_step_s if decodes else LONE_STEP_S
+
     def _prompts_ahead(self) -> tuple[float, set[int | None]]:
         """What reading long prompts will cost for each cell that they do not see, in steps of a few streams; and the finished sequences
         that waiting prompts begin with."""
@@ -525,7 +562,7 @@ class Scheduler:
         again does best, at the worst, to give them up then (ski rental: Karlin et al., Algorithmica 1988)."""
         if not self._limits.cell_s:
             return math.inf
-        seconds = self._saved.seconds_of(n_tokens)
+        seconds = self._saved_s(n_tokens)
         if seconds is None:
             n_together = min(n_tokens, self._limits.n_prefill)
             seconds = (self._cost.seconds(n_together) or 0.0) * n_tokens / n_together

@@ -15,6 +15,7 @@ from kolosal.engines.worker.schedule.scheduler import (
     UNCOUNTED_SHARE,
     WORTH_WAITING_TOKENS,
 )
+from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.waiting import MAX_CLIENTS
 from tests.engines.worker.schedule.scheduling import N_PREFILL, Bench, FixedDrafts, counts, slot_of
 
@@ -551,6 +552,47 @@ def test_finished_sequences_that_outstay_go_where_they_are_many() -> None:
         bench.step()
     kept = bench.cache.n_cells - bench.cache.free_cells - stream.n_computed
     assert 0 < kept <= UNCOUNTED_SHARE * bench.cache.n_cells
+
+
+def behind_a_long_one(n_prompt: int, *, finished: bool = False) -> tuple[Bench, Sequence]:
+    """A sequence whose cells lie behind room for 5,000 that somebody has made."""
+    bench = Bench()
+    long = bench.add_decoding(5000, first=1)
+    sequence = bench.add_decoding(n_prompt, first=2)
+    if finished:
+        bench.finish(sequence)
+    bench.finish(long, keep=False)
+    return bench, sequence
+
+
+def test_cells_far_behind_those_in_use_are_not_shared() -> None:
+    bench, _ = behind_a_long_one(200)
+    newcomer = bench.add(200, first=2)
+    bench.step()
+    assert newcomer.n_cached == 0
+
+    another = bench.add(200, first=2)
+    bench.step()
+    assert another.n_cached == 199, "of the one that lies at the front"
+
+
+def test_short_sequences_far_behind_are_not_kept() -> None:
+    bench, sequence = behind_a_long_one(200)
+    bench.finish(sequence)
+    assert bench.cache.free_cells == bench.cache.n_cells
+
+
+def test_finished_sequences_far_behind_go_before_the_next_step() -> None:
+    bench, _ = behind_a_long_one(200, finished=True)
+    bench.add_decoding(10, first=3)
+    assert bench.cache.n_cells - bench.cache.free_cells == 10
+
+
+def test_long_sequence_far_behind_stays_where_it_cannot_be_saved() -> None:
+    bench, _ = behind_a_long_one(300, finished=True)
+    newcomer = bench.add(301, first=2)
+    bench.step()
+    assert newcomer.n_cached == 300
 
 
 # --- the prefill context ---
