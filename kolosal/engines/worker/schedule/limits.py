@@ -7,6 +7,9 @@ from dataclasses import dataclass
 LEAST_APART_TOKENS = 128
 """Uncached tokens of a prompt that is worth the prefill context: the cells before them have to be copied there."""
 
+MOST_HOLES = 1024
+"""Attention walks over so many in a moment, and sequences that make way are copied."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerLimits:
@@ -24,5 +27,7 @@ class SchedulerLimits:
     """Tokens of one sequence that the prefill context holds; 0: there is none."""
     least_apart: int = LEAST_APART_TOKENS
     """Uncached tokens from which on a prompt is computed there."""
+    most_holes: int = MOST_HOLES
+    """Free cells that may lie among those in use before sequences behind them make way; or a share of the pool, where that is more."""
     cell_s: float = 0.0
     """What a cell adds to each step of streams that do not see it; 0: not known."""

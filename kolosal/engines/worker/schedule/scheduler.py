@@ -66,8 +66,8 @@ _FEW_STREAMS = 4
 UNCOUNTED_SLOWDOWN = 0.02
 """Of a step, by which they may slow it at most, where it is known what a cell costs."""
 
-MOST_HOLES, HOLES_SHARE = 1024, 1 / 16
-"""So many free cells, and such a share of the pool, may lie among those in use before sequences behind them make way."""
+HOLES_SHARE = 1 / 16
+"""Such a share of the pool may lie free among those in use, or `most_holes` if that is more."""
 
 TRIM_TOKENS = 64
 """Cells that a finished sequence gives up at a time, at least."""
@@ -518,7 +518,7 @@ class Scheduler:
         if self._prefixes.reuse is not Reuse.PREFIX:
             return set()
         n_used = self._cache.n_cells - self._cache.free_cells
-        n_holes = max(MOST_HOLES, int(HOLES_SHARE * self._cache.n_cells))
+        n_holes = max(self._limits.most_holes, int(HOLES_SHARE * self._cache.n_cells))
         return set(self._cache.reaching_beyond(n_used + n_holes))
 
     def _make_way(self, plan: Plan, slot: int) -> None:
@@ -546,7 +546,7 @@ class Scheduler:
         n_tokens = sum(len(s.tokens) - match.n_cells for s, match in matches)
         n_tokens += sum(s.n_pending for s in self.running if not self._decodes(s))
         n_ahead = n_tokens / _FEW_STREAMS if n_tokens >= LEAST_APART_TOKENS else 0.0
-        return n_ahead, {match.slot for _, match in matches}
+        return n_ahead, {match.slot for _, match in matches if match.n_cells >= MIN_HIT_TOKENS}
 
     def _uncounted_cells(self) -> float:
         """Cells that slow nobody much, whoever has them."""

@@ -47,6 +47,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         prefill_cells=st.sampled_from([0, 100, 400]),
         target_step_s=st.sampled_from([0.0, 0.0, 0.1]),
         saved_bytes=st.sampled_from([0, 2_000, 20_000]),
+        most_holes=st.sampled_from([0, 50, 1000]),
     )
     def start(
         self,
@@ -59,6 +60,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         prefill_cells: int,
         target_step_s: float,
         saved_bytes: int,
+        most_holes: int,
     ) -> None:
         self.n_cells, self.n_batch, self.reuse, self.alike = n_cells, n_parallel + spare_batch, reuse, alike
         self.cache = KVCache(n_cells, n_parallel + spare_slots)
@@ -70,6 +72,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             target_step_s=target_step_s,
             prefill_cells=prefill_cells,
             least_apart=40,
+            most_holes=most_holes,
         )
         self.cost = StepCost()
         self.saved, self.saved_bytes = SavedSequences(saved_bytes, reuse, least_tokens=4), saved_bytes
