@@ -64,7 +64,7 @@ class FakeDaemon:
 @contextlib.contextmanager
 def fake_daemon(worker: Sequence[str], **settings: object) -> Iterator[FakeDaemon]:
     """Starts a daemon with these workers, which listens; killed at the end, if it is still there."""
-    own = {"port": 0, "keep_engines": False, "keys_file": "no-such-file"}
+    own = {"port": 0, "keep_engines": False, "keys_file": "no-such-file", "spare_worker": False}
     arguments = orjson.dumps([sections(**(own | settings)), list(worker)]).decode()
     with subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, arguments],

@@ -47,7 +47,7 @@ def daemon(
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A daemon over fake workers, and its URL. `preamble` is Python that runs first, for constants that no setting has."""
     # a developer's own keys must not count
-    own = {"port": 0, "keep_engines": False, "keys_file": "no-such-file"}
+    own = {"port": 0, "keep_engines": False, "keys_file": "no-such-file", "spare_worker": False}
     arguments = orjson.dumps([sections(**(own | settings)), list(faults)]).decode()
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with (
