@@ -301,8 +301,9 @@ class Scheduler:
         admitted before it is `fetched`."""
         if not self._saved or self._is_full or self.fetching is not None:
             return None
+        far = self._far_behind()
         for sequence in self.waiting:
-            match = self._match(sequence)
+            match = self._match(sequence, far)
             if not self._is_ahead(match):
                 return self._plan_restore(sequence, match)
         return None
@@ -378,12 +379,12 @@ class Scheduler:
     def _admit(self, plan: Plan) -> list[Sequence]:
         """Start waiting sequences while there is room; returns those that did."""
         admitted: list[Sequence] = []
-        ends_in_s = self._all_end_in_s()
+        ends_in_s, far = self._all_end_in_s(), self._far_behind()
         for sequence in tuple(self.waiting):
             if self._is_full or self.fetching is not None:
                 break
             # whoever wants to know about all of its prompt has to compute all of it
-            match = Match() if sequence.prompt_logprobs else self._match(sequence)
+            match = Match() if sequence.prompt_logprobs else self._match(sequence, far)
             if self._is_ahead(match):
                 continue  # its beginning is being computed right now
             if ends_in_s <= self._delay_s(len(sequence.tokens) - match.n_cells):
@@ -415,9 +416,8 @@ class Scheduler:
         self._begin(sequence, slot, match.n_cells, match.n_shared)
         return True
 
-    def _match(self, sequence: Sequence) -> Match:
-        """The best source of cells for a sequence that is about to start."""
-        far = self._far_behind()
+    def _match(self, sequence: Sequence, far: set[int]) -> Match:
+        """The best source of cells for a sequence that is about to start, but for running ones that are far behind."""
         return self._prefixes.match(sequence, [other for other in self.running if other.slot not in far])
 
     def _is_ahead(self, match: Match) -> bool:
