@@ -148,7 +148,8 @@ class Scheduler:
             return plan
         self._prefixes.tick()
         self._expire(plan)
-        for slot in self._far_behind() & set(self._prefixes.slots):
+        far = self._far_behind() & set(self._prefixes.slots)
+        for slot in far - self._prompts_ahead()[1] if far else ():
             self._make_way(plan, slot)
         self._keep_checkpoints(plan)
         self._plan_decodes(plan)

@@ -588,6 +588,13 @@ def test_finished_sequences_far_behind_go_before_the_next_step() -> None:
     assert bench.cache.n_cells - bench.cache.free_cells == 10
 
 
+def test_sequence_far_behind_stays_for_a_prompt_that_goes_on_with_it() -> None:
+    bench, _ = behind_a_long_one(200, finished=True)
+    newcomer = bench.add(201, first=2)
+    bench.step()
+    assert newcomer.n_cached == 200
+
+
 def test_long_sequence_far_behind_stays_where_it_cannot_be_saved() -> None:
     bench, _ = behind_a_long_one(300, finished=True)
     newcomer = bench.add(301, first=2)
