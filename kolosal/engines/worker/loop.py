@@ -36,7 +36,7 @@ from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
 from kolosal.engines.worker.schedule.saved_sequences import Saved, SavedSequences
 from kolosal.engines.worker.schedule.scheduler import Scheduler
 from kolosal.engines.worker.schedule.sequence import Sequence
-from kolosal.engines.worker.schedule.step_cost import StepCost
+from kolosal.engines.worker.schedule.step_cost import StepCost, Work
 from kolosal.errors import GenerationFailed, KolosalError
 from kolosal.schema import FinishReason, TokenDelta, TokenLogprob, TokenLogprobs
 
@@ -306,8 +306,7 @@ class EngineLoop:
             files.write_now(*found, now)
 
     def _count_restore(self, n_cells: int, seconds: float) -> None:
-        n_together = min(n_cells, self._backend.info.n_ubatch)
-        instead_s = (self._cost.seconds(n_together) or 0.0) * n_cells / n_together
+        instead_s = self._cost.seconds_of_prompt(n_cells, self._backend.info.n_ubatch)
         counts = self._saved_counts
         self._saved_counts = replace(
             counts,
@@ -334,7 +333,7 @@ class EngineLoop:
         with contextlib.suppress(PrefillFailed):  # a step will try it, and say what is wrong
             computed = self._backend.prefill(chunk, between_layers)
         if computed:
-            self._slice_cost.observe(len(chunk.tokens), slices.mean_s)
+            self._slice_cost.observe(Work().plus(chunk.start, len(chunk.tokens)), slices.mean_s)
             self._scheduler.commit_prefill(chunk)
         elif self._scheduler.is_prefilling(chunk):
             self._scheduler.give_up_prefill()
@@ -367,7 +366,7 @@ class EngineLoop:
                 error = GenerationFailed(f"The model could not compute the next step: {exc}")
                 self._fail(chunk.sequence, error)
             return False
-        self._cost.observe(plan.n_tokens, self._clock() - started)
+        self._cost.observe(plan.work, self._clock() - started)
         return True
 
     def _sample(self, plan: Plan) -> None:

@@ -14,7 +14,7 @@ from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
 from kolosal.engines.worker.schedule.scheduler import Scheduler
 from kolosal.engines.worker.schedule.sequence import Sequence
-from kolosal.engines.worker.schedule.step_cost import StepCost
+from kolosal.engines.worker.schedule.step_cost import StepCost, Work
 from tests.engines.worker.schedule.scheduling import FixedDrafts
 from tests.fake_worker.backend import FakeSampler
 
@@ -38,7 +38,7 @@ def sequence(request_id: int, n_prompt: int, *, reported: bool) -> Sequence:
 
 def scheduler(n_cells: int) -> Scheduler:
     cost = StepCost()
-    cost.observe(512, 0.001)
+    cost.observe(Work(512), 0.001)
     limits = SchedulerLimits(n_parallel=N_PARALLEL, n_batch=512, n_prefill=512, target_step_s=0.15)
     return Scheduler(
         KVCache(n_cells, 2 * N_PARALLEL + 2), PrefixCache(Reuse.PREFIX), limits, cost, StepCost()

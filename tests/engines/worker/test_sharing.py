@@ -15,6 +15,7 @@ import pytest
 
 from kolosal.engines.parameters import FlashAttention
 from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend
+from kolosal.engines.worker.schedule.step_cost import Work
 from kolosal.schema import FinishReason, GenerateRequest, Grammar, GrammarKind
 from tests.engines.worker.helpers import (
     InProcessWorker,
@@ -69,7 +70,7 @@ def test_drafts_that_are_accepted_save_steps() -> None:
         backend = fake_backend()
         for n_tokens in (1, 2, 4, 8, 16, 32, 64):  # a machine where more tokens cost no more
             worker = InProcessWorker(backend, speculation=speculation)
-            worker.loop._cost.observe(n_tokens, 0.001)
+            worker.loop._cost.observe(Work(n_tokens), 0.001)
         texts.append(worker.answer(ask(f"<say>{text}</say>", max_tokens=400)).text)
         steps.append(backend.steps)
     assert texts == [text, text]
@@ -161,6 +162,6 @@ def test_drafted_and_plain_give_the_same_tokens(backend: LlamaCppBackend) -> Non
     for speculation in (True, False):
         worker = InProcessWorker(backend, speculation=speculation)
         for n_tokens in (1, 2, 4, 8, 16, 32, 64):
-            worker.loop._cost.observe(n_tokens, 0.001)
+            worker.loop._cost.observe(Work(n_tokens), 0.001)
         answers.append(worker.answer(request).tokens)
     assert answers[0] == answers[1]

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 LEAST_APART_TOKENS = 128
 """Uncached tokens of a prompt that is worth the prefill context: the cells before them have to be copied there."""
 
+TILE_TOKENS = 64
+"""llama.cpp on a CPU computes attention for so many tokens of a step together, where it has as many; what is left over takes as long as
+a tile that is full."""
+
 MOST_HOLES = 1024
 """Attention walks over so many in a moment, and sequences that make way are copied."""
 
@@ -31,3 +35,8 @@ class SchedulerLimits:
     """Free cells that may lie among those in use before sequences behind them make way; or a share of the pool, where that is more."""
     cell_s: float = 0.0
     """What a cell adds to each step of streams that do not see it; 0: not known."""
+
+
+def whole_tiles(n_tokens: int) -> int:
+    """The most of so many tokens that fill tiles, where that leaves out few of them; else all."""
+    return n_tokens - n_tokens % TILE_TOKENS if n_tokens >= 4 * TILE_TOKENS else n_tokens

@@ -8,26 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kolosal.engines.worker.schedule.limits import SchedulerLimits
+from kolosal.engines.worker.schedule.limits import TILE_TOKENS, SchedulerLimits, whole_tiles
 from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.engines.worker.schedule.sequence import Sequence
-from kolosal.engines.worker.schedule.step_cost import StepCost
-
-MIN_SLICE_TOKENS = 64
-"""Tokens of a chunk at least: with fewer rows attention costs more for each (llama.cpp on a CPU)."""
+from kolosal.engines.worker.schedule.step_cost import StepCost, Work
 
 
 class LongPrompts:
-    """The chunk in the prefill context, and whose is next.
-
-    By priority; then prompts take turns as if each had been promised at its admission to be done after as many tokens more as it
-    has itself: short ones first, and none waits for ever.
-    """
+    """The chunk in the prefill context, and whose is next: in the order of steps."""
 
     def __init__(self, limits: SchedulerLimits, slice_cost: StepCost) -> None:
         self._limits = limits
         self._slice_cost = slice_cost
-        self._n_computed = 0  # tokens of all chunks so far
         self.chunk: Chunk | None = None
         """What is at work."""
 
@@ -37,10 +29,9 @@ class LongPrompts:
         return 0 if self.chunk is None else len(self.chunk.tokens)
 
     def admit(self, sequence: Sequence) -> None:
-        """Note whether a sequence that begins to run has a long prompt, and when it is due."""
+        """Note whether a sequence that begins to run has a long prompt."""
         long = sequence.n_pending >= self._limits.least_apart
         sequence.apart = long and not sequence.wants_prompt_rows
-        sequence.due = self._n_computed + sequence.n_pending
 
     def among(self, prompts: Iterable[Sequence], room: int) -> list[Sequence]:
         """Those of the long prompts that are left to the prefill context, where a step has room for so many prompt tokens: the one
@@ -50,7 +41,7 @@ class LongPrompts:
             each
             for each in prompts
             if self._is_at_work(each)
-            or (room < min(each.n_pending, n_prefill) and n_cells - each.n_computed >= MIN_SLICE_TOKENS)
+            or (room < min(each.n_pending, n_prefill) and n_cells - each.n_computed >= TILE_TOKENS)
         ]
 
     def begin(self, prompts: list[Sequence], free_cells: int) -> Chunk | None:
@@ -60,25 +51,29 @@ class LongPrompts:
         """
         if self.chunk is not None or not prompts:
             return None
-        sequence = min(prompts, key=lambda each: (-each.priority, each.due))
+        sequence = min(prompts, key=lambda each: each.prefill_order)
         assert sequence.slot is not None  # noqa: S101 - it is running
         start = sequence.n_computed
-        count = min(self._size(min(sequence.n_pending - 1, self._limits.prefill_cells - start)), free_cells)
+        n_left = min(sequence.n_pending - 1, self._limits.prefill_cells - start)
+        count = min(self._size(start, n_left), free_cells)
         if count > 0:
             tokens = sequence.tokens[start : start + count]
             self.chunk = Chunk(sequence, sequence.slot, start, tokens, n_outputs=0)
         return self.chunk
 
-    def _size(self, n_left: int) -> int:
-        """Tokens of a chunk whose layers take no longer than the target time; as many as those of the chunks after it."""
-        limits = self._limits
-        within = self._slice_cost.tokens_within(limits.target_step_s, at_most=limits.n_prefill)
-        n_chunks = -(-n_left // min(max(within, MIN_SLICE_TOKENS), limits.n_prefill))
-        return -(-n_left // n_chunks)
+    def _size(self, start: int, n_left: int) -> int:
+        """Tokens of a chunk whose layers take no longer than the target time; as many as those of the chunks after it, in whole tiles, but
+        for the last one, which takes along what would be left to a step."""
+        limits, cost = self._limits, self._slice_cost
+        within = cost.tokens_within(limits.target_step_s, Work(), start=start, at_most=limits.n_prefill)
+        n_chunks = -(-n_left // min(max(whole_tiles(within), TILE_TOKENS), limits.n_prefill))
+        size = -(-n_left // (n_chunks * TILE_TOKENS)) * TILE_TOKENS
+        if n_left <= size + TILE_TOKENS // 2:
+            size = n_left
+        return min(size, limits.n_prefill)
 
     def commit(self) -> None:
         """Note that the chunk at work was computed."""
-        self._n_computed += self.n_reserved
         self.chunk = None
 
     def give_up(self) -> None:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from kolosal.engines.worker.schedule.saved_sequences import Saved
 from kolosal.engines.worker.schedule.sequence import Sequence
+from kolosal.engines.worker.schedule.step_cost import Work, cells_seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +82,15 @@ class Plan:
     chunks: list[Chunk] = field(default_factory=list)
     memory: list[MemoryOp] = field(default_factory=list)
     n_tokens: int = 0
+    n_seen: int = 0
+
+    def add(self, chunk: Chunk) -> None:
+        """Have the step compute a chunk."""
+        count = len(chunk.tokens)
+        self.chunks.append(chunk)
+        self.n_tokens += count
+        self.n_seen += cells_seen(chunk.start, count)
+
+    @property
+    def work(self) -> Work:
+        return Work(self.n_tokens, self.n_seen)

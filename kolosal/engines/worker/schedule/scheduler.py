@@ -4,10 +4,12 @@ Pure: no clock, no native calls, no I/O. The engine loop asks for a plan, carrie
 
 The rules, in order:
  1. Every decoding sequence gets its token, with draft tokens where they pay. Streams never wait for a prompt.
- 2. What is left of the step is given to prompts in equal shares, so that a long one does not hold up short ones. While
-    anybody decodes, the step is kept near the target duration; otherwise it may last a second. (Chunked prefill without
-    stalls: Sarathi-Serve, https://arxiv.org/abs/2403.02310.) A long prompt that would make the step longer than that is left
-    to the prefill context, where the backend has one: `begin_prefill`.
+ 2. What is left of the step is given to prompts, one after the other, as if each had been promised at its admission to be read
+    after as many prompt tokens more as it has itself: short ones first, and none waits for ever. Few at a time are cheaper than
+    all at once, as attention computes neighbouring tokens with all cells that any of them sees. While anybody decodes, the step
+    is kept near the target duration; otherwise it may last a second. (Chunked prefill without stalls: Sarathi-Serve,
+    https://arxiv.org/abs/2403.02310.) A long prompt that would make the step longer than that is left to the prefill context,
+    where the backend has one: `begin_prefill`.
  3. Waiting sequences are admitted by priority, then in order, while there is room for their whole prompt. One whose
     beginning another sequence is computing right now waits for that instead of computing it again. Where all answers are
     certain to end within the target duration, one waits for that if it would take more from them than it waits (shortest
@@ -23,19 +25,26 @@ The rules, in order:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from collections.abc import Sequence as Seq
 from itertools import islice
 
 from kolosal.engines.memory.limits import MAX_DRAFT_TOKENS_PER_STEP
 from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.schedule.checkpoints import MIN_DISTANCE, places, spaced
 from kolosal.engines.worker.schedule.kv_cache import KVCache
-from kolosal.engines.worker.schedule.limits import LEAST_APART_TOKENS, SchedulerLimits
+from kolosal.engines.worker.schedule.limits import (
+    LEAST_APART_TOKENS,
+    TILE_TOKENS,
+    SchedulerLimits,
+    whole_tiles,
+)
 from kolosal.engines.worker.schedule.long_prompts import LongPrompts
 from kolosal.engines.worker.schedule.plan import Chunk, Copy, MemoryOp, Plan, Release, Restore, Save, Trim
 from kolosal.engines.worker.schedule.prefix_cache import MIN_HIT_TOKENS, Match, PrefixCache
 from kolosal.engines.worker.schedule.saved_sequences import LEAST_TOKENS, Saved, SavedSequences
 from kolosal.engines.worker.schedule.sequence import Sequence
-from kolosal.engines.worker.schedule.step_cost import StepCost
+from kolosal.engines.worker.schedule.step_cost import StepCost, Work, cells_seen
 from kolosal.engines.worker.schedule.waiting import WaitingQueue
 
 MAX_DECODE_TOKENS = 32
@@ -43,9 +52,6 @@ MAX_DECODE_TOKENS = 32
 
 MIN_PREFILL_TOKENS = 32
 """Prompt tokens per step at least: smaller chunks cost more than they smooth (measured: 20 % of prompt speed at 32)."""
-
-MIN_LONE_PREFILL_TOKENS = 64
-"""The same while nobody decodes."""
 
 LONE_STEP_S = 1.0
 """Duration of a step to aim for while nobody decodes: how long an abort or a new request may wait for its end."""
@@ -101,6 +107,7 @@ class Scheduler:
         """What the next sequence waits for, to be read from its file."""
         self.waiting = WaitingQueue()
         self.running: list[Sequence] = []  # in order of admission
+        self._n_prompt_tokens = 0  # that were computed so far
         self._lone_tries = 0
         # steps in a row for which the backend had less room than the account; then nobody is admitted
         self._halvings = 0
@@ -163,8 +170,13 @@ class Scheduler:
         """Note that a plan was computed."""
         self._halvings = self._lone_tries = 0
         for chunk in plan.chunks:
-            chunk.sequence.n_computed += len(chunk.tokens)
-            self._cache.grow(chunk.slot, len(chunk.tokens))
+            self._note_computed(chunk)
+
+    def _note_computed(self, chunk: Chunk) -> None:
+        count = len(chunk.tokens)
+        self._n_prompt_tokens += max(0, min(count, chunk.sequence.n_prompt - chunk.start))
+        chunk.sequence.n_computed += count
+        self._cache.grow(chunk.slot, count)
 
     def make_smaller(self, plan: Plan) -> bool:
         """The backend had no room for a plan: the next will need less. False when there is nothing left to give up.
@@ -189,27 +201,30 @@ class Scheduler:
         while (missing := n_tokens - self._free_cells) > 0 and self._free_some(plan, missing):
             decoding = [s for s in self.running if self._decodes(s)]
             n_tokens = sum(s.n_next for s in decoding)
+        work = _work(decoding)
         prompts_wait = bool(self.waiting) or len(decoding) < len(self.running)
         # prompt tokens are wanted for certain, draft tokens are not
         most = 0 if prompts_wait else MAX_DRAFT_TOKENS_PER_STEP
         room = min(self._free_cells - n_tokens, self._limits.n_batch - n_tokens, most)
         n_expected = float(len(decoding))
         for sequence in decoding:
-            n_expected += self._draft(sequence, n_tokens, n_expected, room)
-            n_tokens += len(sequence.draft)
-            room -= len(sequence.draft)
+            n_expected += self._draft(sequence, work, n_expected, room)
+            if sequence.draft:
+                work = work.plus(len(sequence.tokens), len(sequence.draft))
+                room -= len(sequence.draft)
             self._add(plan, sequence, sequence.n_next)
 
     def _decodes(self, sequence: Sequence) -> bool:
         return sequence.n_pending <= self._decode_tokens and not sequence.wants_prompt_rows
 
-    def _draft(self, sequence: Sequence, n_tokens: int, n_expected: float, room: int) -> float:
-        """Draft what comes next in a sequence, as far as that pays in a step of `n_tokens` that gives `n_expected` to all; returns how
-        many of the draft tokens are expected to be kept."""
+    def _draft(self, sequence: Sequence, work: Work, n_expected: float, room: int) -> float:
+        """Draft what comes next in a sequence, as far as that pays in a step of this work that gives `n_expected` tokens to all; returns
+        how many of the draft tokens are expected to be kept."""
         sequence.draft, kept = [], 0.0
-        room = min(room, sequence.max_length - len(sequence.tokens) - 1)
+        start = len(sequence.tokens)
+        room = min(room, sequence.max_length - start - 1)
         if sequence.speculator is not None and sequence.n_pending == 1 and room > 0 and not self._halvings:
-            sequence.draft, kept = sequence.speculator.draft(self._cost, n_tokens, n_expected, room)
+            sequence.draft, kept = sequence.speculator.draft(self._cost, work, start, n_expected, room)
         return kept
 
     def _plan_prefills(self, plan: Plan) -> None:
@@ -217,12 +232,11 @@ class Scheduler:
         prompts += self._admit(plan)
         apart = self._prompts_apart()
         prompts = [s for s in prompts if s not in apart]
-        budget = min(self._budget(plan), self._free_cells - plan.n_tokens)
-        prompts.sort(key=lambda sequence: sequence.n_pending)
+        prompts.sort(key=lambda sequence: sequence.prefill_order)
+        budget = min(self._budget(plan, prompts), self._free_cells - plan.n_tokens)
         rows = MAX_DRAFT_TOKENS_PER_STEP  # there are no drafts in a step with prompts
-        for index, sequence in enumerate(prompts):
-            share = -(-budget // (len(prompts) - index))  # what short prompts leave goes to the longer ones
-            count = min(sequence.n_next, share)
+        for sequence in prompts:
+            count = min(sequence.n_next, budget)
             if sequence.wants_prompt_rows:
                 start = sequence.n_computed
                 count = min(count, rows + max(0, sequence.n_logged - 1 - start))
@@ -232,17 +246,17 @@ class Scheduler:
                 self._add(plan, sequence, count)
                 budget -= count
 
-    def _budget(self, plan: Plan) -> int:
-        """Prompt tokens this step may hold."""
+    def _budget(self, plan: Plan, prompts: Seq[Sequence]) -> int:
+        """Tokens of these prompts that this step may hold, the first ones first."""
         limits = self._limits
         most = min(limits.n_prefill, limits.n_batch - plan.n_tokens)
         least, seconds = (
-            (MIN_PREFILL_TOKENS, limits.target_step_s)
-            if plan.chunks
-            else (MIN_LONE_PREFILL_TOKENS, LONE_STEP_S)
+            (MIN_PREFILL_TOKENS, limits.target_step_s) if plan.chunks else (TILE_TOKENS, LONE_STEP_S)
         )
-        total = self._cost.tokens_within(seconds, at_most=plan.n_tokens + most)
-        most = min(most, max(least, total - plan.n_tokens))
+        start = prompts[0].n_computed if prompts else 0
+        within = self._cost.tokens_within(seconds, plan.work, start=start, at_most=most)
+        if within < most:
+            most = min(most, max(least, whole_tiles(plan.n_tokens + within) - plan.n_tokens))
         return max(1 if most > 0 else 0, most >> self._halvings)
 
     def _add(self, plan: Plan, sequence: Sequence, count: int) -> None:
@@ -253,8 +267,7 @@ class Scheduler:
         n_outputs = 1 + len(sequence.draft) if at_end else 0
         if sequence.wants_prompt_rows:
             n_outputs = sequence.prompt_rows(start, start + count)
-        plan.chunks.append(Chunk(sequence, sequence.slot, start, tokens, n_outputs))
-        plan.n_tokens += len(tokens)
+        plan.add(Chunk(sequence, sequence.slot, start, tokens, n_outputs))
 
     @property
     def _free_cells(self) -> int:
@@ -274,8 +287,7 @@ class Scheduler:
     def commit_prefill(self, chunk: Chunk) -> None:
         """Note that it was computed, and that its cells are there."""
         self._long_prompts.commit()
-        chunk.sequence.n_computed += len(chunk.tokens)
-        self._cache.grow(chunk.slot, len(chunk.tokens))
+        self._note_computed(chunk)
 
     def give_up_prefill(self) -> None:
         """Note that it cannot be computed there: steps will."""
@@ -287,11 +299,11 @@ class Scheduler:
         prompts = [s for s in self.running if s.apart and not self._decodes(s)]
         if not prompts or not limits.prefill_cells:
             return []
-        n_decoding = sum(s.n_pending for s in self.running if self._decodes(s))
-        if not (n_decoding or self._long_prompts.chunk):
+        decoding = _work(filter(self._decodes, self.running))
+        if not (decoding.n_tokens or self._long_prompts.chunk):
             return []
-        at_most = n_decoding + limits.n_prefill
-        room = self._cost.tokens_within(limits.target_step_s, at_most=at_most) - n_decoding
+        start = min(prompts, key=lambda sequence: sequence.prefill_order).n_computed
+        room = self._cost.tokens_within(limits.target_step_s, decoding, start=start, at_most=limits.n_prefill)
         return self._long_prompts.among(prompts, room)
 
     # --- what was saved ---
@@ -388,7 +400,7 @@ class Scheduler:
             match = Match() if sequence.prompt_logprobs else self._match(sequence, far)
             if self._is_ahead(match):
                 continue  # its beginning is being computed right now
-            if ends_in_s <= self._delay_s(len(sequence.tokens) - match.n_cells):
+            if ends_in_s <= self._delay_s(match.n_cells, len(sequence.tokens) - match.n_cells):
                 break
             if self.running and self._found_saved(sequence, match) is not None:
                 break  # before the next step
@@ -451,18 +463,18 @@ class Scheduler:
 
     def _all_end_in_s(self) -> float:
         """Seconds after which nobody runs any more, as no answer may be longer than was asked for; infinite where that is not known."""
-        step_s = self._cost.seconds(len(self.running))
+        step_s = self._cost.seconds(_work(self.running))
         if not step_s or not self.running or not all(self._decodes(s) for s in self.running):
             return math.inf
         return step_s * max(s.max_length - len(s.tokens) for s in self.running)
 
-    def _delay_s(self, n_tokens: int) -> float:
-        """Seconds that a prompt of so many tokens would take from those that run, all together; no more than each may be asked for."""
-        n_running = len(self.running)
+    def _delay_s(self, start: int, n_tokens: int) -> float:
+        """Seconds that so many tokens of a prompt would take from those that run, all together; no more than each may be asked for."""
+        running = _work(self.running)
         n_more = min(n_tokens, self._limits.n_prefill)
-        alone_s, with_s = self._cost.seconds(n_running), self._cost.seconds(n_running + n_more)
+        alone_s, with_s = self._cost.seconds(running), self._cost.seconds(running.plus(start, n_more))
         more_s = 0.0 if alone_s is None or with_s is None else with_s - alone_s
-        return min(n_running * more_s, self._limits.target_step_s)
+        return min(len(self.running) * more_s, self._limits.target_step_s)
 
     @property
     def _is_full(self) -> bool:
@@ -475,6 +487,7 @@ class Scheduler:
         sequence.n_computed = n_cells
         if self._prefixes.reuse is Reuse.WHOLE and sequence.use_cache and not sequence.prompt_logprobs:
             sequence.checkpoints = places(sequence.tokens, n_cells, n_shared, self._control_tokens)
+        sequence.due = self._n_prompt_tokens + sequence.n_pending
         self._long_prompts.admit(sequence)
         if sequence.n_cached is None:
             sequence.n_cached = n_cells
@@ -554,9 +567,8 @@ class Scheduler:
         share = UNCOUNTED_SHARE * self._cache.n_cells
         if not self._limits.cell_s:
             return share
-        return min(
-            share, UNCOUNTED_SLOWDOWN * (self._cost.seconds(len(self.running)) or 0.0) / self._limits.cell_s
-        )
+        step_s = self._cost.seconds(_work(filter(self._decodes, self.running))) or 0.0
+        return min(share, UNCOUNTED_SLOWDOWN * step_s / self._limits.cell_s)
 
     def _paid_steps(self, n_tokens: int) -> float:
         """After how many steps cells have cost the streams what it costs to bring them back: who does not know when they are wanted
@@ -565,8 +577,7 @@ class Scheduler:
             return math.inf
         seconds = self._saved_s(n_tokens)
         if seconds is None:
-            n_together = min(n_tokens, self._limits.n_prefill)
-            seconds = (self._cost.seconds(n_together) or 0.0) * n_tokens / n_together
+            seconds = self._cost.seconds_of_prompt(n_tokens, self._limits.n_prefill)
         return seconds / (self._limits.cell_s * n_tokens)
 
     def _free_some(self, plan: Plan, n_cells: int) -> bool:
@@ -635,3 +646,13 @@ class Scheduler:
     def _release(self, slot: int) -> list[MemoryOp]:
         self._cache.close(slot)
         return [Release(slot)]
+
+
+def _work(sequences: Iterable[Sequence]) -> Work:
+    """What the next tokens of these sequences are, drafts left out."""
+    n_tokens = n_seen = 0
+    for each in sequences:
+        count = each.n_next
+        n_tokens += count
+        n_seen += cells_seen(each.n_computed, count)
+    return Work(n_tokens, n_seen)

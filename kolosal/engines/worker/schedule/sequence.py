@@ -73,7 +73,7 @@ class Sequence:
     apart: bool = field(default=False, init=False)
     """Whether its prompt is worth the prefill context; set when it is admitted."""
     due: int = field(default=0, init=False)
-    """When it is its turn there: the one with the lowest number is next."""
+    """When its prompt should be computed: after so many prompt tokens of the engine; set when it is admitted."""
     checkpoints: list[int] = field(default_factory=list, init=False)
     """How many of its tokens are computed where its memory is to be kept as it is, in order; those that are still to come."""
     draft: list[int] = field(default_factory=list, init=False)
@@ -92,6 +92,11 @@ class Sequence:
         """Of the pending tokens those before its next checkpoint: no step computes more."""
         end = self.checkpoints[0] if self.checkpoints else len(self.tokens)
         return end - self.n_computed
+
+    @property
+    def prefill_order(self) -> tuple[int, int]:
+        """Whose prompt is computed first: that of the lowest one."""
+        return -self.priority, self.due
 
     @property
     def wants_prompt_rows(self) -> bool:

@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Sequence as Seq
 from typing import Protocol
 
-from kolosal.engines.worker.schedule.step_cost import StepCost
+from kolosal.engines.worker.schedule.step_cost import StepCost, Work
 
 MAX_DRAFT_TOKENS = 63
 """Draft tokens of one sequence in one step at most: 64 with the one before them, from where on llama.cpp's attention on a CPU
@@ -131,20 +131,21 @@ class AcceptanceEstimate:
     def best_length(
         self,
         cost: StepCost,
-        n_tokens: int,
+        work: Work,
+        start: int,
         n_expected: float,
         *,
         match_length: int = 0,
         seconds_per_token: float = 0.0,
     ) -> tuple[int, float]:
-        """How many tokens to draft in a step that without them has `n_tokens` and gives `n_expected` to all sequences
-        together, and how many of the draft are expected to be kept.
+        """How many tokens to draft, from position `start` on, in a step that without them has this work and gives `n_expected` tokens
+        to all sequences together; and how many of the draft are expected to be kept.
 
         The length whose expected tokens per second are the most. After `n` tokens that agreed the next one fails once in
         `n + 2` times (Laplace's rule of succession): a draft that matched more tokens is rejected more rarely by that, and
         may be longer. The first of those say little, as the place was found by them.
         """
-        base = cost.seconds(n_tokens)
+        base = cost.seconds(work)
         if base is None:
             return 0, 0.0
         agreed = max(match_length, self._streak)
@@ -156,7 +157,7 @@ class AcceptanceEstimate:
             expected += accepted
             if length & (length - 1) and length != longest:
                 continue  # powers of two are close enough to the best
-            seconds = cost.seconds(n_tokens + length)
+            seconds = cost.seconds(work.plus(start, length))
             if seconds is None:
                 continue
             speed = (n_expected + expected) / (seconds + length * seconds_per_token)
@@ -196,15 +197,18 @@ class Speculator:
         for source in self._sources:
             source.extend(tokens)
 
-    def draft(self, cost: StepCost, n_tokens: int, n_expected: float, room: int) -> tuple[list[int], float]:
-        """Draft tokens, at most `room`, for a step that without them has `n_tokens` and gives `n_expected` to all sequences; and
-        how many of them are expected to be kept."""
+    def draft(
+        self, cost: StepCost, work: Work, start: int, n_expected: float, room: int
+    ) -> tuple[list[int], float]:
+        """Draft tokens, at most `room`, from position `start` on, for a step that without them has this work and gives `n_expected`
+        to all sequences; and how many of them are expected to be kept."""
         for source, estimate in zip(self._sources, self._estimates, strict=True):
             if estimate.is_paused():
                 continue
             length, kept = estimate.best_length(
                 cost,
-                n_tokens,
+                work,
+                start,
                 n_expected,
                 match_length=source.match_length(),
                 seconds_per_token=source.seconds_per_token,

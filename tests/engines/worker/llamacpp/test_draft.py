@@ -12,6 +12,7 @@ from kolosal.engines.parameters import FlashAttention
 from kolosal.engines.worker.llamacpp.backend import LlamaCppBackend
 from kolosal.engines.worker.llamacpp.weights import LoadError
 from kolosal.engines.worker.schedule.speculative import PromptLookup
+from kolosal.engines.worker.schedule.step_cost import Work
 from tests.engines.worker.helpers import InProcessWorker, ask, engine_config
 from tests.tiny_gguf import write_tiny_gguf
 
@@ -37,7 +38,7 @@ def eager(backend: LlamaCppBackend) -> InProcessWorker:
     """A worker that thinks that larger steps cost nothing, so that it always drafts."""
     worker = InProcessWorker(backend)
     for n_tokens in (1, 2, 4, 8, 16, 32, 64):
-        worker.loop._cost.observe(n_tokens, 1.0)
+        worker.loop._cost.observe(Work(n_tokens), 1.0)
     worker.loop._cost.observe = lambda *_: None  # type: ignore[method-assign]  # it learns nothing else
     return worker
 

@@ -11,7 +11,7 @@ from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
 from kolosal.engines.worker.schedule.scheduler import Scheduler
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.speculative import Speculator
-from kolosal.engines.worker.schedule.step_cost import StepCost
+from kolosal.engines.worker.schedule.step_cost import StepCost, Work
 from tests.fake_worker.backend import FakeSampler
 
 N_PREFILL = 512
@@ -26,7 +26,9 @@ class FixedDrafts(Speculator):
         super().__init__([], [])
         self._says = says
 
-    def draft(self, cost: StepCost, n_tokens: int, n_expected: float, room: int) -> tuple[list[int], float]:
+    def draft(
+        self, cost: StepCost, work: Work, start: int, n_expected: float, room: int
+    ) -> tuple[list[int], float]:
         return self._says[:room], 0.0
 
 
@@ -48,7 +50,7 @@ class Bench:
         self.cache = KVCache(n_cells, 2 * n_parallel + 2)
         self.cost = StepCost()
         if cheap:
-            self.cost.observe(N_PREFILL, 0.001)
+            self.cost.observe(Work(N_PREFILL), 0.001)
         self.slice_cost = StepCost()
         limits = SchedulerLimits(
             n_parallel=n_parallel,

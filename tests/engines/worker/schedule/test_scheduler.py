@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from kolosal.engines.worker.backend import Reuse
-from kolosal.engines.worker.schedule.limits import LEAST_APART_TOKENS
+from kolosal.engines.worker.schedule.limits import LEAST_APART_TOKENS, TILE_TOKENS
 from kolosal.engines.worker.schedule.plan import Copy, Plan, Release, Trim
 from kolosal.engines.worker.schedule.scheduler import (
     LONE_STEP_S,
     MAX_DECODE_TOKENS,
-    MIN_LONE_PREFILL_TOKENS,
     MIN_PREFILL_TOKENS,
     UNCOUNTED_SHARE,
     WORTH_WAITING_TOKENS,
 )
 from kolosal.engines.worker.schedule.sequence import Sequence
+from kolosal.engines.worker.schedule.step_cost import Work
 from kolosal.engines.worker.schedule.waiting import MAX_CLIENTS
 from tests.engines.worker.schedule.scheduling import N_PREFILL, Bench, FixedDrafts, counts, slot_of
 
@@ -85,8 +85,8 @@ def test_prompt_alone_is_computed_in_large_chunks() -> None:
 
 def test_prompt_beside_decoding_keeps_the_step_near_its_target() -> None:
     bench = Bench(target_step_s=0.15, cheap=False)
-    bench.cost.observe(1, 0.010)
-    bench.cost.observe(201, 0.210)
+    bench.cost.observe(Work(1), 0.010)
+    bench.cost.observe(Work(201), 0.210)
     bench.add_decoding(10)
     bench.add(1000)
     assert counts(bench.step())[2] == pytest.approx(140, abs=2)
@@ -94,7 +94,7 @@ def test_prompt_beside_decoding_keeps_the_step_near_its_target() -> None:
 
 def test_prompt_alone_takes_no_longer_than_one_may_wait() -> None:
     bench = Bench(cheap=False)
-    bench.cost.observe(100, 0.5 * LONE_STEP_S)
+    bench.cost.observe(Work(100), 0.5 * LONE_STEP_S)
     bench.add(1000)
     assert counts(bench.step()) == {1: 200}
 
@@ -102,7 +102,7 @@ def test_prompt_alone_takes_no_longer_than_one_may_wait() -> None:
 def test_first_prompt_of_all_begins_with_a_small_step() -> None:
     bench = Bench(cheap=False)
     bench.add(1000)
-    assert counts(bench.step()) == {1: MIN_LONE_PREFILL_TOKENS}
+    assert counts(bench.step()) == {1: TILE_TOKENS}
 
 
 def test_prompt_goes_on_a_little_where_nothing_is_known_of_the_cost() -> None:
@@ -112,12 +112,26 @@ def test_prompt_goes_on_a_little_where_nothing_is_known_of_the_cost() -> None:
     assert counts(bench.step())[2] == MIN_PREFILL_TOKENS
 
 
-def test_prompts_share_a_step_and_short_ones_leave_the_rest_to_long_ones() -> None:
+def test_prompts_are_read_one_after_the_other_short_ones_first() -> None:
     bench = Bench()
-    bench.add(3000, first=1)
+    bench.add(700, first=1)
     bench.add(100, first=2)
-    bench.add(3000, first=3)
-    assert counts(bench.step()) == {1: (N_PREFILL - 100) // 2, 2: 100, 3: (N_PREFILL - 100) // 2}
+    bench.add(600, first=3)
+    steps = [counts(bench.step()) for _ in range(3)]
+    assert steps[0] == {2: 100, 3: N_PREFILL - 100}
+    assert steps[1] == {2: 1, 3: 188, 1: N_PREFILL - 188}
+    assert steps[2] == {2: 1, 3: 1, 1: 700 - (N_PREFILL - 188)}
+
+
+def test_prompt_waits_for_no_more_tokens_of_later_ones_than_it_has() -> None:
+    bench = Bench(n_parallel=30)
+    long = bench.add(2000, first=1)
+    n_others = 0
+    while long.n_pending > 1:
+        bench.add(400, first=2 + n_others)
+        n_others += 1
+        bench.step()
+    assert n_others <= (2000 + 2000) // N_PREFILL + 2
 
 
 def test_step_never_exceeds_the_batch() -> None:
@@ -169,8 +183,8 @@ def nearly_done(bench: Bench, *left: int) -> None:
         while len(sequence.tokens) < 11:
             bench.step()
         sequence.max_length = len(sequence.tokens) + left[sequence.request_id - 1]
-    bench.cost.observe(len(left), 0.01)
-    bench.cost.observe(len(left) + 32, 0.11)
+    bench.cost.observe(Work(len(left)), 0.01)
+    bench.cost.observe(Work(len(left) + 32), 0.11)
 
 
 @pytest.mark.parametrize(
@@ -640,19 +654,19 @@ def test_the_last_token_of_a_prompt_is_left_to_a_step() -> None:
     assert counts(bench.step()) == {1: 1, 2: 1}
 
 
-def test_chunks_are_as_large_as_a_layer_may_take_and_alike() -> None:
+def test_chunks_are_as_large_as_a_layer_may_take_in_whole_tiles() -> None:
     bench = Bench(prefill_cells=4000, target_step_s=0.1, cheap=False)
     bench.add_decoding(10)
-    bench.cost.observe(1, 0.09)
-    bench.slice_cost.observe(100, 0.05)
+    bench.cost.observe(Work(1), 0.09)
+    bench.slice_cost.observe(Work(100), 0.05)
     bench.add(501, first=1)
     bench.step()
-    assert bench.prefills() == [(2, 167), (2, 167), (2, 166)]
+    assert bench.prefills() == [(2, 192), (2, 192), (2, 116)]
 
 
 def test_long_prompts_take_turns_short_ones_first() -> None:
     bench = Bench(prefill_cells=4000, target_step_s=0)
-    bench.slice_cost.observe(1000, 0.0)
+    bench.slice_cost.observe(Work(1000), 0.0)
     bench.add_decoding(10)
     for first, n_prompt in ((1, 2000), (2, 300), (3, 600)):
         bench.add(n_prompt, first=first)
@@ -662,7 +676,7 @@ def test_long_prompts_take_turns_short_ones_first() -> None:
 
 def test_long_prompt_waits_for_no_more_tokens_of_others_than_it_has() -> None:
     bench = Bench(prefill_cells=4000, target_step_s=0, n_parallel=20)
-    bench.slice_cost.observe(1000, 0.0)
+    bench.slice_cost.observe(Work(1000), 0.0)
     bench.add_decoding(10)
     bench.add(1000, first=1)
     order = []
@@ -674,9 +688,9 @@ def test_long_prompt_waits_for_no_more_tokens_of_others_than_it_has() -> None:
 
 
 def test_prompt_whose_chunk_is_at_work_is_preempted_before_a_stream_takes_the_cells_for_it() -> None:
-    bench = Bench(prefill_cells=4000, target_step_s=0, n_cells=300)
+    bench = Bench(prefill_cells=4000, target_step_s=0, n_cells=350)
     bench.add_decoding(10)
-    long = bench.add(270, first=1)
+    long = bench.add(6 * TILE_TOKENS - 65, first=1)
     bench.step()
     bench.prefills(4)
     chunk = bench.scheduler.begin_prefill()

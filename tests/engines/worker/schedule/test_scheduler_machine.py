@@ -203,7 +203,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.memory.setdefault(chunk.slot, []).extend(Cell(token) for token in chunk.tokens)
         self.scheduler.commit(plan)
         if plan.n_tokens:
-            self.cost.observe(plan.n_tokens, 0.01 + 0.001 * plan.n_tokens)
+            self.cost.observe(plan.work, 0.01 + 0.001 * plan.n_tokens + 1e-6 * plan.n_seen)
         for chunk in plan.chunks:
             if chunk.n_outputs:
                 assert callable(n_accepted)

@@ -6,54 +6,100 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kolosal.engines.worker.schedule.step_cost import StepCost
+from kolosal.engines.worker.schedule.step_cost import StepCost, Work
+
+STREAMS_S, CELL_S = 0.01, 1e-6
+"""What a step takes that sees no cells, and each cell beside."""
 
 
 def _learned(*observations: tuple[int, float]) -> StepCost:
+    """Of steps that see no cells."""
     cost = StepCost()
     for n_tokens, seconds in observations:
-        cost.observe(n_tokens, seconds)
+        cost.observe(Work(n_tokens), seconds)
+    return cost
+
+
+def _deep(n_tokens: int, depths: list[int]) -> StepCost:
+    """Of steps of so many tokens each, one after the other at these places of a context."""
+    cost = StepCost()
+    for depth in depths:
+        work = Work().plus(depth, n_tokens)
+        cost.observe(work, STREAMS_S + CELL_S * work.n_seen)
     return cost
 
 
 def test_nothing_is_expected_before_the_first_step() -> None:
-    assert StepCost().seconds(8) is None
+    assert StepCost().seconds(Work(8)) is None
 
 
 def test_between_two_observations_the_cost_is_interpolated() -> None:
-    assert _learned((1, 0.01), (101, 0.11)).seconds(51) == pytest.approx(0.06)
+    assert _learned((1, 0.01), (101, 0.11)).seconds(Work(51)) == pytest.approx(0.06)
 
 
 def test_beyond_the_largest_the_cost_per_token_is_extended() -> None:
-    assert _learned((100, 0.1)).seconds(300) == pytest.approx(0.3)
+    assert _learned((100, 0.1)).seconds(Work(300)) == pytest.approx(0.3)
 
 
 def test_fewer_tokens_than_ever_seen_cost_no_less_than_nothing_and_no_more_than_seen() -> None:
-    assert _learned((100, 0.1)).seconds(3) == pytest.approx(0.1)
+    assert _learned((100, 0.1)).seconds(Work(3)) == pytest.approx(0.1)
 
 
 def test_a_single_hiccup_hardly_changes_the_expectation() -> None:
     cost = _learned((1, 0.01))
-    cost.observe(1, 10.0)
-    assert cost.seconds(1) == pytest.approx(0.016)
+    cost.observe(Work(1), 10.0)
+    assert cost.seconds(Work(1)) == pytest.approx(0.019)
 
 
 def test_a_lasting_change_is_followed() -> None:
     cost = _learned((1, 0.01), *[(1, 0.02)] * 40)
-    assert cost.seconds(1) == pytest.approx(0.02, rel=0.01)
+    assert cost.seconds(Work(1)) == pytest.approx(0.02, rel=0.01)
 
 
-def test_the_step_for_a_duration_is_the_largest_that_fits() -> None:
+def test_the_tokens_for_a_duration_are_the_most_that_fit() -> None:
     cost = _learned((1, 0.01), (101, 0.11))
-    assert cost.tokens_within(0.0605, at_most=512) == 51
-    assert cost.tokens_within(0.001, at_most=512) == 0
+    assert cost.tokens_within(0.0605, Work(), start=0, at_most=512) == 51
+    assert cost.tokens_within(0.0605, Work(20), start=0, at_most=512) == 31
+    assert cost.tokens_within(0.001, Work(), start=0, at_most=512) == 0
+
+
+def test_the_tokens_of_several_sequences_see_their_own_cells() -> None:
+    assert Work().plus(10, 1).plus(0, 3) == Work(4, 11 + 1 + 2 + 3)
+
+
+@pytest.mark.parametrize("n_tokens", [8, 80])
+def test_a_place_of_the_context_where_no_step_was_yet_costs_what_its_cells_do(n_tokens: int) -> None:
+    cost = _deep(n_tokens, [0, 500, 100, 900, 400, 700, 200] * 3)
+    work = Work().plus(4000, n_tokens)
+    assert cost.seconds(work) == pytest.approx(STREAMS_S + CELL_S * work.n_seen, rel=0.1)
+
+
+def test_fewer_tokens_fit_into_a_step_where_each_sees_more_cells() -> None:
+    cost = _deep(80, [0, 500, 100, 900, 400, 700, 200] * 3)
+    near, far = (cost.tokens_within(0.1, Work(), start=start, at_most=512) for start in (0, 5000))
+    assert far < near / 2
+
+
+def test_what_a_cell_costs_a_few_tokens_says_nothing_about_many() -> None:
+    cost = _deep(8, [0, 500, 100, 900, 400, 700, 200] * 3)
+    cost.observe(Work(80), 0.1)
+    assert cost.seconds(Work(80)) == cost.seconds(Work().plus(5000, 80))
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 10_000), st.floats(1e-4, 10)), min_size=1, max_size=40),
+    st.lists(
+        st.tuples(st.integers(1, 10_000), st.integers(0, 10**8), st.floats(1e-4, 10)), min_size=1, max_size=40
+    ),
     st.integers(1, 20_000),
+    st.integers(0, 10**8),
 )
-def test_an_expectation_is_always_positive(observed: list[tuple[int, float]], n_tokens: int) -> None:
-    seconds = _learned(*observed).seconds(n_tokens)
-    assert seconds is not None
-    assert seconds > 0
+def test_an_expectation_is_always_positive_and_no_less_for_more_cells(
+    observed: list[tuple[int, int, float]], n_tokens: int, n_seen: int
+) -> None:
+    cost = StepCost()
+    for tokens, seen, seconds in observed:
+        cost.observe(Work(tokens, seen), seconds)
+    least, more = cost.seconds(Work(n_tokens)), cost.seconds(Work(n_tokens, n_seen))
+    assert least is not None
+    assert more is not None
+    assert 0 < least <= more
