@@ -75,6 +75,8 @@ FIGURES = (
     _less("json_schema_4", "wall_s", "JSON schema: wall, s"),
     _more("repeat_text", "decode_tok_s", "repeat a text: decode tok/s", 2.0),
     _more("repeat_text", "decode_tok_s", "repeat a text: against its n-gram mode", 1.0, Side.THEIRS_NGRAM),
+    _more("edit_code", "decode_tok_s", "repeat code with a change: decode tok/s", 2.0),
+    _more("edit_code", "decode_tok_s", "repeat code: against its n-gram mode", 1.0, Side.THEIRS_NGRAM),
     _less("long_prompt_beside_3", "gap_max_s", "long prompt beside 3: worst gap, s", 0.06, 0.3),
     _less("long_prompt_beside_3", "ttft_max_s", "long prompt beside 3: its first token, s", 1.2),
     _less("rag_8", "wall_s", "8 users, same documents in another order: wall, s"),

@@ -17,7 +17,7 @@ from kolosal.bench.measures import Measures
 from kolosal.bench.run import run_once
 from kolosal.bench.workloads import Workload
 
-NGRAM_WORKLOADS = ("repeat_text",)
+NGRAM_WORKLOADS = ("repeat_text", "edit_code")
 """What a peer's speculation is measured with."""
 
 

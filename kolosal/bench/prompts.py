@@ -102,6 +102,18 @@ _PROSE = (
     "Yesterday's newspaper wrapped around the {m} told another story.",
 )
 
+_CODE_NOUNS = _list("item order user line point record token price block event")
+_CODE_VERBS = _list("add find make read sort scale merge split check count")
+_CODE_NAMES = _list("total result value index limit width rate score weight size")
+
+_CODE = """def {v}_{n}({a}s, {b}={d}):
+    kept = []
+    for {a} in {a}s:
+        if {a} > {b}:
+            kept.append({a} - {b})
+    return kept
+"""
+
 
 def generator(seed: str) -> Random:
     """What makes prompts: the same text for the same seed."""
@@ -133,6 +145,16 @@ def prose(rng: Random, tokens: int) -> str:
     sentences = [_fill(rng, sentence) for sentence in rng.sample(_PROSE, len(_PROSE))]
     words = f"{nonce(rng)} {' '.join(sentences)}".split()
     return " ".join(words[: round(tokens / PROSE_TOKENS_PER_WORD)]).rstrip(".,;") + "."
+
+
+def code(rng: Random, count: int) -> tuple[str, str]:
+    """`count` functions in Python, of about 45 tokens each, and the name of the first."""
+    functions = []
+    for verb, noun in zip(rng.sample(_CODE_VERBS, count), rng.sample(_CODE_NOUNS, count), strict=True):
+        name, other = rng.sample(_CODE_NAMES, 2)
+        functions.append(_CODE.format(v=verb, n=noun, a=name, b=other, d=rng.randrange(10, 100)))
+    source = "\n\n".join(functions)
+    return source, source.partition("(")[0].removeprefix("def ")
 
 
 def question(rng: Random) -> str:

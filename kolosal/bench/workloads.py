@@ -100,6 +100,16 @@ async def repeat_text(client: Client, rng: Random) -> Measures:
     return measure([answer], valid_answers=int(copied >= COPIED_SHARE))
 
 
+async def edit_code(client: Client, rng: Random) -> Measures:
+    """A chat that is asked for the same code with one change: a small model may forget the change, but repeats the code."""
+    source, name = prompts.code(rng, 4)
+    task = f"Write this code again, with the function `{name}` renamed to `main`. Answer with the code only."
+    message = _message("user", f"{prompts.nonce(rng)}\n```python\n{source}```\n\n{task}")
+    answer = await client.ask(Request.chat([message], 176))
+    copied = share_copied(source.split(), answer.text.split())
+    return measure([answer], valid_answers=int(copied >= COPIED_SHARE))
+
+
 def share_copied(wanted: list[str], got: list[str]) -> float:
     """How much of `wanted` stands in `got` in the same order, 0…1."""
     blocks = SequenceMatcher(None, wanted, got, autojunk=False).get_matching_blocks()
@@ -173,6 +183,7 @@ WORKLOADS = (
     ),
     Workload("json_schema_4", "4 streams of JSON by a schema, 256 tokens at most", json_schema_4),
     Workload("repeat_text", "1 stream that repeats a given text, 200 tokens", repeat_text),
+    Workload("edit_code", "1 chat that repeats code with one change, 176 tokens", edit_code),
     Workload(
         "long_prompt_beside_3", "a 1,930-token prompt arrives beside 3 running streams", long_prompt_beside_3
     ),

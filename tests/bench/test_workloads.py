@@ -28,6 +28,7 @@ async def run(client: Client, name: str, seed: str = "1") -> Any:
         ("turns_4x5", 20, 960),
         ("returning_20", 40, 640),
         ("repeat_text", 1, 200),
+        ("edit_code", 1, 176),
         ("long_prompt_beside_3", 4, 784),
         ("rag_8", 8, 256),
         ("agent_loop", 10, 240),
@@ -87,6 +88,14 @@ async def test_the_text_to_repeat_is_given_twice_and_begun(client: Client, stub:
     assert first == second
     assert first.startswith(opening)
     assert figures.valid_answers == 0
+
+
+async def test_the_code_to_repeat_defines_what_is_to_be_renamed(client: Client, stub: StubServer) -> None:
+    await run(client, "edit_code")
+    _, source, task = stub.prompts()[0].split("```")
+    names = [line.split()[1].partition("(")[0] for line in source.splitlines() if line.startswith("def ")]
+    assert len(set(names)) == 4
+    assert f"`{names[0]}` renamed" in task
 
 
 def test_a_copy_with_a_slip_counts_by_its_share() -> None:
