@@ -17,9 +17,7 @@ The rules, in order:
  4. Where cells run out: finished sequences give up theirs, from the end, those first that are worth least; then the youngest
     running one of the lowest priority is preempted. It keeps its tokens and goes back to the queue, to compute them again, as
     in vLLM; its client sees a pause. What gives up cells is saved first, where that is on and worth it: `begin_restore`.
- 5. Attention walks over all cells up to the last one in use. Who has cells far behind as many as are in use, because somebody made room
-    since, neither gives them to others nor keeps them: finished sequences go, to be restored at the front.
- 6. Cells of finished sequences that slow the running ones by more than a few per cent go when nobody had use for them in time.
+ 5. Finished sequences also give up cells that slow the running ones, or make attention walk far: `eviction.py`.
 """
 
 from __future__ import annotations
@@ -32,6 +30,7 @@ from itertools import islice
 from kolosal.engines.memory.limits import MAX_DRAFT_TOKENS_PER_STEP
 from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.schedule.checkpoints import MIN_DISTANCE, places, spaced
+from kolosal.engines.worker.schedule.eviction import TRIM_TOKENS, Eviction, PromptsAhead
 from kolosal.engines.worker.schedule.kv_cache import KVCache
 from kolosal.engines.worker.schedule.limits import (
     LEAST_APART_TOKENS,
@@ -40,9 +39,9 @@ from kolosal.engines.worker.schedule.limits import (
     whole_tiles,
 )
 from kolosal.engines.worker.schedule.long_prompts import LongPrompts
-from kolosal.engines.worker.schedule.plan import Chunk, Copy, MemoryOp, Plan, Release, Restore, Save, Trim
+from kolosal.engines.worker.schedule.plan import Chunk, Copy, MemoryOp, Plan, Restore
 from kolosal.engines.worker.schedule.prefix_cache import MIN_HIT_TOKENS, Match, PrefixCache
-from kolosal.engines.worker.schedule.saved_sequences import LEAST_TOKENS, Saved, SavedSequences
+from kolosal.engines.worker.schedule.saved_sequences import Saved, SavedSequences
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.step_cost import StepCost, Work, cells_seen
 from kolosal.engines.worker.schedule.waiting import WaitingQueue
@@ -62,21 +61,8 @@ MAX_LONE_TRIES = 3
 WORTH_WAITING_TOKENS = 32
 """A sequence waits for cells another is computing when it saves at least this many tokens."""
 
-UNCOUNTED_SHARE = 1 / 64
-"""Share of the pool that finished sequences may have however old they are. llama.cpp's attention walks over all cells in use
-in every step: a thousand cells slow a lone stream of SmolLM2-135M by some 12 % (measured), so this share of 16,384 by 3 %."""
-
 _FEW_STREAMS = 4
 """What a cell costs is known for steps of so many tokens (`llamacpp/attention.py`)."""
-
-UNCOUNTED_SLOWDOWN = 0.02
-"""Of a step, by which they may slow it at most, where it is known what a cell costs."""
-
-HOLES_SHARE = 1 / 16
-"""Such a share of the pool may lie free among those in use, or `most_holes` if that is more."""
-
-TRIM_TOKENS = 64
-"""Cells that a finished sequence gives up at a time, at least."""
 
 
 class Scheduler:
@@ -101,6 +87,7 @@ class Scheduler:
         self._control_tokens = control_tokens
         self._cost = cost
         self._long_prompts = LongPrompts(limits, slice_cost)
+        self._eviction = Eviction(cache, prefixes, self._saved, limits, cost, self._may_hold_up_s)
         # So few that a step has room for those of all sequences.
         self._decode_tokens = max(1, min(MAX_DECODE_TOKENS, limits.n_batch // limits.n_parallel))
         self.fetching: Saved | None = None
@@ -133,10 +120,10 @@ class Scheduler:
         self._stop_running(sequence)
         sequence.slot = None
         if not keep or not self._prefixes.keep(slot, sequence):
-            return self._release(slot)
+            return self._eviction.release(slot)
         plan = Plan()
-        if slot in self._far_behind():
-            self._make_way(plan, slot)
+        if slot in self._eviction.far_behind():
+            self._eviction.make_way(plan, slot)
         return plan.memory
 
     def trim(self, sequence: Sequence) -> int | None:
@@ -154,10 +141,8 @@ class Scheduler:
         if not self.has_work:
             return plan
         self._prefixes.tick()
-        self._expire(plan)
-        far = self._far_behind() & set(self._prefixes.slots)
-        for slot in far - self._prompts_ahead()[1] if far else ():
-            self._make_way(plan, slot)
+        self._eviction.expire(plan, _work(filter(self._decodes, self.running)), self._prompts_ahead)
+        self._eviction.close_holes(plan, self._prompts_ahead)
         self._keep_checkpoints(plan)
         self._plan_decodes(plan)
         self._plan_prefills(plan)
@@ -184,8 +169,8 @@ class Scheduler:
         Puts what must be released into `plan.memory`, which is otherwise done with.
         """
         plan.memory.clear()
-        if (slot := self._least_worth()) is not None:
-            self._evict(plan, slot)
+        if (slot := self._eviction.least_worth()) is not None:
+            self._eviction.evict(plan, slot)
             return True
         self._halvings += 1
         if plan.n_tokens > len(plan.chunks) and self._halvings <= self._limits.n_batch.bit_length():
@@ -314,7 +299,7 @@ class Scheduler:
         admitted before it is `fetched`."""
         if not self._saved or self._is_full or self.fetching is not None:
             return None
-        far = self._far_behind()
+        far = self._eviction.far_behind()
         for sequence in self.waiting:
             match = self._match(sequence, far)
             if not self._is_ahead(match):
@@ -332,7 +317,7 @@ class Scheduler:
         plan = Plan()
         slot = self._open(plan, Match())
         needed = self._needed_to_restore(sequence, found[0])
-        while (missing := needed - self._cache.free_cells) > 0 and self._give_up(plan, missing):
+        while (missing := needed - self._cache.free_cells) > 0 and self._eviction.give_up(plan, missing):
             pass
         return Restore(sequence, slot, saved, n_cells, plan.memory)
 
@@ -358,7 +343,7 @@ class Scheduler:
         self._saved.touch(saved)
         plan = Plan()
         for other in self._prefixes.contained_in(saved.tokens[:n_cells], saved.scope):
-            self._evict(plan, other, save=False)
+            self._eviction.evict(plan, other, save=False)
         self._begin(sequence, slot, n_cells)
         return plan.memory
 
@@ -377,22 +362,16 @@ class Scheduler:
         """A finished sequence that has cells and no file yet, and the entry for it; None where there is none."""
         for slot in self._prefixes.slots:
             tokens, scope = self._prefixes.tokens(slot), self._prefixes.scope(slot)
-            if (saved := self._saved.begin_file(tokens, scope, self._may_hold_up_s)) is not None:
+            if (saved := self._saved.begin_file(tokens, scope, self._may_hold_up_s())) is not None:
                 return slot, saved
         return None
-
-    def _save(self, plan: Plan, slot: int, tokens: list[int], scope: str) -> None:
-        """Save cells that are about to go, unless that would hold up somebody who decodes."""
-        saved = self._saved.begin(tokens, scope, self._may_hold_up_s)
-        if saved is not None:
-            plan.memory.append(Save(slot, saved))
 
     # --- admission ---
 
     def _admit(self, plan: Plan) -> list[Sequence]:
         """Start waiting sequences while there is room; returns those that did."""
         admitted: list[Sequence] = []
-        ends_in_s, far = self._all_end_in_s(), self._far_behind()
+        ends_in_s, far = self._all_end_in_s(), self._eviction.far_behind()
         for sequence in tuple(self.waiting):
             if self._is_full or self.fetching is not None:
                 break
@@ -424,7 +403,7 @@ class Scheduler:
             slot = match.slot
         else:
             slot = self._open(plan, match)
-        while (missing := needed - self._cache.free_cells) > 0 and self._give_up(plan, missing):
+        while (missing := needed - self._cache.free_cells) > 0 and self._eviction.give_up(plan, missing):
             pass
         self._begin(sequence, slot, match.n_cells, match.n_shared)
         return True
@@ -453,8 +432,8 @@ class Scheduler:
             assert sequence.slot is not None  # noqa: S101 - it is running
             if self._prefixes.has(sequence.tokens[:n_cells], sequence.cache_scope):
                 continue
-            if not self._cache.has_free_slot and (spare := self._least_worth()) is not None:
-                self._evict(plan, spare)
+            if not self._cache.has_free_slot and (spare := self._eviction.least_worth()) is not None:
+                self._eviction.evict(plan, spare)
             if self._cache.has_free_slot:
                 slot = self._cache.open()
                 self._cache.share(sequence.slot, slot, n_cells)
@@ -496,130 +475,39 @@ class Scheduler:
 
     def _open(self, plan: Plan, match: Match) -> int:
         """A new sequence id that sees the matched cells."""
-        if not self._cache.has_free_slot and (spare := self._least_worth(but=match.slot)) is not None:
-            self._evict(plan, spare)
+        if (
+            not self._cache.has_free_slot
+            and (spare := self._eviction.least_worth(but=match.slot)) is not None
+        ):
+            self._eviction.evict(plan, spare)
         slot = self._cache.open()
         if match.slot is not None and match.n_cells:
             self._cache.share(match.slot, slot, match.n_cells)
             plan.memory.append(Copy(match.slot, slot, match.n_cells))
             if self._prefixes.is_superseded(match.slot, match.n_cells):
-                self._evict(plan, match.slot, save=False)
+                self._eviction.evict(plan, match.slot, save=False)
             else:
                 self._prefixes.touch(match.slot)
         return slot
 
     # --- pressure ---
 
-    def _expire(self, plan: Plan) -> None:
-        """Evict finished sequences that nobody had use for in time, while all of them have many cells."""
-        n_uncounted = self._uncounted_cells()
-        if self._cache.n_cells - self._cache.free_cells <= n_uncounted:
-            return
-        n_ahead, wanted = self._prompts_ahead() if self._limits.cell_s else (0.0, set())
-        outstayed = [
-            slot
-            for slot in self._prefixes.outstayed(self._paid_steps, n_ahead)
-            if slot not in wanted and self._cache.freed_by((slot,))  # what others see as well slows nobody
-        ]
-        while outstayed and self._cache.freed_by(self._prefixes.slots) > n_uncounted:
-            slot = self._prefixes.least_worth(outstayed, self._lost_with)
-            assert slot is not None  # noqa: S101 - there are some
-            outstayed.remove(slot)
-            self._evict(plan, slot)
-
-    def _far_behind(self) -> set[int]:
-        """Sequence ids whose cells make attention walk over many that nobody uses."""
-        if self._prefixes.reuse is not Reuse.PREFIX:
-            return set()
-        n_used = self._cache.n_cells - self._cache.free_cells
-        n_holes = max(self._limits.most_holes, int(HOLES_SHARE * self._cache.n_cells))
-        return set(self._cache.reaching_beyond(n_used + n_holes))
-
-    def _make_way(self, plan: Plan, slot: int) -> None:
-        """Evict a finished sequence whose cells are far behind, where it comes back from host memory or is computed again in a moment."""
-        n_tokens = self._cache.length(slot)
-        if n_tokens < LEAST_TOKENS or self._saved_s(n_tokens) is not None:
-            self._evict(plan, slot)
-
-    def _saved_s(self, n_tokens: int) -> float | None:
-        """What it takes to save so many tokens now and to restore them; None where they would not be saved."""
-        seconds = self._saved.seconds_of(n_tokens)
-        return None if seconds is None or seconds / 2 > self._may_hold_up_s else seconds
-
-    @property
     def _may_hold_up_s(self) -> float:
         """How long a copy of cells may take."""
         decodes = any(self._decodes(s) for s in self.running)
         return self._limits.target_step_s if decodes else LONE_STEP_S
 
-    def _prompts_ahead(self) -> tuple[float, set[int | None]]:
-        """What reading long prompts will cost for each cell that they do not see, in steps of a few streams; and the finished sequences
-        that waiting prompts begin with."""
+    def _prompts_ahead(self) -> PromptsAhead:
         n_next = max(0, self._limits.n_parallel - len(self.running))
         matches = [(s, self._prefixes.match(s, self.running)) for s in islice(self.waiting, n_next)]
         n_tokens = sum(len(s.tokens) - match.n_cells for s, match in matches)
         n_tokens += sum(s.n_pending for s in self.running if not self._decodes(s))
-        n_ahead = n_tokens / _FEW_STREAMS if n_tokens >= LEAST_APART_TOKENS else 0.0
-        return n_ahead, {match.slot for _, match in matches if match.n_cells >= MIN_HIT_TOKENS}
-
-    def _uncounted_cells(self) -> float:
-        """Cells that slow nobody much, whoever has them."""
-        share = UNCOUNTED_SHARE * self._cache.n_cells
-        if not self._limits.cell_s:
-            return share
-        step_s = self._cost.seconds(_work(filter(self._decodes, self.running))) or 0.0
-        return min(share, UNCOUNTED_SLOWDOWN * step_s / self._limits.cell_s)
-
-    def _paid_steps(self, n_tokens: int) -> float:
-        """After how many steps cells have cost the streams what it costs to bring them back: who does not know when they are wanted
-        again does best, at the worst, to give them up then (ski rental: Karlin et al., Algorithmica 1988)."""
-        if not self._limits.cell_s:
-            return math.inf
-        seconds = self._saved_s(n_tokens)
-        if seconds is None:
-            seconds = self._cost.seconds_of_prompt(n_tokens, self._limits.n_prefill)
-        return seconds / (self._limits.cell_s * n_tokens)
+        n_steps = n_tokens / _FEW_STREAMS if n_tokens >= LEAST_APART_TOKENS else 0.0
+        slots = (match.slot for _, match in matches if match.n_cells >= MIN_HIT_TOKENS)
+        return PromptsAhead(n_steps, frozenset(slots))
 
     def _free_some(self, plan: Plan, n_cells: int) -> bool:
-        return self._give_up(plan, n_cells) or self._preempt(plan)
-
-    def _give_up(self, plan: Plan, n_cells: int) -> bool:
-        """Have the finished sequence that is worth least give up its last cells: all, where it has not many more."""
-        slot = self._least_worth()
-        if slot is None:
-            return False
-        n_lost = max(n_cells, TRIM_TOKENS)
-        n_left = self._cache.length(slot) - n_lost
-        if (
-            self._prefixes.reuse is Reuse.PREFIX
-            and n_left >= MIN_HIT_TOKENS
-            and n_lost <= self._lost_with(slot)
-        ):
-            self._save(plan, slot, self._prefixes.tokens(slot), self._prefixes.scope(slot))
-            self._prefixes.cut(slot, n_left)
-            self._cache.trim(slot, n_left)
-            plan.memory.append(Trim(slot, n_left))
-        else:
-            self._evict(plan, slot)
-        return True
-
-    def _least_worth(self, *, but: int | None = None) -> int | None:
-        """The finished sequence to give up first."""
-        return self._prefixes.least_worth(
-            (slot for slot in self._prefixes.slots if slot != but), self._lost_with
-        )
-
-    def _lost_with(self, slot: int) -> int:
-        """Cells that only this sequence id sees, or the tokens that only it serves where memory cannot be cut."""
-        if self._prefixes.reuse is Reuse.WHOLE:
-            return self._prefixes.n_unique(slot)
-        return self._cache.freed_by((slot,))
-
-    def _evict(self, plan: Plan, slot: int, *, save: bool = True) -> None:
-        if save:
-            self._save(plan, slot, self._prefixes.tokens(slot), self._prefixes.scope(slot))
-        self._prefixes.evict(slot, self._lost_with(slot))
-        plan.memory += self._release(slot)
+        return self._eviction.give_up(plan, n_cells) or self._preempt(plan)
 
     def _preempt(self, plan: Plan) -> bool:
         """Send a running sequence back to the queue. Not the only one: it has all cells there are."""
@@ -631,8 +519,10 @@ class Scheduler:
         self._stop_running(youngest)
         plan.chunks = [chunk for chunk in plan.chunks if chunk.sequence is not youngest]
         if youngest.use_cache:
-            self._save(plan, youngest.slot, youngest.tokens[: youngest.n_computed], youngest.cache_scope)
-        plan.memory += self._release(youngest.slot)
+            self._eviction.save(
+                plan, youngest.slot, youngest.tokens[: youngest.n_computed], youngest.cache_scope
+            )
+        plan.memory += self._eviction.release(youngest.slot)
         youngest.slot = None
         youngest.n_computed = 0
         youngest.checkpoints = []
@@ -642,10 +532,6 @@ class Scheduler:
     def _stop_running(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self._long_prompts.drop(sequence)
-
-    def _release(self, slot: int) -> list[MemoryOp]:
-        self._cache.close(slot)
-        return [Release(slot)]
 
 
 def _work(sequences: Iterable[Sequence]) -> Work:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from kolosal.engines.worker.backend import Reuse
+from kolosal.engines.worker.schedule.eviction import UNCOUNTED_SHARE
 from kolosal.engines.worker.schedule.limits import LEAST_APART_TOKENS, TILE_TOKENS
 from kolosal.engines.worker.schedule.plan import Copy, Plan, Release, Trim
 from kolosal.engines.worker.schedule.scheduler import (
     LONE_STEP_S,
     MAX_DECODE_TOKENS,
     MIN_PREFILL_TOKENS,
-    UNCOUNTED_SHARE,
     WORTH_WAITING_TOKENS,
 )
 from kolosal.engines.worker.schedule.sequence import Sequence
