@@ -231,9 +231,8 @@ class EngineLoop:
         while (restore := self._scheduler.begin_restore()) is not None:
             self._change_memory(restore.memory)
             started = self._clock()
-            assert restore.saved.state is not None  # noqa: S101 - such entries are matched only
             try:
-                self._backend.restore(restore.slot, restore.saved.state)
+                self._backend.restore(restore.slot, restore.state)
             except RestoreFailed:
                 self._scheduler.give_up_restore(restore)
                 continue

@@ -160,6 +160,17 @@ def test_an_idle_worker_writes_what_was_left_alone(tmp_path: Path) -> None:
     assert len(paths(tmp_path)) == 1
 
 
+def test_what_was_just_read_does_not_go_for_what_it_takes_the_cells_of(tmp_path: Path) -> None:
+    worker = run(tmp_path)
+    worker.answer(ask(PROMPT, max_tokens=10))
+    end(worker)
+    worker = run(tmp_path, saved_bytes=12 * 340)  # one conversation
+    worker.answer(ask(f"second {'x' * 300} 5:", max_tokens=10))
+    answer = worker.answer(ask(f"{PROMPT}6 7 8 9 10", max_tokens=10))
+    assert answer.text == counting(5, 20)[10:]
+    assert cached(answer) >= 300
+
+
 def test_a_full_disk_is_tried_once_and_harms_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[str] = []
 

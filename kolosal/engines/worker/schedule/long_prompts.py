@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kolosal.engines.worker.schedule.limits import TILE_TOKENS, SchedulerLimits, whole_tiles
+from kolosal.engines.worker.schedule.limits import TILE_TOKENS, SchedulerLimits
 from kolosal.engines.worker.schedule.plan import Chunk
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.step_cost import StepCost, Work
@@ -20,6 +20,7 @@ class LongPrompts:
     def __init__(self, limits: SchedulerLimits, slice_cost: StepCost) -> None:
         self._limits = limits
         self._slice_cost = slice_cost
+        self._last: Sequence | None = None  # of which a chunk was begun
         self.chunk: Chunk | None = None
         """What is at work."""
 
@@ -34,14 +35,17 @@ class LongPrompts:
         sequence.apart = long and not sequence.wants_prompt_rows
 
     def among(self, prompts: Iterable[Sequence], room: int) -> list[Sequence]:
-        """Those of the long prompts that are left to the prefill context, where a step has room for so many prompt tokens: the one
-        at work, and those that would make the step longer."""
+        """Those of the long prompts that are left to the prefill context, where a step has room for so many prompt tokens: those that
+        would make the step longer, and the one that was begun there, whose last tokens are the dearest."""
         n_cells, n_prefill = self._limits.prefill_cells, self._limits.n_prefill
         return [
             each
             for each in prompts
             if self._is_at_work(each)
-            or (room < min(each.n_pending, n_prefill) and n_cells - each.n_computed >= TILE_TOKENS)
+            or (
+                (each is self._last or room < min(each.n_pending, n_prefill))
+                and n_cells - each.n_computed >= TILE_TOKENS
+            )
         ]
 
     def begin(self, prompts: list[Sequence], free_cells: int) -> Chunk | None:
@@ -59,18 +63,15 @@ class LongPrompts:
         if count > 0:
             tokens = sequence.tokens[start : start + count]
             self.chunk = Chunk(sequence, sequence.slot, start, tokens, n_outputs=0)
+            self._last = sequence
         return self.chunk
 
     def _size(self, start: int, n_left: int) -> int:
-        """Tokens of a chunk whose layers take no longer than the target time; as many as those of the chunks after it, in whole tiles, but
-        for the last one, which takes along what would be left to a step."""
+        """Tokens of a chunk whose layers take no longer than the target time; as many as those of the chunks after it."""
         limits, cost = self._limits, self._slice_cost
         within = cost.tokens_within(limits.target_step_s, Work(), start=start, at_most=limits.n_prefill)
-        n_chunks = -(-n_left // min(max(whole_tiles(within), TILE_TOKENS), limits.n_prefill))
-        size = -(-n_left // (n_chunks * TILE_TOKENS)) * TILE_TOKENS
-        if n_left <= size + TILE_TOKENS // 2:
-            size = n_left
-        return min(size, limits.n_prefill)
+        n_chunks = -(-n_left // min(max(within, TILE_TOKENS), limits.n_prefill))
+        return -(-n_left // n_chunks)
 
     def commit(self) -> None:
         """Note that the chunk at work was computed."""
@@ -80,12 +81,14 @@ class LongPrompts:
         """Note that the chunk at work could not be computed: its sequence goes on in steps."""
         if self.chunk is not None:
             self.chunk.sequence.apart = False
-        self.chunk = None
+        self.chunk = self._last = None
 
     def drop(self, sequence: Sequence) -> None:
         """Note that a sequence has ended or was preempted."""
         if self._is_at_work(sequence):
             self.chunk = None
+        if sequence is self._last:
+            self._last = None
 
     def _is_at_work(self, sequence: Sequence) -> bool:
         return self.chunk is not None and self.chunk.sequence is sequence

@@ -53,6 +53,8 @@ class Restore:
     sequence: Sequence
     slot: int
     saved: Saved
+    state: memoryview
+    """What the entry had when this was planned: what is saved by `memory` may take its place."""
     n_cells: int
     memory: list[MemoryOp]
 
@@ -83,6 +85,7 @@ class Plan:
     memory: list[MemoryOp] = field(default_factory=list)
     n_tokens: int = 0
     n_seen: int = 0
+    n_cells: int = 0
 
     def add(self, chunk: Chunk) -> None:
         """Have the step compute a chunk."""
@@ -90,7 +93,8 @@ class Plan:
         self.chunks.append(chunk)
         self.n_tokens += count
         self.n_seen += cells_seen(chunk.start, count)
+        self.n_cells += chunk.start + count
 
     @property
     def work(self) -> Work:
-        return Work(self.n_tokens, self.n_seen)
+        return Work(self.n_tokens, self.n_seen, self.n_cells)

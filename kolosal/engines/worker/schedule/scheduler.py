@@ -319,7 +319,7 @@ class Scheduler:
         needed = self._needed_to_restore(sequence, found[0])
         while (missing := needed - self._cache.free_cells) > 0 and self._eviction.give_up(plan, missing):
             pass
-        return Restore(sequence, slot, saved, n_cells, plan.memory)
+        return Restore(sequence, slot, saved, saved.state, n_cells, plan.memory)
 
     def _found_saved(self, sequence: Sequence, match: Match) -> tuple[Saved, int] | None:
         """What was saved of a sequence that would see the cells of `match`, where it is better and there is room for it."""
@@ -536,9 +536,10 @@ class Scheduler:
 
 def _work(sequences: Iterable[Sequence]) -> Work:
     """What the next tokens of these sequences are, drafts left out."""
-    n_tokens = n_seen = 0
+    n_tokens = n_seen = n_cells = 0
     for each in sequences:
-        count = each.n_next
+        start, count = each.n_computed, each.n_next
         n_tokens += count
-        n_seen += cells_seen(each.n_computed, count)
-    return Work(n_tokens, n_seen)
+        n_seen += cells_seen(start, count)
+        n_cells += start + count
+    return Work(n_tokens, n_seen, n_cells)

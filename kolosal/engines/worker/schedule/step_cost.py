@@ -27,6 +27,10 @@ _LEAST_SHARE = 0.1
 """Of a step that is not attention, at least: a price that says less is an error."""
 
 
+_CLEARLY_LESS = 0.9
+"""Of another estimate: both are noisy."""
+
+
 def cells_seen(start: int, count: int) -> int:
     """Cells that `count` tokens of a sequence see together, from position `start` on: each those before it, and its own."""
     return count * start + count * (count + 1) // 2
@@ -38,48 +42,70 @@ class Work(NamedTuple):
     n_tokens: int = 0
     n_seen: int = 0
     """Cells that each of these tokens sees, all together."""
+    n_cells: int = 0
+    """Cells of their sequences, up to the last of these tokens."""
 
     def plus(self, start: int, count: int) -> Work:
         """This, and `count` more tokens of one sequence, from position `start` on."""
-        return Work(self.n_tokens + count, self.n_seen + cells_seen(start, count))
+        return Work(
+            self.n_tokens + count, self.n_seen + cells_seen(start, count), self.n_cells + start + count
+        )
+
+    @property
+    def n_attended(self) -> int:
+        """Cells that attention goes through for each of these tokens, all together. In a tile it does so for all tokens with every cell
+        that any of them sees, and each sequence has a part of some tile."""
+        return self.n_seen if self.n_tokens < TILE_TOKENS else self.n_seen + TILE_TOKENS * self.n_cells
+
+
+class _CellPrice:
+    """Seconds for each cell that attention goes through, from how steps of about as many tokens differ: least squares, old ones
+    forgotten. It counts as far as it explains the differences, as steps differ for other reasons too."""
+
+    __slots__ = ("_both", "_cells", "_taken", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = self._both = self._cells = self._taken = 0.0
+
+    def observe(self, more_cells: float, more_s: float) -> None:
+        """Learn from a step with so many cells more than others, which took so much longer."""
+        self._both += more_cells * more_s - _PRICE_WEIGHT * self._both
+        self._cells += more_cells * more_cells - _PRICE_WEIGHT * self._cells
+        self._taken += more_s * more_s - _PRICE_WEIGHT * self._taken
+        if self._both > 0:
+            explained = self._both**2 / (self._cells * self._taken)
+            self.seconds = explained * self._both / self._cells
+        else:
+            self.seconds = 0.0
 
 
 class _Mean:
     """What steps of about as many tokens took."""
 
-    __slots__ = ("n_seen", "n_tokens", "seconds")
+    __slots__ = ("_n_attended", "_price", "_seconds", "n_tokens")
 
-    def __init__(self, n_tokens: float, n_seen: float, seconds: float) -> None:
-        self.n_tokens, self.n_seen, self.seconds = n_tokens, n_seen, seconds
+    def __init__(self, work: Work, seconds: float, price: _CellPrice) -> None:
+        self.n_tokens = float(work.n_tokens)
+        self._n_attended = float(work.n_attended)
+        self._seconds = seconds
+        self._price = price
 
-    def without_attention(self, cell_s: float) -> float:
-        return max(self.seconds - cell_s * self.n_seen, _LEAST_SHARE * self.seconds)
+    def observe(self, work: Work, seconds: float) -> None:
+        more_cells, more_s = work.n_attended - self._n_attended, seconds - self._seconds
+        self._price.observe(more_cells / self._seconds, more_s / self._seconds)
+        self.n_tokens += _WEIGHT * (work.n_tokens - self.n_tokens)
+        self._n_attended += _WEIGHT * more_cells
+        self._seconds += _WEIGHT * more_s
 
-
-class _CellPrice:
-    """Seconds for each cell that a token sees, from how steps of about as many tokens differ: least squares, old ones forgotten. It counts
-    as far as it explains the differences, as steps differ for other reasons too."""
-
-    __slots__ = ("_both", "_seen", "_taken", "seconds")
-
-    def __init__(self) -> None:
-        self.seconds = self._both = self._seen = self._taken = 0.0
-
-    def observe(self, mean: _Mean, n_seen: float, seconds: float) -> None:
-        more_seen, more_s = (n_seen - mean.n_seen) / mean.seconds, (seconds - mean.seconds) / mean.seconds
-        self._both += more_seen * more_s - _PRICE_WEIGHT * self._both
-        self._seen += more_seen * more_seen - _PRICE_WEIGHT * self._seen
-        self._taken += more_s * more_s - _PRICE_WEIGHT * self._taken
-        if self._both > 0:
-            explained = self._both**2 / (self._seen * self._taken)
-            self.seconds = explained * self._both / self._seen
-        else:
-            self.seconds = 0.0
+    @property
+    def other_s(self) -> float:
+        """Seconds of what is not attention."""
+        return max(self._seconds - self._price.seconds * self._n_attended, _LEAST_SHARE * self._seconds)
 
 
 class StepCost:
-    """Mean seconds of a step by its number of tokens, in buckets of powers of two, interpolated between them; and what a cell that
-    one of them sees costs, for steps of few tokens and of many."""
+    """Mean seconds of a step by its number of tokens, in buckets of powers of two, interpolated between them; and what a cell costs
+    that attention goes through, for steps of few tokens and of many."""
 
     def __init__(self) -> None:
         self._means: list[_Mean | None] = [None] * (_LARGEST + 1)
@@ -87,17 +113,12 @@ class StepCost:
 
     def observe(self, work: Work, seconds: float) -> None:
         """Learn from a step."""
-        bucket = min(work.n_tokens.bit_length() - 1, _LARGEST)
+        bucket = _bucket(work.n_tokens)
         mean = self._means[bucket]
         if mean is None:
-            self._means[bucket] = _Mean(work.n_tokens, work.n_seen, seconds)
-            return
-        expected = self.seconds(work) or seconds
-        seconds = min(seconds, 4 * expected)  # a hiccup of the machine says nothing about the model
-        self._price(work.n_tokens).observe(mean, work.n_seen, seconds)
-        mean.n_tokens += _WEIGHT * (work.n_tokens - mean.n_tokens)
-        mean.n_seen += _WEIGHT * (work.n_seen - mean.n_seen)
-        mean.seconds += _WEIGHT * (seconds - mean.seconds)
+            self._means[bucket] = _Mean(work, seconds, self._price(work))
+        else:  # a hiccup of the machine says nothing about the model
+            mean.observe(work, min(seconds, 4 * (self.seconds(work) or seconds)))
 
     def seconds(self, work: Work) -> float | None:
         """Expected duration of a step; None before anything was observed.
@@ -113,15 +134,14 @@ class StepCost:
                 below = mean
             elif above is None:
                 above = mean
-        cell_s = self._price(work.n_tokens).seconds
-        attention_s = cell_s * work.n_seen
+        attention_s = self._price(work).seconds * work.n_attended
         if below is None:  # fewer tokens never cost more
-            return None if above is None else above.without_attention(cell_s) + attention_s
-        least_s = below.without_attention(cell_s)
+            return None if above is None else above.other_s + attention_s
+        least_s = below.other_s
         if above is None or above.n_tokens == below.n_tokens:
             return least_s * work.n_tokens / below.n_tokens + attention_s
         share = (work.n_tokens - below.n_tokens) / (above.n_tokens - below.n_tokens)
-        return least_s + share * max(above.without_attention(cell_s) - least_s, 0.0) + attention_s
+        return least_s + share * max(above.other_s - least_s, 0.0) + attention_s
 
     def seconds_of_prompt(self, n_tokens: int, n_together: int) -> float:
         """What it takes to compute so many tokens of one sequence, `n_together` in a step; 0 where that is not known."""
@@ -131,8 +151,19 @@ class StepCost:
 
     def tokens_within(self, seconds: float, work: Work, *, start: int, at_most: int) -> int:
         """How many tokens of one sequence, from position `start` on, may come to a step so that it is expected to take no longer than
-        `seconds`; 0 where that is not known."""
-        low, high = 0, at_most
+        `seconds`; 0 where that is not known. No more than stay below a tile, where with more each is clearly dearer."""
+        most_below = max(TILE_TOKENS - 1 - work.n_tokens, 0)
+        few = self._most(seconds, work, start, 0, min(most_below, at_most))
+        many = self._most(seconds, work, start, most_below, at_most)
+        if many <= most_below:
+            return few
+        if few == 0 or self._means[_bucket(work.n_tokens + few)] is None:
+            return many
+        few_s, many_s = ((self.seconds(work.plus(start, count)) or 0.0) / count for count in (few, many))
+        return few if few_s < _CLEARLY_LESS * many_s else many
+
+    def _most(self, seconds: float, work: Work, start: int, low: int, high: int) -> int:
+        """The most of more than `low` and up to `high` tokens; `low` where not even the fewest of those are expected to be in time."""
         while low < high:
             middle = (low + high + 1) // 2
             expected = self.seconds(work.plus(start, middle))
@@ -142,6 +173,10 @@ class StepCost:
                 high = middle - 1
         return low
 
-    def _price(self, n_tokens: int) -> _CellPrice:
+    def _price(self, work: Work) -> _CellPrice:
         """Attention is computed another way where there are enough tokens for a tile."""
-        return self._few if n_tokens < TILE_TOKENS else self._many
+        return self._few if work.n_tokens < TILE_TOKENS else self._many
+
+
+def _bucket(n_tokens: int) -> int:
+    return min(n_tokens.bit_length() - 1, _LARGEST)

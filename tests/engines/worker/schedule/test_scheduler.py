@@ -654,14 +654,25 @@ def test_the_last_token_of_a_prompt_is_left_to_a_step() -> None:
     assert counts(bench.step()) == {1: 1, 2: 1}
 
 
-def test_chunks_are_as_large_as_a_layer_may_take_in_whole_tiles() -> None:
+def test_chunks_are_as_large_as_a_layer_may_take_and_alike() -> None:
     bench = Bench(prefill_cells=4000, target_step_s=0.1, cheap=False)
     bench.add_decoding(10)
     bench.cost.observe(Work(1), 0.09)
     bench.slice_cost.observe(Work(100), 0.05)
     bench.add(501, first=1)
     bench.step()
-    assert bench.prefills() == [(2, 192), (2, 192), (2, 116)]
+    assert bench.prefills() == [(2, 167), (2, 167), (2, 166)]
+
+
+def test_what_is_left_of_a_long_prompt_is_read_where_it_was_begun() -> None:
+    bench = Bench(prefill_cells=4000, target_step_s=0.1, cheap=False)
+    bench.add_decoding(10)
+    bench.cost.observe(Work(1), 0.01)
+    bench.cost.observe(Work(60), 0.02)  # a step has room for more than a tile
+    bench.slice_cost.observe(Work(100), 0.1)
+    bench.add(500, first=1)
+    bench.step()
+    assert [count for _, count in bench.prefills()] == [100, 100, 100, 100, 99]
 
 
 def test_long_prompts_take_turns_short_ones_first() -> None:

@@ -237,8 +237,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not has_room:
             self.scheduler.give_up_restore(restore)
             return
-        assert restore.saved.state is not None
-        tokens = self.saved_tokens(restore.saved.state)
+        tokens = self.saved_tokens(restore.state)
         assert len(tokens) <= self.n_cells - self.used()
         self.memory[restore.slot] = [Cell(token) for token in tokens][: restore.n_cells]
         assert self.reuse is Reuse.PREFIX or restore.n_cells == len(tokens)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kolosal.engines.worker.schedule.limits import TILE_TOKENS
 from kolosal.engines.worker.schedule.step_cost import StepCost, Work
 
 STREAMS_S, CELL_S = 0.01, 1e-6
@@ -25,7 +26,7 @@ def _deep(n_tokens: int, depths: list[int]) -> StepCost:
     cost = StepCost()
     for depth in depths:
         work = Work().plus(depth, n_tokens)
-        cost.observe(work, STREAMS_S + CELL_S * work.n_seen)
+        cost.observe(work, STREAMS_S + CELL_S * work.n_attended)
     return cost
 
 
@@ -64,20 +65,36 @@ def test_the_tokens_for_a_duration_are_the_most_that_fit() -> None:
 
 
 def test_the_tokens_of_several_sequences_see_their_own_cells() -> None:
-    assert Work().plus(10, 1).plus(0, 3) == Work(4, 11 + 1 + 2 + 3)
+    assert Work().plus(10, 1).plus(0, 3) == Work(4, 11 + 1 + 2 + 3, 11 + 3)
 
 
 @pytest.mark.parametrize("n_tokens", [8, 80])
 def test_a_place_of_the_context_where_no_step_was_yet_costs_what_its_cells_do(n_tokens: int) -> None:
     cost = _deep(n_tokens, [0, 500, 100, 900, 400, 700, 200] * 3)
     work = Work().plus(4000, n_tokens)
-    assert cost.seconds(work) == pytest.approx(STREAMS_S + CELL_S * work.n_seen, rel=0.1)
+    assert cost.seconds(work) == pytest.approx(STREAMS_S + CELL_S * work.n_attended, rel=0.1)
 
 
 def test_fewer_tokens_fit_into_a_step_where_each_sees_more_cells() -> None:
     cost = _deep(80, [0, 500, 100, 900, 400, 700, 200] * 3)
-    near, far = (cost.tokens_within(0.1, Work(), start=start, at_most=512) for start in (0, 5000))
+    near, far = (cost.tokens_within(0.5, Work(), start=start, at_most=512) for start in (0, 2000))
     assert far < near / 2
+
+
+def test_a_step_stays_below_a_tile_where_those_in_it_would_make_that_dear() -> None:
+    cost = StepCost()
+    for n_streams in (8, 16):
+        for depth in (50, 300, 100, 200) * 8:
+            for count in (0, 40, 100):
+                work = Work()
+                for _ in range(n_streams):
+                    work = work.plus(depth, 1)
+                work = work.plus(0, count) if count else work
+                cost.observe(work, 0.001 * work.n_tokens + 1e-6 * work.n_attended)
+    deep = cost.tokens_within(0.6, Work(16, 16 * 300, 16 * 300), start=0, at_most=512)
+    shallow = cost.tokens_within(0.15, Work(16), start=0, at_most=512)
+    assert 40 < deep < TILE_TOKENS - 16
+    assert shallow > TILE_TOKENS
 
 
 def test_what_a_cell_costs_a_few_tokens_says_nothing_about_many() -> None:
