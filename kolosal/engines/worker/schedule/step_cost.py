@@ -151,13 +151,13 @@ class StepCost:
 
     def tokens_within(self, seconds: float, work: Work, *, start: int, at_most: int) -> int:
         """How many tokens of one sequence, from position `start` on, may come to a step so that it is expected to take no longer than
-        `seconds`; 0 where that is not known. No more than stay below a tile, where with more each is clearly dearer."""
+        `seconds`; 0 where that is not known. Beside others no more than stay below a tile, where with more each is clearly dearer."""
         most_below = max(TILE_TOKENS - 1 - work.n_tokens, 0)
         few = self._most(seconds, work, start, 0, min(most_below, at_most))
         many = self._most(seconds, work, start, most_below, at_most)
         if many <= most_below:
             return few
-        if few == 0 or self._means[_bucket(work.n_tokens + few)] is None:
+        if few == 0 or not work.n_tokens or self._means[_bucket(work.n_tokens + few)] is None:
             return many
         few_s, many_s = ((self.seconds(work.plus(start, count)) or 0.0) / count for count in (few, many))
         return few if few_s < _CLEARLY_LESS * many_s else many
