@@ -5,7 +5,8 @@ Pure. What gives up cells is saved first, where that is on and worth it.
  - For room: from the end, those first that are worth least (`PrefixCache`).
  - For speed: cells that slow the running ones by more than a few per cent go when nobody had use for them in time.
  - Attention walks over all cells up to the last one in use. Who has cells far behind as many as are in use, because somebody made
-   room since, neither gives them to others nor keeps them: finished sequences go, to be restored at the front.
+   room since, gives none to others that run beside it: finished sequences go, to be restored at the front, but for those
+   that a waiting prompt is about to go on with.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ Pure: no clock, no native calls, no I/O. The engine loop asks for a plan, carrie
 The rules, in order:
  1. Every decoding sequence gets its token, with draft tokens where they pay. Streams never wait for a prompt.
  2. What is left of the step is given to prompts, one after the other, as if each had been promised at its admission to be read
-    after as many prompt tokens more as it has itself: short ones first, and none waits for ever. Few at a time are cheaper than
-    all at once, as attention computes neighbouring tokens with all cells that any of them sees. While anybody decodes, the step
+    after as many prompt tokens more as it has itself: those of a higher priority first, then short ones, of which none has another one
+    of its priority wait for ever. Few at a time are cheaper than all at once, as attention computes neighbouring tokens with all cells that any of them sees. While anybody decodes, the step
     is kept near the target duration; otherwise it may last a second. (Chunked prefill without stalls: Sarathi-Serve,
     https://arxiv.org/abs/2403.02310.) A long prompt that would make the step longer than that is left to the prefill context,
     where the backend has one: `begin_prefill`.
@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from collections.abc import Sequence as Seq
 from itertools import islice
 
 from kolosal.engines.memory.limits import MAX_DRAFT_TOKENS_PER_STEP
@@ -195,7 +194,7 @@ class Scheduler:
         for sequence in decoding:
             n_expected += self._draft(sequence, work, n_expected, room)
             if sequence.draft:
-                work = work.plus(len(sequence.tokens), len(sequence.draft))
+                work = work.longer(len(sequence.tokens), len(sequence.draft))
                 room -= len(sequence.draft)
             self._add(plan, sequence, sequence.n_next)
 
@@ -218,31 +217,31 @@ class Scheduler:
         apart = self._prompts_apart()
         prompts = [s for s in prompts if s not in apart]
         prompts.sort(key=lambda sequence: sequence.prefill_order)
-        budget = min(self._budget(plan, prompts), self._free_cells - plan.n_tokens)
+        beside_streams, n_before = bool(plan.chunks), plan.n_tokens
         rows = MAX_DRAFT_TOKENS_PER_STEP  # there are no drafts in a step with prompts
         for sequence in prompts:
-            count = min(sequence.n_next, budget)
+            start, n_added = sequence.n_computed, plan.n_tokens - n_before
+            room = self._room(plan, start, n_added, beside_streams=beside_streams)
+            count = min(sequence.n_next, room, self._free_cells - plan.n_tokens)
             if sequence.wants_prompt_rows:
-                start = sequence.n_computed
                 count = min(count, rows + max(0, sequence.n_logged - 1 - start))
                 rows -= sequence.prompt_rows(start, start + count)
             if count > 0:
                 sequence.draft = []
                 self._add(plan, sequence, count)
-                budget -= count
 
-    def _budget(self, plan: Plan, prompts: Seq[Sequence]) -> int:
-        """Tokens of these prompts that this step may hold, the first ones first."""
+    def _room(self, plan: Plan, start: int, n_added: int, *, beside_streams: bool) -> int:
+        """Tokens of a prompt, from position `start` on, that a step may hold beside what it holds, of which `n_added` are of other
+        prompts."""
         limits = self._limits
-        most = min(limits.n_prefill, limits.n_batch - plan.n_tokens)
+        most = min(limits.n_prefill - n_added, limits.n_batch - plan.n_tokens)
         least, seconds = (
-            (MIN_PREFILL_TOKENS, limits.target_step_s) if plan.chunks else (TILE_TOKENS, LONE_STEP_S)
+            (MIN_PREFILL_TOKENS, limits.target_step_s) if beside_streams else (TILE_TOKENS, LONE_STEP_S)
         )
-        start = prompts[0].n_computed if prompts else 0
         within = self._cost.tokens_within(seconds, plan.work, start=start, at_most=most)
         if within < most:
-            most = min(most, max(least, whole_tiles(plan.n_tokens + within) - plan.n_tokens))
-        return max(1 if most > 0 else 0, most >> self._halvings)
+            most = min(most, max(least - n_added, whole_tiles(plan.n_tokens + within) - plan.n_tokens))
+        return max(1 if most > 0 and not n_added else 0, most >> self._halvings)
 
     def _add(self, plan: Plan, sequence: Sequence, count: int) -> None:
         assert sequence.slot is not None  # noqa: S101 - only running sequences are planned
@@ -449,7 +448,7 @@ class Scheduler:
 
     def _delay_s(self, start: int, n_tokens: int) -> float:
         """Seconds that so many tokens of a prompt would take from those that run, all together; no more than each may be asked for."""
-        running = _work(self.running)
+        running = _work(filter(self._decodes, self.running))
         n_more = min(n_tokens, self._limits.n_prefill)
         alone_s, with_s = self._cost.seconds(running), self._cost.seconds(running.plus(start, n_more))
         more_s = 0.0 if alone_s is None or with_s is None else with_s - alone_s

@@ -157,7 +157,7 @@ class AcceptanceEstimate:
             expected += accepted
             if length & (length - 1) and length != longest:
                 continue  # powers of two are close enough to the best
-            seconds = cost.seconds(work.plus(start, length))
+            seconds = cost.seconds(work.longer(start, length))
             if seconds is None:
                 continue
             speed = (n_expected + expected) / (seconds + length * seconds_per_token)

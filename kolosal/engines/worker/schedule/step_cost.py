@@ -51,6 +51,10 @@ class Work(NamedTuple):
             self.n_tokens + count, self.n_seen + cells_seen(start, count), self.n_cells + start + count
         )
 
+    def longer(self, start: int, count: int) -> Work:
+        """This, and `count` more tokens of a sequence that is in it already."""
+        return Work(self.n_tokens + count, self.n_seen + cells_seen(start, count), self.n_cells + count)
+
     @property
     def n_attended(self) -> int:
         """Cells that attention goes through for each of these tokens, all together. In a tile it does so for all tokens with every cell
@@ -72,7 +76,7 @@ class _CellPrice:
         self._both += more_cells * more_s - _PRICE_WEIGHT * self._both
         self._cells += more_cells * more_cells - _PRICE_WEIGHT * self._cells
         self._taken += more_s * more_s - _PRICE_WEIGHT * self._taken
-        if self._both > 0:
+        if self._both > 0 and self._cells * self._taken > 0:
             explained = self._both**2 / (self._cells * self._taken)
             self.seconds = explained * self._both / self._cells
         else:
@@ -90,9 +94,11 @@ class _Mean:
         self._seconds = seconds
         self._price = price
 
-    def observe(self, work: Work, seconds: float) -> None:
+    def observe(self, work: Work, seconds: float, tokens_s: float) -> None:
+        """Learn from a step that should take `tokens_s` longer for the tokens that it has more."""
         more_cells, more_s = work.n_attended - self._n_attended, seconds - self._seconds
-        self._price.observe(more_cells / self._seconds, more_s / self._seconds)
+        if self._seconds:
+            self._price.observe(more_cells / self._seconds, (more_s - tokens_s) / self._seconds)
         self.n_tokens += _WEIGHT * (work.n_tokens - self.n_tokens)
         self._n_attended += _WEIGHT * more_cells
         self._seconds += _WEIGHT * more_s
@@ -118,30 +124,35 @@ class StepCost:
         if mean is None:
             self._means[bucket] = _Mean(work, seconds, self._price(work))
         else:  # a hiccup of the machine says nothing about the model
-            mean.observe(work, min(seconds, 4 * (self.seconds(work) or seconds)))
+            other_s = self._other_s(work.n_tokens) or 0.0
+            expected_s = other_s + self._attention_s(work)
+            mean.observe(work, min(seconds, 4 * expected_s), other_s - mean.other_s)
 
     def seconds(self, work: Work) -> float | None:
-        """Expected duration of a step; None before anything was observed.
+        """Expected duration of a step; None before anything was observed."""
+        other_s = self._other_s(work.n_tokens)
+        return None if other_s is None else other_s + self._attention_s(work)
 
-        What is not attention is interpolated between two observations, and extended beyond them at the cost per token of the nearest: too
-        much for larger steps, too little for none.
-        """
+    def _attention_s(self, work: Work) -> float:
+        return self._price(work).seconds * work.n_attended
+
+    def _other_s(self, n_tokens: int) -> float | None:
+        """What is not attention: interpolated between two observations, and extended beyond them at the cost per token of the nearest: too
+        much for larger steps, too little for none."""
         below = above = None
         for mean in self._means:
             if mean is None:
                 continue
-            if mean.n_tokens <= work.n_tokens:
+            if mean.n_tokens <= n_tokens:
                 below = mean
             elif above is None:
                 above = mean
-        attention_s = self._price(work).seconds * work.n_attended
         if below is None:  # fewer tokens never cost more
-            return None if above is None else above.other_s + attention_s
-        least_s = below.other_s
+            return None if above is None else above.other_s
         if above is None or above.n_tokens == below.n_tokens:
-            return least_s * work.n_tokens / below.n_tokens + attention_s
-        share = (work.n_tokens - below.n_tokens) / (above.n_tokens - below.n_tokens)
-        return least_s + share * max(above.other_s - least_s, 0.0) + attention_s
+            return below.other_s * n_tokens / below.n_tokens
+        share = (n_tokens - below.n_tokens) / (above.n_tokens - below.n_tokens)
+        return below.other_s + share * max(above.other_s - below.other_s, 0.0)
 
     def seconds_of_prompt(self, n_tokens: int, n_together: int) -> float:
         """What it takes to compute so many tokens of one sequence, `n_together` in a step; 0 where that is not known."""

@@ -97,6 +97,27 @@ def test_a_step_stays_below_a_tile_where_those_in_it_would_make_that_dear() -> N
     assert shallow > TILE_TOKENS
 
 
+def test_what_more_tokens_take_is_not_laid_on_their_cells() -> None:
+    cost = StepCost()
+    for _ in range(20):  # prompts of all lengths, from their beginning: both grow together
+        for count in (70, 120, 200, 300, 90, 400, 150, 260):
+            work = Work().plus(0, count)
+            cost.observe(work, 0.005 + 0.001 * count + 1e-9 * work.n_attended)
+    deep = Work().plus(4000, 256)
+    assert cost.seconds(deep) == pytest.approx(0.005 + 0.256 + 1e-9 * deep.n_attended, rel=0.5)
+
+
+def test_steps_that_take_no_time_teach_no_price() -> None:
+    cost = _deep(80, [])
+    for depth in (0, 100, 50):
+        cost.observe(Work().plus(depth, 80), 0.0)
+    assert cost.seconds(Work().plus(1000, 80)) == 0
+
+
+def test_draft_tokens_bring_no_cells_of_others_in_again() -> None:
+    assert Work().plus(100, 1).longer(101, 2) == Work().plus(100, 3)
+
+
 def test_what_a_cell_costs_a_few_tokens_says_nothing_about_many() -> None:
     cost = _deep(8, [0, 500, 100, 900, 400, 700, 200] * 3)
     cost.observe(Work(80), 0.1)
