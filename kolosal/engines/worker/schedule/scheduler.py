@@ -222,6 +222,8 @@ class Scheduler:
         for sequence in prompts:
             start, n_added = sequence.n_computed, plan.n_tokens - n_before
             room = self._room(plan, start, n_added, beside_streams=beside_streams)
+            if room <= 0:
+                break
             count = min(sequence.n_next, room, self._free_cells - plan.n_tokens)
             if sequence.wants_prompt_rows:
                 count = min(count, rows + max(0, sequence.n_logged - 1 - start))
