@@ -84,6 +84,8 @@ class Eviction:
         while outstayed and self._cache.freed_by(self._prefixes.slots) > n_uncounted:
             slot = self._prefixes.least_worth(outstayed, self._lost_with)
             assert slot is not None  # noqa: S101 - there are some
+            if self._has_to_wait(plan, slot):
+                return
             outstayed.remove(slot)
             self.evict(plan, slot)
 
@@ -104,8 +106,20 @@ class Eviction:
     def make_way(self, plan: Plan, slot: int) -> None:
         """Evict a finished sequence whose cells are far behind, where it comes back from host memory or is computed again in a moment."""
         n_tokens = self._cache.length(slot)
-        if n_tokens < LEAST_TOKENS or self._saved_s(n_tokens) is not None:
+        may_go = n_tokens < LEAST_TOKENS or self._saved_s(n_tokens) is not None
+        if may_go and not self._has_to_wait(plan, slot):
             self.evict(plan, slot)
+
+    def _has_to_wait(self, plan: Plan, slot: int) -> bool:
+        """Whether a plan has so much to save that what this sequence id has is better saved by another one."""
+        planned_s = self._planned_s(plan)
+        more_s = (self._saved.seconds_of(self._cache.length(slot)) or 0.0) / 2
+        return planned_s > 0 and more_s > 0 and planned_s + more_s > self._may_hold_up_s()
+
+    def _planned_s(self, plan: Plan) -> float:
+        """What it will take to save what a plan has to save."""
+        lengths = (len(each.saved.tokens) for each in plan.memory if isinstance(each, Save))
+        return sum((self._saved.seconds_of(length) or 0.0) / 2 for length in lengths)
 
     def _saved_s(self, n_tokens: int) -> float | None:
         """What it takes to save so many tokens now and to restore them; None where they would not be saved."""
@@ -177,7 +191,7 @@ class Eviction:
         return [Release(slot)]
 
     def save(self, plan: Plan, slot: int, tokens: list[int], scope: str) -> None:
-        """Save cells that are about to go, unless that would hold up somebody who decodes."""
-        saved = self._saved.begin(tokens, scope, self._may_hold_up_s())
+        """Save cells that are about to go, unless that would hold up somebody who decodes, with what else there is to save."""
+        saved = self._saved.begin(tokens, scope, self._may_hold_up_s() - self._planned_s(plan))
         if saved is not None:
             plan.memory.append(Save(slot, saved))

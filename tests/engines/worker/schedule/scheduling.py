@@ -8,6 +8,7 @@ from kolosal.engines.worker.schedule.kv_cache import KVCache
 from kolosal.engines.worker.schedule.limits import SchedulerLimits
 from kolosal.engines.worker.schedule.plan import Plan
 from kolosal.engines.worker.schedule.prefix_cache import PrefixCache
+from kolosal.engines.worker.schedule.saved_sequences import SavedSequences
 from kolosal.engines.worker.schedule.scheduler import Scheduler
 from kolosal.engines.worker.schedule.sequence import Sequence
 from kolosal.engines.worker.schedule.speculative import Speculator
@@ -46,6 +47,7 @@ class Bench:
         cheap: bool = True,
         prefill_cells: int = 0,
         cell_s: float = 0.0,
+        saved: SavedSequences | None = None,
     ) -> None:
         self.cache = KVCache(n_cells, 2 * n_parallel + 2)
         self.cost = StepCost()
@@ -60,7 +62,7 @@ class Bench:
             prefill_cells=prefill_cells,
             cell_s=cell_s,
         )
-        self.scheduler = Scheduler(self.cache, PrefixCache(reuse), limits, self.cost, self.slice_cost)
+        self.scheduler = Scheduler(self.cache, PrefixCache(reuse), limits, self.cost, self.slice_cost, saved)
         self.added = 0
 
     def add(

@@ -7,7 +7,8 @@ import pytest
 from kolosal.engines.worker.backend import Reuse
 from kolosal.engines.worker.schedule.eviction import UNCOUNTED_SHARE
 from kolosal.engines.worker.schedule.limits import LEAST_APART_TOKENS, TILE_TOKENS
-from kolosal.engines.worker.schedule.plan import Copy, Plan, Release, Trim
+from kolosal.engines.worker.schedule.plan import Copy, Plan, Release, Save, Trim
+from kolosal.engines.worker.schedule.saved_sequences import Saved, SavedSequences
 from kolosal.engines.worker.schedule.scheduler import (
     LONE_STEP_S,
     MAX_DECODE_TOKENS,
@@ -566,6 +567,24 @@ def test_finished_sequences_that_outstay_go_where_they_are_many() -> None:
         bench.step()
     kept = bench.cache.n_cells - bench.cache.free_cells - stream.n_computed
     assert 0 < kept <= UNCOUNTED_SHARE * bench.cache.n_cells
+
+
+def test_what_one_step_saves_holds_up_nobody_for_longer_than_the_target() -> None:
+    token_s = 1e-4
+    saved = SavedSequences(1 << 30, Reuse.PREFIX)
+    saved.observe(Saved([0] * 1000, ""), memoryview(bytes(8000)), 1000 * token_s)
+    bench = Bench(n_parallel=8, cell_s=1e-3, target_step_s=0.15, saved=saved)
+    bench.add_decoding(10)
+    for sequence in [bench.add_decoding(600, first=first) for first in range(1, 6)]:
+        bench.finish(sequence)
+    n_saved = []
+    for _ in range(12):
+        saves = [each for each in bench.step().memory if isinstance(each, Save)]
+        for each in saves:
+            saved.commit(each.saved, memoryview(bytes(8 * 600)), 600 * token_s)
+        n_saved.append(len(saves))
+    assert max(n_saved) == 2
+    assert sum(n_saved) == 5
 
 
 def behind_a_long_one(n_prompt: int, *, finished: bool = False) -> tuple[Bench, Sequence]:
